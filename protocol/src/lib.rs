@@ -1,0 +1,35 @@
+//! Every word on Minium's wire, and nothing else.
+//!
+//! Topics and filters, positions, task events, job snapshots, enqueue requests, problems and close codes: what
+//! clients, nodes and stores must agree on. The names are fixed by `docs/protocol.md`.
+//!
+//! ```
+//! use minium_protocol::{Filter, Topic};
+//! let topic: Topic = "livesys/7/power".parse().unwrap();
+//! assert!("livesys".parse::<Filter>().unwrap().matches(&topic));
+//! assert!("livesys/+/power".parse::<Filter>().unwrap().matches(&topic));
+//! assert!(!"live".parse::<Filter>().unwrap().matches(&topic));
+//! ```
+//!
+//! **Invariants.** No I/O, no clock, no async: every function here is pure. Nothing here knows a database, a socket
+//! or an HTTP framework. Parsing never panics, whatever the bytes.
+//!
+//! **Allowed imports**: serde, jiff (times), uuid, percent-encoding, thiserror, http (status codes only).
+
+mod amount;
+mod close;
+mod event;
+mod job;
+mod position;
+mod problem;
+mod request;
+mod topic;
+
+pub use amount::{AmountError, format_duration, parse_bytes, parse_duration};
+pub use close::CloseCode;
+pub use event::{CloudEvent, Envelope, EventType, sequence};
+pub use job::{Job, JobView, LeaseToken, Phase, Progress, State, WorkerRef};
+pub use position::{After, Position, PositionError};
+pub use problem::{ErrorCode, Problem, SchemaFault};
+pub use request::{EnqueueRequest, JobOptions};
+pub use topic::{Filter, Topic, TopicError};

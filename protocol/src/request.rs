@@ -1,0 +1,244 @@
+//! What it takes to enqueue a job, as it stands in `POST /api/v1/jobs` and in `minium.enqueue`.
+
+use crate::Topic;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::time::Duration;
+
+/// Priorities outside of this make no sense and would make claims slower.
+pub const PRIORITY_MAX: i32 = 1_000;
+/// More runs than this are a loop, not a retry.
+pub const ATTEMPTS_MAX: i32 = 1_000;
+/// Longer keys belong into the arguments.
+pub const KEY_BYTES_MAX: usize = 255;
+
+/// A job to be.
+#[derive(Debug, Clone)]
+pub struct EnqueueRequest {
+    /// What to run: a topic of at most 14 segments, since `task/<task>/<id>` must be one too.
+    pub task: String,
+    /// What to run it with: any JSON, by custom an array.
+    pub args: Box<RawValue>,
+    /// The rest.
+    pub options: JobOptions,
+}
+
+/// Enqueue options; Minion's, and a few more.
+#[derive(Debug, Clone)]
+pub struct JobOptions {
+    /// How many runs it may have, from 1.
+    pub attempts: i32,
+    /// Not before so long from now.
+    pub delay: Duration,
+    /// Removed if it has not been started within this time.
+    pub expire: Option<Duration>,
+    /// Do failed and cancelled parents let it run too?
+    pub lax: bool,
+    /// First notes; a JSON object.
+    pub notes: serde_json::Map<String, serde_json::Value>,
+    /// Jobs it waits for. Unknown ones count as finished, as in Minion.
+    pub parents: Vec<i64>,
+    /// Higher runs first; -1,000 to 1,000.
+    pub priority: i32,
+    /// Where it waits.
+    pub queue: String,
+    /// Unique among the living jobs of its task: a second one is not enqueued.
+    pub key: Option<String>,
+    /// How long one run may take.
+    pub timeout: Option<Duration>,
+    /// Pause before an automatic retry; without it Minion's n⁴ + 15 s.
+    pub backoff: Option<Duration>,
+    /// The schedule that enqueues it.
+    pub schedule: Option<String>,
+    /// The job that enqueues it.
+    pub origin: Option<i64>,
+    /// W3C trace context.
+    pub trace: Option<String>,
+}
+
+impl Default for JobOptions {
+    fn default() -> JobOptions {
+        JobOptions {
+            attempts: 1,
+            delay: Duration::ZERO,
+            expire: None,
+            lax: false,
+            notes: serde_json::Map::new(),
+            parents: Vec::new(),
+            priority: 0,
+            queue: "default".into(),
+            key: None,
+            timeout: None,
+            backoff: None,
+            schedule: None,
+            origin: None,
+            trace: None,
+        }
+    }
+}
+
+/// The flat form on the wire. Unknown members are refused: a misspelt option must not vanish.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    task: String,
+    #[serde(default)]
+    args: Option<Box<RawValue>>,
+    attempts: Option<i32>,
+    #[serde(default, deserialize_with = "crate::amount::duration")]
+    delay: Option<Duration>,
+    #[serde(default, deserialize_with = "crate::amount::duration")]
+    expire: Option<Duration>,
+    lax: Option<bool>,
+    notes: Option<serde_json::Map<String, serde_json::Value>>,
+    parents: Option<Vec<i64>>,
+    priority: Option<i32>,
+    queue: Option<String>,
+    key: Option<String>,
+    #[serde(default, deserialize_with = "crate::amount::duration")]
+    timeout: Option<Duration>,
+    #[serde(default, deserialize_with = "crate::amount::duration")]
+    backoff: Option<Duration>,
+    origin: Option<i64>,
+}
+
+impl<'de> Deserialize<'de> for EnqueueRequest {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<EnqueueRequest, D::Error> {
+        let w = Wire::deserialize(d)?;
+        let usual = JobOptions::default();
+        let request = EnqueueRequest {
+            task: w.task,
+            args: w.args.unwrap_or_else(empty_args),
+            options: JobOptions {
+                attempts: w.attempts.unwrap_or(usual.attempts),
+                delay: w.delay.unwrap_or_default(),
+                expire: w.expire,
+                lax: w.lax.unwrap_or_default(),
+                notes: w.notes.unwrap_or_default(),
+                parents: w.parents.unwrap_or_default(),
+                priority: w.priority.unwrap_or_default(),
+                queue: w.queue.unwrap_or(usual.queue),
+                key: w.key,
+                timeout: w.timeout,
+                backoff: w.backoff,
+                origin: w.origin,
+                schedule: None,
+                trace: None,
+            },
+        };
+        request.check().map_err(serde::de::Error::custom)?;
+        Ok(request)
+    }
+}
+
+/// What a client sends; the inverse of reading one.
+impl Serialize for EnqueueRequest {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let o = &self.options;
+        let mut map = s.serialize_map(None)?;
+        map.serialize_entry("task", &self.task)?;
+        map.serialize_entry("args", &self.args)?;
+        map.serialize_entry("attempts", &o.attempts)?;
+        map.serialize_entry("delay", &o.delay.as_secs_f64())?;
+        map.serialize_entry("lax", &o.lax)?;
+        map.serialize_entry("notes", &o.notes)?;
+        map.serialize_entry("parents", &o.parents)?;
+        map.serialize_entry("priority", &o.priority)?;
+        map.serialize_entry("queue", &o.queue)?;
+        for (name, span) in [("expire", o.expire), ("timeout", o.timeout), ("backoff", o.backoff)] {
+            if let Some(span) = span {
+                map.serialize_entry(name, &span.as_secs_f64())?;
+            }
+        }
+        if let Some(key) = &o.key {
+            map.serialize_entry("key", key)?;
+        }
+        if let Some(origin) = o.origin {
+            map.serialize_entry("origin", &origin)?;
+        }
+        map.end()
+    }
+}
+
+fn empty_args() -> Box<RawValue> {
+    RawValue::from_string("[]".into()).expect("an empty array is JSON")
+}
+
+impl EnqueueRequest {
+    /// A job without options.
+    pub fn new(task: impl Into<String>, args: Box<RawValue>) -> EnqueueRequest {
+        EnqueueRequest { task: task.into(), args, options: JobOptions::default() }
+    }
+
+    /// Says what is wrong with the request, in words for whoever sent it. Stores call it before they write.
+    pub fn check(&self) -> Result<(), String> {
+        let o = &self.options;
+        // 19 digits: the longest id
+        Topic::of_job(&self.task, i64::MAX).map_err(|e| format!("task {:?}: {e}", self.task))?;
+        check_name("queue", &o.queue)?;
+        if !(1..=ATTEMPTS_MAX).contains(&o.attempts) {
+            return Err(format!("attempts is {}, it must be 1 to {ATTEMPTS_MAX}", o.attempts));
+        }
+        if !(-PRIORITY_MAX..=PRIORITY_MAX).contains(&o.priority) {
+            return Err(format!("priority is {}, it must be -{PRIORITY_MAX} to {PRIORITY_MAX}", o.priority));
+        }
+        match &o.key {
+            Some(key) if key.is_empty() || key.len() > KEY_BYTES_MAX => {
+                Err(format!("key has {} bytes, it must have 1 to {KEY_BYTES_MAX}", key.len()))
+            }
+            Some(key) if key.contains('\0') => Err("key has a NUL character".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Queue names are single topic segments or several, by the same rules.
+fn check_name(what: &str, name: &str) -> Result<(), String> {
+    name.parse::<Topic>().map(drop).map_err(|e| format!("{what} {name:?}: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<EnqueueRequest, String> {
+        serde_json::from_str(json).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn options_stand_beside_task_and_args() {
+        let r = read(r#"{"task":"import","args":["x"],"delay":"90s","expire":60,"key":"k","priority":5}"#).unwrap();
+        assert_eq!((r.task.as_str(), r.args.get()), ("import", r#"["x"]"#));
+        assert_eq!((r.options.delay.as_secs(), r.options.expire.unwrap().as_secs()), (90, 60));
+        assert_eq!((r.options.priority, r.options.key.as_deref()), (5, Some("k")));
+    }
+
+    #[test]
+    fn what_is_sent_reads_back() {
+        let mut r = EnqueueRequest::new("a/b", RawValue::from_string("{\"x\":1}".into()).unwrap());
+        r.options = JobOptions { attempts: 3, backoff: Some(Duration::from_millis(1500)), parents: vec![1, 2],
+            lax: true, ..JobOptions::default() };
+        let back = read(&serde_json::to_string(&r).unwrap()).unwrap();
+        assert_eq!(format!("{back:?}"), format!("{r:?}"));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let says = |json: &str, word: &str| {
+            let e = read(json).unwrap_err();
+            assert!(e.contains(word), "{json}: {e}");
+        };
+        says(r#"{"args":[]}"#, "task");
+        says(r#"{"task":"a b"}"#, "character");
+        says(r#"{"task":"x","prority":1}"#, "prority");
+        says(r#"{"task":"x","attempts":0}"#, "attempts");
+        says(r#"{"task":"x","priority":5000}"#, "priority");
+        says(r#"{"task":"x","delay":"soon"}"#, "duration");
+        says(r#"{"task":"x","delay":-1}"#, "duration");
+        says(r#"{"task":"x","key":""}"#, "key");
+        says(r#"{"task":"x","queue":""}"#, "queue");
+        says(r#"{"task":"x","notes":[]}"#, "map");
+        says(r#"{"task":"x","parents":["a"]}"#, "i64");
+    }
+}
