@@ -1,1 +1,32 @@
-//! (head comment to come)
+//! The job queue: jobs, their whole life, and the store that keeps them.
+//!
+//! One [`Store`] trait, two implementations: [`postgres`] and [`sqlite`]. Every transition writes the job's event,
+//! with the full snapshot, into the journal in the same statement (on SQLite: the same transaction); nothing else may
+//! write a job. Numbering and relaying the journal is the notifier's affair, running jobs the worker's.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), minium_queue::QueueError> {
+//! use minium_protocol::EnqueueRequest;
+//! use minium_queue::{Backend, Store};
+//! let backend = Backend::open(&"sqlite::memory:".parse()?).await?;
+//! backend.migrate().await?;
+//! let args = serde_json::value::to_raw_value(&["x"]).expect("an array of strings is JSON");
+//! backend.store().enqueue(&[EnqueueRequest::new("import", args)]).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! **Invariants.** A transition and its event are one statement, whoever runs it. Leases are judged by the database's
+//! clock alone. The lease token fences every word about an attempt. NOTIFY only wakes; it never carries data. What
+//! decides a transition is in [`rules`], without clock or await.
+//!
+//! **Allowed imports**: the SQL clients (tokio-postgres, deadpool-postgres, rusqlite) live here and in the notifier,
+//! nowhere else. No WebSocket, no HTTP, no `minium-bus`.
+
+mod error;
+mod store;
+
+pub use error::QueueError;
+pub use store::{
+    Annotation, Claim, Ending, Enqueued, Exchanged, Extension, JobFilter, JobPage, Leased, Outcome,
+    RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept, Verdict,
+};

@@ -1,0 +1,68 @@
+//! What can go wrong in the queue.
+
+use minium_protocol::{ErrorCode, Problem, State};
+
+/// An operation of the queue failed. Nothing was changed, unless a variant says otherwise.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueueError {
+    /// The request breaks a rule; the words are for whoever sent it.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is no such job.
+    #[error("there is no job {0}")]
+    NotFound(i64),
+    /// The job's state forbids it.
+    #[error("job {job} is {state}: {reason}")]
+    Conflict {
+        /// The job.
+        job: i64,
+        /// Its state.
+        state: State,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// Somebody else has the job, or it was cancelled.
+    #[error("the lease on job {0} is gone")]
+    LeaseLost(i64),
+    /// The database is not there, or ended the connection. Whether a write counted is unknown.
+    #[error("the database is not available while trying to {attempted}")]
+    Unavailable {
+        /// What was attempted.
+        attempted: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The database refused or failed.
+    #[error("the database failed while trying to {attempted}")]
+    Database {
+        /// What was attempted.
+        attempted: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The schema is newer than this program, or was changed by hand.
+    #[error("{0}")]
+    Schema(String),
+}
+
+impl QueueError {
+    /// The stable code that tells a client what happened.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            QueueError::Invalid(_) => ErrorCode::InvalidRequest,
+            QueueError::NotFound(_) => ErrorCode::NotFound,
+            QueueError::Conflict { .. } => ErrorCode::Conflict,
+            QueueError::LeaseLost(_) => ErrorCode::LeaseLost,
+            QueueError::Unavailable { .. } | QueueError::Schema(_) => ErrorCode::Unavailable,
+            QueueError::Database { .. } => ErrorCode::Internal,
+        }
+    }
+
+    /// The problem document for a client. It never shows what the database said.
+    pub fn problem(&self) -> Problem {
+        Problem::new(self.code(), self.to_string())
+    }
+}
