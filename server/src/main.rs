@@ -1,1 +1,35 @@
-fn main() {}
+//! The one binary, `minium`.
+//!
+//! Only this crate reads files, flags and environment, and only here is axum. The other crates get options structs.
+//!
+//! **Map.** `cli` is the command line and the commands that are clients of a node; `command` are the commands that
+//! are a node or look after one; `config` reads the configuration; `http` is everything that speaks HTTP, up to the
+//! moment at which a checked upgrade is handed to the bus; `node` says what is started in which order and stopped
+//! in reverse; `listener` takes connections.
+
+mod cli;
+mod command;
+mod exit;
+mod logging;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    logging::start(cli.global.log_format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::report(&anyhow::Error::new(error).context("The async runtime cannot start")),
+    };
+    let result = runtime.block_on(Box::pin(cli.command.run()));
+    // A blocked stdin reader or name look-up must not hold the process.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error),
+    }
+}
