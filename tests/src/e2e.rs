@@ -1,1 +1,14 @@
-#[test] fn x(){}
+//! Every test that needs more than one crate, in one binary: real sockets, real PostgreSQL, real processes.
+//!
+//! Run them by `./scripts/test`, which starts the throwaway databases and builds the server first. A test that finds
+//! its database, its server or a foreign client missing fails and says so; nothing here is ever skipped. Tests wait
+//! for conditions with generous deadlines ([`support::wait`]) and never assert how long something took.
+
+#![allow(clippy::unwrap_used, reason = "in tests an unwrap is an assertion")]
+#![allow(clippy::print_stderr, reason = "a failing test shows the log of its server")]
+
+/// Databases, servers, clients and waiting, for all other modules.
+mod support;
+
+/// What the support itself promises to the tests.
+mod harness;

@@ -1,1 +1,1 @@
-//! (head comment to come)
+//! End-to-end tests of Minium. The tests themselves are one integration-test binary, `e2e`; this library is empty.

@@ -1,0 +1,4 @@
+//! What tests stand on: databases, processes and waiting. Nothing in here asserts anything about Minium.
+
+pub(crate) mod postgres;
+pub(crate) mod wait;

@@ -1,0 +1,229 @@
+//! PostgreSQL for tests: a database of its own for each test, or a private cluster for those who break it.
+//!
+//! `scripts/test` starts one throwaway cluster for the whole run and names it in `MINIUM_TEST_POSTGRES`; a
+//! [`Database`] there costs some milliseconds and is dropped with its value. A [`Cluster`] costs about two seconds
+//! and may be killed, stopped and started again; its programs come from `MINIUM_TEST_PG_BIN`.
+
+use super::wait;
+use rustix::process::{Pid, Signal, getuid, kill_process};
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use tempfile::TempDir;
+use tokio_postgres::{Client, Config, NoTls, config::Host};
+
+/// Who PostgreSQL runs as when the tests run as root, which it refuses to be: nobody.
+const UNPRIVILEGED_ID: u32 = 65_534;
+
+fn environment(name: &str) -> String {
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: run ./scripts/test, it starts PostgreSQL"))
+}
+
+/// A URL that libpq and tokio-postgres read alike, over a unix socket.
+fn url(socket_dir: &Path, user: &str, database: &str) -> String {
+    format!("postgres:///{database}?host={}&user={user}", socket_dir.display())
+}
+
+/// Connects, and keeps the connection going on the current runtime until the client is dropped.
+pub(crate) async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    // the connection ends with its client; what it fails of reaches the client's next query
+    drop(tokio::spawn(connection));
+    Ok(client)
+}
+
+/// A database that nobody else uses, dropped with this value.
+#[derive(Debug)]
+pub(crate) struct Database {
+    admin: String,
+    name: String,
+    url: String,
+}
+
+impl Database {
+    /// A new, empty database on the cluster of this run.
+    pub(crate) async fn create() -> Database {
+        let admin = environment("MINIUM_TEST_POSTGRES");
+        let config: Config = admin.parse().unwrap_or_else(|e| panic!("MINIUM_TEST_POSTGRES is no URL: {e}"));
+        let [Host::Unix(socket_dir)] = config.get_hosts() else {
+            panic!("MINIUM_TEST_POSTGRES must name one unix socket directory: run ./scripts/test")
+        };
+        let name = format!("test_{}", uuid::Uuid::new_v4().simple());
+        let client = connect(&admin).await.unwrap_or_else(|e| panic!("no PostgreSQL at {admin}: {e}"));
+        // template0, since nobody can be connected to it: tests create databases at the same time
+        let create = format!("create database {name} template template0");
+        client.batch_execute(&create).await.unwrap();
+        let url = url(socket_dir, config.get_user().unwrap_or("postgres"), &name);
+        Database { admin, name, url }
+    }
+
+    /// Where it is.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A connection of the test's own.
+    pub(crate) async fn connect(&self) -> Client {
+        connect(&self.url).await.unwrap()
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let (admin, drop_it) =
+            (self.admin.clone(), format!("drop database if exists {} with (force)", self.name));
+        // a thread, since drop may run inside of a runtime, which cannot be blocked on
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let client = connect(&admin).await.map_err(std::io::Error::other)?;
+                client.batch_execute(&drop_it).await.map_err(std::io::Error::other)
+            })
+        });
+        match dropping.join() {
+            Ok(Ok(())) => {}
+            // the cluster is thrown away after the run: a database that stays harms nobody
+            Ok(Err(e)) => eprintln!("database {} was not dropped: {e}", self.name),
+            Err(_) => eprintln!("database {} was not dropped: the thread panicked", self.name),
+        }
+    }
+}
+
+/// How a private cluster is made.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ClusterOptions {
+    /// Flush to disk as in production; without it a power cut would lose data, but a kill would not.
+    pub(crate) fsync: bool,
+}
+
+/// A cluster of a test's own, killed and deleted with this value.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    dir: TempDir,
+    bin: PathBuf,
+    options: ClusterOptions,
+    server: Option<Child>,
+}
+
+impl Cluster {
+    /// Makes a cluster and starts it.
+    pub(crate) async fn start(options: ClusterOptions) -> Cluster {
+        let mut cluster = Cluster::prepare(options);
+        cluster.restart().await;
+        cluster
+    }
+
+    /// Makes a cluster that is not running.
+    pub(crate) fn prepare(options: ClusterOptions) -> Cluster {
+        let bin = PathBuf::from(environment("MINIUM_TEST_PG_BIN"));
+        // not under $TMPDIR: a socket's path has 107 bytes at most, and nobody must be able to reach it
+        let dir = tempfile::Builder::new().prefix("minium-pg-").tempdir_in("/tmp").unwrap();
+        if getuid().is_root() {
+            std::os::unix::fs::chown(dir.path(), Some(UNPRIVILEGED_ID), Some(UNPRIVILEGED_ID)).unwrap();
+        }
+        let cluster = Cluster { dir, bin, options, server: None };
+        let made = cluster
+            .command("initdb")
+            .args(["--auth=trust", "--username=minium", "--encoding=UTF8", "--locale=C", "--no-sync"])
+            .arg("--pgdata")
+            .arg(cluster.data())
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "initdb failed: {}", String::from_utf8_lossy(&made.stderr));
+        cluster
+    }
+
+    /// Where the database `name` is; `postgres` is always there.
+    pub(crate) fn url(&self, name: &str) -> String {
+        url(self.dir.path(), "minium", name)
+    }
+
+    /// Creates a database there and tells where it is.
+    pub(crate) async fn create_database(&self, name: &str) -> String {
+        let client = connect(&self.url("postgres")).await.unwrap();
+        client.batch_execute(&format!("create database {name}")).await.unwrap();
+        self.url(name)
+    }
+
+    /// Kills the postmaster with SIGKILL, as the kernel does when memory is out. Its children end by themselves.
+    pub(crate) fn kill(&mut self) -> ExitStatus {
+        self.end(Signal::KILL)
+    }
+
+    /// Immediate stop: no checkpoint, no goodbye; the next start recovers from the log.
+    pub(crate) fn stop_immediately(&mut self) -> ExitStatus {
+        self.end(Signal::QUIT)
+    }
+
+    /// Fast stop: sessions are ended, a checkpoint is written.
+    pub(crate) fn stop(&mut self) -> ExitStatus {
+        self.end(Signal::INT)
+    }
+
+    fn end(&mut self, signal: Signal) -> ExitStatus {
+        let mut server = self.server.take().expect("the cluster is running");
+        kill_process(Pid::from_child(&server), signal).unwrap();
+        server.wait().unwrap()
+    }
+
+    /// Starts it on the same data and socket, and waits until it answers.
+    pub(crate) async fn restart(&mut self) {
+        assert!(self.server.is_none(), "the cluster is running already");
+        wait::until("PostgreSQL to start", async || {
+            let mut server = self.server.take().unwrap_or_else(|| self.spawn());
+            if server.try_wait().unwrap().is_some() {
+                // after a kill the children of the old one may still hold its memory for a moment
+                return None;
+            }
+            self.server = Some(server);
+            connect(&self.url("postgres")).await.ok()?.simple_query("select 1").await.ok()
+        })
+        .await;
+    }
+
+    fn spawn(&self) -> Child {
+        let log = File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let fsync = if self.options.fsync { "fsync=on" } else { "fsync=off" };
+        self.command("postgres")
+            .arg("-D")
+            .arg(self.data())
+            .arg("-k")
+            .arg(self.dir.path())
+            .args(["-c", "listen_addresses=", "-c", fsync, "-c", "max_connections=50"])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.bin.join(program));
+        command.current_dir("/").stdin(Stdio::null());
+        if getuid().is_root() {
+            command.uid(UNPRIVILEGED_ID).gid(UNPRIVILEGED_ID);
+        }
+        command
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// What the server has said, for a failing test.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.server.is_some() {
+            self.stop_immediately();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of PostgreSQL\n{}", self.log());
+        }
+    }
+}
