@@ -1,1 +1,62 @@
-//! (head comment to come)
+//! Load benches behind `minium bench`: what the queue, the bus and the whole road do on this machine.
+//!
+//! Each bench starts the real binary or opens the real store, loads it through public ways only, checks that nothing
+//! was lost, and prints medians over several runs with the CPU that each side used, and the CPU that others used
+//! meanwhile. With `--save DIR` the figures are kept beside the name of the machine, so that claims can be traced.
+//!
+//! ```text
+//! minium bench queue --database postgres:///minium?host=/tmp/pg --jobs 50000
+//! minium bench road --database postgres:///minium?host=/tmp/pg
+//! minium bench bus --subscribers 1000 --size 128 --window 64
+//! ```
+//!
+//! **Invariants.** A run that lost or doubled anything fails; it has no figures. Tests never call benches: speed is
+//! measured here and asserted nowhere.
+//!
+//! **Allowed imports**: the queue and the worker as their users see them, sockets, /proc. No `minium-bus`, no server
+//! internals.
+
+mod bus;
+mod machine;
+mod node;
+mod queue;
+mod report;
+mod road;
+mod samples;
+
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// The queue alone: bulk enqueue and drain of no-op jobs, with all their events
+    Queue(queue::Options),
+    /// The whole road: enqueue, worker, three events a job, one WebSocket subscriber
+    Road(road::Options),
+    /// The bus: one publisher to many subscribers, and idle sessions
+    Bus(bus::Options),
+}
+
+/// What all benches share.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// How often to run it; medians are told
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    /// Keep the figures under this folder, in DATE-HOST
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
+}
+
+/// Runs a bench and prints what it found.
+pub async fn run(bench: Bench) -> anyhow::Result<()> {
+    match bench {
+        Bench::Queue(options) => queue::run(&options).await,
+        Bench::Road(options) => road::run(&options).await,
+        Bench::Bus(options) => bus::run(&options).await,
+    }
+}

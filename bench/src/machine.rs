@@ -1,0 +1,68 @@
+//! What the machine did meanwhile, read from /proc: CPU and memory of one process, CPU of everybody.
+//!
+//! Times are in clock ticks of 10 ms (`USER_HZ`, 100 on every Linux that Minium runs on), so short runs are coarse.
+
+use anyhow::Context;
+use std::time::Duration;
+
+const TICK: Duration = Duration::from_millis(10);
+
+/// CPU time, user and system, that a process has used.
+pub(crate) fn cpu_of(pid: u32) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("reading the CPU time of a process")?;
+    // the name may hold blanks and brackets: the fields are counted behind the last bracket
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<u32>().ok());
+    let (user, system) = ticks(11).zip(ticks(12)).context("/proc/PID/stat has another form")?;
+    Ok(TICK * (user + system))
+}
+
+/// CPU time of all processes whose command line begins with `name`, such as a database's.
+pub(crate) fn cpu_of_all(name: &str) -> Duration {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Duration::ZERO };
+    let pids = processes.flatten().filter_map(|p| p.file_name().to_str().and_then(|n| n.parse::<u32>().ok()));
+    let named = pids.filter(|pid| {
+        let command = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        command.trim_end() == name
+    });
+    named.filter_map(|pid| cpu_of(pid).ok()).sum()
+}
+
+/// CPU time that the whole machine has used.
+pub(crate) fn cpu_of_machine() -> Duration {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields: Vec<u64> =
+        stat.lines().next().unwrap_or("").split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal
+    let busy: u64 = [0, 1, 2, 5, 6].iter().filter_map(|i| fields.get(*i)).sum();
+    TICK * u32::try_from(busy).unwrap_or(u32::MAX)
+}
+
+/// Resident memory of a process, in bytes.
+pub(crate) fn rss_of(pid: u32) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("reading the memory of a process")?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("/proc/PID/status has no VmRSS")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is no number")?;
+    Ok(kib * 1024)
+}
+
+/// Lets this process open as many files as the system allows.
+pub(crate) fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // refused: the run says soon enough that connections fail
+    let _refused = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// The name of this machine.
+pub(crate) fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Processor and number of cores, for the report.
+pub(crate) fn description() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or("unknown");
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    format!("{cores} cores, {}", model.trim_start_matches(['\t', ' ', ':']))
+}
