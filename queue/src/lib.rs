@@ -23,6 +23,7 @@
 //! nowhere else. No WebSocket, no HTTP, no `minium-bus`.
 
 mod error;
+pub mod rules;
 mod store;
 
 pub use error::QueueError;
