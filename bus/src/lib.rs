@@ -1,11 +1,56 @@
-//! (head comment to come)
+//! The broker: channels, sessions and schemas on share-nothing shards.
+//!
+//! A [`Bus`] takes checked WebSocket upgrades ([`Opening`]) and publishes, hands out and passes on messages between
+//! them, in three patterns that are strangers to one another: publish and subscribe (by hierarchy), push and pull
+//! (round robin), and peers. What a journal relays to it goes to subscribers in offset order, and whoever fell behind
+//! or comes back reads the rest from the journal's [`History`].
+//!
+//! ```ignore
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use futures::StreamExt;
+//! use minium_bus::{Bus, Message, Options, Schemas};
+//! use std::{sync::Arc, time::Duration};
+//!
+//! let bus = Bus::start(Options::default(), Arc::new(Schemas::built_in()), None)?;
+//! let permit = bus.admit()?;
+//! let mut events = bus.subscribe("livesys".parse()?, None, permit).await?;
+//! bus.publish(&"livesys/7".parse()?, Message::Text("hello".into())).await?;
+//! assert_eq!(events.next().await.as_deref(), Some(&b"data: hello\n\n"[..]));
+//! bus.shutdown(Duration::from_secs(5)).await;
+//! # Ok(())
+//! # }
+//! # tokio::runtime::Runtime::new().unwrap().block_on(example()).unwrap();
+//! ```
+//!
+//! **Invariants.** A socket lives on one thread, and only that thread's shard writes it. A session is registered
+//! before its 101 is written. Frames never contain anything about one subscriber, so a message is encoded once per
+//! mode. Control frames go out between frames only, never inside one. Every queue is bounded, and whoever falls
+//! behind is told: by a refusal, by a close code, or by a replay that leaves no gap. A panic ends one session.
+//! Routing is pure.
+//!
+//! **Allowed imports**: tokio, tungstenite (reading only: our own encoder writes), socket2, jsonschema, serde_json,
+//! metrics. No database, no HTTP framework, no queue.
 
+mod bus;
+mod error;
 mod history;
+mod hub;
+mod message;
+mod metrics;
+mod opening;
+mod options;
 mod pattern;
 mod schemas;
+mod subscription;
 
+pub use bus::{Bus, Channel, Stats};
+pub use error::BusError;
 pub use history::{Bounds, History, HistoryError, Page, Relayed};
+pub use message::Message;
+pub use opening::{Mode, Opening, Permit, Role, Start};
+pub use options::{Options, Slow};
 pub use pattern::Pattern;
 pub use schemas::{
     BUILT_IN_SCHEMAS, BuiltInSchema, RefusedSchema, Report, Schema, SchemaFile, SchemaOptions, Schemas,
 };
+pub use subscription::Subscription;

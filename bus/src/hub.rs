@@ -1,0 +1,4 @@
+//! (being written)
+use std::sync::atomic::AtomicUsize;
+#[derive(Debug, Default)]
+pub(crate) struct Hub { pub(crate) sessions: AtomicUsize }

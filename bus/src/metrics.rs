@@ -1,0 +1,39 @@
+//! Names of what the bus measures. Labels never hold topics: their number has no bound.
+
+use metrics::{Counter, counter, gauge};
+
+/// Sessions that are open now.
+const SESSIONS: &str = "minium_bus_sessions";
+/// Messages taken from clients and the journal, by `pattern`.
+const PUBLISHED: &str = "minium_bus_messages_published_total";
+/// Messages written to clients.
+const DELIVERED: &str = "minium_bus_messages_delivered_total";
+/// Messages that did not go on, by `reason`.
+const DROPPED: &str = "minium_bus_messages_dropped_total";
+/// Sessions that ended, by close `code`; 1006 without a word.
+const CLOSED: &str = "minium_bus_sessions_closed_total";
+
+/// The gauge of sessions.
+pub(crate) fn sessions(now: usize) {
+    gauge!(SESSIONS).set(now as f64);
+}
+
+/// Messages by pattern: `sub`, `push`, `bus`, or `relay` for what comes from the journal.
+pub(crate) fn published(pattern: &'static str) -> Counter {
+    counter!(PUBLISHED, "pattern" => pattern)
+}
+
+/// Messages written out.
+pub(crate) fn delivered() -> Counter {
+    counter!(DELIVERED)
+}
+
+/// Messages that did not go on: an error code, or `no_subscriber`.
+pub(crate) fn dropped(reason: &'static str, count: u64) {
+    counter!(DROPPED, "reason" => reason).increment(count);
+}
+
+/// A session that ended.
+pub(crate) fn closed(code: u16) {
+    counter!(CLOSED, "code" => code.to_string()).increment(1);
+}

@@ -1,0 +1,128 @@
+//! The bounds of a bus, each with a default.
+
+use crate::error::BusError;
+use std::num::NonZero;
+use std::time::Duration;
+
+/// More shards than this are not told apart in the interest table.
+pub(crate) const SHARDS_MAX: usize = 64;
+
+/// What happens to a subscriber whose next message is no longer in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slow {
+    /// It reads on from the journal, then joins again. For durable topics only.
+    Replay,
+    /// It is closed with 4000.
+    Close,
+}
+
+/// Bounds and habits of a bus. All have defaults; change the ones you mean.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Threads that own sockets; by default one per core.
+    pub shards: usize,
+    /// Sessions in all, WebSocket and SSE together.
+    pub sessions_max: usize,
+    /// The longest message; one byte more closes with 1009.
+    pub message_bytes_max: usize,
+    /// First segments of topics that are kept in the journal.
+    pub durable: Vec<String>,
+    /// What happens to slow subscribers of durable topics; those of others are always closed.
+    pub slow_durable: Slow,
+    /// `source` of the events that ephemeral messages are wrapped in.
+    pub source: String,
+    /// Between pings; two that are not answered end a session.
+    pub ping_interval: Duration,
+    /// Between comments on SSE streams, so that proxies keep them open.
+    pub comment_interval: Duration,
+    /// How long a closing session waits for the client to end its side.
+    pub linger: Duration,
+    /// What a topic keeps in each shard for subscribers that lag, for each mode.
+    pub ring_bytes_max: usize,
+    /// What all topics of a shard keep; beyond it each keeps one segment.
+    pub rings_bytes_max: usize,
+    /// Messages on their way to a shard; publishers wait when there are more.
+    pub inbox_bytes_max: usize,
+    /// Own words for one session, such as pongs and refusals; its client isn't read while there are more.
+    pub control_bytes_max: usize,
+    /// What an SSE subscriber may leave unread before it counts as blocked.
+    pub stream_bytes_max: usize,
+    /// Publishers wait for subscribers that make progress; those who make none for so long are not waited for.
+    pub patience: Duration,
+    /// What the kernel holds back unsent for one socket; zero leaves it to the kernel.
+    pub unsent_bytes_max: usize,
+    /// Messages that wait for a puller, for each topic.
+    pub waiting_count_max: usize,
+    /// Bytes that wait for a puller, for each topic.
+    pub waiting_bytes_max: usize,
+    /// Bytes on their way to one puller; one that has more is skipped.
+    pub puller_bytes_max: usize,
+    /// How long a POST of work waits while all pullers are full.
+    pub push_wait: Duration,
+    /// Reads of history at once.
+    pub replays_max: usize,
+    /// Entries in one page of history.
+    pub page_count_max: u32,
+    /// Bytes after which a page of history ends.
+    pub page_bytes_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Options {
+            shards: cores.min(SHARDS_MAX),
+            sessions_max: 65_536,
+            message_bytes_max: 262_144,
+            durable: vec!["task".into()],
+            slow_durable: Slow::Replay,
+            source: "/minium/default".into(),
+            ping_interval: Duration::from_secs(30),
+            comment_interval: Duration::from_secs(15),
+            linger: Duration::from_secs(5),
+            ring_bytes_max: 16 << 20,
+            rings_bytes_max: 256 << 20,
+            inbox_bytes_max: 1 << 20,
+            control_bytes_max: 256 << 10,
+            stream_bytes_max: 256 << 10,
+            patience: Duration::from_millis(250),
+            unsent_bytes_max: 128 << 10,
+            waiting_count_max: 1_000,
+            waiting_bytes_max: 1 << 20,
+            puller_bytes_max: 1 << 20,
+            push_wait: Duration::from_secs(5),
+            replays_max: 16,
+            page_count_max: 512,
+            page_bytes_max: 64 << 10,
+        }
+    }
+}
+
+impl Options {
+    /// Refuses bounds under which nothing could work.
+    pub(crate) fn check(&self) -> Result<(), BusError> {
+        let fault = |name, value: usize, must| Err(BusError::Option { name, value: value as u64, must });
+        if self.shards == 0 || self.shards > SHARDS_MAX {
+            return fault("shards", self.shards, "1 to 64");
+        }
+        if self.message_bytes_max == 0 || self.message_bytes_max > 1 << 30 {
+            return fault("message_bytes_max", self.message_bytes_max, "1 B to 1 GiB");
+        }
+        if self.replays_max == 0 {
+            return fault("replays_max", 0, "1 or more");
+        }
+        if self.page_count_max == 0 {
+            return fault("page_count_max", 0, "1 or more");
+        }
+        if self.ping_interval < Duration::from_millis(10) {
+            return fault("ping_interval", self.ping_interval.as_millis() as usize, "10 ms or more");
+        }
+        Ok(())
+    }
+
+    /// Is a topic or filter kept in the journal? Its first segment says so.
+    pub(crate) fn is_durable(&self, topic: &str) -> bool {
+        let first = topic.split('/').next().unwrap_or_default();
+        self.durable.iter().any(|d| d == first)
+    }
+}
