@@ -22,11 +22,18 @@
 //! **Allowed imports**: the SQL clients (tokio-postgres, deadpool-postgres, rusqlite) live here and in the notifier,
 //! nowhere else. No WebSocket, no HTTP, no `minium-bus`.
 
+mod backend;
 mod error;
+mod metrics;
+mod migrations;
+pub mod postgres;
 pub mod rules;
+pub mod sqlite;
 mod store;
 
+pub use backend::{Backend, DatabaseUrl, SqlitePlace};
 pub use error::QueueError;
+pub use migrations::{Migration, MigrationStatus};
 pub use store::{
     Annotation, Claim, Ending, Enqueued, Exchanged, Extension, JobFilter, JobPage, Leased, Outcome,
     RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept, Verdict,

@@ -1,0 +1,146 @@
+//! Connections: the pool, what each session is set to, and what an error of the database means to a caller.
+
+use super::PgOptions;
+use crate::error::QueueError;
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+};
+use std::future::Future;
+use std::time::Duration;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Config, NoTls};
+
+/// What every session of ours relies on. Statements are written for READ COMMITTED: a waiter looks at the row as it
+/// has become. JIT would cost more than any statement here takes.
+const SESSION: &str = "set timezone = 'UTC'; set jit = off; set default_transaction_isolation = 'read committed'; \
+                       set default_transaction_read_only = off; set datestyle = 'ISO'";
+
+/// The pool, and how statements are run on it.
+#[derive(Debug)]
+pub(super) struct Connections {
+    pool: Pool,
+    /// A little longer than the server's own limit on a statement: it fires when the network is gone.
+    patience: Duration,
+    retries_max: u32,
+}
+
+/// How to connect, for the pool and for the listener.
+pub(super) fn config(url: &str, options: &PgOptions) -> Result<Config, QueueError> {
+    let mut config: Config =
+        url.parse().map_err(|e| QueueError::Invalid(format!("the database URL cannot be read: {e}")))?;
+    if config.get_application_name().is_none() {
+        config.application_name("minium");
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(options.connect_timeout);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(options.statement_timeout);
+    }
+    config.keepalives_idle(Duration::from_secs(30));
+    Ok(config)
+}
+
+impl Connections {
+    pub(super) fn new(config: Config, options: &PgOptions) -> Result<Connections, QueueError> {
+        let manager =
+            Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let setup = format!("{SESSION}; set statement_timeout = {}", options.statement_timeout.as_millis());
+        let pool = Pool::builder(manager)
+            .max_size(options.connections)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(options.wait_timeout))
+            .create_timeout(Some(options.connect_timeout + Duration::from_secs(1)))
+            .post_create(Hook::async_fn(move |client, _| {
+                let setup = setup.clone();
+                Box::pin(async move { client.batch_execute(&setup).await.map_err(HookError::Backend) })
+            }))
+            .build()
+            .map_err(|e| QueueError::Invalid(format!("the pool cannot be built: {e}")))?;
+        let patience = options.statement_timeout + Duration::from_secs(5);
+        Ok(Connections { pool, patience, retries_max: options.retries_max })
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// A connection.
+    pub(super) async fn get(&self, attempted: &'static str) -> Result<Object, QueueError> {
+        self.pool.get().await.map_err(|e| match e {
+            PoolError::Backend(e) => unavailable(attempted, e),
+            other => unavailable(attempted, other),
+        })
+    }
+
+    /// Runs an operation on a connection. What the database gave up for the sake of another transaction (a deadlock, a
+    /// serialization failure) is run again, a bounded number of times: nothing of it was kept.
+    pub(super) async fn run<T, F, Fut>(
+        &self,
+        attempted: &'static str,
+        mut operation: F,
+    ) -> Result<T, QueueError>
+    where
+        F: FnMut(Object) -> Fut + Send,
+        Fut: Future<Output = Result<T, tokio_postgres::Error>> + Send,
+    {
+        for again in 0.. {
+            let client = self.get(attempted).await?;
+            match tokio::time::timeout(self.patience, operation(client)).await {
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(e)) if again < self.retries_max && gave_way(&e) => {
+                    let pause_ms = fastrand::u64(1..=10 << again.min(5));
+                    tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                }
+                Ok(Err(e)) => return Err(failed(attempted, e)),
+                Err(elapsed) => {
+                    // the connection went back to the pool with a statement that nobody will answer
+                    drop(self.pool.retain(|_, _| false));
+                    return Err(unavailable(attempted, elapsed));
+                }
+            }
+        }
+        unreachable!("the range has no end")
+    }
+}
+
+fn gave_way(error: &tokio_postgres::Error) -> bool {
+    matches!(error.code(), Some(c) if *c == SqlState::T_R_SERIALIZATION_FAILURE || *c == SqlState::T_R_DEADLOCK_DETECTED)
+}
+
+fn unavailable(
+    attempted: &'static str,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> QueueError {
+    QueueError::Unavailable { attempted, source: Box::new(source) }
+}
+
+/// What an error of the database means to the caller.
+pub(super) fn failed(attempted: &'static str, error: tokio_postgres::Error) -> QueueError {
+    let Some(db) = error.as_db_error() else {
+        let source = std::error::Error::source(&error);
+        // parameters that do not fit the statement are a fault of ours; anything else is the connection
+        return if source.is_some_and(|s| s.is::<tokio_postgres::types::WrongType>()) {
+            QueueError::Database { attempted, source: Box::new(error) }
+        } else {
+            unavailable(attempted, error)
+        };
+    };
+    let code = db.code().code();
+    match code {
+        // no such table or schema: nobody has migrated
+        "42P01" | "3F000" | "42883" => QueueError::Schema(format!(
+            "the database lacks what this program needs ({}): run minium migrate",
+            db.message()
+        )),
+        // raised by our own functions for whoever asked, and values that no column can hold
+        "22023" | "23514" => QueueError::Invalid(db.message().to_owned()),
+        "22P05" | "22P02" | "22021" | "22003" | "22008" => {
+            QueueError::Invalid(format!("the database cannot keep this: {}", db.message()))
+        }
+        // shutdown, start-up, too many connections, or a standby
+        "57P01" | "57P02" | "57P03" | "53300" | "25006" | "57014" => unavailable(attempted, error),
+        _ if code.starts_with("08") => unavailable(attempted, error),
+        _ => QueueError::Database { attempted, source: Box::new(error) },
+    }
+}

@@ -1,0 +1,81 @@
+//! Applies the migrations: all that are missing in one transaction, under one advisory lock, so that two servers that
+//! start at once do not race, and a failed migration leaves nothing behind.
+
+use super::PgStore;
+use super::connection::failed;
+use crate::error::QueueError;
+use crate::migrations::{Applied, Migration, MigrationStatus, POSTGRES, pending, status};
+use tokio_postgres::GenericClient;
+
+/// `minium` in ASCII: nobody else's advisory lock.
+const LOCK: i64 = 0x6d69_6e69_756d;
+
+/// The table must be there before the first migration. The function is the oldest way to ask without an error.
+const BOOK: &str = "create schema if not exists minium;
+    create table if not exists minium.migration (
+      number   int primary key,
+      name     text not null,
+      checksum text not null,
+      applied  timestamptz not null default now()
+    )";
+
+impl PgStore {
+    /// Brings the schema up to date. See [`crate::Backend::migrate`].
+    ///
+    /// # Errors
+    /// [`QueueError::Schema`] when the schema is newer than this program, or not what it was made by.
+    pub async fn migrate(&self) -> Result<usize, QueueError> {
+        const WHAT: &str = "migrate the database";
+        let mut client = self.connections.get(WHAT).await?;
+        let fault = |e| failed(WHAT, e);
+        let transaction = client.transaction().await.map_err(fault)?;
+        let prepare =
+            format!("set local statement_timeout = 0; select pg_advisory_xact_lock({LOCK}); {BOOK}");
+        transaction.batch_execute(&prepare).await.map_err(fault)?;
+        let missing = pending(POSTGRES, &applied(&*transaction).await?)?;
+        for migration in &missing {
+            transaction.batch_execute(migration.sql).await.map_err(fault)?;
+            let row = "insert into minium.migration (number, name, checksum) values ($1, $2, $3)";
+            let checksum = migration.checksum();
+            transaction
+                .execute(row, &[&migration.number, &migration.name, &checksum])
+                .await
+                .map_err(fault)?;
+        }
+        transaction.commit().await.map_err(fault)?;
+        Ok(missing.len())
+    }
+
+    /// Every migration that this program knows. See [`crate::Backend::migration_status`].
+    ///
+    /// # Errors
+    /// As [`PgStore::migrate`].
+    pub async fn migration_status(&self) -> Result<Vec<MigrationStatus>, QueueError> {
+        status(POSTGRES, &self.applied().await?)
+    }
+
+    /// What [`PgStore::migrate`] would run.
+    ///
+    /// # Errors
+    /// As [`PgStore::migrate`].
+    pub async fn pending_sql(&self) -> Result<Vec<Migration>, QueueError> {
+        pending(POSTGRES, &self.applied().await?)
+    }
+
+    async fn applied(&self) -> Result<Vec<Applied>, QueueError> {
+        let client = self.connections.get("read which migrations were applied").await?;
+        applied(&***client).await
+    }
+}
+
+async fn applied(client: &impl GenericClient) -> Result<Vec<Applied>, QueueError> {
+    const WHAT: &str = "read which migrations were applied";
+    let fault = |e| failed(WHAT, e);
+    let there = "select to_regclass('minium.migration') is not null";
+    if !client.query_one(there, &[]).await.map_err(fault)?.get::<_, bool>(0) {
+        return Ok(Vec::new());
+    }
+    let rows = "select number, checksum, applied from minium.migration order by number";
+    let rows = client.query(rows, &[]).await.map_err(fault)?;
+    Ok(rows.iter().map(|r| Applied { number: r.get(0), checksum: r.get(1), at: r.get(2) }).collect())
+}
