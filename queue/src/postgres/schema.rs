@@ -64,7 +64,7 @@ impl PgStore {
 
     async fn applied(&self) -> Result<Vec<Applied>, QueueError> {
         let client = self.connections.get("read which migrations were applied").await?;
-        applied(&***client).await
+        applied(&**client).await
     }
 }
 
