@@ -1,0 +1,205 @@
+//! The client: one server, one HTTP pool, and the owner of all its sockets' tasks.
+
+use crate::address::Address;
+use crate::error::ClientError;
+use crate::link::{Peer, Publisher};
+use crate::subscription::{SubscribeOptions, Subscription};
+use minium_protocol::{Filter, Topic};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What a session speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// A frame is one message, bare.
+    #[default]
+    Plain,
+    /// A frame is one CloudEvent, also on topics that are not durable.
+    CloudEvents,
+}
+
+/// Bounds of everything that a client does.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// From the first packet to the end of the handshake.
+    pub connect_timeout: Duration,
+    /// One HTTP request, answer included. Waits for jobs have their own.
+    pub request_timeout: Duration,
+    /// A session on which nothing came for so long is pinged; if nothing comes for as long again, it is dead.
+    pub idle: Duration,
+    /// How long a closing session waits for the server's Close.
+    pub close_timeout: Duration,
+    /// Larger messages end a session, larger answers fail.
+    pub message_bytes_max: usize,
+    /// Messages that wait between the socket and the program, each way. Beyond, the socket is not read.
+    pub buffered_messages_max: usize,
+}
+
+impl Default for ClientOptions {
+    fn default() -> ClientOptions {
+        ClientOptions {
+            connect_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(30),
+            idle: Duration::from_secs(40),
+            close_timeout: Duration::from_secs(5),
+            message_bytes_max: 16 << 20,
+            buffered_messages_max: 64,
+        }
+    }
+}
+
+/// A client of one server. Cheap to clone; clones share the pool and the end.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    address: Address,
+    token: Option<String>,
+    http: reqwest::Client,
+    options: ClientOptions,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Client {
+    /// A client of the server at `base_url`, as `http://127.0.0.1:3000`. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`ClientError::Url`] for a URL that cannot be used; `https` cannot yet.
+    pub fn new(base_url: &str, token: Option<String>) -> Result<Client, ClientError> {
+        Client::with_options(base_url, token, ClientOptions::default())
+    }
+
+    /// As [`Client::new`], with other bounds.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn with_options(
+        base_url: &str,
+        token: Option<String>,
+        options: ClientOptions,
+    ) -> Result<Client, ClientError> {
+        let address = Address::parse(base_url)?;
+        let fault = |reason: String| ClientError::Url { url: base_url.into(), reason };
+        if token.as_deref().is_some_and(|t| t.is_empty() || !t.bytes().all(|b| b.is_ascii_graphic())) {
+            return Err(fault("the token has characters that no header may have".into()));
+        }
+        let http = reqwest::Client::builder()
+            .connect_timeout(options.connect_timeout)
+            .timeout(options.request_timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("minium/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|e| fault(e.to_string()))?;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        Ok(Client { inner: Arc::new(Inner { address, token, http, options, tasks, stop }) })
+    }
+
+    /// Subscribes. When this returns, delivery is certain from here on; the subscription then comes back by itself,
+    /// and on durable topics resumes behind the last event that it delivered.
+    ///
+    /// # Errors
+    /// When the first connection fails, unless the options say to be patient: [`ClientError::Connect`], or the
+    /// server's problem.
+    pub async fn subscribe(
+        &self,
+        filter: &Filter,
+        options: SubscribeOptions,
+    ) -> Result<Subscription, ClientError> {
+        Subscription::open(self, "sub", filter.as_str(), options).await
+    }
+
+    /// Takes work from a work channel that is not durable, at most once. Comes back by itself like a subscription.
+    ///
+    /// # Errors
+    /// As [`Client::subscribe`].
+    pub async fn puller(&self, topic: &Topic) -> Result<Subscription, ClientError> {
+        self.puller_with(topic, SubscribeOptions::default()).await
+    }
+
+    /// As [`Client::puller`], with options; positions mean nothing here.
+    ///
+    /// # Errors
+    /// As [`Client::subscribe`].
+    pub async fn puller_with(
+        &self,
+        topic: &Topic,
+        options: SubscribeOptions,
+    ) -> Result<Subscription, ClientError> {
+        Subscription::open(self, "pull", topic.as_str(), options).await
+    }
+
+    /// Publishes over one socket.
+    ///
+    /// # Errors
+    /// When the connection fails or is refused.
+    pub async fn publisher(&self, topic: &Topic) -> Result<Publisher, ClientError> {
+        Publisher::open(self, "pub", topic).await
+    }
+
+    /// Hands out work over one socket.
+    ///
+    /// # Errors
+    /// When the connection fails or is refused.
+    pub async fn pusher(&self, topic: &Topic) -> Result<Publisher, ClientError> {
+        Publisher::open(self, "push", topic).await
+    }
+
+    /// Joins a bus: everyone gets what the others send; with `echo`, also one's own.
+    ///
+    /// # Errors
+    /// When the connection fails or is refused.
+    pub async fn peer(&self, topic: &Topic, echo: bool) -> Result<Peer, ClientError> {
+        Peer::open(self, topic, echo).await
+    }
+
+    /// Closes all sessions of this client orderly and waits until they are.
+    pub async fn close(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    /// The server's base URL.
+    pub fn base_url(&self) -> &str {
+        self.inner.address.as_str()
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.inner.address
+    }
+
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.inner.token.as_deref()
+    }
+
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.inner.http
+    }
+
+    pub(crate) fn options(&self) -> &ClientOptions {
+        &self.inner.options
+    }
+
+    /// Where sessions run, so that [`Client::close`] can wait for them.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.inner.tasks
+    }
+
+    /// Ends one session; ended itself when the client is closed.
+    pub(crate) fn session_token(&self) -> CancellationToken {
+        self.inner.stop.child_token()
+    }
+}
+
+impl fmt::Debug for Client {
+    // The token stays out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("url", &self.base_url()).finish_non_exhaustive()
+    }
+}

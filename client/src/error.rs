@@ -1,0 +1,228 @@
+//! What can go wrong for a client.
+
+use crate::message::excerpt;
+use minium_protocol::{CloseCode, ErrorCode, Position, Problem};
+use std::error::Error;
+
+/// Why something did not work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The base URL cannot be used.
+    #[error("cannot use {url}: {reason}")]
+    Url {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nobody answers there.
+    #[error("no server at {url}: {source}")]
+    Connect {
+        /// The server's base URL.
+        url: String,
+        /// What the network said.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The server refused; the problem says why.
+    #[error(transparent)]
+    Problem(Box<Problem>),
+    /// The server answered something that is no problem document and no success.
+    #[error("the server answered {status}: {text}")]
+    Status {
+        /// HTTP status.
+        status: u16,
+        /// The beginning of what it said.
+        text: String,
+    },
+    /// The answer is not what the protocol says.
+    #[error("cannot understand the server's answer to {what}: {reason}")]
+    Answer {
+        /// What was asked.
+        what: String,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+    /// The server closed the session with a code that says: don't come back.
+    #[error("the server closed the session with {code}{}", reason_text(.reason))]
+    Closed {
+        /// The close code; 1005 if the server gave none.
+        code: u16,
+        /// The reason it gave; may be empty.
+        reason: String,
+    },
+    /// The connection was cut, or an answer broke off.
+    #[error("the connection to {url} was cut: {reason}")]
+    Cut {
+        /// The server's base URL.
+        url: String,
+        /// What the network said.
+        reason: String,
+    },
+    /// A durable subscription got an event that does not come behind the one before. Going on would hide a loss.
+    #[error("event {got} came after {last}: the order of the journal is broken")]
+    OutOfOrder {
+        /// The position before.
+        last: Position,
+        /// The position that came.
+        got: Position,
+    },
+    /// Too many attempts to come back failed.
+    #[error("gave up after {failures} attempts: {last}")]
+    GaveUp {
+        /// So many in a row.
+        failures: u32,
+        /// How the last one failed.
+        last: Box<ClientError>,
+    },
+    /// What was waited for did not come in time.
+    #[error("{what} did not come within {seconds} s")]
+    Timeout {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        seconds: f64,
+    },
+    /// The client was closed by its owner.
+    #[error("the client is closed")]
+    ClientClosed,
+}
+
+fn reason_text(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(" ({})", excerpt(reason)) }
+}
+
+impl From<Problem> for ClientError {
+    fn from(problem: Problem) -> ClientError {
+        ClientError::Problem(Box::new(problem))
+    }
+}
+
+impl ClientError {
+    /// The problem, if the server gave one.
+    pub fn problem(&self) -> Option<&Problem> {
+        match self {
+            ClientError::Problem(problem) => Some(problem),
+            ClientError::GaveUp { last, .. } => last.problem(),
+            _ => None,
+        }
+    }
+
+    /// The stable word for what went wrong, where the protocol has one.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            ClientError::Problem(problem) => Some(problem.code),
+            ClientError::GaveUp { last, .. } => last.code(),
+            ClientError::Timeout { .. } => Some(ErrorCode::Timeout),
+            ClientError::Closed { code, .. } => code_of_close(*code),
+            ClientError::Status { status, .. } => code_of_status(*status),
+            _ => None,
+        }
+    }
+
+    /// Is it that nobody answers, or no longer?
+    pub fn is_connection(&self) -> bool {
+        match self {
+            ClientError::Connect { .. } | ClientError::Cut { .. } => true,
+            ClientError::GaveUp { last, .. } => last.is_connection(),
+            ClientError::Closed { code, .. } => CloseCode::reconnect(*code),
+            _ => false,
+        }
+    }
+
+    /// The exit code that command lines end with: 0 ok, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 no
+    /// connection, 6 schema, 7 conflict, 8 time-out.
+    pub fn exit_code(&self) -> u8 {
+        if self.is_connection() {
+            return 5;
+        }
+        if matches!(self, ClientError::Url { .. }) {
+            return 2;
+        }
+        match self.code() {
+            Some(ErrorCode::SchemaViolation) => 6,
+            Some(ErrorCode::TopicInvalid | ErrorCode::InvalidJson | ErrorCode::InvalidRequest) => 2,
+            Some(ErrorCode::NotFound) => 3,
+            Some(ErrorCode::Unauthorized | ErrorCode::Forbidden) => 4,
+            Some(ErrorCode::Conflict | ErrorCode::LeaseLost) => 7,
+            Some(ErrorCode::Timeout) => 8,
+            Some(ErrorCode::Unavailable) => 5,
+            _ => 1,
+        }
+    }
+
+    /// May the same thing work a little later? Decides whether a subscription comes back.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            ClientError::Connect { .. } | ClientError::Cut { .. } => true,
+            ClientError::Problem(problem) => problem.retryable,
+            ClientError::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
+            ClientError::Closed { code, .. } => CloseCode::reconnect(*code),
+            _ => false,
+        }
+    }
+}
+
+fn code_of_close(code: u16) -> Option<ErrorCode> {
+    match code {
+        1003 | 1007 => Some(ErrorCode::InvalidJson),
+        1008 | 4503 => Some(ErrorCode::Forbidden),
+        1009 => Some(ErrorCode::PayloadTooLarge),
+        4029 => Some(ErrorCode::RateLimited),
+        4501 => Some(ErrorCode::Unauthorized),
+        4504 => Some(ErrorCode::NotFound),
+        _ => None,
+    }
+}
+
+fn code_of_status(status: u16) -> Option<ErrorCode> {
+    match status {
+        401 => Some(ErrorCode::Unauthorized),
+        403 => Some(ErrorCode::Forbidden),
+        404 => Some(ErrorCode::NotFound),
+        408 | 504 => Some(ErrorCode::Timeout),
+        409 => Some(ErrorCode::Conflict),
+        413 => Some(ErrorCode::PayloadTooLarge),
+        429 => Some(ErrorCode::RateLimited),
+        502 | 503 => Some(ErrorCode::Unavailable),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_its_exit_code() {
+        let problem = |code| ClientError::from(Problem::new(code, "x")).exit_code();
+        assert_eq!(problem(ErrorCode::SchemaViolation), 6);
+        assert_eq!(problem(ErrorCode::NotFound), 3);
+        assert_eq!(problem(ErrorCode::Forbidden), 4);
+        assert_eq!(problem(ErrorCode::Conflict), 7);
+        assert_eq!(problem(ErrorCode::Timeout), 8);
+        assert_eq!(problem(ErrorCode::TopicInvalid), 2);
+        assert_eq!(problem(ErrorCode::PayloadTooLarge), 1);
+        let cut = ClientError::Cut { url: "u".into(), reason: "reset".into() };
+        assert_eq!(ClientError::GaveUp { failures: 3, last: Box::new(cut) }.exit_code(), 5);
+        let closed = |code| ClientError::Closed { code, reason: String::new() }.exit_code();
+        assert_eq!((closed(1001), closed(4503), closed(1009)), (5, 4, 1));
+        assert_eq!(ClientError::Timeout { what: "job 1".into(), seconds: 1.0 }.exit_code(), 8);
+        assert_eq!(ClientError::Status { status: 401, text: "Origin check failed".into() }.exit_code(), 4);
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        assert!(ClientError::from(Problem::new(ErrorCode::Unavailable, "starting")).is_passing());
+        assert!(!ClientError::from(Problem::new(ErrorCode::EpochChanged, "anew")).is_passing());
+        assert!(ClientError::Status { status: 502, text: String::new() }.is_passing());
+        assert!(!ClientError::Status { status: 404, text: String::new() }.is_passing());
+        assert!(
+            !ClientError::OutOfOrder {
+                last: Position { epoch: 1, offset: 2 },
+                got: Position { epoch: 1, offset: 1 }
+            }
+            .is_passing()
+        );
+    }
+}

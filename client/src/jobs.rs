@@ -1,0 +1,322 @@
+//! Jobs over HTTP: enqueue, look at, call off, wait for.
+
+use crate::client::Client;
+use crate::error::ClientError;
+use crate::http::Request;
+use minium_protocol::{EnqueueRequest, ErrorCode, Job, Phase, State};
+use reqwest::{Method, StatusCode};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// One long poll. Longer ones would meet the time-outs of proxies.
+const POLL: Duration = Duration::from_secs(25);
+/// How much longer than a poll its answer may take.
+const POLL_SLACK: Duration = Duration::from_secs(10);
+
+/// A job as the server told it.
+#[derive(Debug, Clone)]
+pub struct JobInfo {
+    /// The snapshot.
+    pub job: Job,
+    /// Why it waits, if it is inactive and was asked for alone.
+    pub phase: Option<Phase>,
+    /// Jobs that wait for it, if it was asked for alone.
+    pub children: Vec<i64>,
+    /// The JSON text, for passing on unchanged.
+    pub raw: Box<RawValue>,
+}
+
+/// An enqueued job.
+#[derive(Debug, Clone)]
+pub struct EnqueuedJob {
+    /// Its number.
+    pub id: i64,
+    /// It was there already: a living job of the same task has the same key.
+    pub existing: bool,
+    /// What the server answered.
+    pub raw: Box<RawValue>,
+}
+
+/// Which jobs to list. Empty means any.
+#[derive(Debug, Clone, Default)]
+pub struct JobQuery {
+    /// Any of these states.
+    pub states: Vec<State>,
+    /// Any of these tasks.
+    pub tasks: Vec<String>,
+    /// Any of these queues.
+    pub queues: Vec<String>,
+    /// Has all of these notes.
+    pub notes: Vec<String>,
+    /// Only ids below this one.
+    pub before: Option<i64>,
+    /// At most so many; the server has a usual number and a limit.
+    pub limit: Option<u32>,
+}
+
+/// One page of jobs, newest first.
+#[derive(Debug, Clone)]
+pub struct JobList {
+    /// The jobs.
+    pub jobs: Vec<JobInfo>,
+    /// `before` of the next page, if there is one.
+    pub next: Option<i64>,
+    /// What the server answered.
+    pub raw: Box<RawValue>,
+}
+
+/// What a manual retry may change.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct RetryRequest {
+    /// Not before so long from now.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "seconds")]
+    pub delay: Option<Duration>,
+    /// A new priority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// Another queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// How many runs it may have in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<i32>,
+}
+
+/// Figures of the whole queue. A newer server may tell more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Statistics {
+    /// Waiting, whatever for.
+    pub inactive: i64,
+    /// Of these, waiting for their time.
+    pub delayed: i64,
+    /// Of these, waiting for parents.
+    pub blocked: i64,
+    /// Running.
+    pub active: i64,
+    /// Ended well.
+    pub finished: i64,
+    /// Ended badly.
+    pub failed: i64,
+    /// Called off.
+    pub cancelled: i64,
+    /// Workers whose heartbeat is fresh.
+    pub workers: i64,
+}
+
+#[expect(clippy::ref_option, reason = "the shape that serde calls")]
+fn seconds<S: serde::Serializer>(span: &Option<Duration>, s: S) -> Result<S::Ok, S::Error> {
+    span.map(|d| d.as_secs_f64()).serialize(s)
+}
+
+impl Client {
+    /// Enqueues one job.
+    ///
+    /// # Errors
+    /// The server's problem, or that it cannot be reached; then it is not known whether the job was enqueued, and a
+    /// `key` makes trying again harmless.
+    pub async fn enqueue(&self, request: &EnqueueRequest) -> Result<EnqueuedJob, ClientError> {
+        #[derive(Deserialize)]
+        struct Wire {
+            id: i64,
+            #[serde(default)]
+            existing: bool,
+        }
+        let answer = self.request(Request::new(Method::POST, "api/v1/jobs").json(text(request)?)).await?;
+        let raw: Box<RawValue> = read("POST /api/v1/jobs", &answer.body)?;
+        let wire: Wire = read("POST /api/v1/jobs", raw.get().as_bytes())?;
+        Ok(EnqueuedJob { id: wire.id, existing: wire.existing, raw })
+    }
+
+    /// Enqueues all or none. Answers their ids in order.
+    ///
+    /// # Errors
+    /// As [`Client::enqueue`].
+    pub async fn enqueue_all(&self, requests: &[EnqueueRequest]) -> Result<Vec<i64>, ClientError> {
+        #[derive(Deserialize)]
+        struct Wire {
+            ids: Vec<i64>,
+        }
+        let answer = self.request(Request::new(Method::POST, "api/v1/jobs").json(text(requests)?)).await?;
+        read::<Wire>("POST /api/v1/jobs", &answer.body).map(|w| w.ids)
+    }
+
+    /// One job.
+    ///
+    /// # Errors
+    /// `not_found`, or that the server cannot be reached.
+    pub async fn get(&self, id: i64) -> Result<JobInfo, ClientError> {
+        let path = format!("api/v1/jobs/{id}");
+        let answer = self.request(Request::new(Method::GET, &path)).await?;
+        JobInfo::read(&path, &answer.body)
+    }
+
+    /// A page of jobs, newest first.
+    ///
+    /// # Errors
+    /// The server's problem, or that it cannot be reached.
+    pub async fn list(&self, query: &JobQuery) -> Result<JobList, ClientError> {
+        #[derive(Deserialize)]
+        struct Wire {
+            jobs: Vec<Box<RawValue>>,
+            #[serde(default)]
+            next: Option<i64>,
+        }
+        let request = Request { query: query.pairs(), ..Request::new(Method::GET, "api/v1/jobs") };
+        let answer = self.request(request).await?;
+        let raw: Box<RawValue> = read("GET /api/v1/jobs", &answer.body)?;
+        let wire: Wire = read("GET /api/v1/jobs", raw.get().as_bytes())?;
+        let jobs = wire.jobs.iter().map(|j| JobInfo::read("GET /api/v1/jobs", j.get().as_bytes()));
+        Ok(JobList { jobs: jobs.collect::<Result<_, _>>()?, next: wire.next, raw })
+    }
+
+    /// Makes an ended job wait again, or a waiting one ready.
+    ///
+    /// # Errors
+    /// `not_found`, `conflict` while it runs, or that the server cannot be reached.
+    pub async fn retry(&self, id: i64, options: &RetryRequest) -> Result<(), ClientError> {
+        let path = format!("api/v1/jobs/{id}/retry");
+        self.request(Request::new(Method::POST, &path).json(text(options)?)).await.map(drop)
+    }
+
+    /// Calls a job off, waiting or running.
+    ///
+    /// # Errors
+    /// `not_found`, `conflict` when it has ended, or that the server cannot be reached.
+    pub async fn cancel(&self, id: i64) -> Result<(), ClientError> {
+        self.request(Request::new(Method::POST, &format!("api/v1/jobs/{id}/cancel"))).await.map(drop)
+    }
+
+    /// Deletes a job that does not run.
+    ///
+    /// # Errors
+    /// `not_found`, `conflict` while it runs, or that the server cannot be reached.
+    pub async fn remove(&self, id: i64) -> Result<(), ClientError> {
+        self.request(Request::new(Method::DELETE, &format!("api/v1/jobs/{id}"))).await.map(drop)
+    }
+
+    /// Waits until a job ends, at most `limit`, and answers it as it then is. Once the server has answered, the wait
+    /// outlives its restarts.
+    ///
+    /// # Errors
+    /// [`ClientError::Timeout`] when it has not ended in time; `not_found`, also when it is removed meanwhile.
+    pub async fn wait(&self, id: i64, limit: Option<Duration>) -> Result<JobInfo, ClientError> {
+        let deadline = limit.map(|l| Instant::now() + l);
+        let backoff = crate::backoff::Backoff::default();
+        let mut random = fastrand::Rng::new();
+        let (mut answered, mut failures) = (false, 0);
+        loop {
+            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            let poll = left.map_or(POLL, |l| l.min(POLL));
+            match self.poll(id, poll).await {
+                Ok(Some(info)) => return Ok(info),
+                Ok(None) => (answered, failures) = (true, 0),
+                Err(error) if answered && error.is_passing() => {
+                    failures += 1;
+                    tokio::time::sleep(
+                        backoff.pause(failures, &mut random).min(left.unwrap_or(Duration::MAX)),
+                    )
+                    .await;
+                }
+                Err(error) => return Err(error),
+            }
+            if deadline.is_some_and(|d| Instant::now() >= d) {
+                let seconds = limit.unwrap_or_default().as_secs_f64();
+                return Err(ClientError::Timeout { what: format!("the end of job {id}"), seconds });
+            }
+        }
+    }
+
+    /// The job if it ends within `span`.
+    async fn poll(&self, id: i64, span: Duration) -> Result<Option<JobInfo>, ClientError> {
+        let path = format!("api/v1/jobs/{id}/wait");
+        // Whole milliseconds, as durations are written.
+        let query = vec![("timeout", format!("{}ms", span.as_millis()))];
+        let request = Request { query, timeout: Some(span + POLL_SLACK), ..Request::new(Method::GET, &path) };
+        match self.request(request).await {
+            Ok(answer) => JobInfo::read(&path, &answer.body).map(|i| i.job.state.is_ended().then_some(i)),
+            Err(ClientError::Problem(p)) if p.code == ErrorCode::Timeout => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A job's history from the journal, oldest first: each event as JSON text.
+    ///
+    /// # Errors
+    /// `not_found`, or that the server cannot be reached.
+    pub async fn events(&self, id: i64) -> Result<Vec<Box<RawValue>>, ClientError> {
+        #[derive(Deserialize)]
+        struct Wire {
+            events: Vec<Box<RawValue>>,
+        }
+        let path = format!("api/v1/jobs/{id}/events");
+        let answer = self.request(Request::new(Method::GET, &path)).await?;
+        read::<Wire>(&path, &answer.body).map(|w| w.events)
+    }
+
+    /// Figures of the whole queue.
+    ///
+    /// # Errors
+    /// The server's problem, or that it cannot be reached.
+    pub async fn stats(&self) -> Result<Statistics, ClientError> {
+        let answer = self.request(Request::new(Method::GET, "api/v1/stats")).await?;
+        read("GET /api/v1/stats", &answer.body)
+    }
+
+    /// Is the server up and whole?
+    ///
+    /// # Errors
+    /// That it cannot be reached.
+    pub async fn ready(&self) -> Result<bool, ClientError> {
+        match self.request(Request::new(Method::GET, "readyz")).await {
+            Ok(answer) => Ok(answer.status == StatusCode::OK),
+            Err(ClientError::Problem(_) | ClientError::Status { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl JobQuery {
+    fn pairs(&self) -> Vec<(&'static str, String)> {
+        let mut pairs = Vec::new();
+        pairs.extend(self.states.iter().map(|s| ("state", s.to_string())));
+        pairs.extend(self.tasks.iter().map(|t| ("task", t.clone())));
+        pairs.extend(self.queues.iter().map(|q| ("queue", q.clone())));
+        pairs.extend(self.notes.iter().map(|n| ("note", n.clone())));
+        pairs.extend(self.before.map(|b| ("before", b.to_string())));
+        pairs.extend(self.limit.map(|l| ("limit", l.to_string())));
+        pairs
+    }
+}
+
+impl JobInfo {
+    fn read(what: &str, body: &[u8]) -> Result<JobInfo, ClientError> {
+        // RawValue does not go through serde's flatten, so the text is read twice.
+        #[derive(Deserialize)]
+        struct Derived {
+            #[serde(default)]
+            phase: Option<Phase>,
+            #[serde(default)]
+            children: Vec<i64>,
+        }
+        let raw: Box<RawValue> = read(what, body)?;
+        let derived: Derived = read(what, raw.get().as_bytes())?;
+        let job = read(what, raw.get().as_bytes())?;
+        Ok(JobInfo { job, phase: derived.phase, children: derived.children, raw })
+    }
+}
+
+fn text<T: Serialize + ?Sized>(value: &T) -> Result<String, ClientError> {
+    let fault = |e: serde_json::Error| ClientError::Answer {
+        what: "writing the request".into(),
+        reason: e.to_string(),
+    };
+    serde_json::to_string(value).map_err(fault)
+}
+
+fn read<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(body).map_err(|e| ClientError::Answer { what: what.into(), reason: e.to_string() })
+}
