@@ -43,6 +43,15 @@ pub enum QueueError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// There is no room left where the database is kept.
+    #[error("the database has no room left while trying to {attempted}")]
+    StorageFull {
+        /// What was attempted.
+        attempted: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The schema is newer than this program, or was changed by hand.
     #[error("{0}")]
     Schema(String),
@@ -58,6 +67,7 @@ impl QueueError {
             QueueError::LeaseLost(_) => ErrorCode::LeaseLost,
             QueueError::Unavailable { .. } | QueueError::Schema(_) => ErrorCode::Unavailable,
             QueueError::Database { .. } => ErrorCode::Internal,
+            QueueError::StorageFull { .. } => ErrorCode::StorageFull,
         }
     }
 

@@ -5,7 +5,7 @@
 //! microseconds since 1970 throughout, since that is what both databases keep.
 
 use crate::error::QueueError;
-use crate::store::{Claim, Ending, RetryOptions, Schedule, Verdict};
+use crate::store::{Claim, Ending, Outcome, RetryOptions, Schedule, Verdict};
 use minium_protocol::{EnqueueRequest, JobOptions, Phase, State};
 use serde_json::{Map, Value};
 use std::time::Duration;
@@ -111,6 +111,21 @@ pub fn judge(standing: Option<Standing<'_>>, ending: &Ending) -> Verdict {
         (State::Finished | State::Failed | State::Inactive | State::Cancelled, _) => false,
     };
     if repeated { Verdict::Repeated } else { Verdict::LeaseLost }
+}
+
+/// What a late outcome brought, as JSON text for the column `late`.
+pub fn late(outcome: &Outcome) -> String {
+    let lease = outcome.lease;
+    match &outcome.ending {
+        Ending::Finished(result) => {
+            let result = one_line(result.get());
+            format!("{{\"state\":\"finished\",\"result\":{result},\"lease\":\"{lease}\"}}")
+        }
+        Ending::Failed { error, .. } => {
+            let error = Value::from(storable(error));
+            format!("{{\"state\":\"failed\",\"error\":{error},\"lease\":\"{lease}\"}}")
+        }
+    }
 }
 
 /// What a worker is told who wants its lease extended.
@@ -326,6 +341,7 @@ fn empty_array() -> Box<serde_json::value::RawValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use minium_protocol::LeaseToken;
     use proptest::prelude::*;
     use serde_json::value::RawValue;
 
@@ -415,6 +431,16 @@ mod tests {
         assert_eq!(one_line("[1,\r\n 1e400, \"a\\nb\"]"), "[1,   1e400, \"a\\nb\"]");
         let row = standing(State::Finished, Some("[1, 2]"), None);
         assert_eq!(judge(Some(row), &finished("[1,\n2]")), Verdict::Repeated);
+    }
+
+    #[test]
+    fn what_a_late_word_brought_is_kept_as_it_came() {
+        let lease = LeaseToken::fresh();
+        let late_of = |ending| late(&Outcome { job: 1, lease, ending });
+        let expected = format!(r#"{{"state":"finished","result":[1e400],"lease":"{lease}"}}"#);
+        assert_eq!(late_of(finished("[1e400]")), expected);
+        let expected = format!(r#"{{"state":"failed","error":"a\"\nb","lease":"{lease}"}}"#);
+        assert_eq!(late_of(failed("a\"\nb")), expected);
     }
 
     #[test]

@@ -1,0 +1,123 @@
+//! What users and workers do to one job, and the registry of workers.
+
+use super::change::Change;
+use super::exchange::same_lease;
+use crate::error::QueueError;
+use crate::rules::{self, Hold};
+use crate::store::{Annotation, RetryOptions};
+use minium_protocol::{EventType, LeaseToken, State, WorkerRef};
+use rusqlite::params;
+use serde_json::{Map, Value};
+
+/// Notes and progress.
+pub(super) fn annotate(
+    change: &mut Change<'_>,
+    id: i64,
+    lease: Option<LeaseToken>,
+    annotation: &Annotation,
+) -> Result<(), QueueError> {
+    let job = change.job(id)?;
+    if let Some(token) = lease
+        && rules::hold(Some(job.state), same_lease(&job, token)) != Hold::Held
+    {
+        return Err(QueueError::LeaseLost(id));
+    }
+    if annotation.notes.is_empty() && annotation.progress.is_none() {
+        return Ok(());
+    }
+    let mut notes: Map<String, Value> =
+        serde_json::from_str(&job.notes).expect("notes were an object when they were written");
+    rules::merge_notes(&mut notes, &annotation.notes);
+    let notes = serde_json::to_string(&notes).expect("a JSON object always serialises");
+    let progress = annotation
+        .progress
+        .as_ref()
+        .map(|p| serde_json::to_string(p).expect("a number and a text always serialise"));
+    change.update(
+        EventType::Progress,
+        "notes = ?2, progress = coalesce(?3, progress)",
+        params![id, notes, progress],
+    )?;
+    Ok(())
+}
+
+/// Calls a job off.
+pub(super) fn cancel(change: &mut Change<'_>, id: i64) -> Result<(), QueueError> {
+    let before = change.job(id)?;
+    rules::may_cancel(id, before.state)?;
+    let now = change.now;
+    change.execute("delete from renewal where job = ?1", [id])?;
+    let job = change.update(
+        EventType::Cancelled,
+        "state = 'cancelled', finished = ?2, result = null, ready = 0, later = null",
+        params![id, now],
+    )?;
+    change.release_key(&job)?;
+    change.moved(id, Some(before.state), Some(State::Cancelled))
+}
+
+/// Makes a job wait again.
+pub(super) fn retry(change: &mut Change<'_>, id: i64, options: &RetryOptions) -> Result<(), QueueError> {
+    let before = change.job(id)?;
+    let holder: Option<i64> = match &before.key {
+        Some(key) => change.first(
+            "select job from job_key where task = ?1 and key = ?2",
+            params![before.task, key],
+            |row| row.get(0),
+        )?,
+        None => None,
+    };
+    rules::may_retry(id, before.state, holder.is_some_and(|holder| holder != id))?;
+    let attempts = rules::attempts_after_retry(before.attempt, before.attempts, options.attempts)?;
+    if let Some(key) = &before.key
+        && holder.is_none()
+    {
+        let sql = "insert into job_key (task, key, job) values (?1, ?2, ?3)";
+        change.execute(sql, params![before.task, key, id])?;
+    }
+    let now = change.now;
+    let delayed = now + rules::micros(options.delay.unwrap_or_default());
+    let later = (delayed > now).then_some(delayed);
+    let ready = later.is_none() && before.open_edges == 0;
+    let seq = if ready { change.draw()? } else { 0 };
+    change.update(
+        EventType::Retry,
+        "state = 'inactive', retries = retries + 1, retried = ?2, delayed = ?3, later = ?4, ready = ?5, seq = ?6,
+         attempts = ?7, priority = coalesce(?8, priority), queue = coalesce(?9, queue), finished = null,
+         result = null, expires = null, lease = null",
+        params![id, now, delayed, later, ready, seq, attempts, options.priority, options.queue],
+    )?;
+    change.moved(id, Some(before.state), Some(State::Inactive))
+}
+
+/// Deletes a job.
+pub(super) fn remove(change: &mut Change<'_>, id: i64) -> Result<(), QueueError> {
+    let job = change.job(id)?;
+    rules::may_remove(id, job.state)?;
+    change.delete(EventType::Removed, &job)
+}
+
+/// Gives a worker its number.
+pub(super) fn register_worker(
+    change: &mut Change<'_>,
+    host: &str,
+    pid: u32,
+) -> Result<WorkerRef, QueueError> {
+    let sql = "insert into worker (host, pid, started, heartbeat) values (?1, ?2, ?3, ?3) returning id";
+    let host = rules::storable(host).into_owned();
+    let id = change.first(sql, params![host, pid, change.now], |row| row.get(0))?;
+    Ok(WorkerRef { id: id.expect("an insert that returns answers one row"), host, pid })
+}
+
+/// A worker is alive. One that was forgotten meanwhile stays so: it registers anew.
+pub(super) fn heartbeat(change: &mut Change<'_>, worker: i64) -> Result<(), QueueError> {
+    let sql = "update worker set heartbeat = ?2 where id = ?1";
+    change.execute(sql, [worker, change.now])?;
+    Ok(())
+}
+
+/// A worker is gone.
+pub(super) fn unregister_worker(change: &mut Change<'_>, worker: i64) -> Result<(), QueueError> {
+    change.execute("delete from worker where id = ?1", [worker])?;
+    Ok(())
+}

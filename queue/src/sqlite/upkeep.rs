@@ -1,0 +1,135 @@
+//! What time brings about: due jobs become ready, lost ones are rescued, old ones go.
+
+use super::change::Change;
+use crate::error::QueueError;
+use crate::metrics::{JOBS_FINISHED, LEASES_EXPIRED};
+use crate::rules::{self, Aftermath};
+use crate::store::{UpkeepRules, Upkept};
+use minium_protocol::{EventType, State};
+use rusqlite::params;
+use std::time::Duration;
+
+/// One round. `opened` is when this process opened the database: grace is reckoned from there, since a file has no
+/// server whose start could be asked for.
+pub(super) fn upkeep(
+    change: &mut Change<'_>,
+    round: &UpkeepRules,
+    opened: i64,
+) -> Result<Upkept, QueueError> {
+    let staged = stage(change, round.batch)?;
+    let grace_over = change.now - opened >= rules::micros(round.grace);
+    let rescued = if grace_over { rescue(change, round.batch)? } else { 0 };
+    let expired = expire(change, round.batch)?;
+    let removed = match round.keep_finished {
+        Some(keep) => remove_old(change, keep, round.batch)?,
+        None => 0,
+    };
+    let missing = change.now.saturating_sub(rules::micros(round.worker_missing));
+    change.execute("delete from worker where heartbeat <= ?1", [missing])?;
+    // a transition moves its children itself: none is ever left behind to be released
+    Ok(Upkept { staged, rescued, expired, released: 0, removed, due_in: due_in(change)? })
+}
+
+/// Jobs whose time has come become ready, unless parents hold them back.
+fn stage(change: &mut Change<'_>, batch: u32) -> Result<u64, QueueError> {
+    let due = change.all(
+        "select id, open_edges from job indexed by job_later where later <= ?1 order by later, id limit ?2",
+        params![change.now, batch],
+        |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)),
+    )?;
+    let mut staged = 0;
+    for (id, open_edges) in due {
+        if open_edges > 0 {
+            change.execute("update job set later = null where id = ?1", [id])?;
+            continue;
+        }
+        let seq = change.draw()?;
+        change.execute("update job set later = null, ready = 1, seq = ?2 where id = ?1", [id, seq])?;
+        staged += 1;
+    }
+    Ok(staged)
+}
+
+/// Jobs whose lease has ended wait again, or have failed when no attempt is left.
+fn rescue(change: &mut Change<'_>, batch: u32) -> Result<u64, QueueError> {
+    let mut lost = change.all(
+        "select job from renewal where until <= ?1 order by until, job limit ?2",
+        params![change.now, batch],
+        |row| row.get::<_, i64>(0),
+    )?;
+    lost.sort_unstable();
+    for id in &lost {
+        lose(change, *id)?;
+    }
+    Ok(lost.len() as u64)
+}
+
+fn lose(change: &mut Change<'_>, id: i64) -> Result<(), QueueError> {
+    let (before, now) = (change.job(id)?, change.now);
+    change.execute("delete from renewal where job = ?1", [id])?;
+    let after = match rules::after_loss(before.attempt, before.attempts) {
+        Aftermath::Again => {
+            let ready = before.open_edges == 0;
+            let seq = if ready { change.draw()? } else { 0 };
+            change.update(
+                EventType::Lost,
+                "state = 'inactive', lease = null, ready = ?2, seq = ?3",
+                params![id, ready, seq],
+            )?;
+            State::Inactive
+        }
+        Aftermath::End => {
+            let job = change.update(
+                EventType::Lost,
+                "state = 'failed', finished = ?2, error = ?3, result = null, lease = null",
+                params![id, now, rules::LEASE_EXPIRED],
+            )?;
+            change.release_key(&job)?;
+            change.count(JOBS_FINISHED, &job, Some(State::Failed));
+            State::Failed
+        }
+    };
+    change.count(LEASES_EXPIRED, &before, None);
+    change.moved(id, Some(before.state), Some(after))
+}
+
+/// Jobs that were never started in time are deleted.
+fn expire(change: &mut Change<'_>, batch: u32) -> Result<u64, QueueError> {
+    let late = change.all(
+        "select id from job indexed by job_expires
+          where state = 'inactive' and attempt = 0 and expires <= ?1 order by expires, id limit ?2",
+        params![change.now, batch],
+        |row| row.get::<_, i64>(0),
+    )?;
+    delete_all(change, late, EventType::Expired)
+}
+
+/// Finished jobs that are older than they are kept are deleted, unless a living job names them as parent.
+fn remove_old(change: &mut Change<'_>, keep: Duration, batch: u32) -> Result<u64, QueueError> {
+    let limit = change.now.saturating_sub(rules::micros(keep));
+    let old = change.all(
+        "select id from job indexed by job_finished
+          where state = 'finished' and finished <= ?1
+            and not exists (select 1 from edge join job child on child.id = edge.child
+                             where edge.parent = job.id and child.state in ('inactive', 'active'))
+          order by finished, id limit ?2",
+        params![limit, batch],
+        |row| row.get::<_, i64>(0),
+    )?;
+    delete_all(change, old, EventType::Removed)
+}
+
+fn delete_all(change: &mut Change<'_>, mut ids: Vec<i64>, event: EventType) -> Result<u64, QueueError> {
+    ids.sort_unstable();
+    for id in &ids {
+        let job = change.job(*id)?;
+        change.delete(event, &job)?;
+    }
+    Ok(ids.len() as u64)
+}
+
+fn due_in(change: &Change<'_>) -> Result<Option<Duration>, QueueError> {
+    let sql = "select min(later) from job indexed by job_later where later is not null";
+    let next: Option<i64> = change.first(sql, [], |row| row.get(0))?.flatten();
+    Ok(next.map(|at| Duration::from_micros(at.saturating_sub(change.now).max(0).unsigned_abs())))
+}
