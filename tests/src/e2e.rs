@@ -12,3 +12,12 @@ mod support;
 
 /// What the support itself promises to the tests.
 mod harness;
+
+/// Mercury's rules in plain mode: what is kept, what is mended.
+mod mercury;
+
+/// From an enqueued job to every kind of reader.
+mod road;
+
+/// Modes and positions.
+mod streams;

@@ -117,7 +117,8 @@ impl Foreign {
         }
     }
 
-    async fn handshake(&self, url: &str, more: Value) -> Result<Session, Refusal> {
+    /// Opens one, or tells how that was refused.
+    pub(crate) async fn handshake(&self, url: &str, more: Value) -> Result<Session, Refusal> {
         let number = {
             let mut opened = self.opened.lock().unwrap();
             *opened += 1;
@@ -199,17 +200,24 @@ impl Session {
         u16::try_from(event["code"].as_u64().unwrap()).unwrap()
     }
 
-    /// The next message.
-    pub(crate) async fn receive(&mut self) -> Received {
+    /// The next message, or the code of the close that came in its place.
+    pub(crate) async fn next(&mut self) -> Result<Received, u16> {
         let event = self.event("a message").await;
+        if event["event"] == "closed" {
+            return Err(u16::try_from(event["code"].as_u64().unwrap()).unwrap());
+        }
         assert_eq!(event["event"], "message", "{}: {event}", self.name);
-        match event["base64"].as_str() {
+        Ok(match event["base64"].as_str() {
             Some(encoded) => {
-                let bytes = base64::engine::general_purpose::STANDARD.decode(encoded);
-                Received::Binary(bytes.unwrap())
+                Received::Binary(base64::engine::general_purpose::STANDARD.decode(encoded).unwrap())
             }
             None => Received::Text(event["text"].as_str().unwrap().to_owned()),
-        }
+        })
+    }
+
+    /// The next message, which must come.
+    pub(crate) async fn receive(&mut self) -> Received {
+        self.next().await.unwrap_or_else(|code| panic!("{} was closed with {code}", self.name))
     }
 
     /// The next message, which must be text.
