@@ -57,10 +57,12 @@ migrations! {
     /// Those of PostgreSQL.
     POSTGRES in "postgres" {
         1 "queue",
+        2 "journal",
     }
     /// Those of SQLite.
     SQLITE in "sqlite" {
         1 "queue",
+        2 "journal",
     }
 }
 
