@@ -18,7 +18,9 @@ impl Address {
             "http" => {}
             "https" | "wss" => return Err(fault("TLS is not supported yet; use http://")),
             "ws" => {
-                return Err(fault("give the http:// URL; the client adds the paths of its WebSockets itself"));
+                return Err(fault(
+                    "give the http:// URL; the client adds the paths of its WebSockets itself",
+                ));
             }
             _ => return Err(fault("it must begin with http://")),
         }

@@ -244,7 +244,7 @@ impl Session {
             let frame = match timeout(idle, stream.next()).await {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(None) => return Err(socket::cut(&self.client, "it was ended")),
-                Ok(Some(Err(error))) => return Err(socket::failed(&self.client, error)),
+                Ok(Some(Err(error))) => return Err(socket::failed(&self.client, &error)),
                 Err(_) if pinged => {
                     return Err(socket::cut(&self.client, "the server does not answer pings"));
                 }
@@ -293,7 +293,7 @@ impl Session {
         mut sink: SplitSink<socket::Stream, tungstenite::Message>,
         mut to_send: mpsc::Receiver<Message>,
     ) -> Result<(), ClientError> {
-        let fault = |error| socket::failed(&self.client, error);
+        let fault = |error| socket::failed(&self.client, &error);
         loop {
             let message = tokio::select! {
                 biased;

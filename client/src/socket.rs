@@ -152,7 +152,7 @@ fn failed_handshake(client: &Client, error: Error) -> ClientError {
 }
 
 /// What an error on an open session means.
-pub(crate) fn failed(client: &Client, error: Error) -> ClientError {
+pub(crate) fn failed(client: &Client, error: &Error) -> ClientError {
     let reason = error.to_string();
     match error {
         Error::Capacity(_) => ClientError::Answer { what: "a subscription".into(), reason },

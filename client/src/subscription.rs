@@ -300,7 +300,7 @@ impl Reader {
                     self.ping(stream).await.err().map(End::from)
                 }
                 Ok(None) => Some(socket::cut(&self.client, "it was ended").into()),
-                Ok(Some(Err(error))) => Some(socket::failed(&self.client, error).into()),
+                Ok(Some(Err(error))) => Some(socket::failed(&self.client, &error).into()),
                 Ok(Some(Ok(frame))) => {
                     pinged = false;
                     self.take(stream, frame).await
@@ -367,7 +367,7 @@ impl Reader {
     async fn ping(&self, stream: &mut socket::Stream) -> Result<(), ClientError> {
         let ping = tungstenite::Message::Ping(Default::default());
         match timeout(self.client.options().idle, stream.send(ping)).await {
-            Ok(sent) => sent.map_err(|e| socket::failed(&self.client, e)),
+            Ok(sent) => sent.map_err(|e| socket::failed(&self.client, &e)),
             Err(_) => Err(socket::cut(&self.client, "nothing can be written to it")),
         }
     }
