@@ -1,1 +1,36 @@
-//! (head comment to come)
+//! Runs jobs: typed Rust tasks and programs in any language, from a [`JobSource`].
+//!
+//! A [`Worker`] claims jobs in batches into free slots, keeps their leases, and hands their outcomes in; what the
+//! source does or fails to do never ends it. See [`Worker`] for an example, [`CommandTask`] for programs.
+//!
+//! **Invariants.** A job that is handed in ran here under a lease. An outcome leaves the worker only with a verdict,
+//! as long as the process lives. A panic, an exit code or a time-out ends one job, never the worker. A run that was
+//! cancelled or lost its lease is stopped at once, a command with its whole process group. Every batch, buffer and
+//! pause has a bound in [`WorkerOptions`].
+//!
+//! **Allowed imports**: the queue's trait and words, never its stores; `minium-client` for the source over WebSocket.
+
+mod backoff;
+mod command;
+mod context;
+mod error;
+mod handover;
+pub mod metrics;
+mod notes;
+mod options;
+mod running;
+mod side;
+mod source;
+mod task;
+mod worker;
+
+pub use command::{CommandTask, become_command};
+pub use context::JobContext;
+pub use error::WorkerError;
+pub use options::{UpkeepOptions, WorkerOptions};
+pub use source::{JobSource, StoreSource};
+pub use task::{ArgsCheck, Failure};
+pub use worker::Worker;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! What a task knows of its job, and how it speaks while it runs.
+
+use crate::notes::Notes;
+use crate::running::RunningJob;
+use minium_protocol::Progress;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// The job, seen from inside its task. Cheap to clone.
+#[derive(Clone)]
+pub struct JobContext {
+    job: Arc<RunningJob>,
+}
+
+impl JobContext {
+    pub(crate) fn new(job: Arc<RunningJob>) -> JobContext {
+        JobContext { job }
+    }
+
+    fn notes(&self) -> &Notes {
+        &self.job.notes
+    }
+
+    /// The job's number.
+    pub fn id(&self) -> i64 {
+        self.job.id
+    }
+
+    /// The task's name.
+    pub fn task(&self) -> &str {
+        &self.job.task
+    }
+
+    /// Number of this run, from 1.
+    pub fn attempt(&self) -> i32 {
+        self.job.attempt
+    }
+
+    /// How many runs the job may have.
+    pub fn attempts(&self) -> i32 {
+        self.job.attempts
+    }
+
+    /// The queue that it came from.
+    pub fn queue(&self) -> &str {
+        &self.job.queue
+    }
+
+    /// W3C trace context of who enqueued it.
+    pub fn trace(&self) -> Option<&str> {
+        self.job.trace.as_deref()
+    }
+
+    /// Sets a note of the job; `null` deletes it. It never waits: notes are written in the background, at a bounded
+    /// rate, and always before the outcome.
+    pub fn note(&self, key: impl Into<String>, value: impl Into<Value>) {
+        self.notes().note(key.into(), value.into());
+    }
+
+    /// Says how far the job has come, 0 to 100, and what it is at. Written as notes are.
+    pub fn progress(&self, percent: f64, text: impl Into<String>) {
+        let text = Some(text.into()).filter(|t: &String| !t.is_empty());
+        self.report(Progress { percent, text });
+    }
+
+    pub(crate) fn report(&self, progress: Progress) {
+        self.notes().report(progress);
+    }
+
+    /// Waits until what was said so far is written, at once: each step between two flushes is an event of its own.
+    /// Returns early when the job is told to stop.
+    pub async fn flush(&self) {
+        tokio::select! {
+            () = self.notes().flush() => {}
+            () = self.job.stop.cancelled() => {}
+        }
+    }
+
+    /// Fires when the job should stop: it was cancelled, its lease is lost, its time is up, or the worker shuts
+    /// down. A task that does not heed it is dropped at its next await after a grace.
+    pub fn cancelled(&self) -> CancellationToken {
+        self.job.stop.clone()
+    }
+
+    /// For how long the lease holds unless it is extended, which the worker does by itself. A cautious guess: the
+    /// database's clock decides.
+    pub fn lease_remaining(&self) -> Duration {
+        self.job.lease_remaining()
+    }
+}

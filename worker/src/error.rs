@@ -1,0 +1,52 @@
+//! What keeps a worker from starting. Once it runs, nothing but the word to stop ends it.
+
+use minium_protocol::ErrorCode;
+use minium_queue::QueueError;
+
+/// A worker could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// It has nothing to run.
+    #[error("a worker needs at least one task")]
+    NoTasks,
+    /// Two tasks have one name.
+    #[error("the task {0:?} is given twice")]
+    TaskTwice(String),
+    /// A task's name is no topic.
+    #[error("the task name {name:?} cannot be used: {reason}")]
+    TaskName {
+        /// The name.
+        name: String,
+        /// Which rule it breaks.
+        reason: String,
+    },
+    /// A command line cannot be understood.
+    #[error("the command {command:?} cannot be used: {reason}")]
+    Command {
+        /// The command line.
+        command: String,
+        /// Why.
+        reason: String,
+    },
+    /// An option makes no sense.
+    #[error("{0}")]
+    Option(&'static str),
+    /// The database's schema is not one that this program knows; waiting does not help.
+    #[error("the queue cannot be used")]
+    Source(#[source] QueueError),
+}
+
+impl WorkerError {
+    /// The stable code that tells a client what happened.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            WorkerError::Source(e) => e.code(),
+            WorkerError::NoTasks
+            | WorkerError::TaskTwice(_)
+            | WorkerError::TaskName { .. }
+            | WorkerError::Command { .. }
+            | WorkerError::Option(_) => ErrorCode::InvalidRequest,
+        }
+    }
+}

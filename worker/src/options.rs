@@ -1,0 +1,119 @@
+//! Every bound and every pace of a worker.
+
+use crate::error::WorkerError;
+use minium_queue::UpkeepRules;
+use std::time::Duration;
+
+/// How a worker works.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// From which queues it takes jobs.
+    pub queues: Vec<String>,
+    /// How many jobs it runs at once.
+    pub concurrency: usize,
+    /// How long a claimed job is its own unless the lease is extended, which happens at a third of this.
+    pub lease: Duration,
+    /// How often it looks for work when nothing wakes it; jittered by a quarter either way.
+    pub poll: Duration,
+    /// How often it says that it is alive.
+    pub heartbeat: Duration,
+    /// Looks after the queue besides working. The server does so itself; a worker on its own must.
+    pub upkeep: Option<UpkeepOptions>,
+    /// At most so many outcomes and so many claims in one exchange.
+    pub batch_max: usize,
+    /// Outcomes in one exchange take no more than this, but for a single larger one.
+    pub batch_bytes_max: usize,
+    /// While so many outcomes wait for the source, nothing more is claimed.
+    pub outcomes_max: usize,
+    /// While waiting outcomes take so much memory, nothing more is claimed.
+    pub outcomes_bytes_max: usize,
+    /// Notes and progress of one job are written at most once in this time; what comes between is merged.
+    pub annotation_interval: Duration,
+    /// A run without a time-out of its own or of its task's ends after this.
+    pub timeout: Option<Duration>,
+    /// At shutdown, running jobs may take so long to end by themselves.
+    pub grace: Duration,
+    /// A run that is told to stop may take so long; then it is dropped, or killed if it is a command.
+    pub stop_grace: Duration,
+    /// At shutdown, the last outcomes are offered for so long.
+    pub handover_grace: Duration,
+    /// A larger result is a failure.
+    pub result_bytes_max: usize,
+    /// Errors are cut to this.
+    pub error_bytes_max: usize,
+    /// Pause after the first failed call to the source; it doubles up to `retry_max`, each time jittered.
+    pub retry_min: Duration,
+    /// The longest pause between calls that fail.
+    pub retry_max: Duration,
+    /// A call to the source that takes longer has failed.
+    pub call_timeout: Duration,
+    /// Put before every command, such as a program that makes it die with the worker
+    /// ([`become_command`](crate::become_command)).
+    pub launcher: Vec<String>,
+    /// Name of this machine; asked of the system when left out.
+    pub host: Option<String>,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> WorkerOptions {
+        WorkerOptions {
+            queues: vec!["default".into()],
+            concurrency: 4,
+            lease: Duration::from_secs(30),
+            poll: Duration::from_secs(1),
+            heartbeat: Duration::from_secs(15),
+            upkeep: None,
+            batch_max: 500,
+            batch_bytes_max: 8 * 1024 * 1024,
+            outcomes_max: 1_000,
+            outcomes_bytes_max: 64 * 1024 * 1024,
+            annotation_interval: Duration::from_millis(200),
+            timeout: None,
+            grace: Duration::from_secs(30),
+            stop_grace: Duration::from_secs(5),
+            handover_grace: Duration::from_secs(10),
+            result_bytes_max: 1024 * 1024,
+            error_bytes_max: 8 * 1024,
+            retry_min: Duration::from_millis(100),
+            retry_max: Duration::from_secs(10),
+            call_timeout: Duration::from_secs(60),
+            launcher: Vec::new(),
+            host: None,
+        }
+    }
+}
+
+/// How a worker looks after the queue.
+#[derive(Debug, Clone)]
+pub struct UpkeepOptions {
+    /// What a round does.
+    pub rules: UpkeepRules,
+    /// At least so often; earlier when a delayed job falls due.
+    pub every: Duration,
+}
+
+impl Default for UpkeepOptions {
+    fn default() -> UpkeepOptions {
+        UpkeepOptions { rules: UpkeepRules::default(), every: Duration::from_secs(5) }
+    }
+}
+
+impl WorkerOptions {
+    /// Refuses what could not work at all.
+    pub(crate) fn check(&self) -> Result<(), WorkerError> {
+        let spans = [self.lease, self.poll, self.heartbeat, self.retry_min, self.call_timeout];
+        if self.concurrency == 0 {
+            Err(WorkerError::Option("a worker needs a concurrency of at least 1"))
+        } else if self.queues.is_empty() {
+            Err(WorkerError::Option("a worker needs at least one queue"))
+        } else if self.batch_max == 0 || self.outcomes_max == 0 {
+            Err(WorkerError::Option("a worker's batches hold at least 1 job"))
+        } else if spans.iter().any(Duration::is_zero) {
+            Err(WorkerError::Option(
+                "lease, poll, heartbeat, retry and call times of a worker are above zero",
+            ))
+        } else {
+            Ok(())
+        }
+    }
+}

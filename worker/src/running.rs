@@ -1,0 +1,288 @@
+//! The jobs that this worker holds: those that run, and those whose outcome is not handed in yet. And how one run is
+//! led from its start to its end.
+
+use crate::context::JobContext;
+use crate::metrics::{JOB_RUN_SECONDS, STOPPED_TOTAL};
+use crate::notes::{Notes, Written};
+use crate::options::WorkerOptions;
+use crate::source::JobSource;
+use crate::task::{ArgsCheck, Failure, Task, violation};
+use futures::FutureExt;
+use minium_protocol::LeaseToken;
+use minium_queue::{Ending, Leased, Outcome};
+use serde_json::value::RawValue;
+use std::any::Any;
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+/// After the run, what it said last is offered for so long; the outcome is not held up for ever by a note.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Why a run was told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    Cancelled,
+    Lost,
+    Timeout,
+    Shutdown,
+}
+
+impl Stopped {
+    fn as_str(self) -> &'static str {
+        match self {
+            Stopped::Cancelled => "cancelled",
+            Stopped::Lost => "lost",
+            Stopped::Timeout => "timeout",
+            Stopped::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// One job that this worker holds.
+pub(crate) struct RunningJob {
+    pub(crate) id: i64,
+    pub(crate) lease: LeaseToken,
+    pub(crate) task: String,
+    pub(crate) queue: String,
+    pub(crate) attempt: i32,
+    pub(crate) attempts: i32,
+    pub(crate) trace: Option<String>,
+    pub(crate) notes: Notes,
+    /// Fires once; `reason` says why.
+    pub(crate) stop: CancellationToken,
+    reason: OnceLock<Stopped>,
+    /// The run has ended; the job is held until its outcome is handed in.
+    pub(crate) over: AtomicBool,
+    /// Until when the lease surely holds, by this machine's steady clock: counted from before the call was made.
+    lease_until: Mutex<Instant>,
+}
+
+impl RunningJob {
+    fn new(leased: &Leased, lease_until: Instant) -> RunningJob {
+        RunningJob {
+            id: leased.id,
+            lease: leased.lease,
+            task: leased.task.clone(),
+            queue: leased.queue.clone(),
+            attempt: leased.attempt,
+            attempts: leased.attempts,
+            trace: leased.trace.clone(),
+            notes: Notes::default(),
+            stop: CancellationToken::new(),
+            reason: OnceLock::new(),
+            over: AtomicBool::new(false),
+            lease_until: Mutex::new(lease_until),
+        }
+    }
+
+    /// Tells the run to stop. The first reason stands.
+    pub(crate) fn stop(&self, reason: Stopped) {
+        if !self.over.load(Ordering::Relaxed) && self.reason.set(reason).is_ok() {
+            metrics::counter!(STOPPED_TOTAL, "reason" => reason.as_str()).increment(1);
+            info!(job_id = self.id, task = self.task, reason = reason.as_str(), "A job is told to stop.");
+            self.stop.cancel();
+        }
+    }
+
+    fn stopped(&self) -> Option<Stopped> {
+        self.reason.get().copied()
+    }
+
+    pub(crate) fn lease_until(&self) -> Instant {
+        *self.lease_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn extended(&self, until: Instant) {
+        *self.lease_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    pub(crate) fn lease_remaining(&self) -> Duration {
+        self.lease_until().saturating_duration_since(Instant::now())
+    }
+}
+
+/// All jobs that this worker holds, by number.
+#[derive(Default)]
+pub(crate) struct Running {
+    jobs: Mutex<HashMap<i64, Arc<RunningJob>>>,
+}
+
+impl Running {
+    fn jobs(&self) -> MutexGuard<'_, HashMap<i64, Arc<RunningJob>>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes claimed jobs over.
+    pub(crate) fn begin(&self, leased: &Leased, lease_until: Instant) -> Arc<RunningJob> {
+        let job = Arc::new(RunningJob::new(leased, lease_until));
+        self.jobs().insert(leased.id, job.clone());
+        job
+    }
+
+    /// The job is no longer held under this lease. It may be held again already, under another.
+    pub(crate) fn end(&self, id: i64, lease: LeaseToken) {
+        let mut jobs = self.jobs();
+        if jobs.get(&id).is_some_and(|job| job.lease == lease) {
+            jobs.remove(&id);
+        }
+    }
+
+    /// What is held, in no order.
+    pub(crate) fn all(&self) -> Vec<Arc<RunningJob>> {
+        self.jobs().values().cloned().collect()
+    }
+
+    /// Tells every run to stop.
+    pub(crate) fn stop_all(&self, reason: Stopped) {
+        for job in self.all() {
+            job.stop(reason);
+        }
+    }
+}
+
+/// What a run needs besides its job.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) source: Arc<dyn JobSource>,
+    pub(crate) options: Arc<WorkerOptions>,
+    pub(crate) check: Option<Arc<dyn ArgsCheck>>,
+}
+
+/// A run that is over.
+pub(crate) struct Done {
+    pub(crate) job: i64,
+    pub(crate) lease: LeaseToken,
+    /// To be handed in. Without one the lease runs out by itself, or is gone already.
+    pub(crate) outcome: Option<Outcome>,
+}
+
+/// Runs one job to its end. Never panics, whatever the task does.
+pub(crate) async fn run(
+    around: Surroundings,
+    task: Arc<dyn Task>,
+    job: Arc<RunningJob>,
+    leased: Leased,
+) -> Done {
+    let begun = Instant::now();
+    let limit = leased.timeout.or(task.timeout()).or(around.options.timeout);
+    let ran = lead(&around, task.as_ref(), &job, &leased, limit).await;
+    job.over.store(true, Ordering::Relaxed);
+    let ending = judge(ran, job.stopped(), limit, &around.options);
+    let state = match &ending {
+        Some(Ending::Finished(_)) => "finished",
+        Some(Ending::Failed { .. }) => "failed",
+        None => "abandoned",
+    };
+    let labels = [("queue", job.queue.clone()), ("task", job.task.clone()), ("state", state.to_owned())];
+    metrics::histogram!(JOB_RUN_SECONDS, &labels).record(begun.elapsed());
+    debug!(job_id = job.id, task = job.task, attempt = job.attempt, state, "A run has ended.");
+    let outcome = ending.map(|ending| Outcome { job: job.id, lease: job.lease, ending });
+    Done { job: job.id, lease: job.lease, outcome }
+}
+
+/// How a run went: by itself, or not at all within the grace that it had to stop.
+enum Ran {
+    Ended(Result<Box<RawValue>, Failure>),
+    Dropped,
+}
+
+async fn lead(
+    around: &Surroundings,
+    task: &dyn Task,
+    job: &Arc<RunningJob>,
+    leased: &Leased,
+    limit: Option<Duration>,
+) -> Ran {
+    let options = &around.options;
+    if let Some(check) = &around.check
+        && let Err(faults) = check.check(&leased.task, &leased.args)
+    {
+        return Ran::Ended(Err(violation(&faults)));
+    }
+    let work = AssertUnwindSafe(task.run(JobContext::new(job.clone()), leased.args.clone())).catch_unwind();
+    let work = work.map(|r| r.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))));
+    let writer = job.notes.write(around.source.as_ref(), job.id, job.lease, options);
+    tokio::pin!(work, writer);
+    let mut writing = true;
+    let ran = tokio::select! {
+        ended = &mut work => Some(ended),
+        () = job.stop.cancelled() => None,
+        () = expire(limit) => {
+            job.stop(Stopped::Timeout);
+            None
+        }
+        written = &mut writer => {
+            debug_assert_eq!(written, Written::LeaseLost, "it is not closed yet");
+            writing = false;
+            job.stop(Stopped::Lost);
+            None
+        }
+    };
+    let ran = match ran {
+        Some(ended) => Ran::Ended(ended),
+        None => {
+            // a task that stops in an orderly way may still have something to say; if not, it is dropped here
+            let grace = task.stop_grace(options.stop_grace);
+            timeout(grace, &mut work).await.map_or(Ran::Dropped, Ran::Ended)
+        }
+    };
+    if writing && matches!(job.stopped(), None | Some(Stopped::Timeout)) {
+        job.notes.close();
+        if timeout(LAST_WORDS, writer).await.is_err() {
+            debug!(job_id = job.id, "The last notes of a job could not be written in time.");
+        }
+    }
+    ran
+}
+
+async fn expire(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => sleep(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What is handed in. A run that was stopped from outside has nothing to say, unless it brought a result all the
+/// same: that goes in, to be kept as a late one, so that nobody's work vanishes without a trace.
+fn judge(
+    ran: Ran,
+    stopped: Option<Stopped>,
+    limit: Option<Duration>,
+    options: &WorkerOptions,
+) -> Option<Ending> {
+    match (ran, stopped) {
+        (_, Some(Stopped::Timeout)) => {
+            let limit = minium_protocol::format_duration(limit.expect("without a limit nothing times out"));
+            Some(failed(Failure::retryable(format!("timed out after {limit}")), options))
+        }
+        (Ran::Ended(Ok(result)), _) if result.get().len() > options.result_bytes_max => {
+            let (have, max) = (result.get().len(), options.result_bytes_max);
+            let error = format!("the result has {have} bytes, at most {max} are allowed");
+            Some(failed(Failure::permanent(error), options))
+        }
+        (Ran::Ended(Ok(result)), _) => Some(Ending::Finished(result)),
+        (Ran::Ended(Err(failure)), None) => Some(failed(failure, options)),
+        (Ran::Ended(Err(_)) | Ran::Dropped, _) => None,
+    }
+}
+
+fn failed(failure: Failure, options: &WorkerOptions) -> Ending {
+    // PostgreSQL keeps no NUL in texts
+    let mut error = failure.error.replace('\0', "\u{fffd}");
+    if error.len() > options.error_bytes_max {
+        error.truncate(error.floor_char_boundary(options.error_bytes_max));
+        error.push('…');
+    }
+    Ending::Failed { error, retry: failure.retry }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Failure {
+    let words = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+    Failure::retryable(format!("the task panicked: {}", words.unwrap_or("without words")))
+}

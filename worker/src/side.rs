@@ -1,0 +1,182 @@
+//! What a worker does beside running jobs: extending leases, saying that it is alive, upkeep. Each is a loop of its
+//! own, so that a slow one holds nothing up; all end by one token.
+
+use crate::backoff::{Backoff, jittered};
+use crate::metrics::SOURCE_ERRORS_TOTAL;
+use crate::notes::call;
+use crate::options::{UpkeepOptions, WorkerOptions};
+use crate::running::{Running, RunningJob, Stopped};
+use crate::source::JobSource;
+use minium_protocol::WorkerRef;
+use minium_queue::{Extension, QueueError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, info, warn};
+
+/// Leases in one call.
+const EXTEND_BATCH_MAX: usize = 1_000;
+
+/// Who this worker is to the source. It changes if the source forgets it.
+pub(crate) struct Identity {
+    host: String,
+    pid: u32,
+    current: Mutex<WorkerRef>,
+}
+
+impl Identity {
+    /// Registers, and keeps trying while the source is away.
+    ///
+    /// # Errors
+    /// Only for what waiting does not help: a schema that this program does not know.
+    pub(crate) async fn obtain(
+        source: &dyn JobSource,
+        options: &WorkerOptions,
+    ) -> Result<Identity, QueueError> {
+        let host = options.host.clone().unwrap_or_else(host_name);
+        let pid = std::process::id();
+        let mut backoff = Backoff::new(options);
+        loop {
+            match call(source.register(&host, pid), options.call_timeout).await {
+                Ok(worker) => return Ok(Identity { host, pid, current: Mutex::new(worker) }),
+                Err(error @ QueueError::Schema(_)) => return Err(error),
+                Err(error) => {
+                    let error = chain(&error);
+                    warn!(error, "The worker cannot register; it tries again.");
+                    sleep(backoff.pause()).await;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn current(&self) -> WorkerRef {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn replace(&self, worker: WorkerRef) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = worker;
+    }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Says that the worker is alive, and registers it anew if it was forgotten.
+pub(crate) async fn heartbeat(source: Arc<dyn JobSource>, me: Arc<Identity>, options: Arc<WorkerOptions>) {
+    loop {
+        sleep(jittered(options.heartbeat)).await;
+        let beat = source.heartbeat(me.current().id);
+        match call(beat, options.call_timeout).await {
+            Ok(()) => {}
+            Err(QueueError::NotFound(_)) => {
+                match call(source.register(&me.host, me.pid), options.call_timeout).await {
+                    Ok(worker) => {
+                        info!(worker = worker.id, "The worker was forgotten and has registered anew.");
+                        me.replace(worker);
+                    }
+                    Err(error) => failed_call("register", &error),
+                }
+            }
+            Err(error) => failed_call("heartbeat", &error),
+        }
+    }
+}
+
+/// Extends every lease at a third of its time, all that are due in one call.
+pub(crate) async fn extend_leases(
+    source: Arc<dyn JobSource>,
+    running: Arc<Running>,
+    options: Arc<WorkerOptions>,
+) {
+    // a job claimed while this sleeps is due later than this wakes
+    let third = options.lease / 3;
+    let mut backoff = Backoff::new(&options);
+    loop {
+        let now = Instant::now();
+        let mut held = running.all();
+        // what falls due within the next sixth goes along, or every job would get a call of its own
+        held.retain(|job| job.lease_until() <= now + options.lease - third + third / 2);
+        let due = held.iter().map(|job| job.lease_until()).min();
+        match due {
+            Some(until) if until <= now + options.lease - third => {
+                held.sort_unstable_by_key(|job| job.lease_until());
+                held.truncate(EXTEND_BATCH_MAX);
+                match extend(source.as_ref(), &held, &options).await {
+                    Ok(()) => backoff.reset(),
+                    Err(error) => {
+                        failed_call("extend", &error);
+                        sleep(backoff.pause()).await;
+                    }
+                }
+            }
+            Some(until) => sleep_until(until - (options.lease - third)).await,
+            None => sleep(third).await,
+        }
+    }
+}
+
+async fn extend(
+    source: &dyn JobSource,
+    held: &[Arc<RunningJob>],
+    options: &WorkerOptions,
+) -> Result<(), QueueError> {
+    let leases: Vec<_> = held.iter().map(|job| (job.id, job.lease)).collect();
+    let asked = Instant::now();
+    let answers = call(source.extend(&leases, options.lease), options.call_timeout).await?;
+    for (job, answer) in held.iter().zip(answers) {
+        match answer {
+            Extension::Until(_) => job.extended(asked + options.lease),
+            Extension::Cancelled => {
+                job.stop(Stopped::Cancelled);
+                job.extended(asked + options.lease);
+            }
+            // nothing more to extend; asked again only as often as if there were
+            Extension::Lost => {
+                job.stop(Stopped::Lost);
+                job.extended(asked + options.lease);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Looks after the queue: at its pace, and when a delayed job falls due.
+pub(crate) async fn upkeep(source: Arc<dyn JobSource>, rules: UpkeepOptions, options: Arc<WorkerOptions>) {
+    let mut backoff = Backoff::new(&options);
+    loop {
+        let pause = match call(source.upkeep(&rules.rules), options.call_timeout).await {
+            Ok(upkept) => {
+                backoff.reset();
+                debug!(?upkept, "A round of upkeep is done.");
+                let due = upkept.due_in.unwrap_or(Duration::MAX);
+                // a round that was full is followed by the next at once
+                let full = [upkept.staged, upkept.rescued, upkept.expired, upkept.released, upkept.removed]
+                    .iter()
+                    .any(|n| *n >= u64::from(rules.rules.batch));
+                if full { Duration::ZERO } else { jittered(rules.every).min(due) }
+            }
+            Err(error) => {
+                failed_call("upkeep", &error);
+                backoff.pause().max(rules.every)
+            }
+        };
+        sleep(pause.max(UPKEEP_PAUSE_MIN)).await;
+    }
+}
+
+/// However soon something is due: rounds do not follow each other faster than this.
+const UPKEEP_PAUSE_MIN: Duration = Duration::from_millis(5);
+
+/// A call that is repeated anyway.
+pub(crate) fn failed_call(name: &'static str, error: &QueueError) {
+    metrics::counter!(SOURCE_ERRORS_TOTAL, "call" => name).increment(1);
+    let error = chain(error);
+    debug!(call = name, error, "A call to the job source has failed; it is made again.");
+}
+
+/// An error with its causes, for the log.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |e| e.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

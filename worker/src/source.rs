@@ -1,0 +1,98 @@
+//! Where a worker's jobs come from: the store, or later a client over WebSocket.
+//!
+//! The words are the store's own, cut to what a worker needs. A source that cannot be reached says
+//! [`QueueError::Unavailable`]; the worker then keeps what it has and asks again, for ever.
+
+use async_trait::async_trait;
+use minium_protocol::{LeaseToken, WorkerRef};
+use minium_queue::{
+    Annotation, Claim, Exchanged, Extension, Outcome, QueueError, Store, UpkeepRules, Upkept,
+};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Gives out jobs and takes their outcomes.
+#[async_trait]
+pub trait JobSource: Send + Sync + 'static {
+    /// A number for this process.
+    async fn register(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError>;
+
+    /// The worker is alive.
+    async fn heartbeat(&self, worker: i64) -> Result<(), QueueError>;
+
+    /// The worker goes, orderly.
+    async fn unregister(&self, worker: i64) -> Result<(), QueueError>;
+
+    /// Hands outcomes in and claims more, in one commit. Either part may be empty. Handing in the same outcome
+    /// again is harmless.
+    async fn exchange(&self, outcomes: &[Outcome], claim: &Claim) -> Result<Exchanged, QueueError>;
+
+    /// Extends leases to `lease` from now. One answer per lease, in order.
+    async fn extend(
+        &self,
+        leases: &[(i64, LeaseToken)],
+        lease: Duration,
+    ) -> Result<Vec<Extension>, QueueError>;
+
+    /// Notes and progress of a running job.
+    async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError>;
+
+    /// Changes whenever there may be something to claim.
+    fn wakeups(&self) -> watch::Receiver<u64>;
+
+    /// One round of upkeep, if that is a worker's affair at all with this source.
+    async fn upkeep(&self, rules: &UpkeepRules) -> Result<Upkept, QueueError>;
+}
+
+/// Jobs straight from a store.
+#[derive(Clone)]
+pub struct StoreSource {
+    store: Arc<dyn Store>,
+}
+
+impl StoreSource {
+    /// Jobs from this store.
+    pub fn new(store: Arc<dyn Store>) -> StoreSource {
+        StoreSource { store }
+    }
+}
+
+#[async_trait]
+impl JobSource for StoreSource {
+    async fn register(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError> {
+        self.store.register_worker(host, pid).await
+    }
+
+    async fn heartbeat(&self, worker: i64) -> Result<(), QueueError> {
+        self.store.heartbeat(worker).await
+    }
+
+    async fn unregister(&self, worker: i64) -> Result<(), QueueError> {
+        self.store.unregister_worker(worker).await
+    }
+
+    async fn exchange(&self, outcomes: &[Outcome], claim: &Claim) -> Result<Exchanged, QueueError> {
+        self.store.exchange(outcomes, claim).await
+    }
+
+    async fn extend(
+        &self,
+        leases: &[(i64, LeaseToken)],
+        lease: Duration,
+    ) -> Result<Vec<Extension>, QueueError> {
+        self.store.extend(leases, lease).await
+    }
+
+    async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError> {
+        self.store.annotate(job, Some(lease), annotation).await
+    }
+
+    fn wakeups(&self) -> watch::Receiver<u64> {
+        self.store.wakeups()
+    }
+
+    async fn upkeep(&self, rules: &UpkeepRules) -> Result<Upkept, QueueError> {
+        self.store.upkeep(rules).await
+    }
+}

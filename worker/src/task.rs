@@ -1,0 +1,141 @@
+//! What a worker can run: typed async functions, and the one trait behind them.
+
+use crate::context::JobContext;
+use async_trait::async_trait;
+use minium_protocol::SchemaFault;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+/// Why a run failed, and whether another one may help.
+///
+/// Every error that can be shown turns into one that is retried while attempts are left; [`Failure::permanent`] says
+/// that trying again is useless. It is not `Display` itself, or that conversion could not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// For whoever looks at the job.
+    pub error: String,
+    /// May it be retried by itself, if attempts are left?
+    pub retry: bool,
+}
+
+impl Failure {
+    /// Trying again may help.
+    pub fn retryable(error: impl Into<String>) -> Failure {
+        Failure { error: error.into(), retry: true }
+    }
+
+    /// Trying again is useless.
+    pub fn permanent(error: impl Into<String>) -> Failure {
+        Failure { error: error.into(), retry: false }
+    }
+}
+
+impl<E: fmt::Display> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        // the alternate form shows the causes too, where an error has one
+        Failure::retryable(format!("{error:#}"))
+    }
+}
+
+/// Judges the arguments of a job before it runs. Jobs that were enqueued by SQL have passed no other check.
+pub trait ArgsCheck: Send + Sync + 'static {
+    /// Says where `args` break the schema of `task`.
+    fn check(&self, task: &str, args: &RawValue) -> Result<(), Vec<SchemaFault>>;
+}
+
+/// Anything that can run a job. A panic in it, or dropping it half way, must leave nothing behind.
+#[async_trait]
+pub(crate) trait Task: Send + Sync {
+    async fn run(&self, context: JobContext, args: Box<RawValue>) -> Result<Box<RawValue>, Failure>;
+
+    /// How long a run may take if the job does not say.
+    fn timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    /// How long a run that was told to stop may take before it is dropped.
+    fn stop_grace(&self, usual: Duration) -> Duration {
+        usual
+    }
+}
+
+/// A function as a task.
+pub(crate) struct FunctionTask<F, A, R> {
+    function: F,
+    types: std::marker::PhantomData<fn(A) -> R>,
+}
+
+impl<F, A, R> FunctionTask<F, A, R> {
+    pub(crate) fn new(function: F) -> FunctionTask<F, A, R> {
+        FunctionTask { function, types: std::marker::PhantomData }
+    }
+}
+
+#[async_trait]
+impl<F, A, R, E, Run> Task for FunctionTask<F, A, R>
+where
+    F: Fn(JobContext, A) -> Run + Send + Sync,
+    Run: Future<Output = Result<R, E>> + Send,
+    A: DeserializeOwned + Send,
+    R: Serialize + Send,
+    E: Into<Failure> + Send,
+{
+    async fn run(&self, context: JobContext, args: Box<RawValue>) -> Result<Box<RawValue>, Failure> {
+        let args = serde_json::from_str(args.get())
+            .map_err(|e| Failure::permanent(format!("the arguments do not fit the task: {e}")))?;
+        let result = (self.function)(context, args).await.map_err(Into::into)?;
+        serde_json::value::to_raw_value(&result)
+            .map_err(|e| Failure::permanent(format!("the result cannot be written as JSON: {e}")))
+    }
+}
+
+/// Stands in for a task that this worker does not have.
+pub(crate) struct Unknown;
+
+#[async_trait]
+impl Task for Unknown {
+    async fn run(&self, context: JobContext, _: Box<RawValue>) -> Result<Box<RawValue>, Failure> {
+        Err(Failure::retryable(format!("this worker does not have the task {:?}", context.task())))
+    }
+}
+
+/// One text of all faults: the job's error.
+pub(crate) fn violation(faults: &[SchemaFault]) -> Failure {
+    let places: Vec<String> = faults
+        .iter()
+        .map(|f| {
+            let at = if f.pointer.is_empty() { "the arguments" } else { &f.pointer };
+            format!("{at}: {}", f.detail)
+        })
+        .collect();
+    Failure::permanent(format!("schema_violation: {}", places.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_error_is_a_failure_that_may_be_retried() {
+        fn fail() -> Result<(), Failure> {
+            Err(std::io::Error::other("no disk"))?
+        }
+        assert_eq!(fail(), Err(Failure::retryable("no disk")));
+    }
+
+    #[test]
+    fn a_violation_names_every_place() {
+        let fault = |pointer: &str, detail: &str| SchemaFault {
+            pointer: pointer.into(),
+            schema: String::new(),
+            detail: detail.into(),
+        };
+        let failure = violation(&[fault("/0/serial", "not a string"), fault("", "too short")]);
+        assert_eq!(failure.error, "schema_violation: /0/serial: not a string; the arguments: too short");
+        assert!(!failure.retry);
+    }
+}

@@ -1,0 +1,436 @@
+//! The loop: claims jobs into free slots, runs them, and hands their outcomes in.
+//!
+//! One exchange with the source is under way at a time. It takes whatever outcomes are ready and asks for as many
+//! jobs as slots are free, so that batches grow by themselves as load does. Nothing that the source does or fails to
+//! do ends the loop; only the word to stop does.
+
+use crate::backoff::{Backoff, jittered};
+use crate::command::{CommandRunner, CommandTask};
+use crate::error::WorkerError;
+use crate::handover::Handover;
+use crate::metrics::{EXCHANGE_SECONDS, JOBS_RUNNING, OUTCOMES_TOTAL, OUTCOMES_WAITING, SOURCE_ERRORS_TOTAL};
+use crate::notes::call;
+use crate::options::WorkerOptions;
+use crate::running::{self, Done, Running, Stopped, Surroundings};
+use crate::side::{self, Identity, chain};
+use crate::source::JobSource;
+use crate::task::{ArgsCheck, Failure, FunctionTask, Task};
+use crate::{JobContext, task};
+use futures::future::BoxFuture;
+use minium_protocol::Topic;
+use minium_queue::{Claim, Exchanged, Leased, QueueError, Verdict};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+/// Runs jobs.
+///
+/// ```no_run
+/// # async fn example(store: std::sync::Arc<dyn minium_queue::Store>) -> Result<(), minium_worker::WorkerError> {
+/// use minium_worker::{Failure, JobContext, StoreSource, Worker, WorkerOptions};
+/// use tokio_util::sync::CancellationToken;
+///
+/// async fn add(job: JobContext, numbers: Vec<i64>) -> Result<i64, Failure> {
+///     job.progress(50.0, "adding");
+///     numbers.iter().try_fold(0i64, |sum, n| sum.checked_add(*n)).ok_or(Failure::permanent("too large"))
+/// }
+/// Worker::new(StoreSource::new(store), WorkerOptions::default())
+///     .task("add", add)
+///     .run(CancellationToken::new())
+///     .await
+/// # }
+/// ```
+pub struct Worker {
+    source: Arc<dyn JobSource>,
+    options: WorkerOptions,
+    tasks: BTreeMap<String, Arc<dyn Task>>,
+    check: Option<Arc<dyn ArgsCheck>>,
+    /// The first mistake made while it was put together; told when it is run.
+    mistake: Option<WorkerError>,
+}
+
+impl Worker {
+    /// A worker without tasks yet.
+    pub fn new(source: impl JobSource, options: WorkerOptions) -> Worker {
+        Worker { source: Arc::new(source), options, tasks: BTreeMap::new(), check: None, mistake: None }
+    }
+
+    /// Adds a task that is an async function of the job and its arguments. The arguments are the job's whole `args`:
+    /// by custom an array, so `Vec<T>` or a tuple. A panic fails the job that it happens in, and no other.
+    #[must_use]
+    pub fn task<F, A, R, E, Run>(self, name: impl Into<String>, function: F) -> Worker
+    where
+        F: Fn(JobContext, A) -> Run + Send + Sync + 'static,
+        Run: Future<Output = Result<R, E>> + Send + 'static,
+        A: DeserializeOwned + Send + 'static,
+        R: Serialize + Send + 'static,
+        E: Into<Failure> + Send + 'static,
+    {
+        self.add(name.into(), Arc::new(FunctionTask::new(function)))
+    }
+
+    /// Adds a task that is a program.
+    #[must_use]
+    pub fn command(mut self, task: CommandTask) -> Worker {
+        if let Err(mistake) = task.check() {
+            self.mistake.get_or_insert(mistake);
+            return self;
+        }
+        let runner = CommandRunner::new(&task, &self.options);
+        self.add(task.name, Arc::new(runner))
+    }
+
+    /// Judges arguments before a job runs; what is refused fails without retry.
+    #[must_use]
+    pub fn check(mut self, check: Arc<dyn ArgsCheck>) -> Worker {
+        self.check = Some(check);
+        self
+    }
+
+    fn add(mut self, name: String, task: Arc<dyn Task>) -> Worker {
+        if let Err(reason) = Topic::of_job(&name, i64::MAX) {
+            self.mistake.get_or_insert(WorkerError::TaskName { name, reason: reason.to_string() });
+        } else if self.tasks.contains_key(&name) {
+            self.mistake.get_or_insert(WorkerError::TaskTwice(name));
+        } else {
+            self.tasks.insert(name, task);
+        }
+        self
+    }
+
+    /// The tasks that it runs, in order.
+    pub fn task_names(&self) -> impl Iterator<Item = &str> {
+        self.tasks.keys().map(String::as_str)
+    }
+
+    /// Works until told to stop; then lets running jobs end within the grace, hands their outcomes in and signs off.
+    /// A source that is away, at the start or later, is waited for.
+    ///
+    /// # Errors
+    /// Only for what waiting does not help: no tasks, a bad name, a schema that this program does not know.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), WorkerError> {
+        if let Some(mistake) = self.mistake {
+            return Err(mistake);
+        }
+        self.options.check()?;
+        if self.tasks.is_empty() {
+            return Err(WorkerError::NoTasks);
+        }
+        let (source, options) = (self.source, Arc::new(self.options));
+        let me = tokio::select! {
+            me = Identity::obtain(source.as_ref(), &options) => Arc::new(me.map_err(WorkerError::Source)?),
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        let names: Vec<String> = self.tasks.keys().cloned().collect();
+        info!(worker = me.current().id, tasks = ?names, concurrency = options.concurrency, "The worker begins.");
+
+        let running = Arc::new(Running::default());
+        // aborted when dropped: none of them holds anything that must be put away
+        let mut side = JoinSet::new();
+        side.spawn(side::heartbeat(source.clone(), me.clone(), options.clone()));
+        side.spawn(side::extend_leases(source.clone(), running.clone(), options.clone()));
+        if let Some(rules) = options.upkeep.clone() {
+            side.spawn(side::upkeep(source.clone(), rules, options.clone()));
+        }
+        let around = Surroundings { source: source.clone(), options: options.clone(), check: self.check };
+        Shift::new(around, self.tasks, names, running, me.clone()).work(shutdown).await;
+        side.shutdown().await;
+        let farewell = source.unregister(me.current().id);
+        if let Err(error) = call(farewell, options.handover_grace).await {
+            warn!(error = chain(&error), "The worker could not sign off.");
+        }
+        info!("The worker has ended.");
+        Ok(())
+    }
+}
+
+/// What an exchange brings back.
+struct Answer {
+    result: Result<Exchanged, QueueError>,
+    asked: Instant,
+    limit: u32,
+}
+
+/// The loop's state.
+struct Shift {
+    around: Surroundings,
+    tasks: BTreeMap<String, Arc<dyn Task>>,
+    names: Vec<String>,
+    running: Arc<Running>,
+    me: Arc<Identity>,
+    jobs: JoinSet<Done>,
+    handover: Handover,
+    exchange: Option<BoxFuture<'static, Answer>>,
+    /// There may be something to claim.
+    more: bool,
+    backoff: Backoff,
+    /// No exchange before this, since the last one failed.
+    not_before: Option<Instant>,
+    /// When to look for work though nothing said that there is any.
+    poll_at: Instant,
+}
+
+/// Turns of the scheduler given to jobs that are about to end, so that their outcomes go in together.
+const GATHER_TURNS: usize = 3;
+
+impl Shift {
+    fn new(
+        around: Surroundings,
+        tasks: BTreeMap<String, Arc<dyn Task>>,
+        names: Vec<String>,
+        running: Arc<Running>,
+        me: Arc<Identity>,
+    ) -> Shift {
+        Shift {
+            handover: Handover::new(&around.options),
+            backoff: Backoff::new(&around.options),
+            around,
+            tasks,
+            names,
+            running,
+            me,
+            jobs: JoinSet::new(),
+            exchange: None,
+            more: true,
+            not_before: None,
+            poll_at: Instant::now(),
+        }
+    }
+
+    async fn work(mut self, shutdown: CancellationToken) {
+        let mut wakeups = Some(self.around.source.wakeups());
+        while !shutdown.is_cancelled() {
+            self.begin_exchange(true);
+            let moment = self.next_moment();
+            tokio::select! {
+                answer = arrival(&mut self.exchange) => self.answered(answer, true),
+                Some(done) = self.jobs.join_next() => {
+                    self.ended(done);
+                    self.gather().await;
+                }
+                awake = changed(&mut wakeups) => self.more |= awake,
+                () = sleep_until(moment) => self.look_again(),
+                () = shutdown.cancelled() => {}
+            }
+        }
+        self.drain().await;
+    }
+
+    /// No more claims: running jobs end, by themselves or by force, and their outcomes go in.
+    async fn drain(mut self) {
+        info!(jobs = self.jobs.len(), "The worker ends its jobs and claims no more.");
+        let grace_ends = Instant::now() + self.around.options.grace;
+        let mut forced = false;
+        while !self.jobs.is_empty() || self.exchange.is_some() {
+            self.begin_exchange(false);
+            let moment = self.next_moment();
+            tokio::select! {
+                answer = arrival(&mut self.exchange) => self.answered(answer, !forced),
+                Some(done) = self.jobs.join_next() => {
+                    self.ended(done);
+                    self.gather().await;
+                }
+                () = sleep_until(moment), if !self.handover.is_empty() => self.look_again(),
+                () = sleep_until(grace_ends), if !forced => {
+                    forced = true;
+                    self.running.stop_all(Stopped::Shutdown);
+                }
+            }
+        }
+        let last = self.around.options.handover_grace;
+        if timeout(last, self.hand_the_rest_in()).await.is_err() {
+            let outcomes = self.handover.len();
+            error!(
+                outcomes,
+                "The worker ends with outcomes that could not be handed in; their jobs run again."
+            );
+        }
+    }
+
+    async fn hand_the_rest_in(&mut self) {
+        while !self.handover.is_empty() {
+            self.begin_exchange(false);
+            let moment = self.next_moment();
+            tokio::select! {
+                answer = arrival(&mut self.exchange) => self.answered(answer, false),
+                () = sleep_until(moment) => self.look_again(),
+            }
+        }
+    }
+
+    /// Starts an exchange if there is a reason to and none is under way.
+    fn begin_exchange(&mut self, claiming: bool) {
+        if self.exchange.is_some() || self.not_before.is_some() {
+            return;
+        }
+        let options = &self.around.options;
+        let free = options.concurrency.saturating_sub(self.jobs.len()).min(options.batch_max);
+        let limit = if claiming && self.handover.may_claim() { free } else { 0 };
+        let outcomes = self.handover.offer();
+        if outcomes.is_empty() && (limit == 0 || !self.more) {
+            return;
+        }
+        // cleared before the call: what wakes meanwhile must not be forgotten
+        self.more &= limit == 0;
+        let claim = Claim {
+            worker: self.me.current(),
+            queues: options.queues.clone(),
+            tasks: Some(self.names.clone()),
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+            lease: options.lease,
+            min_priority: None,
+        };
+        let (source, call_timeout) = (self.around.source.clone(), options.call_timeout);
+        self.poll_at = Instant::now() + jittered(options.poll);
+        self.exchange = Some(Box::pin(async move {
+            let asked = Instant::now();
+            let result = call(source.exchange(&outcomes, &claim), call_timeout).await;
+            metrics::histogram!(EXCHANGE_SECONDS).record(asked.elapsed());
+            Answer { result, asked, limit: claim.limit }
+        }));
+    }
+
+    fn answered(&mut self, answer: Answer, start_jobs: bool) {
+        self.exchange = None;
+        match answer.result {
+            Ok(exchanged) => {
+                if self.backoff.failures() > 0 {
+                    info!(waiting = self.handover.len(), "The job source is back.");
+                    self.backoff.reset();
+                }
+                self.settle(&exchanged.verdicts);
+                self.more |= answer.limit > 0 && exchanged.jobs.len() >= answer.limit as usize;
+                if start_jobs {
+                    let until = answer.asked + self.around.options.lease;
+                    exchanged.jobs.into_iter().for_each(|leased| self.start(leased, until));
+                }
+            }
+            Err(error) => {
+                metrics::counter!(SOURCE_ERRORS_TOTAL, "call" => "exchange").increment(1);
+                let text = chain(&error);
+                if self.backoff.failures() == 0 {
+                    warn!(
+                        error = text,
+                        "The job source does not answer; outcomes wait, and nothing is claimed."
+                    );
+                } else {
+                    debug!(error = text, "The job source still does not answer.");
+                }
+                match error {
+                    QueueError::Unavailable { .. } => self.handover.unreached(),
+                    _ => {
+                        if let Some((job_id, lease)) = self.handover.refused(&text) {
+                            error!(job_id, error = text, "An outcome cannot be stored and is given up.");
+                            self.running.end(job_id, lease);
+                        }
+                    }
+                }
+                // whatever was asked for may be there still
+                self.more = true;
+                self.not_before = Some(Instant::now() + self.backoff.pause());
+            }
+        }
+        self.measure();
+    }
+
+    fn settle(&mut self, verdicts: &[Verdict]) {
+        for ((job_id, lease), verdict) in self.handover.accepted().into_iter().zip(verdicts) {
+            self.running.end(job_id, lease);
+            let label = match verdict {
+                Verdict::Accepted => "accepted",
+                Verdict::Repeated => "repeated",
+                Verdict::LeaseLost => {
+                    warn!(job_id, "An outcome came too late: the lease was gone.");
+                    "lease_lost"
+                }
+            };
+            metrics::counter!(OUTCOMES_TOTAL, "verdict" => label).increment(1);
+        }
+    }
+
+    fn start(&mut self, leased: Leased, until: Instant) {
+        let job = self.running.begin(&leased, until);
+        let around = self.around.clone();
+        match self.tasks.get(&leased.task) {
+            Some(task) => _ = self.jobs.spawn(running::run(around, task.clone(), job, leased)),
+            None => {
+                // the source gave what was not asked for
+                let task: Arc<dyn Task> = Arc::new(task::Unknown);
+                self.jobs.spawn(running::run(around, task, job, leased));
+            }
+        }
+    }
+
+    fn ended(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        match done {
+            Ok(Done { outcome: Some(outcome), .. }) => self.handover.push(outcome),
+            Ok(Done { outcome: None, job, lease }) => {
+                metrics::counter!(OUTCOMES_TOTAL, "verdict" => "abandoned").increment(1);
+                self.running.end(job, lease);
+            }
+            // the run itself catches what its task does; its lease runs out
+            Err(error) => error!(%error, "A run ended in a way that it must not."),
+        }
+    }
+
+    /// Takes the outcomes that are about to be there too. Without it, the first job of a batch to end would go in
+    /// alone and make the rest wait for a commit.
+    async fn gather(&mut self) {
+        for _ in 0..GATHER_TURNS {
+            let before = self.jobs.len();
+            while let Some(done) = self.jobs.try_join_next() {
+                self.ended(done);
+            }
+            if self.jobs.is_empty() {
+                break;
+            }
+            tokio::task::yield_now().await;
+            if self.jobs.len() == before {
+                break;
+            }
+        }
+        self.measure();
+    }
+
+    fn measure(&self) {
+        metrics::gauge!(JOBS_RUNNING).set(self.jobs.len() as f64);
+        metrics::gauge!(OUTCOMES_WAITING).set(self.handover.len() as f64);
+    }
+
+    fn next_moment(&self) -> Instant {
+        self.not_before.unwrap_or(self.poll_at)
+    }
+
+    fn look_again(&mut self) {
+        self.not_before = None;
+        self.more = true;
+        self.poll_at = Instant::now() + jittered(self.around.options.poll);
+    }
+}
+
+async fn arrival(exchange: &mut Option<BoxFuture<'static, Answer>>) -> Answer {
+    match exchange {
+        Some(exchange) => exchange.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a wake-up. A source that has none left is polled only.
+async fn changed(wakeups: &mut Option<watch::Receiver<u64>>) -> bool {
+    match wakeups {
+        Some(receiver) => {
+            let awake = receiver.changed().await.is_ok();
+            if !awake {
+                *wakeups = None;
+            }
+            awake
+        }
+        None => std::future::pending().await,
+    }
+}
