@@ -243,17 +243,19 @@ impl Client {
         }
     }
 
-    /// A job's history from the journal, oldest first: each event as JSON text.
+    /// A job's history from the journal, oldest first: each event as JSON text. Of a job that was removed, only with
+    /// the name of its `task`.
     ///
     /// # Errors
     /// `not_found`, or that the server cannot be reached.
-    pub async fn events(&self, id: i64) -> Result<Vec<Box<RawValue>>, ClientError> {
+    pub async fn events(&self, id: i64, task: Option<&str>) -> Result<Vec<Box<RawValue>>, ClientError> {
         #[derive(Deserialize)]
         struct Wire {
             events: Vec<Box<RawValue>>,
         }
         let path = format!("api/v1/jobs/{id}/events");
-        let answer = self.request(Request::new(Method::GET, &path)).await?;
+        let query = task.map(|t| ("task", t.to_owned())).into_iter().collect();
+        let answer = self.request(Request { query, ..Request::new(Method::GET, &path) }).await?;
         read::<Wire>(&path, &answer.body).map(|w| w.events)
     }
 

@@ -41,6 +41,6 @@ pub use backoff::Backoff;
 pub use client::{Client, ClientOptions, Mode};
 pub use error::ClientError;
 pub use jobs::{EnqueuedJob, JobInfo, JobList, JobQuery, RetryRequest, Statistics};
-pub use link::{Peer, Publisher};
+pub use link::{Peer, Publisher, Speaker};
 pub use message::Message;
 pub use subscription::{Received, Status, SubscribeOptions, Subscription};

@@ -35,6 +35,20 @@ pub struct Peer {
     link: Link,
 }
 
+/// The speaking half of a peer. Dropping it says that nothing more is to be sent.
+#[derive(Debug)]
+pub struct Speaker {
+    out: mpsc::Sender<Message>,
+}
+
+impl Speaker {
+    /// Sends a message to the others. Waits while too many are on their way. `false` when the session is over: the
+    /// listening half says why.
+    pub async fn send(&mut self, message: impl Into<Message>) -> bool {
+        self.out.send(message.into()).await.is_ok()
+    }
+}
+
 impl Publisher {
     pub(crate) async fn open(
         client: &Client,
@@ -87,13 +101,20 @@ impl Peer {
         Ok(Peer { link: Link::open(client, &route, Unread::Waits).await? })
     }
 
-    /// Sends a message to the others. Waits while too many are on their way; read the stream meanwhile, or use
-    /// [`Peer::finish`] and read to the end.
+    /// Sends a message to the others. Waits while too many are on their way. Whoever sends a lot must read meanwhile,
+    /// since a server that cannot write does not read either: see [`Peer::split`].
     ///
     /// # Errors
     /// When the session is over: why.
     pub async fn send(&mut self, message: impl Into<Message>) -> Result<(), ClientError> {
         self.link.send(message.into()).await
+    }
+
+    /// For speaking and listening at the same time: what is left of the peer listens, and ends as after
+    /// [`Peer::finish`] once the speaker is dropped.
+    pub fn split(mut self) -> (Option<Speaker>, Peer) {
+        let speaker = self.link.out.take().map(|out| Speaker { out });
+        (speaker, self)
     }
 
     /// Nothing more is to be sent: closes as soon as all has been. The stream yields what still comes, then ends.

@@ -269,6 +269,9 @@ impl Reader {
             _ => self.options.after,
         };
         let query = match after {
+            // "From now on" as a position, so that the server can say which and a cut before the first event can be
+            // resumed from.
+            After::Latest if self.durable => vec![("last", "0".into())],
             After::Latest => vec![],
             After::Earliest => vec![("after", "earliest".into())],
             After::Offset(offset) => vec![("after", offset.to_string())],

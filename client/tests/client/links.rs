@@ -139,6 +139,37 @@ async fn peers_hear_and_speak_at_once_and_binary_stays_binary() {
 }
 
 #[tokio::test]
+async fn a_split_peer_speaks_and_listens_beyond_what_any_buffer_holds() {
+    let server = Server::start(|_, incoming| async move {
+        let mut session = incoming.accept().await;
+        while let Some(Ok(message)) = session.next().await {
+            if message.is_text() {
+                session.send(message).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let (speaker, mut peer) = server.client().peer(&topic("chat"), true).await.unwrap().split();
+    let mut speaker = speaker.unwrap();
+    let text = "x".repeat(10_000);
+    let speak = async move {
+        for _ in 0..4_000 {
+            assert!(speaker.send(text.as_str()).await);
+        }
+    };
+    let listen = async {
+        let mut heard = 0;
+        while let Some(message) = peer.next().await {
+            assert_eq!(message.unwrap().as_bytes().len(), 10_000);
+            heard += 1;
+        }
+        heard
+    };
+    let ((), heard) = tokio::join!(speak, listen);
+    assert_eq!(heard, 4_000);
+}
+
+#[tokio::test]
 async fn a_cut_peer_ends_with_the_cut() {
     let server = Server::start(|_, incoming| async move { drop(incoming.accept().await) }).await;
     let mut peer = server.client().peer(&topic("chat"), false).await.unwrap();

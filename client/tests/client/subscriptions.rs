@@ -149,7 +149,7 @@ async fn a_cut_before_the_first_event_resumes_at_the_announced_start() {
     let mut events = server.client().subscribe(&filter("task"), at_once()).await.unwrap();
     let first = events.next().await.unwrap().unwrap();
     assert_eq!((first.position, first.after_gap), (Some(Position { epoch: 2, offset: 41 }), false));
-    assert_eq!(server.asked(), ["/sub/task", "/sub/task?after=2%3A40"]);
+    assert_eq!(server.asked(), ["/sub/task?last=0", "/sub/task?after=2%3A40"]);
 }
 
 #[tokio::test]
