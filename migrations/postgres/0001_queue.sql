@@ -237,6 +237,37 @@ begin
   return released;
 end $$;
 
+-- Deletes jobs that the caller has locked, with one event each. Answers how many there were.
+create function minium.drop_jobs(ids bigint[], event text) returns bigint language plpgsql as $$
+declare
+  dropped bigint;
+begin
+  with d as (
+    delete from minium.job as j where j.id = any (ids)
+    returning j.id, j.task, j.trace, j.parents, j.state, minium.snapshot(j) as data),
+  events as (
+    insert into minium.entry (topic, type, subject, trace, data)
+    select 'task/' || task || '/' || id, event, id::text, trace, data from d order by id),
+  keys as (delete from minium.job_key where job = any (ids)),
+  -- the edges to its parents; its parents are named by the job, so that edges need no second index
+  upward as (
+    delete from minium.edge e where e.parent = any (array(select unnest(d.parents) from d)) and e.child = any (ids)),
+  renewals as (delete from minium.renewal where job = any (ids)),
+  figures as (
+    insert into minium.tally (inactive, finished, failed, cancelled)
+    select -count(*) filter (where state = 'inactive'), -count(*) filter (where state = 'finished'),
+           -count(*) filter (where state = 'failed'), -count(*) filter (where state = 'cancelled')
+      from d having count(*) > 0)
+  select count(*) into dropped from d;
+  if dropped > 0 then
+    -- a parent that is not there counts as finished
+    perform minium.settle(ids);
+    delete from minium.edge where parent = any (ids);
+    perform minium.wake_up(false);
+  end if;
+  return dropped;
+end $$;
+
 -- Enqueues jobs: each array has one element for each. Spans are microseconds. Answers one row for each, in their order.
 -- A job whose key is held by a living job of its task is not enqueued; that one is the answer.
 -- Takes no lock on parents: a user's long transaction must not hold up those who finish them (ADR 0002).

@@ -1,13 +1,39 @@
-//! The store on PostgreSQL.
+//! The store on PostgreSQL (14 or later).
+//!
+//! One wide table of jobs, claimed and finished in batches, each with its events in the same statement; the tables
+//! and the shared SQL functions stand in `migrations/postgres/0001_queue.sql`, each operation's own SQL beside its
+//! code. Nothing is connected before something is asked, and a connection that was lost is
+//! [`QueueError::Unavailable`]: callers may simply ask again.
+//!
+//! **Invariants.** A statement that changes jobs writes their events. Whoever locks several jobs locks them in id order;
+//! claims pass over what is locked. No statement locks a parent for the sake of a child (ADR 0002). A finish touches no
+//! indexed column. What follows a commit (releasing children, waking) may fail without harm: upkeep repairs it.
 
 mod connection;
+mod enqueue;
+mod exchange;
+mod listener;
+mod marks;
 mod operations;
+mod read;
+mod schedules;
 mod schema;
+mod upkeep;
 
 use crate::error::QueueError;
+use crate::store::{
+    Annotation, Claim, Enqueued, Exchanged, Extension, JobFilter, JobPage, Outcome, RetryOptions, Schedule,
+    Stats, Store, UpkeepRules, Upkept,
+};
+use async_trait::async_trait;
 use deadpool_postgres::Pool;
+use minium_protocol::{EnqueueRequest, JobView, LeaseToken, WorkerRef};
+use std::sync::Mutex;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 /// Bounds of a store, with defaults for a server of middling size.
 #[derive(Debug, Clone)]
@@ -26,6 +52,8 @@ pub struct PgOptions {
     pub batch_max: usize,
     /// The low-water marks of so many workers are kept.
     pub marked_workers_max: usize,
+    /// Keep a connection that listens, so that what other processes do wakes this one.
+    pub listen: bool,
 }
 
 impl Default for PgOptions {
@@ -38,6 +66,7 @@ impl Default for PgOptions {
             retries_max: 5,
             batch_max: 1_000,
             marked_workers_max: 10_000,
+            listen: true,
         }
     }
 }
@@ -46,18 +75,42 @@ impl Default for PgOptions {
 #[derive(Debug)]
 pub struct PgStore {
     connections: connection::Connections,
-    events: watch::Sender<u64>,
+    options: PgOptions,
+    marks: marks::Marks,
+    walks: Mutex<upkeep::Walks>,
+    /// When idle workers last asked to be woken.
+    asked: Mutex<Option<Instant>>,
+    ears: listener::Ears,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    _stop_at_the_latest: DropGuard,
 }
 
 impl PgStore {
-    /// Prepares the store. Nothing is connected yet.
+    /// Prepares the store. Nothing is connected yet, but the connection that listens begins to try; so this must be
+    /// called within a tokio runtime.
     ///
     /// # Errors
     /// [`QueueError::Invalid`] for a URL that cannot be read.
     pub fn open(url: &str, options: PgOptions) -> Result<PgStore, QueueError> {
         let config = connection::config(url, &options)?;
-        let connections = connection::Connections::new(config, &options)?;
-        Ok(PgStore { connections, events: watch::Sender::new(0) })
+        let connections = connection::Connections::new(config.clone(), &options)?;
+        let (ears, tasks, stop) = (listener::Ears::new(), TaskTracker::new(), CancellationToken::new());
+        if options.listen {
+            tasks.spawn(listener::listen(config, ears.clone(), stop.clone()));
+        }
+        tasks.close();
+        Ok(PgStore {
+            connections,
+            marks: marks::Marks::new(options.marked_workers_max),
+            options,
+            walks: Mutex::default(),
+            asked: Mutex::default(),
+            ears,
+            tasks,
+            _stop_at_the_latest: stop.clone().drop_guard(),
+            stop,
+        })
     }
 
     /// The connections, for the notifier, which keeps its tables in the same database.
@@ -67,6 +120,102 @@ impl PgStore {
 
     /// Changes whenever there may be new entries in the journal. It only wakes.
     pub fn events(&self) -> watch::Receiver<u64> {
-        self.events.subscribe()
+        self.ears.events.subscribe()
+    }
+
+    /// Ends the connection that listens and closes the pool. Operations that are running end as they would; later ones
+    /// are [`QueueError::Unavailable`].
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+        self.pool().close();
+    }
+
+    /// Wakes this process, after a commit: what it wrote needs no way through the database.
+    fn wake(&self, jobs: bool) {
+        self.ears.tell_events();
+        if jobs {
+            self.ears.tell_jobs();
+        }
+    }
+}
+
+#[async_trait]
+impl Store for PgStore {
+    async fn enqueue(&self, jobs: &[EnqueueRequest]) -> Result<Vec<Enqueued>, QueueError> {
+        self.enqueue_jobs(jobs).await
+    }
+
+    async fn exchange(&self, outcomes: &[Outcome], claim: &Claim) -> Result<Exchanged, QueueError> {
+        self.exchange_all(outcomes, claim).await
+    }
+
+    async fn extend(
+        &self,
+        leases: &[(i64, LeaseToken)],
+        lease: Duration,
+    ) -> Result<Vec<Extension>, QueueError> {
+        self.extend_leases(leases, lease).await
+    }
+
+    async fn annotate(
+        &self,
+        job: i64,
+        lease: Option<LeaseToken>,
+        annotation: &Annotation,
+    ) -> Result<(), QueueError> {
+        self.annotate_job(job, lease, annotation).await
+    }
+
+    async fn cancel(&self, job: i64) -> Result<(), QueueError> {
+        self.cancel_job(job).await
+    }
+
+    async fn retry(&self, job: i64, options: &RetryOptions) -> Result<(), QueueError> {
+        self.retry_job(job, options).await
+    }
+
+    async fn remove(&self, job: i64) -> Result<(), QueueError> {
+        self.remove_job(job).await
+    }
+
+    async fn get(&self, job: i64) -> Result<Option<JobView>, QueueError> {
+        self.get_job(job).await
+    }
+
+    async fn list(&self, filter: &JobFilter) -> Result<JobPage, QueueError> {
+        self.list_jobs(filter).await
+    }
+
+    async fn stats(&self) -> Result<Stats, QueueError> {
+        self.figures().await
+    }
+
+    async fn register_worker(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError> {
+        self.register(host, pid).await
+    }
+
+    async fn heartbeat(&self, worker: i64) -> Result<(), QueueError> {
+        self.beat(worker).await
+    }
+
+    async fn unregister_worker(&self, worker: i64) -> Result<(), QueueError> {
+        self.unregister(worker).await
+    }
+
+    async fn fire_schedules(&self, schedules: &[Schedule]) -> Result<Option<Duration>, QueueError> {
+        self.fire(schedules).await
+    }
+
+    async fn upkeep(&self, rules: &UpkeepRules) -> Result<Upkept, QueueError> {
+        self.keep_up(rules).await
+    }
+
+    fn wakeups(&self) -> watch::Receiver<u64> {
+        self.ears.jobs.subscribe()
+    }
+
+    async fn ping(&self) -> Result<(), QueueError> {
+        self.answers().await
     }
 }

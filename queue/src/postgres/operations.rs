@@ -1,71 +1,350 @@
-//! Being written.
-use crate::error::QueueError;
-use crate::store::*;
-use async_trait::async_trait;
-use minium_protocol::{EnqueueRequest, JobView, LeaseToken, WorkerRef};
-use std::time::Duration;
-use tokio::sync::watch;
+//! Operations on single jobs: cancel, retry, remove, annotate, and the leases that are extended.
+//!
+//! Each locks the job's row first, so that what is decided about it (by `rules`) still holds when it is written. They
+//! are rare, so clarity goes before round trips.
 
-#[async_trait]
-impl Store for super::PgStore {
-    async fn enqueue(&self, _jobs: &[EnqueueRequest]) -> Result<Vec<Enqueued>, QueueError> {
-        Err(QueueError::Invalid("being written".into()))
+use super::PgStore;
+use super::connection::failed;
+use crate::error::QueueError;
+use crate::rules;
+use crate::store::{Annotation, Extension, RetryOptions};
+use deadpool_postgres::{Object, Transaction};
+use minium_protocol::{LeaseToken, State};
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+/// Index: the key of job. Locks: the job.
+const LOCK: &str = "select state::text, attempt, attempts, task, key, lease from minium.job where id = $1 \
+                    for no key update";
+
+const CANCEL: &str = "
+with
+j as (
+  update minium.job as j
+     set state = 'cancelled', finished = now(), result = null, ready = false, later_at = null, lease_until = null
+   where j.id = $1 returning j.id, j.task, j.trace, minium.snapshot(j) as data),
+events as (
+  insert into minium.entry (topic, type, subject, trace, data)
+  select 'task/' || task || '/' || id, 'task.cancelled', id::text, trace, data from j),
+keys as (delete from minium.job_key where job = $1),
+figures as (
+  insert into minium.tally (inactive, active, cancelled)
+  values (-($2::text = 'inactive')::int, -($2::text = 'active')::int, 1))
+select minium.wake_up(false)::text from j";
+
+/// $2 the state it had, $3 delay in microseconds, $4 attempts, $5 priority or null, $6 queue or null.
+const RETRY: &str = "
+with
+j as (
+  update minium.job as j
+     set state = 'inactive', retries = j.retries + 1, retried = now(), attempts = $4::int,
+         priority = coalesce($5::int, j.priority), queue = coalesce($6::text, j.queue),
+         delayed = now() + $3::bigint * interval '1 microsecond',
+         later_at = case when $3::bigint > 0 then now() + $3::bigint * interval '1 microsecond' end,
+         ready = $3::bigint = 0 and j.left_n = 0, seq = nextval('minium.ready_seq'),
+         finished = null, result = null, expires = null, lease = null, lease_until = null
+   where j.id = $1
+  returning j.id, j.task, j.trace, j.queue, j.priority, j.ready, minium.snapshot(j) as data),
+events as (
+  insert into minium.entry (topic, type, subject, trace, data)
+  select 'task/' || task || '/' || id, 'task.retry', id::text, trace, data from j),
+lanes as (
+  insert into minium.lane (queue, priority)
+  select queue, priority from j
+   where not exists (select from minium.lane l where l.queue = j.queue and l.priority = j.priority)),
+figures as (
+  insert into minium.tally (inactive, finished, failed, cancelled)
+  select 1, -($2::text = 'finished')::int, -($2::text = 'failed')::int, -($2::text = 'cancelled')::int
+   where $2::text <> 'inactive')
+select ready, minium.wake_up(ready)::text from j";
+
+/// $2 to $3 what is added to the notes and taken from them, $4 progress or null. HOT: no index names these columns.
+const ANNOTATE: &str = "
+with
+j as (
+  update minium.job as j
+     set notes = (j.notes || $2::text::jsonb) - $3::text[], progress = coalesce($4::text::json, j.progress)
+   where j.id = $1 returning j.id, j.task, j.trace, minium.snapshot(j) as data),
+events as (
+  insert into minium.entry (topic, type, subject, trace, data)
+  select 'task/' || task || '/' || id, 'task.progress', id::text, trace, data from j)
+select minium.wake_up(false)::text from j";
+
+/// Renewals never touch the job. $1 ids, $2 leases, $3 length in microseconds.
+/// Indexes: the keys of job and renewal. Locks: the renewals.
+const EXTEND: &str = "
+with
+j as materialized (
+  select id, state::text as state, lease = ($2::uuid[])[array_position($1::bigint[], id)] as mine
+    from minium.job where id = any ($1::bigint[])),
+r as (
+  insert into minium.renewal (job, lease, until)
+  select id, ($2::uuid[])[array_position($1::bigint[], id)], now() + $3::bigint * interval '1 microsecond'
+    from j where mine and state = 'active' order by id
+  on conflict (job) do update set lease = excluded.lease, until = excluded.until
+  returning job, until)
+select j.id, j.state, coalesce(j.mine, false), r.until from j left join r on r.job = j.id";
+
+/// A job as its row said when it was locked.
+struct Locked {
+    state: State,
+    attempt: i32,
+    attempts: i32,
+    task: String,
+    key: Option<String>,
+    lease: Option<Uuid>,
+}
+
+async fn lock(transaction: &Transaction<'_>, job: i64) -> Result<Option<Locked>, tokio_postgres::Error> {
+    let statement = transaction.prepare_cached(LOCK).await?;
+    let row = transaction.query_opt(&statement, &[&job]).await?;
+    Ok(row.map(|row| Locked {
+        state: row.get::<_, &str>(0).parse().expect("the column's type knows the states"),
+        attempt: row.get(1),
+        attempts: row.get(2),
+        task: row.get(3),
+        key: row.get(4),
+        lease: row.get(5),
+    }))
+}
+
+/// What an operation said: done, or a refusal that is no fault of the database.
+type Said<T> = Result<Result<T, QueueError>, tokio_postgres::Error>;
+
+impl PgStore {
+    pub(super) async fn cancel_job(&self, job: i64) -> Result<(), QueueError> {
+        let cancel = |mut client: Object| async move {
+            let transaction = client.transaction().await?;
+            let Some(row) = lock(&transaction, job).await? else { return Ok(Err(QueueError::NotFound(job))) };
+            if let Err(refusal) = rules::may_cancel(job, row.state) {
+                return Ok(Err(refusal));
+            }
+            let statement = transaction.prepare_cached(CANCEL).await?;
+            transaction.query(&statement, &[&job, &row.state.as_str()]).await?;
+            transaction.commit().await?;
+            Ok(Ok(()))
+        };
+        self.connections.run("cancel a job", cancel).await??;
+        self.wake(false);
+        self.settle(vec![job]).await;
+        Ok(())
     }
-    async fn exchange(&self, _outcomes: &[Outcome], _claim: &Claim) -> Result<Exchanged, QueueError> {
-        Err(QueueError::Invalid("being written".into()))
+
+    pub(super) async fn retry_job(&self, job: i64, options: &RetryOptions) -> Result<(), QueueError> {
+        rules::check_retry(options)?;
+        let retry = |client: Object| retry_locked(client, job, options);
+        let ready = self.connections.run("retry a job", retry).await??;
+        self.wake(ready);
+        // its children wait again
+        self.settle(vec![job]).await;
+        Ok(())
     }
-    async fn extend(
+
+    pub(super) async fn remove_job(&self, job: i64) -> Result<(), QueueError> {
+        let remove = |mut client: Object| async move {
+            let transaction = client.transaction().await?;
+            let Some(row) = lock(&transaction, job).await? else { return Ok(Err(QueueError::NotFound(job))) };
+            if let Err(refusal) = rules::may_remove(job, row.state) {
+                return Ok(Err(refusal));
+            }
+            transaction.query("select minium.drop_jobs(array[$1::bigint], 'task.removed')", &[&job]).await?;
+            transaction.commit().await?;
+            Ok(Ok(()))
+        };
+        self.connections.run("remove a job", remove).await??;
+        self.wake(true);
+        Ok(())
+    }
+
+    pub(super) async fn annotate_job(
         &self,
-        _leases: &[(i64, LeaseToken)],
-        _lease: Duration,
-    ) -> Result<Vec<Extension>, QueueError> {
-        Err(QueueError::Invalid("being written".into()))
-    }
-    async fn annotate(
-        &self,
-        _job: i64,
-        _lease: Option<LeaseToken>,
-        _annotation: &Annotation,
+        job: i64,
+        lease: Option<LeaseToken>,
+        annotation: &Annotation,
     ) -> Result<(), QueueError> {
-        Err(QueueError::Invalid("being written".into()))
+        let is_empty = annotation.notes.is_empty() && annotation.progress.is_none();
+        let (taken, added): (Vec<_>, Vec<_>) =
+            annotation.notes.iter().partition(|(_, value)| value.is_null());
+        let taken: Vec<&str> = taken.into_iter().map(|(name, _)| name.as_str()).collect();
+        let added: serde_json::Map<_, _> = added.into_iter().map(|(n, v)| (n.clone(), v.clone())).collect();
+        let added = serde_json::to_string(&added).expect("a map of JSON values is JSON");
+        let progress = annotation.progress.as_ref();
+        let progress = progress.map(|p| serde_json::to_string(p).expect("a progress is plain JSON"));
+        let params: [&(dyn ToSql + Sync); 4] = [&job, &added, &taken, &progress];
+        let params = &params;
+        let annotate = |mut client: Object| async move {
+            let transaction = client.transaction().await?;
+            let Some(row) = lock(&transaction, job).await? else { return Ok(Err(QueueError::NotFound(job))) };
+            if lease.is_some_and(|lease| row.state != State::Active || row.lease != Some(lease.0)) {
+                return Ok(Err(QueueError::LeaseLost(job)));
+            }
+            if !is_empty {
+                let statement = transaction.prepare_cached(ANNOTATE).await?;
+                transaction.query(&statement, params).await?;
+            }
+            transaction.commit().await?;
+            Ok(Ok(()))
+        };
+        self.connections.run("annotate a job", annotate).await??;
+        self.wake(false);
+        Ok(())
     }
-    async fn cancel(&self, _job: i64) -> Result<(), QueueError> {
-        Err(QueueError::Invalid("being written".into()))
+
+    pub(super) async fn extend_leases(
+        &self,
+        leases: &[(i64, LeaseToken)],
+        lease: Duration,
+    ) -> Result<Vec<Extension>, QueueError> {
+        rules::check_lease(lease)?;
+        let mut all = Vec::with_capacity(leases.len());
+        for batch in leases.chunks(self.options.batch_max) {
+            all.extend(self.extend_batch(batch, rules::micros(lease)).await?);
+        }
+        Ok(all)
     }
-    async fn retry(&self, _job: i64, _options: &RetryOptions) -> Result<(), QueueError> {
-        Err(QueueError::Invalid("being written".into()))
+
+    async fn extend_batch(
+        &self,
+        leases: &[(i64, LeaseToken)],
+        lease_us: i64,
+    ) -> Result<Vec<Extension>, QueueError> {
+        let mut asked: HashMap<i64, Uuid> = HashMap::new();
+        for (job, lease) in leases {
+            asked.entry(*job).or_insert(lease.0);
+        }
+        let (ids, tokens): (Vec<i64>, Vec<Uuid>) = asked.iter().map(|(job, lease)| (*job, *lease)).unzip();
+        let params: [&(dyn ToSql + Sync); 3] = [&ids, &tokens, &lease_us];
+        let params = &params;
+        let extend = |client: Object| async move {
+            let statement = client.prepare_cached(EXTEND).await?;
+            client.query(&statement, params).await
+        };
+        let rows = self.connections.run("extend leases", extend).await?;
+        let mut answers = HashMap::new();
+        for row in &rows {
+            let state = row.get::<_, &str>(1).parse().expect("the column's type knows the states");
+            let until: Option<jiff::Timestamp> = row.get(3);
+            let answer = match (rules::hold(Some(state), row.get(2)), until) {
+                (rules::Hold::Held, Some(until)) => Extension::Until(until),
+                (rules::Hold::Cancelled, _) => Extension::Cancelled,
+                (rules::Hold::Held | rules::Hold::Lost, _) => Extension::Lost,
+            };
+            answers.insert(row.get::<_, i64>(0), answer);
+        }
+        // of two tokens for one job at most one is right; the other is lost
+        let answer = |(job, lease): &(i64, LeaseToken)| {
+            let asked = asked.get(job) == Some(&lease.0);
+            answers.get(job).copied().filter(|_| asked).unwrap_or(Extension::Lost)
+        };
+        Ok(leases.iter().map(answer).collect())
     }
-    async fn remove(&self, _job: i64) -> Result<(), QueueError> {
-        Err(QueueError::Invalid("being written".into()))
+}
+
+async fn retry_locked(mut client: Object, job: i64, options: &RetryOptions) -> Said<bool> {
+    let transaction = client.transaction().await?;
+    let Some(row) = lock(&transaction, job).await? else { return Ok(Err(QueueError::NotFound(job))) };
+    // an active job is refused before its key is looked at
+    if let Err(refusal) = rules::may_retry(job, row.state, false) {
+        return Ok(Err(refusal));
     }
-    async fn get(&self, _job: i64) -> Result<Option<JobView>, QueueError> {
-        Err(QueueError::Invalid("being written".into()))
+    let attempts = match rules::attempts_after_retry(row.attempt, row.attempts, options.attempts) {
+        Ok(attempts) => attempts,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    if row.state.is_ended()
+        && let Some(key) = &row.key
+    {
+        // waits for an open transaction that takes the same key; who comes second has lost it
+        let take = "insert into minium.job_key (task, key, job) values ($1, $2, $3) on conflict do nothing";
+        let taken = transaction.execute(take, &[&row.task, key, &job]).await? == 1;
+        if let Err(refusal) = rules::may_retry(job, row.state, !taken) {
+            return Ok(Err(refusal));
+        }
     }
-    async fn list(&self, _filter: &JobFilter) -> Result<JobPage, QueueError> {
-        Err(QueueError::Invalid("being written".into()))
+    let delay_us = rules::micros(options.delay.unwrap_or_default());
+    let statement = transaction.prepare_cached(RETRY).await?;
+    let params: [&(dyn ToSql + Sync); 6] =
+        [&job, &row.state.as_str(), &delay_us, &attempts, &options.priority, &options.queue];
+    let row = transaction.query_one(&statement, &params).await?;
+    let ready = row.get(0);
+    transaction.commit().await?;
+    Ok(Ok(ready))
+}
+
+impl PgStore {
+    /// Makes the edges below these parents say what the parents' states say. The operation that calls it has been
+    /// committed and must not fail for this: what is missed here, upkeep does.
+    pub(super) async fn settle(&self, mut parents: Vec<i64>) {
+        parents.sort_unstable();
+        parents.dedup();
+        for batch in parents.chunks(self.options.batch_max) {
+            let settle = |client: Object| async move {
+                let statement = client.prepare_cached("select minium.settle($1)").await?;
+                Ok(client.query_one(&statement, &[&batch]).await?.get::<_, i64>(0))
+            };
+            match self.connections.run("release jobs whose parents have ended", settle).await {
+                Ok(0) => {}
+                Ok(_) => self.wake(true),
+                Err(error) => tracing::debug!(%error, "Children are left to upkeep."),
+            }
+        }
     }
-    async fn stats(&self) -> Result<Stats, QueueError> {
-        Err(QueueError::Invalid("being written".into()))
+
+    /// Tells idle writers that somebody waits. Renewed well before it lapses, so that a busy queue sends nothing and a
+    /// quiet one pays one small statement every now and then.
+    pub(super) async fn ask_to_be_woken(&self) {
+        const ASK_EVERY: Duration = Duration::from_secs(20);
+        const ASK: &str = "with old as (select until < now() as lapsed from minium.wake where name = 'jobs') \
+            update minium.wake set until = now() + interval '60 seconds' \
+             where name = 'jobs' and until < now() + interval '40 seconds' returning (select lapsed from old)";
+        let now = tokio::time::Instant::now();
+        {
+            let mut asked = self.asked.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if asked.is_some_and(|at| now.duration_since(at) < ASK_EVERY) {
+                return;
+            }
+            *asked = Some(now);
+        }
+        let ask = |client: Object| async move { client.query_opt(ASK, &[]).await };
+        match self.connections.run("ask to be woken", ask).await {
+            // a writer that came before may have found nobody waiting: one more look, by everybody here
+            Ok(Some(row)) if row.get(0) => self.ears.tell_jobs(),
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "Idle workers poll until the next try."),
+        }
     }
-    async fn register_worker(&self, _host: &str, _pid: u32) -> Result<WorkerRef, QueueError> {
-        Err(QueueError::Invalid("being written".into()))
+
+    pub(super) async fn register(
+        &self,
+        host: &str,
+        pid: u32,
+    ) -> Result<minium_protocol::WorkerRef, QueueError> {
+        const WHAT: &str = "register a worker";
+        let client = self.connections.get(WHAT).await?;
+        let statement = "insert into minium.worker (host, pid) values ($1, $2) returning id";
+        let row = client.query_one(statement, &[&host, &i64::from(pid)]).await;
+        let id = row.map_err(|e| failed(WHAT, e))?.get(0);
+        Ok(minium_protocol::WorkerRef { id, host: host.into(), pid })
     }
-    async fn heartbeat(&self, _worker: i64) -> Result<(), QueueError> {
-        Err(QueueError::Invalid("being written".into()))
+
+    pub(super) async fn beat(&self, worker: i64) -> Result<(), QueueError> {
+        const WHAT: &str = "tell that a worker is alive";
+        let client = self.connections.get(WHAT).await?;
+        let statement = "update minium.worker set heartbeat = now() where id = $1";
+        client.execute(statement, &[&worker]).await.map_err(|e| failed(WHAT, e))?;
+        Ok(())
     }
-    async fn unregister_worker(&self, _worker: i64) -> Result<(), QueueError> {
-        Err(QueueError::Invalid("being written".into()))
-    }
-    async fn fire_schedules(&self, _schedules: &[Schedule]) -> Result<Option<Duration>, QueueError> {
-        Err(QueueError::Invalid("being written".into()))
-    }
-    async fn upkeep(&self, _rules: &UpkeepRules) -> Result<Upkept, QueueError> {
-        Err(QueueError::Invalid("being written".into()))
-    }
-    fn wakeups(&self) -> watch::Receiver<u64> {
-        tokio::sync::watch::Sender::new(0).subscribe()
-    }
-    async fn ping(&self) -> Result<(), QueueError> {
-        Err(QueueError::Invalid("being written".into()))
+
+    pub(super) async fn unregister(&self, worker: i64) -> Result<(), QueueError> {
+        const WHAT: &str = "unregister a worker";
+        self.marks.forget(worker);
+        let client = self.connections.get(WHAT).await?;
+        client
+            .execute("delete from minium.worker where id = $1", &[&worker])
+            .await
+            .map_err(|e| failed(WHAT, e))?;
+        Ok(())
     }
 }

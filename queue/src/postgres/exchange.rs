@@ -1,0 +1,390 @@
+//! Hands outcomes in and claims jobs, in one commit.
+//!
+//! The usual case, jobs that finished and a claim, is one statement (`exchange.sql`). Failures are written before it in
+//! the same transaction, each `failed` followed by its automatic retry; all of it is sent at once and costs one round
+//! trip. What was not accepted is judged afterwards, so that the usual case pays nothing for it.
+
+use super::PgStore;
+use super::marks::{Got, Look};
+use crate::error::QueueError;
+use crate::metrics::{JOBS_FINISHED, count_jobs};
+use crate::rules;
+use crate::store::{Claim, Ending, Exchanged, Leased, Outcome, Verdict};
+use deadpool_postgres::Object;
+use minium_protocol::{LeaseToken, State};
+use serde_json::value::RawValue;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Error, Row};
+use uuid::Uuid;
+
+const WHAT: &str = "hand in outcomes and claim jobs";
+const EXCHANGE: &str = include_str!("exchange.sql");
+const FAIL: &str = include_str!("fail.sql");
+const RETRY: &str = include_str!("retry.sql");
+const LATE: &str = include_str!("late.sql");
+
+/// Outcomes of different jobs, in one array for each column.
+#[derive(Debug, Default)]
+struct Batch<'a> {
+    finished: Vec<i64>,
+    finished_leases: Vec<Uuid>,
+    results: Vec<std::borrow::Cow<'a, str>>,
+    failed: Vec<i64>,
+    failed_leases: Vec<Uuid>,
+    errors: Vec<std::borrow::Cow<'a, str>>,
+    retry: Vec<bool>,
+    retried: Vec<i64>,
+    retried_leases: Vec<Uuid>,
+}
+
+impl<'a> Batch<'a> {
+    fn push(&mut self, outcome: &'a Outcome) {
+        match &outcome.ending {
+            Ending::Finished(result) => {
+                self.finished.push(outcome.job);
+                self.finished_leases.push(outcome.lease.0);
+                self.results.push(rules::one_line(result.get()));
+            }
+            Ending::Failed { error, retry } => {
+                self.failed.push(outcome.job);
+                self.failed_leases.push(outcome.lease.0);
+                self.errors.push(rules::storable(error));
+                self.retry.push(*retry);
+                if *retry {
+                    self.retried.push(outcome.job);
+                    self.retried_leases.push(outcome.lease.0);
+                }
+            }
+        }
+    }
+}
+
+/// What one statement says of itself: how many to claim, where.
+struct Asked<'a> {
+    claim: &'a Claim,
+    limit: i64,
+    worker: String,
+    lease_us: i64,
+    min_priority: i32,
+    look: Look,
+}
+
+/// What the statements answered.
+#[derive(Default)]
+struct Answer {
+    accepted: HashSet<i64>,
+    claimed: Vec<Claimed>,
+    /// Parents with children that wait may have ended.
+    settle: bool,
+    /// Something became ready.
+    ready: bool,
+}
+
+struct Claimed {
+    seq: i64,
+    priority: i32,
+    job: Leased,
+}
+
+impl PgStore {
+    pub(super) async fn exchange_all(
+        &self,
+        outcomes: &[Outcome],
+        claim: &Claim,
+    ) -> Result<Exchanged, QueueError> {
+        rules::check_claim(claim)?;
+        let mut verdicts = vec![Verdict::LeaseLost; outcomes.len()];
+        let mut rounds = rounds(outcomes, self.options.batch_max);
+        let last = rounds.pop().unwrap_or_default();
+        for round in &rounds {
+            self.round(outcomes, round, self.asked(claim, 0), &mut verdicts).await?;
+        }
+        let limit = i64::from(claim.limit).min(i64::try_from(self.options.batch_max).unwrap_or(i64::MAX));
+        let asked = self.asked(claim, if claim.queues.is_empty() { 0 } else { limit });
+        let limit = asked.limit;
+        let whole = asked.look.is_whole();
+        let mut claimed = self.round(outcomes, &last, asked, &mut verdicts).await?;
+        let short = limit - i64::try_from(claimed.len()).unwrap_or(limit);
+        if short > 0 && !whole {
+            // the marks may have hidden what was committed late
+            let mut again = self.asked(claim, short);
+            again.look = again.look.whole();
+            claimed.extend(self.round(outcomes, &[], again, &mut verdicts).await?);
+        }
+        if limit > 0 {
+            let full = i64::try_from(claimed.len()).is_ok_and(|n| n >= limit);
+            let got = claimed.iter().map(|c| Got { queue: &c.job.queue, priority: c.priority, seq: c.seq });
+            self.marks.learn(claim, full, got, Instant::now());
+            if !full {
+                self.ask_to_be_woken().await;
+            }
+        }
+        claimed.sort_by_key(|c| (std::cmp::Reverse(c.priority), c.seq));
+        Ok(Exchanged { verdicts, jobs: claimed.into_iter().map(|c| c.job).collect() })
+    }
+
+    fn asked<'a>(&self, claim: &'a Claim, limit: i64) -> Asked<'a> {
+        Asked {
+            claim,
+            limit,
+            worker: serde_json::to_string(&claim.worker).expect("a worker is plain JSON"),
+            lease_us: rules::micros(claim.lease),
+            min_priority: claim.min_priority.unwrap_or(i32::MIN),
+            look: if limit > 0 { self.marks.look(claim, Instant::now()) } else { Look::default() },
+        }
+    }
+
+    /// One commit: outcomes of different jobs, and perhaps a claim.
+    async fn round(
+        &self,
+        outcomes: &[Outcome],
+        round: &[usize],
+        asked: Asked<'_>,
+        verdicts: &mut [Verdict],
+    ) -> Result<Vec<Claimed>, QueueError> {
+        if round.is_empty() && asked.limit == 0 {
+            return Ok(Vec::new());
+        }
+        let mut batch = Batch::default();
+        for &i in round {
+            batch.push(&outcomes[i]);
+        }
+        let (batch, asked) = (&batch, &asked);
+        let exchange = |client: Object| async move {
+            if batch.failed.is_empty() {
+                one_statement(&client, batch, asked).await
+            } else {
+                with_failures(&client, batch, asked).await
+            }
+        };
+        let answer = self.connections.run(WHAT, exchange).await?;
+        if !answer.accepted.is_empty() || !answer.claimed.is_empty() {
+            self.wake(answer.ready);
+        }
+        if answer.settle {
+            self.settle(answer.accepted.iter().copied().collect()).await;
+        }
+        let mut refused = Vec::new();
+        for &i in round {
+            if answer.accepted.contains(&outcomes[i].job) {
+                verdicts[i] = Verdict::Accepted;
+            } else {
+                refused.push(i);
+            }
+        }
+        if !refused.is_empty() {
+            self.judge_refused(outcomes, &refused, verdicts).await?;
+        }
+        Ok(answer.claimed)
+    }
+
+    /// Repeated, or late: then an event keeps what was brought.
+    async fn judge_refused(
+        &self,
+        outcomes: &[Outcome],
+        refused: &[usize],
+        verdicts: &mut [Verdict],
+    ) -> Result<(), QueueError> {
+        let words: Vec<_> = refused.iter().map(|&i| Word::new(&outcomes[i])).collect();
+        let ids: Vec<_> = refused.iter().map(|&i| outcomes[i].job).collect();
+        let leases: Vec<_> = refused.iter().map(|&i| outcomes[i].lease.0).collect();
+        let states: Vec<_> = words.iter().map(|w| w.state.as_str()).collect();
+        let texts: Vec<_> = words.iter().map(|w| w.text.as_ref()).collect();
+        let late: Vec<_> = words.iter().map(|w| w.late.as_str()).collect();
+        let params: [&(dyn ToSql + Sync); 5] = [&ids, &leases, &states, &texts, &late];
+        let params = &params;
+        let judge = |client: Object| async move {
+            let statement = client.prepare_cached(LATE).await?;
+            client.query(&statement, params).await
+        };
+        let rows = self.connections.run("judge outcomes under leases that are gone", judge).await?;
+        let repeated: HashMap<i64, bool> = rows.iter().map(|r| (r.get(0), r.get(1))).collect();
+        for &i in refused {
+            verdicts[i] = match repeated.get(&outcomes[i].job) {
+                Some(true) => Verdict::Repeated,
+                Some(false) | None => Verdict::LeaseLost,
+            };
+        }
+        if repeated.values().any(|repeated| !repeated) {
+            self.wake(false);
+        }
+        Ok(())
+    }
+}
+
+/// A word about a run as text, to be compared and kept.
+struct Word<'a> {
+    state: State,
+    text: std::borrow::Cow<'a, str>,
+    late: String,
+}
+
+impl<'a> Word<'a> {
+    fn new(outcome: &'a Outcome) -> Word<'a> {
+        let lease = outcome.lease;
+        match &outcome.ending {
+            Ending::Finished(result) => {
+                let text = rules::one_line(result.get());
+                let late = format!(r#"{{"state":"finished","result":{text},"lease":"{lease}"}}"#);
+                Word { state: State::Finished, text, late }
+            }
+            Ending::Failed { error, .. } => {
+                let text = rules::storable(error);
+                let error = serde_json::to_string(&*text).expect("a string is JSON");
+                let late = format!(r#"{{"state":"failed","error":{error},"lease":"{lease}"}}"#);
+                Word { state: State::Failed, text, late }
+            }
+        }
+    }
+}
+
+/// Splits outcomes so that no round has two of one job, in order, and none is longer than a statement takes.
+fn rounds(outcomes: &[Outcome], batch_max: usize) -> Vec<Vec<usize>> {
+    let mut rounds = Vec::new();
+    let (mut round, mut jobs) = (Vec::new(), HashSet::new());
+    for (i, outcome) in outcomes.iter().enumerate() {
+        if round.len() >= batch_max || jobs.contains(&outcome.job) {
+            rounds.push(std::mem::take(&mut round));
+            jobs.clear();
+        }
+        jobs.insert(outcome.job);
+        round.push(i);
+    }
+    rounds.push(round);
+    rounds
+}
+
+async fn one_statement(client: &Object, batch: &Batch<'_>, asked: &Asked<'_>) -> Result<Answer, Error> {
+    let statement = client.prepare_cached(EXCHANGE).await?;
+    let rows = run_exchange(client, &statement, batch, asked).await?;
+    let mut answer = Answer::default();
+    answer.read(&rows)?;
+    Ok(answer)
+}
+
+/// Everything is sent before the first answer is waited for. If a statement fails, the commit at the end rolls back.
+async fn with_failures(client: &Object, batch: &Batch<'_>, asked: &Asked<'_>) -> Result<Answer, Error> {
+    let fail = client.prepare_cached(FAIL).await?;
+    let retry = client.prepare_cached(RETRY).await?;
+    let exchange = client.prepare_cached(EXCHANGE).await?;
+    let fail_params: [&(dyn ToSql + Sync); 4] =
+        [&batch.failed, &batch.failed_leases, &batch.errors, &batch.retry];
+    let retry_params: [&(dyn ToSql + Sync); 2] = [&batch.retried, &batch.retried_leases];
+    let (begun, failed, retried, rows, committed) = futures::join!(
+        client.batch_execute("begin"),
+        client.query(&fail, &fail_params),
+        client.query_one(&retry, &retry_params),
+        run_exchange(client, &exchange, batch, asked),
+        client.batch_execute("commit"),
+    );
+    begun?;
+    let mut answer = Answer::default();
+    for row in failed? {
+        answer.ended(row.get(0), row.get(1), row.get(2), row.get(3), State::Failed);
+    }
+    answer.ready = retried?.get(1);
+    answer.read(&rows?)?;
+    committed?;
+    Ok(answer)
+}
+
+async fn run_exchange(
+    client: &Object,
+    statement: &tokio_postgres::Statement,
+    batch: &Batch<'_>,
+    asked: &Asked<'_>,
+) -> Result<Vec<Row>, Error> {
+    let (claim, look) = (asked.claim, &asked.look);
+    let params: [&(dyn ToSql + Sync); 12] = [
+        &batch.finished,
+        &batch.finished_leases,
+        &batch.results,
+        &asked.limit,
+        &asked.worker,
+        &asked.lease_us,
+        &look.queues,
+        &claim.tasks,
+        &asked.min_priority,
+        &look.mark_queues,
+        &look.mark_priorities,
+        &look.marks,
+    ];
+    client.query(statement, &params).await
+}
+
+impl Answer {
+    fn read(&mut self, rows: &[Row]) -> Result<(), Error> {
+        for row in rows {
+            match row.get::<_, &str>(0) {
+                "f" => self.ended(row.get(4), row.get(5), row.get(13), row.get(14), State::Finished),
+                "c" => self.claimed.push(claimed(row)?),
+                // the row is only there to have woken the journal's reader
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, task: &str, queue: &str, ids: Vec<i64>, settle: bool, state: State) {
+        let n = u64::try_from(ids.len()).unwrap_or(u64::MAX);
+        count_jobs(JOBS_FINISHED, queue, task, Some(state.as_str()), n);
+        self.accepted.extend(ids);
+        self.settle |= settle;
+    }
+}
+
+fn claimed(row: &Row) -> Result<Claimed, Error> {
+    let args: String = row.try_get(6)?;
+    let timeout: Option<i64> = row.try_get(11)?;
+    Ok(Claimed {
+        seq: row.try_get(2)?,
+        priority: row.try_get(3)?,
+        job: Leased {
+            id: row.try_get(1)?,
+            task: row.try_get(4)?,
+            queue: row.try_get(5)?,
+            args: RawValue::from_string(args).expect("the column's type admits JSON only"),
+            attempt: row.try_get(7)?,
+            attempts: row.try_get(8)?,
+            lease: LeaseToken(row.try_get(9)?),
+            lease_expires: row.try_get(10)?,
+            timeout: timeout.and_then(|us| u64::try_from(us).ok()).map(Duration::from_micros),
+            trace: row.try_get(12)?,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(job: i64) -> Outcome {
+        Outcome {
+            job,
+            lease: LeaseToken::fresh(),
+            ending: Ending::Failed { error: "a\0\"b".into(), retry: true },
+        }
+    }
+
+    #[test]
+    fn two_words_about_one_job_come_one_after_the_other() {
+        let outcomes: Vec<_> = [1, 2, 1, 1, 3].map(outcome).into();
+        assert_eq!(rounds(&outcomes, 10), [vec![0, 1], vec![2], vec![3, 4]]);
+        assert_eq!(rounds(&outcomes[..2], 1), [vec![0], vec![1]]);
+        assert_eq!(rounds(&[], 10), [Vec::<usize>::new()]);
+    }
+
+    #[test]
+    fn what_comes_late_is_kept_as_json() {
+        let word = outcome(1);
+        let late: serde_json::Value = serde_json::from_str(&Word::new(&word).late).unwrap();
+        assert_eq!(late["error"], "a\u{fffd}\"b");
+        assert_eq!(
+            (late["state"].as_str(), late["lease"].as_str()),
+            (Some("failed"), Some(&*word.lease.to_string()))
+        );
+    }
+}

@@ -1,0 +1,61 @@
+-- Finishes the last batch and claims the next: one statement, one commit. Either part may be empty.
+-- $1 ids, $2 their leases, $3 their results: jobs that finished
+-- $4 how many to claim, $5 the worker as JSON, $6 length of the lease in microseconds
+-- $7 queues, in the order of this turn, $8 tasks or null, $9 lowest priority
+-- $10 $11 $12 queues, priorities and low-water marks: jobs that became ready up to a mark are not looked at
+--
+-- Indexes: the key of job for the finish, job_ready for the claim. Locks: the finished jobs, by id; the claimed ones,
+-- passing over what others hold. Outcomes are found by array_position and rows by ctid, so that there is no join that
+-- a plan made on an empty table could get wrong. The finish touches no indexed column: it is a HOT update.
+with
+f as (
+  update minium.job as j
+     set state = 'finished', finished = now(), error = null,
+         result = ($3::text[])[array_position($1::bigint[], j.id)]::json
+   where j.id = any ($1::bigint[]) and j.state = 'active'
+     and j.lease = ($2::uuid[])[array_position($1::bigint[], j.id)]
+  returning j.id, j.task, j.queue, j.trace, j.key is not null as keyed, minium.snapshot(j) as data),
+f_events as (
+  insert into minium.entry (topic, type, subject, trace, data)
+  select 'task/' || task || '/' || id, 'task.finished', id::text, trace, data from f),
+f_keys as (
+  delete from minium.job_key where job = any (array(select id from f where keyed))),
+c as (
+  update minium.job as j
+     set state = 'active', ready = false, attempt = j.attempt + 1, started = now(), progress = null,
+         worker = $5::text::json, lease = gen_random_uuid(),
+         lease_until = now() + $6::bigint * interval '1 microsecond'
+   where j.ctid = any (array(
+     select r.ctid
+       from (select l.queue, l.priority,
+                    coalesce((select max(m.mark) from unnest($10::text[], $11::int[], $12::bigint[]) as m (queue, priority, mark)
+                               where m.queue = l.queue and m.priority = l.priority), 0) as mark
+               from (select distinct queue, priority from minium.lane
+                      where queue = any ($7::text[]) and priority >= $9::int) l
+              order by l.priority desc, array_position($7::text[], l.queue)) l,
+            lateral (select w.ctid from minium.job w
+                      where w.ready and w.queue = l.queue and w.priority = l.priority and w.seq > l.mark
+                        and ($8::text[] is null or w.task = any ($8::text[]))
+                        and (w.expires is null or w.expires > now() or w.attempt > 0)
+                      order by w.seq limit $4::bigint for update skip locked) r
+      limit $4::bigint))
+  returning j.id, j.seq, j.priority, j.task, j.queue, j.args, j.attempt, j.attempts, j.lease, j.lease_until,
+            j.timeout_us, j.trace, minium.snapshot(j) as data),
+c_events as (
+  insert into minium.entry (topic, type, subject, trace, data)
+  select 'task/' || task || '/' || id, 'task.dequeue', id::text, trace, data from c order by priority desc, seq),
+figures as (
+  insert into minium.tally (inactive, active, finished)
+  select -n.c, n.c - n.f, n.f from (select (select count(*) from c) as c, (select count(*) from f) as f) n
+   where n.c + n.f > 0)
+select 'f', null::bigint, null::bigint, null::int, task, queue, null::text, null::int, null::int, null::uuid,
+       null::timestamptz, null::bigint, null::text, array_agg(id),
+       exists (select from minium.edge e where e.open and e.parent = any ($1::bigint[]))
+  from f group by queue, task
+union all
+select 'c', id, seq, priority, task, queue, args::text, attempt, attempts, lease, lease_until, timeout_us, trace,
+       null::bigint[], null::boolean
+  from c
+union all
+select 'w', null, null, null, pg_notify('minium_journal', '')::text, null, null, null, null, null, null, null, null, null, null
+  from minium.wake where name = 'journal' and armed and (exists (select from f) or exists (select from c))

@@ -1,0 +1,23 @@
+-- Runs that failed; retry.sql follows in the same transaction for those that may be run again.
+-- $1 ids, $2 their leases, $3 why, $4 may each be retried?
+-- Index: the key of job. Locks: the jobs, by id. HOT, as a finish is.
+with
+f as (
+  update minium.job as j
+     set state = 'failed', finished = now(), result = null,
+         error = ($3::text[])[array_position($1::bigint[], j.id)]
+   where j.id = any ($1::bigint[]) and j.state = 'active'
+     and j.lease = ($2::uuid[])[array_position($1::bigint[], j.id)]
+  returning j.id, j.task, j.queue, j.trace, minium.snapshot(j) as data,
+            j.attempt < j.attempts and ($4::boolean[])[array_position($1::bigint[], j.id)] as again),
+events as (
+  insert into minium.entry (topic, type, subject, trace, data)
+  select 'task/' || task || '/' || id, 'task.failed', id::text, trace, data from f
+   order by array_position($1::bigint[], id)),
+keys as (
+  delete from minium.job_key where job = any (array(select id from f where not again))),
+figures as (
+  insert into minium.tally (active, failed) select -count(*), count(*) from f having count(*) > 0)
+select task, queue, array_agg(id),
+       exists (select from minium.edge e where e.open and e.parent = any ($1::bigint[]))
+  from f group by queue, task

@@ -1,0 +1,140 @@
+//! Reads: one job, a page of jobs, figures.
+
+use super::PgStore;
+use super::connection::failed;
+use crate::error::QueueError;
+use crate::rules;
+use crate::store::{JobFilter, JobPage, Stats};
+use deadpool_postgres::Object;
+use minium_protocol::{JobView, Phase, State};
+use serde_json::value::RawValue;
+use tokio_postgres::types::ToSql;
+
+/// Indexes: the keys of job and edge.
+const GET: &str = "
+select minium.snapshot(j)::text, j.state::text, j.left_n, j.delayed > now(),
+       array(select e.child from minium.edge e where e.parent = j.id order by e.child)
+  from minium.job j where j.id = $1";
+
+/// Indexes: edge_open, job_later; the rest are sums of few rows.
+const STATS: &str = "
+select sum(inactive)::bigint, sum(active)::bigint, sum(finished)::bigint, sum(failed)::bigint, sum(cancelled)::bigint,
+       (select count(*) from minium.job j
+         where j.state = 'inactive' and j.left_n > 0
+           and j.id = any (array(select distinct e.child from minium.edge e where e.open))),
+       (select count(*) from minium.job j where j.later_at > now() and j.left_n = 0),
+       (select count(*) from minium.worker w where w.heartbeat >= now() - $1::bigint * interval '1 microsecond')
+  from minium.tally";
+
+impl PgStore {
+    pub(super) async fn get_job(&self, job: i64) -> Result<Option<JobView>, QueueError> {
+        let get = |client: Object| async move {
+            let statement = client.prepare_cached(GET).await?;
+            client.query_opt(&statement, &[&job]).await
+        };
+        let Some(row) = self.connections.run("read a job", get).await? else { return Ok(None) };
+        let state: State = row.get::<_, &str>(1).parse().expect("the column's type knows the states");
+        let (left, ahead): (i32, bool) = (row.get(2), row.get(3));
+        Ok(Some(JobView {
+            snapshot: json(row.get(0)),
+            phase: phase(state, left, ahead),
+            children: row.get(4),
+        }))
+    }
+
+    pub(super) async fn list_jobs(&self, filter: &JobFilter) -> Result<JobPage, QueueError> {
+        let limit = filter.limit.clamp(1, rules::PAGE_MAX);
+        let states: Vec<&str> = filter.states.iter().map(|s| s.as_str()).collect();
+        let (sql, one_more) = (list_sql(filter), i64::from(limit) + 1);
+        let before = filter.before.unwrap_or(i64::MAX);
+        let params: [&(dyn ToSql + Sync); 6] =
+            [&before, &one_more, &states, &filter.tasks, &filter.queues, &filter.notes];
+        let (sql, params) = (&sql, &params);
+        let list = |client: Object| async move {
+            let statement = client.prepare_cached(sql).await?;
+            client.query(&statement, params).await
+        };
+        let rows = self.connections.run("list jobs", list).await?;
+        let page = &rows[..rows.len().min(limit as usize)];
+        let next = if rows.len() > page.len() { page.last().map(|row| row.get(0)) } else { None };
+        Ok(JobPage { jobs: page.iter().map(|row| json(row.get(1))).collect(), next })
+    }
+
+    pub(super) async fn figures(&self) -> Result<Stats, QueueError> {
+        let fresh_us = rules::micros(rules::HEARTBEAT_FRESH);
+        let figures = |client: Object| async move {
+            let statement = client.prepare_cached(STATS).await?;
+            client.query_one(&statement, &[&fresh_us]).await
+        };
+        let row = self.connections.run("count jobs", figures).await?;
+        // without rows the sums are null
+        let sum = |i| row.get::<_, Option<i64>>(i).unwrap_or(0);
+        Ok(Stats {
+            inactive: sum(0),
+            active: sum(1),
+            finished: sum(2),
+            failed: sum(3),
+            cancelled: sum(4),
+            blocked: sum(5),
+            delayed: sum(6),
+            workers: sum(7),
+        })
+    }
+
+    pub(super) async fn answers(&self) -> Result<(), QueueError> {
+        const WHAT: &str = "reach the database";
+        let client = self.connections.get(WHAT).await?;
+        client.simple_query("select 1").await.map_err(|e| failed(WHAT, e))?;
+        Ok(())
+    }
+}
+
+/// Walks the key from the newest job downwards: the first page is fast, however many jobs there are, and a filter that
+/// few jobs pass costs a longer walk. Conditions that are not asked for are left out, so that each form has its own plan;
+/// every parameter is named, so that all forms take the same.
+fn list_sql(filter: &JobFilter) -> String {
+    let mut sql =
+        String::from("select j.id, minium.snapshot(j)::text from minium.job j where j.id < $1::bigint");
+    let conditions = [
+        (filter.states.is_empty(), "j.state::text = any ($3::text[])", "$3::text[]"),
+        (filter.tasks.is_empty(), "j.task = any ($4::text[])", "$4::text[]"),
+        (filter.queues.is_empty(), "j.queue = any ($5::text[])", "$5::text[]"),
+        (filter.notes.is_empty(), "j.notes ?& $6::text[]", "$6::text[]"),
+    ];
+    for (absent, condition, parameter) in conditions {
+        let condition = if absent { format!("{parameter} is not null") } else { condition.to_owned() };
+        sql.push_str(" and ");
+        sql.push_str(&condition);
+    }
+    sql.push_str(" order by j.id desc limit $2::bigint");
+    sql
+}
+
+fn phase(state: State, left: i32, ahead: bool) -> Option<Phase> {
+    // the database's clock has decided what lies ahead; the rule only needs to know that it does
+    rules::phase(state, left.into(), i64::from(ahead), 0)
+}
+
+fn json(text: String) -> Box<RawValue> {
+    RawValue::from_string(text).expect("the column's type admits JSON only")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_asks_only_what_it_is_asked() {
+        let sql = list_sql(&JobFilter { tasks: vec!["a".into()], ..JobFilter::default() });
+        assert!(sql.contains("j.task = any ($4::text[])") && sql.contains("$3::text[] is not null"));
+        assert!(!sql.contains("j.queue ="));
+    }
+
+    #[test]
+    fn phases_are_those_of_the_rules() {
+        assert_eq!(phase(State::Inactive, 1, true), Some(Phase::Blocked));
+        assert_eq!(phase(State::Inactive, 0, true), Some(Phase::Delayed));
+        assert_eq!(phase(State::Inactive, 0, false), Some(Phase::Ready));
+        assert_eq!(phase(State::Active, 0, false), None);
+    }
+}

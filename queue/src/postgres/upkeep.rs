@@ -1,0 +1,288 @@
+//! What time brings about: due jobs become ready, lost ones are rescued, what was missed is repaired, old ones go.
+//!
+//! Any number of processes may do this at once. Every step takes a bounded number of jobs, found by an index or by
+//! walking the key; where a walk has come to is kept in memory, and lost without harm.
+
+use super::PgStore;
+use crate::error::QueueError;
+use crate::metrics::{JOBS_FINISHED, LEASES_EXPIRED, count_jobs};
+use crate::rules;
+use crate::store::{UpkeepRules, Upkept};
+use deadpool_postgres::Object;
+use jiff::Timestamp;
+use minium_protocol::State;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+/// So often all leases are looked at again, for what the marks passed over.
+const LEASES_AGAIN: Duration = Duration::from_secs(300);
+/// Retention walks over so many jobs for each that it may delete.
+const WALK_SHARE: i64 = 10;
+
+/// How far the walks have come.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Walks {
+    /// Leases that ended up to here have been looked at.
+    lease_mark: Option<Timestamp>,
+    leases_again: Option<Instant>,
+    /// Open edges up to here have been looked at.
+    edge: (i64, i64),
+    /// Jobs up to here have been looked at for retention.
+    job: i64,
+}
+
+/// Notes a restart or a failover, from which leases have their grace anew; then says whether the grace is over.
+const GRACE: &str = "
+with now_here as (select pg_postmaster_start_time() as started, timeline_id as timeline from pg_control_checkpoint()),
+changed as (
+  update minium.server s
+     set started = n.started, timeline = n.timeline,
+         since = case when s.timeline <> n.timeline then now() else n.started end
+    from now_here n where (s.started, s.timeline) is distinct from (n.started, n.timeline)
+  returning s.since)
+select now() >= coalesce((select since from changed), (select since from minium.server))
+                + $1::bigint * interval '1 microsecond'";
+
+/// Index: job_later. Locks: the due jobs, passing over what others hold. They draw their numbers in the order in which
+/// they were due; those that parents hold back are staged without one.
+const STAGE: &str = "
+with due as materialized (
+  select id, left_n, later_at from minium.job where later_at <= now() order by later_at, id limit $1::bigint
+     for no key update skip locked),
+place as materialized (
+  select array_agg(id order by later_at, id) as ids from due),
+numbers as materialized (
+  select array(select nextval('minium.ready_seq') from generate_series(1, cardinality(ids))) as seqs from place),
+staged as (
+  update minium.job as j
+     set later_at = null, ready = j.left_n = 0,
+         seq = (select seqs from numbers)[array_position((select ids from place), j.id)]
+   where j.id = any ((select ids from place)::bigint[])
+  returning j.ready)
+select count(*) filter (where ready), minium.wake_up(coalesce(bool_or(ready), false))::text from staged";
+
+/// $1 the mark, $2 at most so many. Indexes: job_lease from the mark on, the key of job; renewal is small.
+/// Locks: the lost jobs, by id.
+const RESCUE: &str = "
+with due as materialized (
+  select id, lease_until from minium.job
+   where lease_until > $1::timestamptz and lease_until <= now() and state = 'active'
+   order by lease_until limit $2::bigint),
+stale as materialized (select job from minium.renewal where until <= now() order by until limit $2::bigint),
+lost as (
+  update minium.job as j
+     set state = case when j.attempt < j.attempts then 'inactive' else 'failed' end::minium.state,
+         ready = j.attempt < j.attempts and j.left_n = 0,
+         seq = nextval('minium.ready_seq'),
+         finished = case when j.attempt < j.attempts then j.finished else now() end,
+         error = case when j.attempt < j.attempts then j.error else $3::text end,
+         result = case when j.attempt < j.attempts then j.result end,
+         lease = null, lease_until = null
+   where j.id = any (array(select id from due union select job from stale order by 1))
+     and j.state = 'active'
+     and coalesce((select r.until from minium.renewal r where r.job = j.id and r.lease = j.lease), j.lease_until) <= now()
+  returning j.id, j.task, j.queue, j.trace, j.state, j.ready, minium.snapshot(j) as data),
+events as (
+  insert into minium.entry (topic, type, subject, trace, data)
+  select 'task/' || task || '/' || id, 'task.lost', id::text, trace, data from lost order by id),
+keys as (delete from minium.job_key where job = any (array(select id from lost where state = 'failed'))),
+figures as (
+  insert into minium.tally (active, inactive, failed)
+  select -count(*), count(*) filter (where state = 'inactive'), count(*) filter (where state = 'failed')
+    from lost having count(*) > 0)
+select queue, task, state::text, array_agg(id), minium.wake_up(bool_or(ready))::text, null::timestamptz
+  from lost group by queue, task, state
+union all
+-- where the next look begins: here, or before the last lease that was looked at, if there were more
+select null, null, null, null, null,
+       case when (select count(*) from due) < $2::bigint then now()
+            else (select max(lease_until) from due) - interval '1 microsecond' end";
+
+/// Index: job_expires. Locks: the jobs, passing over what others hold.
+const EXPIRE: &str = "
+select minium.drop_jobs(array(
+  select id from minium.job
+   where expires <= now() and expires is not null and started is null and state = 'inactive'
+   order by expires, id limit $1::bigint for update skip locked), 'task.expired')";
+
+/// $1 where to begin, $2 how many to walk over, $3 how many to delete, $4 age in microseconds. Index: the key of job,
+/// from the oldest on. Locks: the jobs, passing over what others hold.
+const REMOVE: &str = "
+with walked as materialized (
+  select id, state, finished, created from minium.job where id > $1::bigint order by id limit $2::bigint),
+old as materialized (
+  select w.id from walked w
+   where w.state = 'finished' and w.finished <= now() - $4::bigint * interval '1 microsecond'
+     and not exists (select from minium.edge e where e.parent = w.id
+                        and (select c.state in ('inactive', 'active') from minium.job c where c.id = e.child))
+   order by w.id limit $3::bigint),
+gone as materialized (
+  select minium.drop_jobs(array(
+    select id from minium.job where id = any (array(select id from old)) and state = 'finished'
+     order by id for update skip locked), 'task.removed') as n)
+select (select n from gone),
+       case when (select count(*) from old) = $3::bigint then (select max(id) from old)
+            when (select count(*) from walked) < $2::bigint then 0
+            -- ids grow with time: behind a job that is too young there is none that is old enough
+            when (select max(created) from walked) > now() - $4::bigint * interval '1 microsecond' then 0
+            else (select max(id) from walked) end";
+
+/// $1 $2 where to begin, $3 how many edges to look at. Index: edge_open.
+const SWEEP: &str = "
+with looked as materialized (
+  select parent, child from minium.edge where open and (parent, child) > ($1::bigint, $2::bigint)
+   order by parent, child limit $3::bigint),
+wrong as materialized (
+  select distinct l.parent from looked l
+   where not minium.holds((select p.state from minium.job p where p.id = l.parent),
+                          (select c.lax from minium.job c where c.id = l.child)))
+select minium.settle(array(select parent from wrong)),
+       (select count(*) from looked),
+       (select parent from looked order by parent desc, child desc limit 1),
+       (select child from looked order by parent desc, child desc limit 1)";
+
+/// Renewals of jobs that nobody runs any more, and workers that were not heard of for $1 microseconds.
+const FORGET: &str = "
+with renewals as (
+  delete from minium.renewal r
+   where r.until <= now()
+     and not coalesce((select j.state = 'active' and j.lease = r.lease from minium.job j where j.id = r.job), false))
+delete from minium.worker where heartbeat <= now() - $1::bigint * interval '1 microsecond'";
+
+/// Adds the figures up, so that reading them stays cheap. Two processes at once fold different rows.
+const FOLD: &str = "
+with d as (
+  delete from minium.tally where ctid = any (array(
+    select ctid from minium.tally
+     where (select count(*) from (select from minium.tally limit 20) few) = 20 limit 50000 for update skip locked))
+  returning *)
+insert into minium.tally (inactive, active, finished, failed, cancelled)
+select sum(inactive), sum(active), sum(finished), sum(failed), sum(cancelled) from d having count(*) > 0";
+
+/// Index: job_later.
+const DUE_IN: &str = "
+select (extract(epoch from min(later_at) - now()) * 1000000)::bigint from minium.job where later_at is not null";
+
+impl PgStore {
+    pub(super) async fn keep_up(&self, round: &UpkeepRules) -> Result<Upkept, QueueError> {
+        let batch = i64::from(round.batch.max(1));
+        let mut walks = self.walks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let staged = self.step("stage delayed jobs", STAGE, &[&batch]).await?;
+        let staged = count(staged.get(0));
+        let rescued = self.rescue(round, batch, &mut walks).await?;
+        let expired = count(self.step("remove jobs that expired", EXPIRE, &[&batch]).await?.get(0));
+        let removed = self.remove_old(round, batch, &mut walks).await?;
+        let released = self.sweep(batch, &mut walks).await?;
+        let missing_us = rules::micros(round.worker_missing);
+        self.execute("forget workers", FORGET, &[&missing_us]).await?;
+        self.execute("add up figures", FOLD, &[]).await?;
+        let due_in: Option<i64> = self.step("look for what is due next", DUE_IN, &[]).await?.get(0);
+        *self.walks.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = walks;
+        if rescued + expired + removed > 0 || staged + released > 0 {
+            self.wake(staged + rescued + released + removed + expired > 0);
+        }
+        let due_in = due_in.map(|us| Duration::from_micros(u64::try_from(us).unwrap_or(0)));
+        Ok(Upkept { staged, rescued, expired, released, removed, due_in })
+    }
+
+    async fn rescue(&self, round: &UpkeepRules, batch: i64, walks: &mut Walks) -> Result<u64, QueueError> {
+        let grace_us = rules::micros(round.grace);
+        if !self.step("look since when the database is up", GRACE, &[&grace_us]).await?.get::<_, bool>(0) {
+            return Ok(0);
+        }
+        let now = Instant::now();
+        if walks.leases_again.is_none_or(|at| now >= at) {
+            walks.leases_again = Some(now + LEASES_AGAIN);
+            walks.lease_mark = None;
+        }
+        let mark = walks.lease_mark.unwrap_or(Timestamp::UNIX_EPOCH);
+        let rows = self.rows("rescue jobs", RESCUE, &[&mark, &batch, &rules::LEASE_EXPIRED]).await?;
+        let mut rescued = 0;
+        let mut ended = Vec::new();
+        for row in &rows {
+            let Some(queue) = row.get::<_, Option<&str>>(0) else {
+                walks.lease_mark = row.get(5);
+                continue;
+            };
+            let (task, state, ids): (&str, &str, Vec<i64>) = (row.get(1), row.get(2), row.get(3));
+            let n = ids.len() as u64;
+            rescued += n;
+            count_jobs(LEASES_EXPIRED, queue, task, None, n);
+            if state == State::Failed.as_str() {
+                count_jobs(JOBS_FINISHED, queue, task, Some(State::Failed.as_str()), n);
+                ended.extend(ids);
+            }
+        }
+        self.settle(ended).await;
+        Ok(rescued)
+    }
+
+    async fn remove_old(
+        &self,
+        round: &UpkeepRules,
+        batch: i64,
+        walks: &mut Walks,
+    ) -> Result<u64, QueueError> {
+        let Some(keep) = round.keep_finished else { return Ok(0) };
+        let keep_us = rules::micros(keep);
+        let row = self
+            .step("remove old jobs", REMOVE, &[&walks.job, &(batch * WALK_SHARE), &batch, &keep_us])
+            .await?;
+        walks.job = row.get::<_, Option<i64>>(1).unwrap_or(0);
+        Ok(count(row.get(0)))
+    }
+
+    async fn sweep(&self, batch: i64, walks: &mut Walks) -> Result<u64, QueueError> {
+        let row = self
+            .step("release jobs whose parents have ended", SWEEP, &[&walks.edge.0, &walks.edge.1, &batch])
+            .await?;
+        let last = row.get::<_, Option<i64>>(2).zip(row.get::<_, Option<i64>>(3));
+        walks.edge = last.filter(|_| row.get::<_, i64>(1) == batch).unwrap_or_default();
+        Ok(count(row.get(0)))
+    }
+
+    async fn step(
+        &self,
+        attempted: &'static str,
+        sql: &'static str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Row, QueueError> {
+        let step = |client: Object| async move {
+            let statement = client.prepare_cached(sql).await?;
+            client.query_one(&statement, params).await
+        };
+        self.connections.run(attempted, step).await
+    }
+
+    async fn rows(
+        &self,
+        attempted: &'static str,
+        sql: &'static str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, QueueError> {
+        let rows = |client: Object| async move {
+            let statement = client.prepare_cached(sql).await?;
+            client.query(&statement, params).await
+        };
+        self.connections.run(attempted, rows).await
+    }
+
+    async fn execute(
+        &self,
+        attempted: &'static str,
+        sql: &'static str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, QueueError> {
+        let execute = |client: Object| async move {
+            let statement = client.prepare_cached(sql).await?;
+            client.execute(&statement, params).await
+        };
+        self.connections.run(attempted, execute).await
+    }
+}
+
+fn count(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
