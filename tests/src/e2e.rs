@@ -21,3 +21,18 @@ mod road;
 
 /// Modes and positions.
 mod streams;
+
+/// The queue over HTTP, and by SQL.
+mod jobs;
+
+/// Schemas: found by place, judged once, read again while the node runs.
+mod schemas;
+
+/// Bad input, each with its documented answer.
+mod abuse;
+
+/// Processes killed: the node, a worker, the database.
+mod faults;
+
+/// The source held against the documents.
+mod tidy;

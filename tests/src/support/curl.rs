@@ -1,7 +1,6 @@
 //! Server-sent events as curl gets them.
 
 use super::wait;
-use serde_json::Value;
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -12,13 +11,6 @@ pub(crate) struct Event {
     pub(crate) id: Option<String>,
     pub(crate) name: Option<String>,
     pub(crate) data: String,
-}
-
-impl Event {
-    /// The data as JSON.
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.data).unwrap_or_else(|e| panic!("{e}: {self:?}"))
-    }
 }
 
 /// A running `curl -N`.
@@ -35,15 +27,13 @@ pub(crate) struct Stream {
 impl Stream {
     /// Subscribes, and waits for the head of the answer.
     pub(crate) async fn open(url: &str, headers: &[(&str, &str)]) -> Stream {
+        Stream::try_open(url, headers).await.unwrap_or_else(|| panic!("{url}: curl got no answer"))
+    }
+
+    /// The same for a server that may be down.
+    pub(crate) async fn try_open(url: &str, headers: &[(&str, &str)]) -> Option<Stream> {
         let mut command = Command::new("curl");
-        command.args([
-            "--silent",
-            "--no-buffer",
-            "--include",
-            "--globoff",
-            "--header",
-            "Accept: text/event-stream",
-        ]);
+        command.args(["--silent", "--no-buffer", "--include", "--globoff", "--header", "Accept: text/event-stream"]);
         for (name, value) in headers {
             command.arg("--header").arg(format!("{name}: {value}"));
         }
@@ -52,14 +42,14 @@ impl Stream {
         let mut lines = BufReader::new(process.stdout.take().expect("stdout is piped")).lines();
         let mut head = Vec::new();
         loop {
-            let line = wait::within("the head of an SSE answer", lines.next_line()).await.unwrap();
-            match line.unwrap_or_else(|| panic!("{url}: curl ended after {head:?}")) {
-                end if end.is_empty() => break,
-                line => head.push(line),
+            let line = wait::within("the head of an SSE answer", lines.next_line()).await.unwrap()?;
+            if line.is_empty() {
+                break;
             }
+            head.push(line);
         }
         let status = head[0].split(' ').nth(1).unwrap().parse().unwrap();
-        Stream { status, headers: head.split_off(1), lines, _process: process }
+        Some(Stream { status, headers: head.split_off(1), lines, _process: process })
     }
 
     async fn line(&mut self) -> Option<String> {

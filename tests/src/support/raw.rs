@@ -191,11 +191,4 @@ impl Raw {
             }
         }
     }
-
-    /// Reads until the server closes the connection.
-    pub(crate) async fn drained(&mut self) {
-        while self.more().await {
-            self.buffer.clear();
-        }
-    }
 }

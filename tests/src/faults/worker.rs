@@ -1,0 +1,117 @@
+//! kill -9 of a worker process.
+
+use crate::support::events::{TaskEvent, kinds};
+use crate::support::foreign::Foreign;
+use crate::support::node::{Node, Options};
+use crate::support::{on_both, wait};
+use serde_json::json;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use tokio::process::Child;
+
+on_both! {
+    /// Q-8, E-7: the job of a killed worker runs again after its lease, and once.
+    a_job_runs_again_once_when_its_worker_is_killed;
+    /// Q-9: while its worker lives, a long job keeps its lease and nobody else gets it.
+    a_living_worker_keeps_its_job_for_longer_than_a_lease;
+    /// Q-10: what a worker has done while the node was killed counts.
+    a_worker_over_the_database_does_not_need_the_node;
+}
+
+const CONFIG: &str = "[queue]\nlease_grace = \"0s\"\n";
+
+/// A program that leaves a line in `runs`, then waits until the file `go` is there.
+const PROGRAM: &str = r#"#!/bin/sh
+cd "$(dirname "$0")" || exit 1
+echo run >> runs
+while [ ! -e go ]; do sleep 0.05; done
+echo '{"done":true}'
+"#;
+
+fn program(dir: &Path) -> String {
+    let path = dir.join("hold.sh");
+    std::fs::write(&path, PROGRAM).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path.display().to_string()
+}
+
+fn runs(node: &Node) -> usize {
+    std::fs::read_to_string(node.dir().join("runs")).unwrap_or_default().lines().count()
+}
+
+async fn wait_for_runs(node: &Node, count: usize) {
+    wait::until(&format!("run {count}"), async || (runs(node) == count).then_some(())).await;
+}
+
+fn start_worker(node: &Node) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(node.dir().join("log")).unwrap();
+    node.tokio_command()
+        .args(["worker", "--database", &node.database(), "--lease", "2s", "-j", "1"])
+        .args(["--task", &format!("hold={}", program(node.dir()))])
+        .stdout(log.try_clone().unwrap()).stderr(log)
+        .spawn().unwrap()
+}
+
+/// The events of one job up to its end.
+async fn upto_end(node: &Node, id: i64) -> Vec<TaskEvent> {
+    let client = Foreign::perl();
+    let mut session = client.open(&node.ws(&format!("/sub/task/hold/{id}?after=earliest"))).await;
+    let mut events = Vec::new();
+    loop {
+        events.push(TaskEvent::parse(&session.text().await));
+        if matches!(events[events.len() - 1].kind(), "task.finished" | "task.failed") {
+            return events;
+        }
+    }
+}
+
+async fn a_job_runs_again_once_when_its_worker_is_killed(options: Options) {
+    let node = Node::start(options.config(CONFIG)).await;
+    let id = node.enqueue(&json!({ "task": "hold", "attempts": 3 })).await;
+    let mut first = start_worker(&node);
+    wait_for_runs(&node, 1).await;
+    first.kill().await.unwrap();
+    let _second = start_worker(&node);
+    wait_for_runs(&node, 2).await;
+    std::fs::write(node.dir().join("go"), "").unwrap();
+    let events = upto_end(&node, id).await;
+    let seen = kinds(&events);
+    let times = |kind: &str| seen.iter().filter(|k| **k == kind).count();
+    assert_eq!((times("task.enqueue"), times("task.dequeue"), times("task.lost"), times("task.finished")), (1, 2, 1, 1), "{seen:?}");
+    let last = &events[events.len() - 1].json["data"];
+    assert_eq!((&last["attempt"], &last["result"]), (&json!(2), &json!({ "done": true })));
+    assert_eq!(runs(&node), 2);
+}
+
+async fn a_living_worker_keeps_its_job_for_longer_than_a_lease(options: Options) {
+    let node = Node::start(options.config(CONFIG)).await;
+    let id = node.enqueue(&json!({ "task": "hold", "attempts": 3 })).await;
+    let _first = start_worker(&node);
+    wait_for_runs(&node, 1).await;
+    let _second = start_worker(&node);
+    // jobs of 1.5 s each, one after the other, are a clock of the system's own: together longer than the lease
+    for _ in 0..3 {
+        let tick = node.enqueue(&json!({ "task": "tick", "expire": "1500ms" })).await;
+        wait::until("a job to expire", async || {
+            (node.get(&format!("/api/v1/jobs/{tick}")).await.status == 404).then_some(())
+        })
+        .await;
+    }
+    std::fs::write(node.dir().join("go"), "").unwrap();
+    let events = upto_end(&node, id).await;
+    assert_eq!(kinds(&events), ["task.enqueue", "task.dequeue", "task.finished"]);
+    assert_eq!(runs(&node), 1);
+}
+
+async fn a_worker_over_the_database_does_not_need_the_node(options: Options) {
+    let node = Node::start(options.config(CONFIG)).await;
+    let id = node.enqueue(&json!({ "task": "hold" })).await;
+    let _worker = start_worker(&node);
+    wait_for_runs(&node, 1).await;
+    node.kill().await;
+    std::fs::write(node.dir().join("go"), "").unwrap();
+    node.restart().await;
+    let events = upto_end(&node, id).await;
+    assert_eq!(kinds(&events), ["task.enqueue", "task.dequeue", "task.finished"]);
+    assert_eq!(runs(&node), 1);
+}

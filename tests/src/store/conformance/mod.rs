@@ -1,0 +1,200 @@
+//! What every store must do: `docs/job-states.md`, row by row, and the promises around it.
+//!
+//! Each test takes a fixture and runs on every kind of database. A test that is missing from the list below is dead
+//! code, which the compiler tells.
+
+mod claiming;
+mod content;
+mod enqueueing;
+mod keys;
+mod leases;
+mod lists;
+mod operations;
+mod outcomes;
+mod parents;
+mod schedules;
+mod schema;
+mod upkeep;
+
+macro_rules! tests {
+    ($place:ident $($module:ident { $($name:ident)* })*) => {
+        mod $place {
+            $(mod $module {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let fixture = crate::store::fixture::Fixture::$place().await;
+                    crate::store::conformance::$module::$name(&fixture).await;
+                })*
+            })*
+        }
+    };
+}
+
+macro_rules! conformance {
+    ($place:ident) => {
+        tests! { $place
+            enqueueing {
+                an_enqueued_job_has_all_that_it_was_given
+                a_job_without_options_has_the_defaults
+                the_snapshot_has_the_members_of_the_protocol_in_its_order
+                times_are_utc_with_microseconds
+                many_are_enqueued_in_order
+                all_or_none_are_enqueued
+                an_empty_call_enqueues_nothing
+                a_delayed_job_waits_for_its_time
+                what_breaks_a_rule_is_refused
+                the_trace_context_goes_along
+                thousands_are_enqueued_at_once
+                everyone_enqueues_at_once
+            }
+            content {
+                unicode_survives
+                numbers_of_any_size_are_kept_as_they_came
+                deep_json_is_kept
+                a_megabyte_is_kept
+                escaped_nul_in_arguments_is_kept
+                line_breaks_between_tokens_become_blanks
+                a_nul_in_an_error_is_replaced
+                results_and_errors_of_any_kind_are_kept
+                quotes_and_control_characters_are_escaped
+            }
+            keys {
+                a_living_key_answers_with_its_job
+                twice_in_one_call_is_one_job
+                a_key_belongs_to_its_task
+                a_key_is_held_while_the_job_lives
+                a_key_is_let_go_at_the_end
+                a_retry_takes_the_key_again
+                a_retry_conflicts_when_the_key_is_taken
+                one_key_is_one_job_however_many_enqueue
+            }
+            claiming {
+                a_claim_starts_the_job
+                the_order_is_priority_then_who_became_ready_first
+                a_retried_job_queues_up_anew
+                a_claim_takes_no_more_than_asked
+                a_claim_of_nothing_takes_nothing
+                several_queues_are_one_pool
+                only_the_tasks_asked_for_are_claimed
+                only_the_priorities_asked_for_are_claimed
+                a_delayed_job_is_claimed_after_it_was_staged
+                staged_jobs_queue_up_by_their_time
+                an_expired_job_is_not_claimed
+                a_job_that_was_started_does_not_expire
+                two_claimers_never_share_a_job
+                claims_see_the_queue_before_the_outcomes
+                thousands_are_claimed_and_finished_at_once
+                whatever_makes_jobs_ready_wakes_workers
+            }
+            outcomes {
+                a_finished_job_has_its_result
+                a_failure_without_attempts_left_is_the_end
+                a_failure_with_attempts_left_is_retried
+                a_failure_that_must_not_be_retried_is_the_end
+                the_default_backoff_is_within_its_range
+                a_success_clears_the_error_of_the_failure_before
+                the_same_word_again_is_repeated
+                another_word_under_the_same_lease_is_late
+                a_word_under_a_lost_lease_is_late
+                a_word_on_a_job_that_is_gone_is_lost
+                a_word_after_cancelling_is_late
+                a_word_after_a_retry_by_hand_is_late
+                two_words_in_one_call_are_judged_in_order
+                a_batch_is_judged_one_by_one
+                an_outcome_under_a_lease_that_ran_out_counts
+            }
+            leases {
+                an_extended_lease_holds_longer
+                a_cancelled_job_s_lease_says_so
+                a_lost_lease_says_so
+                extending_writes_no_event
+                a_lost_job_with_attempts_left_waits_again
+                a_lost_job_without_attempts_left_has_failed
+                a_lease_that_holds_is_left_alone
+                nothing_is_rescued_within_the_grace
+                a_rescued_job_runs_once_again
+                leases_run_out_by_the_database_s_clock_alone
+            }
+            operations {
+                cancelling_ends_a_waiting_job
+                cancelling_ends_a_running_job
+                an_ended_job_cannot_be_cancelled
+                a_retry_makes_every_ended_job_wait_again
+                a_retry_makes_a_delayed_job_ready
+                a_retry_may_change_options
+                a_running_job_cannot_be_retried
+                a_retry_must_grant_an_attempt
+                a_retry_forgets_when_the_job_was_to_expire
+                every_job_that_does_not_run_can_be_removed
+                a_running_job_cannot_be_removed
+                what_is_not_there_is_not_found
+                notes_are_merged_member_by_member
+                progress_is_replaced_and_emptied_by_the_next_claim
+                a_worker_annotates_under_its_lease_only
+                an_annotation_of_nothing_writes_nothing
+                an_ended_job_can_be_annotated
+            }
+            parents {
+                a_child_waits_for_all_of_its_parents
+                a_missing_parent_counts_as_finished
+                an_ended_parent_is_judged_at_once
+                a_failed_parent_blocks_until_it_is_retried
+                a_cancelled_parent_lets_a_lax_child_run
+                a_failed_parent_lets_a_lax_child_run
+                a_parent_that_is_retried_by_itself_still_blocks
+                a_retried_parent_blocks_children_that_wait
+                a_retried_parent_blocks_a_child_that_comes_back
+                a_removed_parent_counts_as_finished
+                an_expired_parent_counts_as_finished
+                a_lost_parent_without_attempts_lets_a_lax_child_run
+                a_parent_named_twice_counts_once
+                a_job_never_waits_for_one_of_its_own_call
+                a_child_waits_for_its_time_too
+                children_are_listed
+                thousands_of_children_become_ready
+                a_parent_with_many_siblings_opens_the_last_edge
+                a_child_enqueued_while_its_parent_finishes_becomes_ready
+                a_child_enqueued_while_its_parent_is_retried_counts_right
+            }
+            lists {
+                a_list_is_newest_first_and_goes_on_by_cursor
+                filters_narrow_a_list
+                a_page_has_a_bound
+                a_list_holds_snapshots
+                figures_count_every_state
+                figures_stay_right_over_a_whole_life
+                workers_count_while_their_heartbeat_is_fresh
+                the_store_answers
+            }
+            schedules {
+                a_new_schedule_fires_at_once
+                a_schedule_fires_once_from_two_stores
+                missed_firings_are_made_up_by_one
+                a_shorter_interval_brings_the_next_firing_nearer
+                a_key_keeps_firings_from_piling_up
+                a_bad_schedule_fires_nothing
+                no_schedules_are_never_due
+            }
+            upkeep {
+                due_jobs_are_staged
+                upkeep_says_when_the_next_is_due
+                jobs_that_were_never_started_expire
+                old_finished_jobs_are_removed
+                a_finished_parent_of_a_living_job_is_kept
+                failed_and_cancelled_jobs_are_kept
+                a_round_has_a_bound
+                workers_without_heartbeat_are_forgotten
+                two_rounds_at_once_do_each_thing_once
+            }
+            schema {
+                migrating_again_does_nothing
+                migrating_from_two_processes_applies_each_once
+                a_newer_schema_is_refused
+            }
+        }
+    };
+}
+
+conformance!(postgres);
+conformance!(sqlite_memory);
+conformance!(sqlite_file);
