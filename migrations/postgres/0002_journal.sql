@@ -158,12 +158,13 @@ begin
 end $$;
 
 -- Makes the cursor one of this database, after it moved: a new epoch, so that whoever knows a number of the old one is
--- told; offsets go on upward. Answers the epoch that holds now. READ COMMITTED will do.
+-- told; offsets go on upward. Answers the epoch that holds now. `rewound` says that offsets are known which this cursor
+-- never gave. READ COMMITTED will do.
 --
 -- A promoted standby or a recovery keeps transaction ids; all it needs is the epoch. A dump that was read back does not:
 -- the ids in its rows are another cluster's, and may come again here. They are made old, and what has no offset yet
 -- gets one, once.
-create function minium.journal_adopt() returns bigint
+create function minium.journal_adopt(rewound boolean) returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set jit = off
@@ -180,7 +181,7 @@ begin
   -- The lock is held: from here on nobody numbers, and this snapshot is younger than the last step.
   select * into strict c from minium.journal_cursor order by epoch desc, next_offset desc limit 1;
   cur := pg_current_snapshot();
-  if c.home = here and coalesce(c.system_identifier = system, true)
+  if not rewound and c.home = here and coalesce(c.system_identifier = system, true)
      and pg_snapshot_xmax(c.snapshot) <= pg_snapshot_xmax(cur) then
     if coalesce(c.timeline = line, true) then
       return c.epoch;

@@ -1,1 +1,49 @@
-//! (head comment to come)
+//! The notifier: numbers the journal, relays it to the bus, and reads it back for those who resume.
+//!
+//! It is the only part that knows both the database and the bus. Every transition of the queue leaves an entry in the
+//! journal; the notifier gives each a dense offset after its commit, makes it an event, and brings it to the bus in
+//! the order of offsets. Whoever comes back with a position reads on from the journal, byte for byte what went out
+//! live.
+//!
+//! ```no_run
+//! # async fn example(bus: minium_bus::Bus) -> Result<(), Box<dyn std::error::Error>> {
+//! use minium_notifier::{EnvelopeOptions, Journal, Relay, RelayOptions};
+//! use minium_queue::Backend;
+//! use tokio_util::sync::CancellationToken;
+//!
+//! let backend = Backend::open(&"sqlite::memory:".parse()?).await?;
+//! backend.migrate().await?;
+//! let journal = Journal::open(&backend, EnvelopeOptions::default());
+//! let history = journal.history(); // the bus is started with this
+//! let stop = CancellationToken::new();
+//! let relay = Relay::start(&journal, bus, RelayOptions::default(), stop.clone());
+//! stop.cancel();
+//! relay.join().await;
+//! # drop(history); Ok(()) }
+//! ```
+//!
+//! **Invariants.** Offsets are dense and given after the commit of what they number. A position moves only over a
+//! gapless prefix. Nothing is published before the commit that numbered it. An entry's event has the same bytes live,
+//! on replay and after a restart. A database that is gone is waited for, for ever, and the wait is visible.
+//!
+//! **Allowed imports**: minium-queue for its databases, minium-bus for its traits, the SQL clients. No HTTP, no
+//! WebSocket, no configuration files.
+
+mod error;
+mod history;
+mod journal;
+pub mod metrics;
+mod minion;
+mod postgres;
+mod prefix;
+mod relay;
+mod retention;
+mod sqlite;
+mod turn;
+mod wake;
+
+pub use error::NotifierError;
+pub use journal::{EnvelopeOptions, Journal, JournalOptions};
+pub use relay::{Relay, RelayHandle, RelayOptions, RelayState};
+pub use retention::Retention;
+pub use wake::WakeOptions;

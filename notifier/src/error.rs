@@ -1,0 +1,86 @@
+//! What can go wrong in the notifier.
+
+use minium_protocol::ErrorCode;
+use minium_queue::QueueError;
+
+/// An operation on the journal failed. What had been numbered stays so; nothing is relayed twice for it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotifierError {
+    /// The database is not there, or ended the connection.
+    #[error("the database is not available while trying to {attempted}")]
+    Unavailable {
+        /// What was attempted.
+        attempted: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The database refused or failed.
+    #[error("the database failed while trying to {attempted}")]
+    Database {
+        /// What was attempted.
+        attempted: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The journal's tables are not there, or hold what this program does not understand.
+    #[error("the journal cannot be read: {0}")]
+    Schema(String),
+}
+
+impl NotifierError {
+    /// The stable code that tells a client what happened.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            NotifierError::Unavailable { .. } | NotifierError::Schema(_) => ErrorCode::Unavailable,
+            NotifierError::Database { .. } => ErrorCode::Internal,
+        }
+    }
+
+    pub(crate) fn unavailable(
+        attempted: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> NotifierError {
+        NotifierError::Unavailable { attempted, source: source.into() }
+    }
+
+    /// The error and all its causes in one line, for logs and `/readyz`.
+    pub(crate) fn story(&self) -> String {
+        let mut story = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            story.push_str(": ");
+            story.push_str(&error.to_string());
+            cause = error.source();
+        }
+        story
+    }
+}
+
+impl From<QueueError> for NotifierError {
+    fn from(error: QueueError) -> NotifierError {
+        match error {
+            QueueError::Unavailable { attempted, source } => NotifierError::Unavailable { attempted, source },
+            QueueError::Schema(words) => NotifierError::Schema(words),
+            other => NotifierError::Database { attempted: "use the queue's database", source: other.into() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_story_names_every_cause() {
+        let cause = std::io::Error::other("no route");
+        let error = NotifierError::unavailable("number the journal", cause);
+        assert_eq!(
+            error.story(),
+            "the database is not available while trying to number the journal: no route"
+        );
+        assert_eq!(error.code(), ErrorCode::Unavailable);
+    }
+}

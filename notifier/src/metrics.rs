@@ -1,0 +1,40 @@
+//! The notifier's metrics: their names, and what they mean.
+
+use metrics::{Unit, describe_counter, describe_gauge};
+
+/// Entries that have an offset and are not yet on the bus of this node.
+pub const JOURNAL_LAG_EVENTS: &str = "minium_notifier_journal_lag_events";
+/// Age of the oldest entry that is not yet on the bus of this node; 0 when all are.
+pub const JOURNAL_LAG_SECONDS: &str = "minium_notifier_journal_lag_seconds";
+/// Entries that this node numbered.
+pub const ENTRIES_NUMBERED: &str = "minium_notifier_entries_numbered_total";
+/// Entries that this node relayed to its bus.
+pub const ENTRIES_RELAYED: &str = "minium_notifier_entries_relayed_total";
+/// Entries that retention let go of, by this node.
+pub const ENTRIES_TRIMMED: &str = "minium_notifier_entries_trimmed_total";
+/// Offsets that should be there and are not; above 0, somebody deleted entries by hand.
+pub const JOURNAL_HOLES: &str = "minium_notifier_journal_holes_total";
+/// Attempts to reach the journal that failed.
+pub const RELAY_FAILURES: &str = "minium_notifier_relay_failures_total";
+/// 1 while this node numbers the journal, 0 while another does.
+pub const SEQUENCER_LEADER: &str = "minium_notifier_sequencer_leader";
+
+/// Tells the recorder what the names mean.
+pub fn describe() {
+    describe_gauge!(
+        JOURNAL_LAG_EVENTS,
+        Unit::Count,
+        "Entries with an offset that are not yet on this node's bus."
+    );
+    describe_gauge!(
+        JOURNAL_LAG_SECONDS,
+        Unit::Seconds,
+        "Age of the oldest entry that is not yet on this node's bus."
+    );
+    describe_counter!(ENTRIES_NUMBERED, Unit::Count, "Entries that this node numbered.");
+    describe_counter!(ENTRIES_RELAYED, Unit::Count, "Entries that this node relayed to its bus.");
+    describe_counter!(ENTRIES_TRIMMED, Unit::Count, "Entries that retention let go of.");
+    describe_counter!(JOURNAL_HOLES, Unit::Count, "Offsets that were missing in the journal.");
+    describe_counter!(RELAY_FAILURES, Unit::Count, "Attempts to reach the journal that failed.");
+    describe_gauge!(SEQUENCER_LEADER, Unit::Count, "1 while this node numbers the journal.");
+}

@@ -1,0 +1,174 @@
+//! The journal on SQLite. One writer commits in the order of `seq`, so `seq` is the offset and there is nothing to
+//! number: what remains is reading, and a new epoch at each start for a journal in memory.
+
+mod read;
+
+use crate::error::NotifierError;
+use crate::journal::{Entry, EnvelopeOptions, Found, JournalOptions, JournalStore, Outcome, Range, Step};
+use crate::retention::Retention;
+use async_trait::async_trait;
+use jiff::Timestamp;
+use minium_bus::Bounds;
+use minium_protocol::{Filter, Position};
+use minium_queue::sqlite::{SqliteStore, failure};
+use read::Reader;
+use rusqlite::{Connection, OptionalExtension, params};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OnceCell, watch};
+
+/// A walk reads whole rows here, and in memory it does so on the thread that writes.
+const WALK_COUNT_MAX: u32 = 2_000;
+
+/// Entries that are let go in one transaction: writers wait for it.
+const TRIM_BATCH_MAX: u32 = 1_000;
+
+pub(crate) struct SqliteJournal {
+    store: Arc<SqliteStore>,
+    reader: Arc<Reader>,
+    /// Set once the epoch of a journal in memory is; true when it is one.
+    in_memory: OnceCell<bool>,
+}
+
+impl SqliteJournal {
+    pub(crate) fn new(
+        store: Arc<SqliteStore>,
+        envelope: EnvelopeOptions,
+        options: JournalOptions,
+    ) -> SqliteJournal {
+        let walk_count_max = options.walk_count_max.min(WALK_COUNT_MAX);
+        let reader = Arc::new(Reader { envelope, options: JournalOptions { walk_count_max, ..options } });
+        SqliteJournal { store, reader, in_memory: OnceCell::new() }
+    }
+
+    /// Is it in memory? Its epoch is begun by whoever asks first.
+    async fn in_memory(&self) -> Result<bool, NotifierError> {
+        let begin = || self.write("begin the journal's epoch", begin_epoch);
+        self.in_memory.get_or_try_init(begin).await.copied()
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        attempted: &'static str,
+        work: impl FnOnce(&Reader, &Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, NotifierError> {
+        let reader = self.reader.clone();
+        let done = self.store.read(move |conn| work(&reader, conn)).await?;
+        done.map_err(|e| failure(attempted, e).into())
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        attempted: &'static str,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, NotifierError> {
+        let done = self.store.call(work).await?;
+        done.map_err(|e| failure(attempted, e).into())
+    }
+}
+
+/// A database that has no file is in memory. Its numbers begin anew with each process, so its epoch must too.
+fn begin_epoch(conn: &mut Connection) -> rusqlite::Result<bool> {
+    let file: Option<String> =
+        conn.query_row("select file from pragma_database_list where name = 'main'", [], |r| r.get(0))?;
+    let in_memory = file.is_none_or(|path| path.is_empty());
+    if in_memory {
+        let epoch = Timestamp::now().as_millisecond();
+        conn.execute("update journal_cursor set epoch = ?1", params![epoch])?;
+    }
+    Ok(in_memory)
+}
+
+#[async_trait]
+impl JournalStore for SqliteJournal {
+    async fn open(&self, known: Option<Position>) -> Result<Bounds, NotifierError> {
+        const WHAT: &str = "open the journal";
+        self.in_memory().await?;
+        let bounds = self.bounds().await?;
+        if known.is_some_and(|k| k.epoch == bounds.epoch && k.offset > bounds.last) {
+            // somebody put an older file in its place: the numbers behind its end will be given again
+            self.write(WHAT, |conn| conn.execute("update journal_cursor set epoch = epoch + 1", [])).await?;
+            return self.bounds().await;
+        }
+        Ok(bounds)
+    }
+
+    async fn step(&self, _patience: Duration) -> Result<Step, NotifierError> {
+        let Bounds { epoch, last, .. } = self.bounds().await?;
+        Ok(Step { outcome: Outcome::Idle, epoch, last, numbered: 0, more: false, entries: Vec::new() })
+    }
+
+    async fn bounds(&self) -> Result<Bounds, NotifierError> {
+        self.read("look at the journal", |_, conn| read::bounds(conn)).await
+    }
+
+    async fn page(&self, epoch: u64, after: u64) -> Result<Vec<Entry>, NotifierError> {
+        self.read("read the journal", move |reader, conn| reader.page(conn, epoch, after)).await
+    }
+
+    async fn read(&self, range: Range) -> Result<Found, NotifierError> {
+        self.read("read the journal", move |reader, conn| reader.read(conn, &range)).await
+    }
+
+    async fn before_last(&self, filter: Filter, count: u32) -> Result<u64, NotifierError> {
+        self.read("read the journal", move |reader, conn| reader.before_last(conn, &filter, count)).await
+    }
+
+    /// Every commit is signalled: there is no flag.
+    async fn arm(&self, _armed: bool) -> Result<(), NotifierError> {
+        Ok(())
+    }
+
+    async fn trim(&self, retention: &Retention, batch: u32) -> Result<u64, NotifierError> {
+        let now = Timestamp::now().as_microsecond();
+        let age = i64::try_from(retention.age.as_micros()).unwrap_or(i64::MAX);
+        let before = now.saturating_sub(age);
+        let count = i64::try_from(retention.count).unwrap_or(i64::MAX);
+        let mut left = batch;
+        let mut gone = 0;
+        while left > 0 {
+            let piece = left.min(TRIM_BATCH_MAX);
+            let went = self.write("trim the journal", move |conn| trim(conn, before, count, piece)).await?;
+            gone += went;
+            left -= piece;
+            if went < u64::from(piece) {
+                break;
+            }
+        }
+        Ok(gone)
+    }
+
+    async fn tend(&self, _retention: &Retention) -> Result<(), NotifierError> {
+        Ok(())
+    }
+
+    fn events(&self) -> watch::Receiver<u64> {
+        self.store.events()
+    }
+
+    fn signalled(&self) -> bool {
+        true
+    }
+
+    async fn retention(&self) -> Result<Retention, NotifierError> {
+        Ok(if self.in_memory().await? { Retention::in_memory() } else { Retention::default() })
+    }
+}
+
+/// Deletes the oldest entries, up to the first that is kept: what is kept has no holes.
+fn trim(conn: &mut Connection, before: i64, count: i64, batch: u32) -> rusqlite::Result<u64> {
+    let Bounds { first, last, .. } = read::bounds(conn)?;
+    let (first, last) = (first as i64, last as i64);
+    let kept: Option<i64> = conn
+        .prepare_cached(
+            "select seq from (select seq, at from entry where seq >= ?1 order by seq limit ?2)
+              where at >= ?3 and seq > ?4 order by seq limit 1",
+        )?
+        .query_row(params![first, batch, before, last.saturating_sub(count)], |r| r.get(0))
+        .optional()?;
+    let stop = kept.unwrap_or_else(|| first.saturating_add(i64::from(batch)).min(last + 1));
+    let gone = conn
+        .prepare_cached("delete from entry where seq >= ?1 and seq < ?2")?
+        .execute(params![first, stop])?;
+    Ok(gone as u64)
+}
