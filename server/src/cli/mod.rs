@@ -3,6 +3,18 @@
 //! Commands that are a node or look after one (serve, dev, migrate, doctor, config, schema) live in `command`. Data
 //! goes to stdout; progress, hints and logs to stderr. Exit codes are those of `exit`.
 
+mod completions;
+mod job;
+mod job_enqueue;
+mod job_show;
+mod output;
+mod remote;
+mod stream;
+mod stream_input;
+mod stream_render;
+mod stream_send;
+mod worker;
+
 use crate::command::{config, dev, doctor, migrate, schema, serve};
 use crate::logging::LogFormat;
 use clap::{Args, Parser, Subcommand};
@@ -22,8 +34,9 @@ pub(crate) struct Cli {
 /// What goes with every command.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// How log lines on stderr look
+    /// How log lines on stderr look: text or json
     #[arg(long, global = true, value_enum, default_value_t, env = "MINIUM_LOG_FORMAT", hide_env = true)]
+    #[arg(hide_possible_values = true, value_name = "FORMAT", display_order = 950)]
     pub(crate) log_format: LogFormat,
 }
 
@@ -44,6 +57,25 @@ pub(crate) enum Command {
     /// Look after schemas
     #[command(subcommand)]
     Schema(schema::Schema),
+    /// Enqueue jobs, look at them, steer them, wait for them
+    Job(job::Job),
+    /// Run jobs by commands, over the database
+    Worker(worker::Worker),
+    /// Subscribe to a topic and all below it
+    Sub(stream::Sub),
+    /// Publish to all subscribers of a topic
+    Pub(stream_send::Pub),
+    /// Hand out work to one puller each
+    Push(stream_send::Push),
+    /// Take work
+    Pull(stream::Pull),
+    /// Talk with the peers of a bus
+    Bus(stream_send::Bus),
+    /// Print what a shell needs to complete commands and options
+    Completions(completions::Completions),
+    /// Become a command that dies with its worker
+    #[command(hide = true)]
+    Become(worker::Become),
 }
 
 impl Command {
@@ -56,6 +88,15 @@ impl Command {
             Command::Doctor(doctor) => doctor.run().await,
             Command::Config(config) => config.run(),
             Command::Schema(schema) => schema.run(),
+            Command::Job(job) => job.run().await,
+            Command::Worker(worker) => worker.run().await,
+            Command::Sub(sub) => sub.run().await,
+            Command::Pub(publish) => publish.run().await,
+            Command::Push(push) => push.run().await,
+            Command::Pull(pull) => pull.run().await,
+            Command::Bus(bus) => bus.run().await,
+            Command::Completions(completions) => completions.run(),
+            Command::Become(command) => command.run(),
         }
     }
 }

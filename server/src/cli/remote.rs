@@ -1,0 +1,107 @@
+//! How commands find the server, and how its errors are told to people.
+
+use crate::exit::{Exit, fault};
+use clap::Args;
+use minium_client::{Client, ClientError};
+use minium_protocol::{ErrorCode, Problem};
+use std::fmt::Write;
+
+/// Which server a command talks to.
+#[derive(Debug, Args)]
+pub(crate) struct Remote {
+    /// Base URL of the server
+    #[arg(long, value_name = "URL", env = "MINIUM_URL", default_value = "http://127.0.0.1:3000")]
+    #[arg(hide_env_values = true, display_order = 900)]
+    url: String,
+}
+
+impl Remote {
+    /// A client of that server. Nothing is connected yet.
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        Client::new(&self.url, None).map_err(explain)
+    }
+}
+
+/// An error of the client in words for people, with a hint where one helps, and with its exit code.
+pub(crate) fn explain(error: ClientError) -> anyhow::Error {
+    let exit = match error.exit_code() {
+        2 => Exit::Usage,
+        3 => Exit::NotFound,
+        4 => Exit::NotAllowed,
+        5 => Exit::NoConnection,
+        6 => Exit::Schema,
+        7 => Exit::Conflict,
+        8 => Exit::TimedOut,
+        _ => Exit::Failed,
+    };
+    let mut message = error.to_string();
+    if let Some(problem) = error.problem() {
+        places(&mut message, problem);
+    }
+    if let Some(hint) = hint(&error) {
+        write!(message, " — {hint}").expect("memory takes every byte");
+    }
+    fault(exit, message)
+}
+
+/// A problem that does not end the command, for stderr.
+pub(crate) fn told(problem: &Problem) -> String {
+    let mut message = problem.to_string();
+    places(&mut message, problem);
+    message
+}
+
+/// Where a schema was broken: the first places on the same line.
+fn places(message: &mut String, problem: &Problem) {
+    const SHOWN_MAX: usize = 3;
+    for fault in problem.errors.iter().take(SHOWN_MAX) {
+        let pointer = if fault.pointer.is_empty() { "the whole" } else { &fault.pointer };
+        write!(message, "; at {pointer}: {}", fault.detail).expect("memory takes every byte");
+    }
+    if let more @ 1.. = problem.errors.len().saturating_sub(SHOWN_MAX) {
+        write!(message, "; and {more} more").expect("memory takes every byte");
+    }
+}
+
+fn hint(error: &ClientError) -> Option<String> {
+    match error {
+        ClientError::Connect { .. } => Some("is `minium serve` running? Set --url or MINIUM_URL".into()),
+        ClientError::GaveUp { last, .. } => hint(last),
+        ClientError::Problem(problem) => match problem.code {
+            ErrorCode::EpochChanged | ErrorCode::OffsetExpired => {
+                let first = problem.earliest.as_deref();
+                Some(format!(
+                    "begin with --after earliest{}",
+                    first.map_or(String::new(), |p| format!(" ({p})"))
+                ))
+            }
+            ErrorCode::NoPuller => Some("start one with `minium pull`".into()),
+            ErrorCode::Unavailable => Some("the server says what is missing at /readyz".into()),
+            _ => None,
+        },
+        ClientError::Closed { code: 1009, .. } => Some("the message is above the server's limit".into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use minium_protocol::SchemaFault;
+
+    #[test]
+    fn an_error_is_one_line_with_its_code_and_a_hint() {
+        let source = std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into();
+        let error = explain(ClientError::Connect { url: "http://h:1".into(), source }).to_string();
+        assert!(error.starts_with("no server at http://h:1") && error.contains("minium serve"), "{error}");
+        let mut problem = Problem::new(ErrorCode::SchemaViolation, "2 faults");
+        let detail = "is no number".to_owned();
+        problem.errors = vec![SchemaFault { pointer: "/0/serial".into(), schema: "/type".into(), detail }; 5];
+        let error = explain(problem.into()).to_string();
+        assert!(error.starts_with("schema_violation: 2 faults; at /0/serial: is no number"), "{error}");
+        assert!(error.ends_with("; and 2 more") && !error.contains('\n'), "{error}");
+        let mut problem = Problem::new(ErrorCode::EpochChanged, "the numbering has begun anew");
+        problem.earliest = Some("2:0".into());
+        assert!(explain(problem.into()).to_string().ends_with("--after earliest (2:0)"));
+    }
+}
