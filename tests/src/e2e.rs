@@ -28,6 +28,9 @@ mod jobs;
 /// Schemas: found by place, judged once, read again while the node runs.
 mod schemas;
 
+/// The command line as a script sees it.
+mod cli;
+
 /// Bad input, each with its documented answer.
 mod abuse;
 

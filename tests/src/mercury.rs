@@ -406,7 +406,11 @@ async fn fix_the_charset_of_post() {
             assert_eq!(answer.status, 200);
             assert_eq!(subscriber.receive().await, Received::Text("héllo".into()), "{kind}");
         }
-        assert_eq!(node.post("/pub/charset", vec![0xff, 0, 0xfe]).await.status, 200);
+        // what is no text is refused or, when it says that it is none, binary
+        let bytes = vec![0xff, 0, 0xfe];
+        node.post("/pub/charset", bytes.clone()).await.problem(400, "invalid_request");
+        let headers = [("content-type", "application/octet-stream")];
+        assert_eq!(node.request(reqwest::Method::POST, "/pub/charset", &headers, bytes).await.status, 200);
         assert_eq!(subscriber.receive().await, Received::Binary(vec![0xff, 0, 0xfe]));
         subscriber.close(1000).await;
     }

@@ -86,7 +86,11 @@ pub(crate) async fn results_and_errors_of_any_kind_are_kept(f: &Fixture) {
         let leased = f.claim_one().await;
         f.accepted(finish(&leased, result)).await;
         let snapshot = f.view(id).await.snapshot;
-        assert!(snapshot.get().contains(&format!("\"result\":{result},\"error\":null")), "{}", snapshot.get());
+        assert!(
+            snapshot.get().contains(&format!("\"result\":{result},\"error\":null")),
+            "{}",
+            snapshot.get()
+        );
     }
     for error in ["", "null", "it's \"quoted\"\n\tand long: ", &"x".repeat(100_000)] {
         let leased = f.running(plain()).await;

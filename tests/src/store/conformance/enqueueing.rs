@@ -53,12 +53,14 @@ pub(crate) async fn the_snapshot_has_the_members_of_the_protocol_in_its_order(f:
     let id = f.enqueue(plain()).await;
     let text = f.view(id).await.snapshot.get().to_owned();
     let members = [
-        "id", "task", "queue", "state", "priority", "args", "notes", "attempt", "attempts", "retries", "parents",
-        "lax", "key", "schedule", "worker", "result", "error", "progress", "origin", "created", "delayed", "expires",
-        "started", "finished", "retried",
+        "id", "task", "queue", "state", "priority", "args", "notes", "attempt", "attempts", "retries",
+        "parents", "lax", "key", "schedule", "worker", "result", "error", "progress", "origin", "created",
+        "delayed", "expires", "started", "finished", "retried",
     ];
-    let places: Vec<_> =
-        members.iter().map(|m| text.find(&format!("\"{m}\":")).unwrap_or_else(|| panic!("{m}: {text}"))).collect();
+    let places: Vec<_> = members
+        .iter()
+        .map(|m| text.find(&format!("\"{m}\":")).unwrap_or_else(|| panic!("{m}: {text}")))
+        .collect();
     assert!(places.is_sorted(), "{text}");
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
     assert_eq!(object.len(), members.len(), "{text}");

@@ -62,7 +62,7 @@ pub(crate) async fn filters_narrow_a_list(f: &Fixture) {
     let both = JobFilter { tasks: vec!["a".into()], queues: vec!["q".into()], ..all() };
     assert_eq!(list(f, both).await, [a]);
     let none = JobFilter { states: vec![State::Active], ..all() };
-    assert_eq!(list(f, none).await, []);
+    assert!(list(f, none).await.is_empty());
     assert_eq!(list(f, JobFilter { before: Some(b), ..all() }).await, [a]);
     // filters hold over pages
     let first = JobFilter { tasks: vec!["a".into()], limit: 1, ..all() };

@@ -217,7 +217,10 @@ pub(crate) async fn two_words_in_one_call_are_judged_in_order(f: &Fixture) {
     f.wrote(&[(id, "task.finished"), (id, "task.late_result"), (id, "task.late_result")]).await;
     let leased = f.running(tried(2, 0)).await;
     f.entries().await;
-    assert_eq!(f.hand_in(&[fail(&leased, "no"), fail(&leased, "no")]).await, [Verdict::Accepted, Verdict::Repeated]);
+    assert_eq!(
+        f.hand_in(&[fail(&leased, "no"), fail(&leased, "no")]).await,
+        [Verdict::Accepted, Verdict::Repeated]
+    );
     f.wrote(&[(leased.id, "task.failed"), (leased.id, "task.retry")]).await;
     assert_eq!(f.claim_one().await.id, leased.id, "it is retried once");
 }
@@ -231,8 +234,14 @@ pub(crate) async fn a_batch_is_judged_one_by_one(f: &Fixture) {
     f.entries().await;
     let unknown = Outcome { job: next + 1_000, ..finish(&jobs[0], "0") };
     let stale = Outcome { lease: LeaseToken::fresh(), ..finish(&jobs[4], "4") };
-    let outcomes =
-        [fail(&jobs[2], "two"), unknown, fail(&jobs[1], "one"), stale, finish(&jobs[0], "0"), finish(&jobs[3], "3")];
+    let outcomes = [
+        fail(&jobs[2], "two"),
+        unknown,
+        fail(&jobs[1], "one"),
+        stale,
+        finish(&jobs[0], "0"),
+        finish(&jobs[3], "3"),
+    ];
     let exchanged = f.exchange(&outcomes, claim(5)).await;
     use Verdict::*;
     assert_eq!(exchanged.verdicts, [Accepted, LeaseLost, Accepted, LeaseLost, Accepted, Repeated]);

@@ -17,8 +17,8 @@ pub(crate) async fn migrating_from_two_processes_applies_each_once(f: &Fixture) 
     match &f.backend {
         Backend::Postgres(_) => f.client().await.batch_execute("drop schema minium cascade").await.unwrap(),
         Backend::Sqlite(store) => {
-            let drop_all = "select 'drop table ' || name from sqlite_schema
-                             where type = 'table' and name not like 'sqlite_%'";
+            let drop_all = "select 'drop ' || type || ' ' || name from sqlite_schema
+                             where type in ('table', 'view') and name not like 'sqlite_%'";
             let dropping = store.call(move |conn| {
                 let tables: Vec<String> = {
                     let mut statement = conn.prepare(drop_all).unwrap();
@@ -41,7 +41,8 @@ pub(crate) async fn migrating_from_two_processes_applies_each_once(f: &Fixture) 
 }
 
 pub(crate) async fn a_newer_schema_is_refused(f: &Fixture) {
-    let sql = "insert into minium.migration (number, name, checksum, applied) values (999, 'later', 'x', now())";
+    let sql =
+        "insert into minium.migration (number, name, checksum, applied) values (999, 'later', 'x', now())";
     match &f.backend {
         Backend::Postgres(_) => f.client().await.batch_execute(sql).await.unwrap(),
         Backend::Sqlite(store) => {

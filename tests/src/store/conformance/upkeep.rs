@@ -108,7 +108,10 @@ pub(crate) async fn a_round_has_a_bound(f: &Fixture) {
     f.store().enqueue(&vec![with(|o| o.attempts = 2); 5]).await.unwrap();
     f.claim(5).await;
     f.store().enqueue(&vec![with(|o| o.delay = seconds(10)); 5]).await.unwrap();
-    f.store().enqueue(&vec![with(|o| (o.delay, o.expire) = (seconds(9_000), Some(seconds(10)))); 5]).await.unwrap();
+    f.store()
+        .enqueue(&vec![with(|o| (o.delay, o.expire) = (seconds(9_000), Some(seconds(10)))); 5])
+        .await
+        .unwrap();
     f.pass(LEASE * 2).await;
     let small = UpkeepRules { batch: 3, ..keeping(10) };
     for expected in [3, 2, 0] {

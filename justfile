@@ -1,0 +1,34 @@
+# Names of commands, nothing more: logic lives in Rust and in scripts/.
+
+# what continuous integration runs
+ci:
+    .ci/run
+
+fmt:
+    cargo fmt --all
+
+lint:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# everything; `just test NAME` for those whose name contains NAME
+test *filter:
+    ./scripts/test {{filter}}
+
+# end to end alone; `just e2e mercury::` for one module
+e2e *filter:
+    ./scripts/test minium-tests::e2e {{filter}}
+
+# the three benches, as they are kept under bench/runs/
+bench *args:
+    cargo run --release -- bench {{args}}
+
+# a shell with a throwaway PostgreSQL at $MINIUM_TEST_POSTGRES
+db:
+    ./scripts/with-postgres bash
+
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# licences, advisories, who may use what
+deny:
+    cargo deny check
