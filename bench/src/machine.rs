@@ -9,7 +9,8 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// CPU time, user and system, that a process has used.
 pub(crate) fn cpu_of(pid: u32) -> anyhow::Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("reading the CPU time of a process")?;
+    let stat =
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).context("reading the CPU time of a process")?;
     // the name may hold blanks and brackets: the fields are counted behind the last bracket
     let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
     let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<u32>().ok());
@@ -40,8 +41,10 @@ pub(crate) fn cpu_of_machine() -> Duration {
 
 /// Resident memory of a process, in bytes.
 pub(crate) fn rss_of(pid: u32) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("reading the memory of a process")?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("/proc/PID/status has no VmRSS")?;
+    let status =
+        std::fs::read_to_string(format!("/proc/{pid}/status")).context("reading the memory of a process")?;
+    let line =
+        status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("/proc/PID/status has no VmRSS")?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is no number")?;
     Ok(kib * 1024)
 }

@@ -169,7 +169,7 @@ async fn events(backend: &Backend) -> anyhow::Result<u64> {
             client.query_one("select count(*) from minium.entry", &[]).await?.get(0)
         }
         Backend::Sqlite(store) => {
-            store.call(|db| db.query_row("select count(*) from entry", [], |row| row.get(0))).await?
+            store.call(|db| db.query_row("select count(*) from entry", [], |row| row.get(0))).await??
         }
     };
     Ok(u64::try_from(count).unwrap_or(0))

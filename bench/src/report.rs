@@ -56,7 +56,8 @@ impl Report {
         } else {
             writeln!(out, "{} (medians of {} runs)", self.name, self.runs.len())?;
             for (name, value) in self.medians() {
-                let all: Vec<String> = self.runs.iter().filter_map(|r| Some(r.get(&name)?.to_string())).collect();
+                let all: Vec<String> =
+                    self.runs.iter().filter_map(|r| Some(r.get(&name)?.to_string())).collect();
                 writeln!(out, "  {name:<42} {:>16}   {}", value.to_string(), all.join(" "))?;
             }
         }

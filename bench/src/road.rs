@@ -81,7 +81,7 @@ async fn one_run(
         .context("subscribing")?;
     let stop = CancellationToken::new();
     let worker_options = WorkerOptions { concurrency: options.concurrency, ..WorkerOptions::default() };
-    let worker = Worker::new(Arc::new(StoreSource::new(store.clone())), worker_options)
+    let worker = Worker::new(StoreSource::new(store.clone()), worker_options)
         .task(&task, |_: JobContext, _: serde_json::Value| async { Ok::<_, String>(()) });
     let token = stop.clone();
     let worker = tokio::spawn(async move { worker.run(token).await });
@@ -141,7 +141,8 @@ async fn enqueue(store: &dyn Store, options: &Options, task: &str) -> anyhow::Re
 /// One job at a time, so that the events flow at the asked rate.
 async fn enqueue_paced(store: &dyn Store, options: &Options, task: &str) -> anyhow::Result<()> {
     let jobs = options.rate * options.seconds / EVENTS_PER_JOB;
-    let mut clock = tokio::time::interval(Duration::from_secs_f64(EVENTS_PER_JOB as f64 / options.rate as f64));
+    let mut clock =
+        tokio::time::interval(Duration::from_secs_f64(EVENTS_PER_JOB as f64 / options.rate as f64));
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
     for _ in 0..jobs {
         clock.tick().await;
@@ -158,7 +159,8 @@ async fn read_events(socket: &mut Socket, count: u64) -> anyhow::Result<Vec<f64>
     let mut offset = 0;
     while (latencies.len() as u64) < count {
         let frame = tokio::time::timeout(QUIET, socket.next()).await;
-        let frame = frame.with_context(|| format!("{} of {count} events came, then none", latencies.len()))?;
+        let frame =
+            frame.with_context(|| format!("{} of {count} events came, then none", latencies.len()))?;
         let arrived = Timestamp::now();
         let text = match frame.context("the subscription ended")?? {
             Message::Text(text) => text,

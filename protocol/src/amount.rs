@@ -43,10 +43,10 @@ pub fn parse_duration(text: &str) -> Result<Duration, AmountError> {
 pub fn format_duration(d: Duration) -> String {
     let ms = d.as_millis();
     match ms {
-        _ if ms % 1_000 != 0 || ms == 0 => format!("{ms}ms"),
-        _ if ms % 86_400_000 == 0 => format!("{}d", ms / 86_400_000),
-        _ if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
-        _ if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
+        _ if !ms.is_multiple_of(1_000) || ms == 0 => format!("{ms}ms"),
+        _ if ms.is_multiple_of(86_400_000) => format!("{}d", ms / 86_400_000),
+        _ if ms.is_multiple_of(3_600_000) => format!("{}h", ms / 3_600_000),
+        _ if ms.is_multiple_of(60_000) => format!("{}m", ms / 60_000),
         _ => format!("{}s", ms / 1_000),
     }
 }

@@ -232,8 +232,20 @@ mod tests {
         let mut out = Vec::new();
         let time = Timestamp::UNIX_EPOCH;
         let text = "a\"},\"data\":1\u{7}";
-        Envelope { id: Uuid::nil(), source: text, kind: "message", subject: text, time, dataschema: None,
-            epoch: 1, offset: 1, trace: Some(text), late: None, data: "null" }.write(&mut out);
+        Envelope {
+            id: Uuid::nil(),
+            source: text,
+            kind: "message",
+            subject: text,
+            time,
+            dataschema: None,
+            epoch: 1,
+            offset: 1,
+            trace: Some(text),
+            late: None,
+            data: "null",
+        }
+        .write(&mut out);
         let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!((json["source"].as_str(), json["subject"].as_str()), (Some(text), Some(text)));
         assert!(json["data"].is_null());

@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_position() {
-        for bad in ["", ":", "1:", ":1", "-1", "+1", "1:+2", "0x1", "1:2:3", "99999999999999999999", "Latest"] {
+        for bad in ["", ":", "1:", ":1", "-1", "+1", "1:+2", "0x1", "1:2:3", "99999999999999999999", "Latest"]
+        {
             assert!(bad.parse::<After>().is_err(), "{bad}");
         }
     }

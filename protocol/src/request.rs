@@ -6,11 +6,11 @@ use serde_json::value::RawValue;
 use std::time::Duration;
 
 /// Priorities outside of this make no sense and would make claims slower.
-pub const PRIORITY_MAX: i32 = 1_000;
+const PRIORITY_MAX: i32 = 1_000;
 /// More runs than this are a loop, not a retry.
-pub const ATTEMPTS_MAX: i32 = 1_000;
+const ATTEMPTS_MAX: i32 = 1_000;
 /// Longer keys belong into the arguments.
-pub const KEY_BYTES_MAX: usize = 255;
+const KEY_BYTES_MAX: usize = 255;
 
 /// A job to be.
 #[derive(Debug, Clone)]
@@ -208,7 +208,8 @@ mod tests {
 
     #[test]
     fn options_stand_beside_task_and_args() {
-        let r = read(r#"{"task":"import","args":["x"],"delay":"90s","expire":60,"key":"k","priority":5}"#).unwrap();
+        let r = read(r#"{"task":"import","args":["x"],"delay":"90s","expire":60,"key":"k","priority":5}"#)
+            .unwrap();
         assert_eq!((r.task.as_str(), r.args.get()), ("import", r#"["x"]"#));
         assert_eq!((r.options.delay.as_secs(), r.options.expire.unwrap().as_secs()), (90, 60));
         assert_eq!((r.options.priority, r.options.key.as_deref()), (5, Some("k")));
@@ -217,8 +218,13 @@ mod tests {
     #[test]
     fn what_is_sent_reads_back() {
         let mut r = EnqueueRequest::new("a/b", RawValue::from_string("{\"x\":1}".into()).unwrap());
-        r.options = JobOptions { attempts: 3, backoff: Some(Duration::from_millis(1500)), parents: vec![1, 2],
-            lax: true, ..JobOptions::default() };
+        r.options = JobOptions {
+            attempts: 3,
+            backoff: Some(Duration::from_millis(1500)),
+            parents: vec![1, 2],
+            lax: true,
+            ..JobOptions::default()
+        };
         let back = read(&serde_json::to_string(&r).unwrap()).unwrap();
         assert_eq!(format!("{back:?}"), format!("{r:?}"));
     }

@@ -285,7 +285,10 @@ mod tests {
     #[test]
     fn the_fixed_prefix_ends_before_the_wildcard() {
         let prefix = |f: &str| f.parse::<Filter>().unwrap().fixed_prefix().to_owned();
-        assert_eq!((prefix("a/b"), prefix("a/+/b"), prefix("+/b")), ("a/b".into(), "a".into(), String::new()));
+        assert_eq!(
+            (prefix("a/b"), prefix("a/+/b"), prefix("+/b")),
+            ("a/b".into(), "a".into(), String::new())
+        );
     }
 
     proptest! {

@@ -59,7 +59,9 @@ pub(super) fn serve() -> anyhow::Result<()> {
         let mut socket = socket?;
         socket.set_nodelay(true)?;
         let head = head_of(&mut socket)?;
-        socket.write_all(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n")?;
+        socket.write_all(
+            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
+        )?;
         if head.starts_with("GET /pub") {
             relay(&mut socket, &mut subscribers)?;
             subscribers.clear();

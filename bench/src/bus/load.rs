@@ -65,7 +65,12 @@ impl Subscribers {
     }
 
     /// Publishes, and waits until every message has reached every subscriber.
-    pub(super) async fn flood(&mut self, address: &str, path: &str, flood: &Flood) -> anyhow::Result<Flooded> {
+    pub(super) async fn flood(
+        &mut self,
+        address: &str,
+        path: &str,
+        flood: &Flood,
+    ) -> anyhow::Result<Flooded> {
         let (publisher, _) = wire::open(address, path).await.context("opening the publisher")?;
         let epoch = Instant::now();
         let tally = Rc::new(Tally::default());
@@ -84,7 +89,11 @@ impl Subscribers {
         }
         done?;
         let latencies_ms = tally.latencies_ms.take();
-        Ok(Flooded { deliveries: tally.deliveries.get(), seconds: epoch.elapsed().as_secs_f64(), latencies_ms })
+        Ok(Flooded {
+            deliveries: tally.deliveries.get(),
+            seconds: epoch.elapsed().as_secs_f64(),
+            latencies_ms,
+        })
     }
 
     pub(super) async fn close(self) {

@@ -90,8 +90,12 @@ async fn flood(options: &Options, target: &Target, name: &str, figures: &mut Fig
     let us = machine::cpu_of(std::process::id())?;
     let mut subscribers = Subscribers::open(&target.address, "/sub/bench/flood", options.subscribers).await?;
     let cpu = machine::cpu_of(target.pid)?;
-    let flood =
-        Flood { window: options.window, size: options.size, time: Duration::from_secs(options.seconds), rate: None };
+    let flood = Flood {
+        window: options.window,
+        size: options.size,
+        time: Duration::from_secs(options.seconds),
+        rate: None,
+    };
     let done = subscribers.flood(&target.address, "/pub/bench/flood", &flood).await?;
     let server = (machine::cpu_of(target.pid)? - cpu).as_secs_f64().max(0.01);
     subscribers.close().await;
@@ -108,7 +112,8 @@ async fn flood(options: &Options, target: &Target, name: &str, figures: &mut Fig
 
 /// At a steady rate, where latency means something.
 async fn steady(options: &Options, target: &Target, name: &str, figures: &mut Figures) -> anyhow::Result<()> {
-    let mut subscribers = Subscribers::open(&target.address, "/sub/bench/steady", options.subscribers).await?;
+    let mut subscribers =
+        Subscribers::open(&target.address, "/sub/bench/steady", options.subscribers).await?;
     let time = Duration::from_secs(options.seconds);
     let flood = Flood { window: u64::MAX, size: options.size, time, rate: Some(options.rate) };
     let mut done = subscribers.flood(&target.address, "/pub/bench/steady", &flood).await?;

@@ -21,7 +21,11 @@ pub(super) async fn open(address: &str, path: &str) -> anyhow::Result<(TcpStream
     let mut answer = Vec::with_capacity(512);
     loop {
         if let Some(end) = answer.windows(4).position(|w| w == b"\r\n\r\n") {
-            ensure!(answer.starts_with(b"HTTP/1.1 101"), "no WebSocket: {}", String::from_utf8_lossy(&answer));
+            ensure!(
+                answer.starts_with(b"HTTP/1.1 101"),
+                "no WebSocket: {}",
+                String::from_utf8_lossy(&answer)
+            );
             let rest = answer.split_off(end + 4);
             return Ok((socket, rest));
         }
