@@ -9,8 +9,14 @@
 
 mod cli;
 mod command;
+mod config;
+mod database;
 mod exit;
+mod http;
+mod listener;
 mod logging;
+mod node;
+mod schema_files;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -23,7 +29,9 @@ fn main() -> ExitCode {
     logging::start(cli.global.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return exit::report(&anyhow::Error::new(error).context("The async runtime cannot start")),
+        Err(error) => {
+            return exit::report(&anyhow::Error::new(error).context("The async runtime cannot start"));
+        }
     };
     let result = runtime.block_on(Box::pin(cli.command.run()));
     // A blocked stdin reader or name look-up must not hold the process.

@@ -1,14 +1,234 @@
-//! `minium doctor`.
+//! `minium doctor`: would a node run well here? One line a finding, with a hint where something is wrong.
 
+use crate::config::{Config, Flags, load};
+use crate::exit::{Exit, fault};
+use crate::listener;
+use crate::node::{causes, open_backend};
+use crate::schema_files::SchemaDir;
 use clap::Args;
+use minium_bus::Schemas;
+use minium_queue::{DatabaseUrl, SqlitePlace};
+use rustix::process::{Resource, getrlimit};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A database that does not answer within this is not there.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Files that a node needs besides one for each connection and session.
+const FILES_OWN: u64 = 200;
 
 /// Arguments of `minium doctor`.
 #[derive(Debug, Args)]
-pub(crate) struct Doctor {}
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One line.
+#[derive(Debug)]
+struct Finding {
+    level: Level,
+    subject: &'static str,
+    words: String,
+    hint: Option<String>,
+}
+
+impl Finding {
+    fn ok(subject: &'static str, words: impl Into<String>) -> Finding {
+        Finding { level: Level::Ok, subject, words: words.into(), hint: None }
+    }
+
+    fn warn(subject: &'static str, words: impl Into<String>, hint: impl Into<String>) -> Finding {
+        Finding { level: Level::Warn, subject, words: words.into(), hint: Some(hint.into()) }
+    }
+
+    fn fail(subject: &'static str, words: impl Into<String>, hint: impl Into<String>) -> Finding {
+        Finding { level: Level::Fail, subject, words: words.into(), hint: Some(hint.into()) }
+    }
+
+    fn print(&self) -> io::Result<()> {
+        let level = match self.level {
+            Level::Ok => "ok",
+            Level::Warn => "warn",
+            Level::Fail => "fail",
+        };
+        let mut out = io::stdout().lock();
+        writeln!(out, "{level:<5} {:<10} {}", self.subject, self.words)?;
+        if let Some(hint) = &self.hint {
+            writeln!(out, "{:<5} {:<10} → {hint}", "", "")?;
+        }
+        Ok(())
+    }
+}
 
 impl Doctor {
     /// Does it.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        anyhow::bail!("to come")
+        let mut failed = 0;
+        let mut tell = |finding: Finding| {
+            failed += usize::from(finding.level == Level::Fail);
+            finding.print()
+        };
+        let config = match load(&self.flags) {
+            Ok(loaded) => {
+                let place = loaded.file.map_or("no file, defaults".to_owned(), |f| f.display().to_string());
+                tell(Finding::ok("config", place))?;
+                Some(loaded.config)
+            }
+            Err(error) => {
+                tell(Finding::fail("config", error.to_string(), "docs/configuration.md lists every key"))?;
+                None
+            }
+        };
+        if let Some(config) = &config {
+            for finding in database(config).await {
+                tell(finding)?;
+            }
+            tell(schemas(config))?;
+            tell(port(config))?;
+        }
+        tell(clock())?;
+        tell(open_files(config.as_ref()))?;
+        match failed {
+            0 => Ok(()),
+            1 => Err(fault(Exit::Failed, "1 check failed")),
+            n => Err(fault(Exit::Failed, format!("{n} checks failed"))),
+        }
     }
+}
+
+async fn database(config: &Config) -> Vec<Finding> {
+    const SUBJECT: &str = "database";
+    let url: DatabaseUrl = match config.database.url.parse() {
+        Ok(url) => url,
+        Err(error) => return vec![Finding::fail(SUBJECT, causes(&error), "set database.url")],
+    };
+    match &url {
+        DatabaseUrl::Sqlite(SqlitePlace::Memory) => {
+            let hint = "fine for a look; nothing outlives the process";
+            return vec![Finding::warn(SUBJECT, format!("{url} keeps everything in memory"), hint)];
+        }
+        DatabaseUrl::Sqlite(SqlitePlace::File(path)) if !path.exists() => return vec![new_file(path)],
+        DatabaseUrl::Sqlite(SqlitePlace::File(_)) | DatabaseUrl::Postgres(_) => {}
+    }
+    let hint = "is it running, does it let this user in? `minium serve` starts without it and waits";
+    let looked = tokio::time::timeout(PATIENCE, async {
+        let backend = open_backend(config, &url).await?;
+        backend.store().ping().await?;
+        backend.migration_status().await
+    });
+    match looked.await {
+        Err(_) => vec![Finding::fail(SUBJECT, format!("{url} does not answer within 10 s"), hint)],
+        Ok(Err(error)) => vec![Finding::fail(SUBJECT, format!("{url}: {}", causes(&error)), hint)],
+        Ok(Ok(status)) => {
+            let pending = status.iter().filter(|m| m.applied.is_none()).count();
+            let schema = match pending {
+                0 => Finding::ok("schema", format!("up to date at {}", status.len())),
+                n => {
+                    let words = format!("{n} of {} migrations are pending", status.len());
+                    Finding::warn(
+                        "schema",
+                        words,
+                        "`minium migrate` applies them; `minium serve` does so by itself",
+                    )
+                }
+            };
+            vec![Finding::ok(SUBJECT, format!("{url} answers")), schema]
+        }
+    }
+}
+
+/// A file that is to be made: can it be?
+fn new_file(path: &std::path::Path) -> Finding {
+    let parent =
+        path.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), PathBuf::from);
+    let writable = rustix::fs::access(&parent, rustix::fs::Access::WRITE_OK).is_ok();
+    if writable {
+        Finding::ok("database", format!("{} will be made", path.display()))
+    } else {
+        let words =
+            format!("{} cannot be made: {} is not there or not writable", path.display(), parent.display());
+        Finding::fail("database", words, "set database.url to a place that this user can write")
+    }
+}
+
+fn schemas(config: &Config) -> Finding {
+    const SUBJECT: &str = "schemas";
+    let named = config.schemas.dir.clone();
+    let dir = named.clone().unwrap_or_else(|| PathBuf::from("schemas"));
+    if named.is_none() && !dir.is_dir() {
+        return Finding::ok(SUBJECT, "only the built-in ones");
+    }
+    let files = match SchemaDir::new(dir.clone()).read() {
+        Ok(files) => files,
+        Err(error) => {
+            let words = format!("{} cannot be read: {error}", dir.display());
+            return Finding::fail(SUBJECT, words, "set schemas.dir, or make the directory");
+        }
+    };
+    let report = Schemas::built_in().replace(files);
+    match report.refused.first() {
+        None => Finding::ok(SUBJECT, format!("{}, {} in force", dir.display(), report.in_force)),
+        Some(first) => {
+            let words = format!(
+                "{} of {} cannot be used: {}: {}",
+                report.refused.len(),
+                dir.display(),
+                first.path,
+                first.reason
+            );
+            Finding::fail(SUBJECT, words, "`minium schema check` tells of all")
+        }
+    }
+}
+
+fn port(config: &Config) -> Finding {
+    let address = config.server.listen.0;
+    match listener::bind(address) {
+        Ok(_) if !address.ip().is_loopback() => {
+            let hint =
+                "this version knows no authentication; listen on 127.0.0.1, or start with --insecure-no-auth";
+            Finding::warn("port", format!("{address} is free, and not loopback"), hint)
+        }
+        Ok(_) => Finding::ok("port", format!("{address} is free")),
+        Err(error) => Finding::fail("port", error.to_string(), "or a node runs here already"),
+    }
+}
+
+fn clock() -> Finding {
+    let now = jiff::Timestamp::now();
+    // Nothing of this program is older.
+    let born: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().expect("this is a time");
+    if now < born {
+        return Finding::fail(
+            "clock",
+            format!("it is {now:.0}, before this program was written"),
+            "set the clock, run an NTP client",
+        );
+    }
+    Finding::ok("clock", format!("{now:.0}"))
+}
+
+fn open_files(config: Option<&Config>) -> Finding {
+    const SUBJECT: &str = "open files";
+    let limit = getrlimit(Resource::Nofile).current;
+    let Some(limit) = limit else { return Finding::ok(SUBJECT, "without a limit") };
+    let wanted =
+        config.map_or(0, |c| u64::from(c.server.limits.connections) + u64::from(c.server.limits.sessions));
+    if limit < wanted + FILES_OWN {
+        let words = format!("{limit}, and server.limits admit {wanted} connections and sessions");
+        let hint =
+            format!("raise it (ulimit -n {}, LimitNOFILE=), or lower server.limits", wanted + FILES_OWN);
+        return Finding::warn(SUBJECT, words, hint);
+    }
+    Finding::ok(SUBJECT, limit.to_string())
 }

@@ -1,14 +1,28 @@
-//! `minium serve`.
+//! `minium serve`: everything in one process.
 
+use crate::config::{Flags, load};
+use crate::node::{self, Extras};
 use clap::Args;
+use tracing::info;
 
 /// Arguments of `minium serve`.
 #[derive(Debug, Args)]
-pub(crate) struct Serve {}
+pub(crate) struct Serve {
+    #[command(flatten)]
+    flags: Flags,
+    /// Listen wherever it is said, open to everybody who reaches the port
+    #[arg(long)]
+    insecure_no_auth: bool,
+}
 
 impl Serve {
-    /// Does it.
+    /// Does it, until a signal ends it.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        anyhow::bail!("to come")
+        let loaded = load(&self.flags)?;
+        if let Some(file) = &loaded.file {
+            info!(file = %file.display(), "Configuration read.");
+        }
+        let extras = Extras { insecure: self.insecure_no_auth, ..Extras::default() };
+        node::run(loaded.config, extras).await
     }
 }

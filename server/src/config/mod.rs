@@ -1,0 +1,232 @@
+//! The configuration: what can be said, with defaults, in one place.
+//!
+//! Defaults, then one TOML file, then `MINIUM_…` variables, then flags; later ones win. Unknown keys are refused and
+//! all mistakes are told at once. The comments here are the reference: `docs/configuration.md` is written from them.
+
+mod check;
+mod env;
+mod load;
+mod section;
+mod show;
+mod value;
+
+#[cfg(test)]
+mod reference;
+
+pub(crate) use load::{Flags, load, load_text};
+pub(crate) use show::show;
+pub(crate) use value::Json;
+
+use minium_protocol::Topic;
+use section::{Reader, section};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+use value::{BaseUrl, Listen, Size};
+
+section! {
+    /// What the node listens on.
+    Server {
+        /// Address and port of the one listener for HTTP and WebSocket. Port 0 takes a free one, and the log says
+        /// which. Anything but loopback needs `--insecure-no-auth` in this version.
+        listen: Listen = "127.0.0.1:3000";
+        /// How clients reach the node, as it stands in `dataschema`. Without it, what it listens on.
+        public_url: Option<BaseUrl> = "";
+        /// How long sessions, jobs and requests get to end when the node goes down.
+        shutdown_grace: Duration = "10s";
+        inside {
+            /// Bounds of everything that clients can make grow.
+            limits: Limits;
+        }
+    }
+}
+
+section! {
+    /// Bounds of everything that clients can make grow.
+    Limits {
+        /// Largest message, on sockets and by POST. A larger one closes the socket with 1009, or is answered 413.
+        message_bytes: Size = "256KiB";
+        /// Largest body of a request to `/api/`.
+        request_bytes: Size = "4MiB";
+        /// Largest head of a request, request line and all headers together.
+        header_bytes: Size = "16KiB";
+        /// How long a client may take to send the head of a request, and to finish an upgrade.
+        handshake_timeout: Duration = "10s";
+        /// Connections that speak HTTP at one moment, upgrades in progress and event streams among them. Whoever
+        /// comes next waits in the listen queue.
+        connections: u32 = "4096";
+        /// WebSocket and SSE sessions at one moment. The next one is answered 503.
+        sessions: u32 = "20000";
+        /// Waits for jobs (`/api/v1/jobs/{id}/wait`) at one moment. The next one is answered 503.
+        waits: u32 = "1024";
+    }
+}
+
+section! {
+    /// Where jobs and the journal are kept.
+    Database {
+        /// `sqlite:FILE`, `sqlite::memory:` or `postgres://USER@HOST/NAME`.
+        url: String = "sqlite:minium.db";
+        /// Connections to PostgreSQL, at most. SQLite has one writer whatever stands here.
+        pool: u32 = "8";
+    }
+}
+
+section! {
+    /// The schemas of channels and tasks.
+    Schemas {
+        /// Directory with `sub/`, `push/`, `bus/` and `tasks/`, added to what is built in. Without it `schemas` in the
+        /// working directory, if that exists.
+        dir: Option<PathBuf> = "";
+    }
+}
+
+section! {
+    /// How much of a durable channel is kept.
+    Retention {
+        /// Entries older than this may be dropped. Without it 30 days.
+        age: Option<Duration> = "";
+        /// No more than so many of the newest entries are kept. Without it a million, or 100000 in memory.
+        count: Option<u32> = "";
+        later {
+            "bytes": "use age or count";
+        }
+    }
+}
+
+section! {
+    /// A topic prefix, as in `[channels."task"]`.
+    Channel {
+        /// Is it kept in the journal? `task` always is; other channels cannot be in this version.
+        durable: Option<bool> = "";
+        /// What happens to a subscriber that falls behind: `replay` reads on from the journal (durable channels),
+        /// `close` closes with 4000 (all others).
+        slow: Option<String> = "";
+        later {
+            "patterns": "a channel's configuration goes for all patterns";
+            "lease": "workers say how long their leases are";
+        }
+        inside {
+            /// How much of it is kept.
+            retention: Retention;
+        }
+    }
+}
+
+section! {
+    /// Work that repeats, as in `[schedules.inventory]`.
+    Schedule {
+        /// The task to enqueue.
+        task: Option<String> = "";
+        /// How often.
+        every: Option<Duration> = "";
+        /// The arguments.
+        args: Option<Json> = "";
+        /// The queue.
+        queue: String = "default";
+        /// The priority, -1000 to 1000.
+        priority: i32 = "0";
+        /// How many runs each job may have.
+        attempts: i32 = "1";
+        later {
+            "cron": "use every, as in every = \"24h\"";
+        }
+    }
+}
+
+section! {
+    /// Between journal and bus.
+    Notifier {
+        /// Every enqueue, dequeue, finished and failed also goes to `/bus/<this topic>` as `[id,"action"]`, as
+        /// Minion::Notifier sends it. Off when absent.
+        minion_topic: Option<Topic> = "";
+    }
+}
+
+section! {
+    /// Who may connect.
+    Auth {
+        /// Origins of pages that may connect besides the host's own: hosts (`example.com`, `*.example.com`) or whole
+        /// origins (`https://example.com:8443`). `*` stands for one label.
+        allowed_origins: Vec<String> = "";
+        /// Refuse requests without an `Origin` too.
+        require_origin: bool = "false";
+        later {
+            "keys": "it knows no tokens";
+            "anonymous": "it knows no tokens, so everybody may do everything";
+        }
+    }
+}
+
+section! {
+    /// The queue's own affairs.
+    Queue {
+        /// Finished jobs are removed after so long, unless a job that has not ended waits for them. Failed and cancelled
+        /// ones stay.
+        keep_finished: Duration = "2d";
+        /// No lease is given away before the database has been up for so long: workers get the chance to hand in what
+        /// they did during an outage.
+        lease_grace: Duration = "60s";
+    }
+}
+
+section! {
+    /// The worker inside the node, which runs `[tasks]`. Without tasks there is none.
+    Worker {
+        /// Jobs at one moment.
+        concurrency: u32 = "4";
+        /// The queues it takes jobs from.
+        queues: Vec<String> = "default";
+        /// How long its leases hold unless it extends them.
+        lease: Duration = "30s";
+    }
+}
+
+section! {
+    /// A command worker, as in `[tasks."burn-in"]`: arguments as JSON on stdin, the result on stdout.
+    Task {
+        /// The program and its arguments. No shell sees them.
+        command: Vec<String> = "";
+        /// How long one run may take; then it is killed, with its children.
+        timeout: Option<Duration> = "";
+        /// Run `command`, which then is one text, by `/bin/sh -c`.
+        shell: bool = "false";
+    }
+}
+
+/// All of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) server: Server,
+    pub(crate) database: Database,
+    pub(crate) schemas: Schemas,
+    pub(crate) channels: BTreeMap<String, Channel>,
+    pub(crate) schedules: BTreeMap<String, Schedule>,
+    pub(crate) notifier: Notifier,
+    pub(crate) auth: Auth,
+    pub(crate) queue: Queue,
+    pub(crate) worker: Worker,
+    pub(crate) tasks: BTreeMap<String, Task>,
+}
+
+impl Config {
+    fn read(reader: &mut Reader<'_>) -> Config {
+        Config {
+            server: reader.section("server"),
+            database: reader.section("database"),
+            schemas: reader.section("schemas"),
+            channels: reader.named("channels"),
+            schedules: reader.named("schedules"),
+            notifier: reader.section("notifier"),
+            auth: reader.section("auth"),
+            queue: reader.section("queue"),
+            worker: reader.section("worker"),
+            tasks: reader.named("tasks"),
+        }
+    }
+
+    /// What is kept of task events.
+    pub(crate) fn task_retention(&self) -> Option<&Retention> {
+        self.channels.get("task").map(|channel| &channel.retention)
+    }
+}

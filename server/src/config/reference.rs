@@ -1,0 +1,109 @@
+//! `docs/configuration.md` is written from the sections' own comments, and checked against them.
+
+use super::section::{Key, Section};
+use super::{
+    Auth, Channel, Database, Limits, Notifier, Queue, Retention, Schedule, Schemas, Server, Task, Worker,
+};
+use std::fmt::Write;
+
+const PLACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+
+const HEAD: &str = "\
+# Configuration
+
+Written from the comments in `server/src/config/mod.rs`; a test compares the two, and
+`MINIUM_WRITE_DOCS=1 cargo test -p minium reference` writes this page anew.
+
+One TOML file: `--config FILE`, else `./minium.toml`, else `/etc/minium/minium.toml`, else nothing but defaults.
+Environment variables win over the file, flags (`--listen`, `--database`, `--schemas`) over both. A variable is `MINIUM_`
+and the key in capitals with two underscores between the levels: `MINIUM_SERVER__LISTEN`, `MINIUM_SERVER__LIMITS__MESSAGE_BYTES`.
+Unknown keys are refused, and all mistakes are told at once (exit code 2). `minium config show` prints what holds, with
+secrets masked. Relative paths start at the working directory.
+
+Durations are seconds or a number with `ms`, `s`, `m`, `h`, `d`; sizes are bytes or a number with `KiB`, `MiB`, `GiB`.
+
+";
+
+fn section(out: &mut String, name: &str, about: &str, keys: &[Key]) {
+    writeln!(out, "## `[{name}]`\n\n{about}\n").unwrap();
+    writeln!(out, "| key | default | |\n|---|---|---|").unwrap();
+    for key in keys {
+        let default = if key.default.is_empty() { "–".to_owned() } else { format!("`{}`", key.default) };
+        let doc = key.doc.split_whitespace().collect::<Vec<_>>().join(" ");
+        writeln!(out, "| `{}` | {default} | {doc} *{}* |", key.name, sentence(key.allowed)).unwrap();
+    }
+    out.push('\n');
+}
+
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|c| c.to_uppercase().to_string() + chars.as_str() + ".").unwrap_or_default()
+}
+
+fn written() -> String {
+    let mut out = HEAD.to_owned();
+    section(&mut out, "server", "What the node listens on.", Server::KEYS);
+    section(&mut out, "server.limits", "Bounds of everything that clients can make grow.", Limits::KEYS);
+    section(&mut out, "database", "Where jobs and the journal are kept.", Database::KEYS);
+    section(
+        &mut out,
+        "schemas",
+        "The schemas of channels and tasks. They are read again on SIGHUP and when a file changes; a broken file keeps the old one, and the log says so.",
+        Schemas::KEYS,
+    );
+    section(
+        &mut out,
+        "channels.\"PREFIX\"",
+        "A topic prefix. In this version only `task`, the task events, is durable.",
+        Channel::KEYS,
+    );
+    section(
+        &mut out,
+        "channels.\"PREFIX\".retention",
+        "How much of a durable channel is kept. `bytes` comes with a later version.",
+        Retention::KEYS,
+    );
+    section(
+        &mut out,
+        "schedules.NAME",
+        "Work that repeats. It fires at once when it has never fired before; whatever number of firings was missed is made up for by one. `cron` comes with a later version.",
+        Schedule::KEYS,
+    );
+    section(&mut out, "notifier", "Between journal and bus.", Notifier::KEYS);
+    section(
+        &mut out,
+        "auth",
+        "Who may connect. `keys` and `anonymous` come with a later version; until then a listener that is not loopback refuses to start without `--insecure-no-auth`.",
+        Auth::KEYS,
+    );
+    section(&mut out, "queue", "The queue's own affairs.", Queue::KEYS);
+    section(
+        &mut out,
+        "worker",
+        "The worker inside the node, which runs `[tasks]`. Without tasks there is none.",
+        Worker::KEYS,
+    );
+    section(
+        &mut out,
+        "tasks.\"NAME\"",
+        "A command worker: arguments as JSON on stdin, the result on stdout, `::progress 40 text` and `::note key=value` on stderr.",
+        Task::KEYS,
+    );
+    while out.ends_with("\n\n") {
+        out.pop();
+    }
+    out
+}
+
+#[test]
+fn the_reference_is_what_the_comments_say() {
+    let expected = written();
+    if std::env::var_os("MINIUM_WRITE_DOCS").is_some() {
+        std::fs::write(PLACE, &expected).unwrap();
+    }
+    let have = std::fs::read_to_string(PLACE).unwrap_or_default();
+    assert!(
+        have == expected,
+        "docs/configuration.md is stale; MINIUM_WRITE_DOCS=1 cargo test -p minium reference"
+    );
+}

@@ -1,0 +1,74 @@
+//! The configuration as it holds, for people: TOML that could be a configuration file, secrets masked.
+
+use super::Config;
+use super::section::Section;
+use minium_queue::DatabaseUrl;
+use std::collections::BTreeMap;
+
+/// The whole configuration, defaults included.
+pub(crate) fn show(config: &Config) -> String {
+    let mut root = toml::Table::new();
+    let mut database = config.database.show();
+    database.insert("url".into(), mask(&config.database.url).into());
+    let sections = [
+        ("server", config.server.show()),
+        ("database", database),
+        ("schemas", config.schemas.show()),
+        ("channels", named(&config.channels)),
+        ("schedules", named(&config.schedules)),
+        ("notifier", config.notifier.show()),
+        ("auth", config.auth.show()),
+        ("queue", config.queue.show()),
+        ("worker", config.worker.show()),
+        ("tasks", named(&config.tasks)),
+    ];
+    for (name, table) in sections {
+        if !table.is_empty() {
+            root.insert(name.into(), table.into());
+        }
+    }
+    toml::to_string_pretty(&root).expect("tables with string keys print as TOML")
+}
+
+fn named<S: Section>(sections: &BTreeMap<String, S>) -> toml::Table {
+    sections.iter().map(|(name, section)| (name.clone(), section.show().into())).collect()
+}
+
+/// A URL of a database shows itself without a password; what is none was refused before.
+fn mask(url: &str) -> String {
+    url.parse::<DatabaseUrl>().map_or_else(|_| String::new(), |url| url.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::load::from_text;
+    use super::*;
+
+    #[test]
+    fn passwords_never_show() {
+        for url in ["postgres://me:secret@host/db", "postgres://host/db?user=me&password=secret"] {
+            let shown = show(&from_text(&format!("[database]\nurl = {url:?}")).unwrap());
+            assert!(!shown.contains("secret") && shown.contains("host/db"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_a_configuration_file_that_says_the_same() {
+        let text = r#"
+            [server]
+            listen = "127.0.0.1:0"
+            [channels.task]
+            retention = { age = "36h" }
+            [schedules."a b"]
+            task = "x/y"
+            every = "90s"
+            args = [{ serial = "7", n = 1.5 }]
+            [tasks."burn-in"]
+            command = ["./burn-in.sh", "--fast"]
+        "#;
+        let shown = show(&from_text(text).unwrap());
+        let again = show(&from_text(&shown).expect(&shown));
+        assert_eq!(shown, again);
+        assert!(shown.contains("every = \"90s\"") && shown.contains("message_bytes = \"256KiB\""), "{shown}");
+    }
+}

@@ -1,0 +1,144 @@
+//! The database as handlers see it: there, or not there yet.
+//!
+//! A node starts without its database and comes whole when it appears. Until then the bus works for all that is not
+//! durable, and whatever needs the store is answered 503.
+
+use async_trait::async_trait;
+use minium_bus::{Bounds, History, HistoryError, Page};
+use minium_protocol::{ErrorCode, Filter, Problem};
+use minium_queue::Store;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// A database that does not answer a ping within this is not there.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A database that is there.
+#[derive(Clone)]
+pub(crate) struct Open {
+    /// The queue.
+    pub(crate) store: Arc<dyn Store>,
+    /// The journal, read.
+    pub(crate) history: Arc<dyn History>,
+    /// Is the journal being relayed to the bus?
+    pub(crate) relaying: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+#[derive(Clone)]
+enum State {
+    /// Not opened yet, and why not.
+    Awaited(Arc<str>),
+    Open(Open),
+}
+
+/// It is not there. Why not is for the operator, in the log and in `/readyz`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Missing;
+
+impl From<Missing> for Problem {
+    fn from(_: Missing) -> Problem {
+        Problem::new(ErrorCode::Unavailable, "the database is not available yet")
+    }
+}
+
+/// What handlers hold. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Database(watch::Receiver<State>);
+
+/// What the node holds, to say how it stands.
+pub(crate) struct Door(watch::Sender<State>);
+
+/// A database that is not there yet.
+pub(crate) fn awaited() -> (Door, Database) {
+    let (sender, receiver) = watch::channel(State::Awaited("it has not been opened yet".into()));
+    (Door(sender), Database(receiver))
+}
+
+impl Door {
+    /// It was tried in vain.
+    pub(crate) fn refused(&self, why: &str) {
+        self.0.send_replace(State::Awaited(why.into()));
+    }
+
+    /// It is there.
+    pub(crate) fn opened(&self, open: Open) {
+        self.0.send_replace(State::Open(open));
+    }
+}
+
+impl Database {
+    /// Everything about it.
+    pub(crate) fn open(&self) -> Result<Open, Missing> {
+        match &*self.0.borrow() {
+            State::Open(open) => Ok(open.clone()),
+            State::Awaited(_) => Err(Missing),
+        }
+    }
+
+    /// The queue.
+    pub(crate) fn store(&self) -> Result<Arc<dyn Store>, Missing> {
+        self.open().map(|open| open.store)
+    }
+
+    /// Is it there now? Else why not, without what a database's own words might give away.
+    pub(crate) async fn check(&self) -> Result<(), String> {
+        let open = match &*self.0.borrow() {
+            State::Open(open) => open.clone(),
+            State::Awaited(why) => return Err(why.to_string()),
+        };
+        match tokio::time::timeout(PING_TIMEOUT, open.store.ping()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("the database does not answer".into()),
+        }
+    }
+
+    /// Does what is durable reach the bus?
+    pub(crate) fn is_relaying(&self) -> bool {
+        let open = match &*self.0.borrow() {
+            State::Open(open) => open.clone(),
+            State::Awaited(_) => return false,
+        };
+        (open.relaying)()
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let open = matches!(&*self.0.borrow(), State::Open(_));
+        f.debug_struct("Database").field("open", &open).finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    fn history(&self) -> Result<Arc<dyn History>, HistoryError> {
+        self.open()
+            .map(|open| open.history)
+            .map_err(|_| HistoryError::Unavailable("the database is not there yet".into()))
+    }
+}
+
+/// The bus is started before the database is there, and reads history once it is.
+#[async_trait]
+impl History for Database {
+    async fn bounds(&self) -> Result<Bounds, HistoryError> {
+        self.history()?.bounds().await
+    }
+
+    async fn read(
+        &self,
+        filter: &Filter,
+        after: u64,
+        to: u64,
+        count_max: u32,
+        bytes_max: usize,
+    ) -> Result<Page, HistoryError> {
+        self.history()?.read(filter, after, to, count_max, bytes_max).await
+    }
+
+    async fn before_last(&self, filter: &Filter, count: u32) -> Result<u64, HistoryError> {
+        self.history()?.before_last(filter, count).await
+    }
+}

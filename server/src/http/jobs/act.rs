@@ -1,0 +1,153 @@
+//! Words about one job: try again, call off, note, delete. 409 where its state forbids it.
+
+use super::super::problem::Refusal;
+use super::super::{App, body, json, path};
+use super::{find, parse};
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use http::StatusCode;
+use minium_protocol::{Topic, parse_duration};
+use minium_queue::{Annotation, RetryOptions, Store};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// POST `/api/v1/jobs/{id}/retry`, with options in the body or without one. Answers the job as it is then.
+pub(crate) async fn retry(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let id = path::job(&id)?;
+    let options = options(&object(&app, request).await?)?;
+    let store = app.database.store()?;
+    store.retry(id, &options).await?;
+    shown(&*store, id).await
+}
+
+/// POST `/api/v1/jobs/{id}/cancel`. Answers the job as it is then.
+pub(crate) async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Refusal> {
+    let id = path::job(&id)?;
+    let store = app.database.store()?;
+    store.cancel(id).await?;
+    shown(&*store, id).await
+}
+
+/// PATCH `/api/v1/jobs/{id}`: notes, merged member by member; `null` deletes one.
+pub(crate) async fn change(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let id = path::job(&id)?;
+    let notes = notes(object(&app, request).await?)?;
+    let store = app.database.store()?;
+    store.annotate(id, None, &Annotation { notes, progress: None }).await?;
+    shown(&*store, id).await
+}
+
+/// DELETE `/api/v1/jobs/{id}`.
+pub(crate) async fn remove(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    let id = path::job(&id)?;
+    app.database.store()?.remove(id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn shown(store: &dyn Store, id: i64) -> Result<Response, Refusal> {
+    Ok(json(StatusCode::OK, find(store, id).await?.to_json()))
+}
+
+/// The body as an object; an empty body is an empty one.
+async fn object(app: &App, request: Request) -> Result<Map<String, Value>, Refusal> {
+    let bytes = body::read(request.into_body(), app.limits.request_bytes, app.limits.patience).await?;
+    if bytes.trim_ascii().is_empty() { Ok(Map::new()) } else { parse(&bytes) }
+}
+
+fn notes(mut body: Map<String, Value>) -> Result<Map<String, Value>, Refusal> {
+    let notes = body.remove("notes");
+    if let Some(name) = body.keys().next() {
+        let detail = match name.as_str() {
+            "priority" | "delay" | "queue" => {
+                format!("changing {name} is not supported by this version; retry does it")
+            }
+            _ => format!("there is no option {name:?} here; there is notes"),
+        };
+        return Err(Refusal::invalid(detail));
+    }
+    match notes {
+        Some(Value::Object(notes)) => Ok(notes),
+        _ => Err(Refusal::invalid("notes must be an object")),
+    }
+}
+
+fn options(body: &Map<String, Value>) -> Result<RetryOptions, Refusal> {
+    let mut options = RetryOptions::default();
+    for (name, value) in body.iter().filter(|(_, value)| !value.is_null()) {
+        let fault = |must: &str| Refusal::invalid(format!("{name} must be {must}"));
+        match name.as_str() {
+            "delay" => {
+                options.delay = Some(span(value).ok_or_else(|| fault("seconds or a text as \"90s\""))?)
+            }
+            "priority" => options.priority = Some(whole(value).ok_or_else(|| fault("a whole number"))?),
+            "attempts" => options.attempts = Some(whole(value).ok_or_else(|| fault("a whole number"))?),
+            "queue" => {
+                let name = value.as_str().filter(|q| q.parse::<Topic>().is_ok());
+                options.queue = Some(name.ok_or_else(|| fault("the name of a queue"))?.to_owned());
+            }
+            _ => {
+                let known = "delay, priority, queue, attempts";
+                return Err(Refusal::invalid(format!("there is no option {name:?} here; there are {known}")));
+            }
+        }
+    }
+    Ok(options)
+}
+
+fn whole(value: &Value) -> Option<i32> {
+    value.as_i64().and_then(|n| i32::try_from(n).ok())
+}
+
+fn span(value: &Value) -> Option<Duration> {
+    match value {
+        Value::Number(n) => parse_duration(&n.to_string()).ok(),
+        other => parse_duration(other.as_str()?).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(text: &str) -> Map<String, Value> {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn retry_takes_its_options_and_names_what_it_does_not_know() {
+        let read = options(&map(r#"{"delay":"5m","priority":-3,"queue":"slow/lane","attempts":4}"#)).unwrap();
+        assert_eq!((read.delay, read.priority), (Some(Duration::from_secs(300)), Some(-3)));
+        assert_eq!((read.queue.as_deref(), read.attempts), (Some("slow/lane"), Some(4)));
+        assert_eq!(options(&map(r#"{"delay":1.5}"#)).unwrap().delay, Some(Duration::from_millis(1_500)));
+        assert!(options(&map(r#"{"delay":null}"#)).unwrap().delay.is_none());
+        for bad in [
+            r#"{"delay":"soon"}"#,
+            r#"{"priority":1.5}"#,
+            r#"{"queue":"a b"}"#,
+            r#"{"attempts":"3"}"#,
+            r#"{"colour":1}"#,
+        ] {
+            assert!(options(&map(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn patch_takes_notes_alone() {
+        assert_eq!(notes(map(r#"{"notes":{"a":1,"b":null}}"#)).unwrap().len(), 2);
+        for bad in ["{}", r#"{"notes":[]}"#, r#"{"notes":{},"priority":1}"#, r#"{"colour":1}"#] {
+            assert!(notes(map(bad)).is_err(), "{bad}");
+        }
+    }
+}

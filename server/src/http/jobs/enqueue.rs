@@ -1,0 +1,161 @@
+//! POST `/api/v1/jobs`: one job, or many of which all are enqueued or none.
+
+use super::super::problem::Refusal;
+use super::super::{App, body, json};
+use super::{find, parse};
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::header::{HeaderMap, HeaderValue, LOCATION};
+use http::{HeaderName, StatusCode};
+use minium_bus::Schemas;
+use minium_protocol::{EnqueueRequest, ErrorCode, Problem};
+use minium_queue::Store;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+
+/// More jobs than this do not go into one request.
+const JOBS_MAX: usize = 10_000;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The handler.
+pub(crate) async fn enqueue(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
+    let (parts, body) = request.into_parts();
+    let bytes = body::read(body, app.limits.request_bytes, app.limits.patience).await?;
+    let many = bytes.trim_ascii_start().first() == Some(&b'[');
+    let mut jobs = if many { read_many(&bytes)? } else { vec![read_one(&bytes)?] };
+    take_key(&parts.headers, &mut jobs, many)?;
+    let trace = parts.headers.get(TRACEPARENT).and_then(|v| v.to_str().ok()).filter(|t| is_traceparent(t));
+    for (i, job) in jobs.iter_mut().enumerate() {
+        job.options.trace = trace.map(str::to_owned);
+        check_args(&app.schemas, job).map_err(|r| if many { r.within(&place(i)) } else { r })?;
+    }
+    let store = app.database.store()?;
+    if many { enqueue_many(&*store, &jobs).await } else { enqueue_one(&*store, &jobs).await }
+}
+
+async fn enqueue_one(store: &dyn Store, jobs: &[EnqueueRequest]) -> Result<Response, Refusal> {
+    let answers = store.enqueue(jobs).await?;
+    let enqueued = answers.first().expect("a store answers each job");
+    // It may have run and have been removed already; then its number is all that there is to say.
+    let text = match find(store, enqueued.id).await {
+        Ok(view) => view.to_json(),
+        Err(_) => format!("{{\"id\":{}}}", enqueued.id),
+    };
+    if enqueued.existing {
+        let open = text.strip_suffix('}').unwrap_or(&text);
+        return Ok(json(StatusCode::OK, format!("{open},\"existing\":true}}")));
+    }
+    let mut response = json(StatusCode::CREATED, text);
+    let location = format!("/api/v1/jobs/{}", enqueued.id);
+    response
+        .headers_mut()
+        .insert(LOCATION, HeaderValue::from_str(&location).expect("a number is a header's text"));
+    Ok(response)
+}
+
+async fn enqueue_many(store: &dyn Store, jobs: &[EnqueueRequest]) -> Result<Response, Refusal> {
+    let answers = if jobs.is_empty() { Vec::new() } else { store.enqueue(jobs).await? };
+    let ids: Vec<i64> = answers.iter().map(|a| a.id).collect();
+    Ok(json(StatusCode::CREATED, serde_json::json!({ "ids": ids }).to_string()))
+}
+
+fn read_one(bytes: &[u8]) -> Result<EnqueueRequest, Refusal> {
+    parse(bytes)
+}
+
+fn read_many(bytes: &[u8]) -> Result<Vec<EnqueueRequest>, Refusal> {
+    let items: Vec<&RawValue> = parse(bytes)?;
+    if items.len() > JOBS_MAX {
+        return Err(Refusal::invalid(format!(
+            "{} jobs in one request; at most {JOBS_MAX} are taken",
+            items.len()
+        )));
+    }
+    let read = |(i, item): (usize, &&RawValue)| {
+        serde_json::from_str(item.get()).map_err(|e| Refusal::invalid(e.to_string()).within(&place(i)))
+    };
+    items.iter().enumerate().map(read).collect()
+}
+
+/// `Idempotency-Key` is the key of a job that brings none. It is unique among the task's living jobs, no longer.
+fn take_key(headers: &HeaderMap, jobs: &mut [EnqueueRequest], many: bool) -> Result<(), Refusal> {
+    let Some(given) = headers.get(IDEMPOTENCY_KEY) else { return Ok(()) };
+    if many {
+        return Err(Refusal::invalid("Idempotency-Key goes with one job; give each of many its own key"));
+    }
+    let text = given.to_str().map_err(|_| Refusal::invalid("Idempotency-Key is not plain text"))?;
+    // The header's draft makes it a quoted string, most senders do not.
+    let key = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text);
+    for job in jobs.iter_mut().filter(|job| job.options.key.is_none()) {
+        job.options.key = Some(key.to_owned());
+        job.check().map_err(|why| Refusal::invalid(format!("Idempotency-Key: {why}")))?;
+    }
+    Ok(())
+}
+
+/// W3C trace context, version 00.
+fn is_traceparent(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let hex = |t: &str, n: usize| t.len() == n && t.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    matches!(parts[..], ["00", id, span, flags] if hex(id, 32) && hex(span, 16) && hex(flags, 2))
+}
+
+/// The whole `args` against the schema of the task.
+fn check_args(schemas: &Schemas, job: &EnqueueRequest) -> Result<(), Refusal> {
+    let Some(schema) = schemas.for_task(&job.task) else { return Ok(()) };
+    let args = serde_json::from_str(job.args.get())
+        .map_err(|e| Refusal::new(ErrorCode::InvalidJson, format!("the arguments cannot be read: {e}")))?;
+    schema.check(&args).map_err(|faults| {
+        let detail = format!("the arguments do not fit /schemas/{}", schema.path());
+        Problem { errors: faults, ..Problem::new(ErrorCode::SchemaViolation, detail) }.into()
+    })
+}
+
+/// Which one of many it is.
+fn place(index: usize) -> String {
+    format!("job {} of the request", index + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_many_that_is_wrong_is_named() {
+        let read = |text: &str| read_many(text.as_bytes()).map(|jobs| jobs.len());
+        assert_eq!(read(r#"[{"task":"a"},{"task":"b","args":[1]}]"#).unwrap(), 2);
+        let refusal = read(r#"[{"task":"a"},{"task":"b","colour":1}]"#).unwrap_err();
+        let words = format!("{refusal:?}");
+        assert!(words.contains("job 2 of the request") && words.contains("colour"), "{words}");
+        assert!(format!("{:?}", read("[{]").unwrap_err()).contains("InvalidJson"));
+    }
+
+    #[test]
+    fn the_idempotency_key_is_the_key_of_a_job_without_one() {
+        let mut headers = HeaderMap::new();
+        headers.insert(IDEMPOTENCY_KEY, "\"abc\"".parse().unwrap());
+        let mut jobs =
+            vec![read_one(br#"{"task":"a"}"#).unwrap(), read_one(br#"{"task":"a","key":"own"}"#).unwrap()];
+        take_key(&headers, &mut jobs, false).unwrap();
+        assert_eq!(jobs[0].options.key.as_deref(), Some("abc"));
+        assert_eq!(jobs[1].options.key.as_deref(), Some("own"));
+        assert!(take_key(&headers, &mut jobs, true).is_err());
+        headers.insert(IDEMPOTENCY_KEY, "".parse().unwrap());
+        assert!(take_key(&headers, &mut [read_one(br#"{"task":"a"}"#).unwrap()], false).is_err());
+    }
+
+    #[test]
+    fn trace_contexts_are_taken_only_whole() {
+        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        for bad in [
+            "",
+            "00-4bf9-00f0-01",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+        ] {
+            assert!(!is_traceparent(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! `/api/v1/jobs`: the queue over HTTP. Snapshots go out as the store made them, unparsed.
+
+mod act;
+mod enqueue;
+mod events;
+mod read;
+mod wait;
+
+pub(crate) use act::{cancel, change, remove, retry};
+pub(crate) use enqueue::enqueue;
+pub(crate) use events::events;
+pub(crate) use read::{list, show, stats};
+pub(crate) use wait::wait;
+
+use super::problem::Refusal;
+use minium_protocol::{ErrorCode, JobView};
+use minium_queue::{QueueError, Store};
+
+/// One job, or 404.
+async fn find(store: &dyn Store, id: i64) -> Result<JobView, Refusal> {
+    Ok(store.get(id).await?.ok_or(QueueError::NotFound(id))?)
+}
+
+/// Reads JSON. What is no JSON at all is told apart from JSON that says the wrong thing.
+fn parse<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let code = match error.classify() {
+            serde_json::error::Category::Data => ErrorCode::InvalidRequest,
+            serde_json::error::Category::Io
+            | serde_json::error::Category::Syntax
+            | serde_json::error::Category::Eof => ErrorCode::InvalidJson,
+        };
+        Refusal::new(code, error.to_string())
+    })
+}

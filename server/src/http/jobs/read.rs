@@ -1,0 +1,114 @@
+//! GET: one job, a page of jobs, the figures.
+
+use super::super::problem::Refusal;
+use super::super::query::{Pairs, one, only, pairs};
+use super::super::{App, json, path};
+use super::find;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use http::{StatusCode, Uri};
+use minium_protocol::State as JobState;
+use minium_queue::JobFilter;
+use std::sync::Arc;
+
+/// More jobs than this are not on one page.
+const PAGE_MAX: u32 = 1_000;
+
+/// GET `/api/v1/jobs/{id}`: the snapshot, and what is derived.
+pub(crate) async fn show(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Refusal> {
+    let store = app.database.store()?;
+    let view = find(&*store, path::job(&id)?).await?;
+    Ok(json(StatusCode::OK, view.to_json()))
+}
+
+/// GET `/api/v1/jobs`: a page, newest first.
+pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Refusal> {
+    let filter = filter(&pairs(&uri)?)?;
+    let page = app.database.store()?.list(&filter).await?;
+    let mut text = String::from("{\"jobs\":[");
+    for (i, job) in page.jobs.iter().enumerate() {
+        if i > 0 {
+            text.push(',');
+        }
+        text.push_str(job.get());
+    }
+    let next = page.next.map_or("null".into(), |id| id.to_string());
+    text.push_str(&format!("],\"next\":{next}}}"));
+    Ok(json(StatusCode::OK, text))
+}
+
+/// GET `/api/v1/stats`: figures of the whole queue, and of this node's bus.
+pub(crate) async fn stats(State(app): State<Arc<App>>) -> Result<Response, Refusal> {
+    let stats = app.database.store()?.stats().await?;
+    let mut value = serde_json::to_value(&stats).expect("figures are plain JSON");
+    if let Some(members) = value.as_object_mut() {
+        let bus = app.bus.stats();
+        members.insert("sessions".into(), bus.sessions.into());
+        members.insert("position".into(), bus.relayed.map(|p| p.to_string()).into());
+    }
+    Ok(json(StatusCode::OK, value.to_string()))
+}
+
+/// What the query asks for. Lists are parameters that are repeated, or parted by commas.
+fn filter(pairs: &Pairs) -> Result<JobFilter, Refusal> {
+    if pairs.iter().any(|(name, _)| name == "q") {
+        return Err(Refusal::invalid("q is not supported by this version; use state, task, queue and note"));
+    }
+    only(pairs, &["state", "task", "queue", "note", "before", "limit"])?;
+    let many = |name: &str| -> Vec<String> {
+        let values = pairs.iter().filter(|(n, _)| n == name).flat_map(|(_, v)| v.split(','));
+        values.filter(|v| !v.is_empty()).map(str::to_owned).collect()
+    };
+    let states = many("state").iter().map(|s| s.parse::<JobState>()).collect::<Result<_, _>>();
+    let limit =
+        match one(pairs, "limit")? {
+            None => JobFilter::default().limit,
+            Some(text) => text.parse().ok().filter(|n| (1..=PAGE_MAX).contains(n)).ok_or_else(|| {
+                Refusal::invalid(format!("limit must be a whole number from 1 to {PAGE_MAX}"))
+            })?,
+        };
+    Ok(JobFilter {
+        states: states.map_err(|why| Refusal::invalid(format!("state: {why}")))?,
+        tasks: many("task"),
+        queues: many("queue"),
+        notes: many("note"),
+        before: one(pairs, "before")?.map(path::job).transpose()?,
+        limit,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(query: &str) -> Result<JobFilter, Refusal> {
+        filter(&pairs(&format!("/api/v1/jobs{query}").parse().unwrap())?)
+    }
+
+    #[test]
+    fn a_query_becomes_a_filter() {
+        let filter =
+            asked("?state=active,failed&state=finished&task=a/b&queue=q&note=x&note=y&before=7&limit=1000")
+                .unwrap();
+        assert_eq!(filter.states, [JobState::Active, JobState::Failed, JobState::Finished]);
+        assert_eq!((filter.tasks, filter.queues), (vec!["a/b".to_owned()], vec!["q".to_owned()]));
+        assert_eq!((filter.notes.len(), filter.before, filter.limit), (2, Some(7), 1_000));
+        assert_eq!(asked("").unwrap().limit, 50);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for bad in [
+            "?state=done",
+            "?limit=0",
+            "?limit=1001",
+            "?limit=x",
+            "?before=x",
+            "?q=x",
+            "?colour=red",
+            "?limit=1&limit=2",
+        ] {
+            assert!(asked(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! A node: what is started in which order, and stopped in reverse.
+//!
+//! Up: listener bound, schemas, bus, HTTP; then the database as soon as it is there, and on it the relay, upkeep,
+//! schedules and the worker. Down: nothing new is taken, running jobs get time to end, the relay ends, sessions are
+//! closed with 1001, connections end. Each step is bounded; together they take at most a few times
+//! `server.shutdown_grace`.
+
+mod opening;
+mod rounds;
+mod signals;
+
+use crate::config::Config;
+use crate::database::{self, Database};
+use crate::exit::{Exit, fault};
+use crate::http::connection;
+use crate::http::origin::Rules;
+use crate::http::{App, Limits, router};
+use crate::listener::{self, Service};
+use crate::schema_files::SchemaDir;
+use crate::{http, logging};
+use anyhow::Context;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use minium_bus::{Bus, Schemas};
+use minium_protocol::format_duration;
+use minium_worker::Worker;
+use opening::Opener;
+pub(crate) use opening::{causes, open_backend};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+/// `source` of all events. Names of installations come with a later version.
+const SOURCE: &str = "/minium/default";
+/// Between looks at the schema directory.
+const SCHEMA_LOOK: Duration = Duration::from_secs(2);
+/// Between sweeps of the metrics' histograms.
+const METRICS_SWEEP: Duration = Duration::from_secs(5);
+
+/// Adds tasks in Rust to the node's worker.
+pub(crate) type AddTasks = Box<dyn FnOnce(Worker, Bus) -> Worker + Send + Sync>;
+
+/// Is told where the node listens.
+pub(crate) type Greeting = Box<dyn FnOnce(&str) + Send>;
+
+/// What a node is started with besides its configuration.
+#[derive(Default)]
+pub(crate) struct Extras {
+    /// Whoever reaches the port may do everything, wherever it listens.
+    pub(crate) insecure: bool,
+    /// Tasks in Rust; without any, and without `[tasks]`, the node has no worker.
+    pub(crate) tasks: Option<AddTasks>,
+    /// Called once with the URL when the node listens.
+    pub(crate) greeting: Option<Greeting>,
+}
+
+/// Runs a node until a signal ends it.
+pub(crate) async fn run(config: Config, extras: Extras) -> anyhow::Result<()> {
+    let address = config.server.listen.0;
+    if !address.ip().is_loopback() && !extras.insecure {
+        return Err(fault(Exit::Usage, open_to_all(address)));
+    }
+    let metrics = start_metrics()?;
+    let listener = listener::bind(address)?;
+    let address = listener.local_addr().context("Asking for the address of the listener")?;
+    let base_url = format!("http://{}", reachable(address));
+    let schemas = Arc::new(Schemas::built_in());
+    let dir = load_schemas(&config, &schemas)?;
+    let (door, database) = database::awaited();
+    let bus = start_bus(&config, &schemas, &database)?;
+    let mut signals = signals::Signals::listen()?;
+
+    let node = Node {
+        closing: CancellationToken::new(),
+        background: TaskTracker::new(),
+        http: TaskTracker::new(),
+        bus: bus.clone(),
+        grace: config.server.shutdown_grace,
+    };
+    node.serve(listener, app(&config, &extras, &node, (&schemas, &database), metrics.clone()), &config);
+    node.background.spawn(rounds::sweep(metrics, METRICS_SWEEP, node.closing.clone()));
+    let reload = Arc::new(tokio::sync::Notify::new());
+    if let Some(dir) = dir {
+        let watching =
+            rounds::watch_schemas(dir, schemas.clone(), reload.clone(), SCHEMA_LOOK, node.closing.clone());
+        node.background.spawn(watching);
+    }
+    let opener = Opener {
+        config: Arc::new(config),
+        base_url: base_url.clone(),
+        bus: bus.clone(),
+        schemas,
+        door,
+        tasks: extras.tasks,
+        closing: node.closing.clone(),
+    };
+    let mut engine = node.background.spawn(opener.run());
+    logging::announce(&base_url);
+    if let Some(greet) = extras.greeting {
+        greet(&base_url);
+    }
+
+    let early = loop {
+        tokio::select! {
+            ended = &mut engine => break Some(ended),
+            signal = signals.next() => match signal {
+                signals::Signal::Reload => reload.notify_one(),
+                signals::Signal::End => break None,
+            },
+        }
+    };
+    info!("Going down.");
+    node.closing.cancel();
+    let end = async {
+        // First what works on jobs: while they end, their events still go out.
+        let outcome = match early {
+            Some(ended) => ended,
+            None => engine.await,
+        };
+        node.end().await;
+        outcome.context("The node's engine panicked")?
+    };
+    tokio::select! {
+        outcome = end => outcome,
+        () = signals.end() => Err(fault(Exit::Failed, "Asked twice to end: ended at once")),
+    }
+}
+
+/// What of a node has to be ended.
+struct Node {
+    closing: CancellationToken,
+    background: TaskTracker,
+    http: TaskTracker,
+    bus: Bus,
+    grace: Duration,
+}
+
+impl Node {
+    fn serve(&self, listener: TcpListener, app: Arc<App>, config: &Config) {
+        let limits = &config.server.limits;
+        let service = Service {
+            router: router(app),
+            bus: self.bus.clone(),
+            options: connection::Options {
+                header_timeout: limits.handshake_timeout,
+                header_bytes: limits.header_bytes.bytes(),
+            },
+            connections_max: limits.connections,
+            closing: self.closing.clone(),
+        };
+        self.http.spawn(listener::run(listener, service, self.grace));
+    }
+
+    async fn end(self) {
+        self.bus.shutdown(self.grace).await;
+        self.background.close();
+        self.http.close();
+        let rest = async {
+            self.http.wait().await;
+            self.background.wait().await;
+        };
+        if tokio::time::timeout(self.grace * 2, rest).await.is_err() {
+            warn!(grace = format_duration(self.grace), "Some tasks did not end in time.");
+        }
+        info!("Down.");
+    }
+}
+
+fn app(
+    config: &Config,
+    extras: &Extras,
+    node: &Node,
+    (schemas, database): (&Arc<Schemas>, &Database),
+    metrics: PrometheusHandle,
+) -> Arc<App> {
+    let limits = &config.server.limits;
+    let allowed = config.auth.allowed_origins.iter().filter_map(|o| o.parse().ok()).collect();
+    Arc::new(App {
+        bus: node.bus.clone(),
+        schemas: schemas.clone(),
+        database: database.clone(),
+        rules: Rules {
+            allowed,
+            required: config.auth.require_origin,
+            public_url: config.server.public_url.as_ref().map(|url| url.0.clone()),
+            loopback_only: !extras.insecure,
+        },
+        limits: Limits {
+            message_bytes: limits.message_bytes.bytes(),
+            request_bytes: limits.request_bytes.bytes(),
+            patience: limits.handshake_timeout,
+        },
+        metrics,
+        waits: Semaphore::new(limits.waits as usize),
+        closing: node.closing.clone(),
+    })
+}
+
+fn start_metrics() -> anyhow::Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new().install_recorder().context("Starting the metrics")?;
+    http::describe_metrics();
+    Ok(handle)
+}
+
+fn start_bus(config: &Config, schemas: &Arc<Schemas>, database: &Database) -> anyhow::Result<Bus> {
+    let limits = &config.server.limits;
+    let options = minium_bus::Options {
+        sessions_max: limits.sessions as usize,
+        message_bytes_max: limits.message_bytes.bytes(),
+        source: SOURCE.into(),
+        ..minium_bus::Options::default()
+    };
+    Bus::start(options, schemas.clone(), Some(Arc::new(database.clone()))).context("Starting the bus")
+}
+
+/// Reads the schema directory for the first time. One that was named must be there.
+fn load_schemas(config: &Config, schemas: &Schemas) -> anyhow::Result<Option<SchemaDir>> {
+    let named = config.schemas.dir.clone();
+    let path = named.clone().unwrap_or_else(|| PathBuf::from("schemas"));
+    if named.is_none() && !Path::new(&path).is_dir() {
+        return Ok(None);
+    }
+    let mut dir = SchemaDir::new(path.clone());
+    dir.load(schemas).map_err(|error| {
+        fault(Exit::Usage, format!("The schema directory {} cannot be read: {error}", path.display()))
+    })?;
+    Ok(Some(dir))
+}
+
+fn open_to_all(address: SocketAddr) -> String {
+    format!(
+        "This version knows no authentication, so a node on {address} would be open to everybody who reaches it. \
+         Listen on 127.0.0.1, or say --insecure-no-auth if that is what you want"
+    )
+}
+
+/// An address that a client on this machine can use.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}

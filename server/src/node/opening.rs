@@ -1,0 +1,237 @@
+//! The database's part of a node: opened as soon as it is there, worked on until the node goes down.
+//!
+//! A database that is not there is tried again and again, while everything that needs none already works. A schema
+//! that is newer than this program ends the node: working on it could destroy what is there.
+
+use super::{AddTasks, SOURCE, rounds};
+use crate::config::Config;
+use crate::database::{Door, Open};
+use crate::exit::{Exit, fault};
+use anyhow::Context;
+use minium_bus::{Bus, Schemas};
+use minium_notifier::{EnvelopeOptions, Journal, Relay, RelayOptions, RelayState, Retention};
+use minium_protocol::SchemaFault;
+use minium_queue::postgres::PgOptions;
+use minium_queue::{Backend, DatabaseUrl, QueueError, Schedule, Store, UpkeepRules};
+use minium_worker::{ArgsCheck, CommandTask, StoreSource, Worker, WorkerOptions};
+use serde_json::value::RawValue;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+/// The first pause between attempts; it doubles up to the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Opens the database and starts what works on it.
+pub(super) struct Opener {
+    pub(super) config: Arc<Config>,
+    pub(super) base_url: String,
+    pub(super) bus: Bus,
+    pub(super) schemas: Arc<Schemas>,
+    pub(super) door: Door,
+    pub(super) tasks: Option<AddTasks>,
+    pub(super) closing: CancellationToken,
+}
+
+impl Opener {
+    /// Until the node goes down, or until there is no sense in going on.
+    pub(super) async fn run(mut self) -> anyhow::Result<()> {
+        let closing = self.closing.clone();
+        let Some(opened) = closing.run_until_cancelled(self.open_at_last()).await else { return Ok(()) };
+        let (backend, journal) = opened?;
+        self.work(backend, journal).await
+    }
+
+    /// Tries until it is there.
+    async fn open_at_last(&self) -> anyhow::Result<(Backend, Journal)> {
+        let url: DatabaseUrl =
+            self.config.database.url.parse().map_err(|e: QueueError| fault(Exit::Usage, e.to_string()))?;
+        let (mut pause, mut told) = (PAUSE_MIN, String::new());
+        loop {
+            let error = match self.open(&url).await {
+                Ok(opened) => return Ok(opened),
+                Err(error) => error,
+            };
+            if is_final(&url, &error) {
+                return Err(fault(
+                    Exit::Failed,
+                    format!("The database {url} cannot be used: {}", causes(&error)),
+                ));
+            }
+            self.door.refused(&error.to_string());
+            let why = causes(&error);
+            if why != told {
+                warn!(%url, error = %why, "The database is not there yet; trying again until it is.");
+                told = why;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn open(&self, url: &DatabaseUrl) -> Result<(Backend, Journal), QueueError> {
+        let backend = open_backend(&self.config, url).await?;
+        let applied = backend.migrate().await?;
+        if applied > 0 {
+            info!(applied, "Migrations applied.");
+        }
+        let options = EnvelopeOptions { source: SOURCE.into(), dataschema: Some(self.job_schema()) };
+        let journal = Journal::open(&backend, options);
+        Ok((backend, journal))
+    }
+
+    /// `dataschema` of every task event.
+    fn job_schema(&self) -> String {
+        let public =
+            self.config.server.public_url.as_ref().map_or(self.base_url.as_str(), |url| url.0.as_str());
+        format!("{public}/schemas/job.json")
+    }
+
+    async fn work(&mut self, backend: Backend, journal: Journal) -> anyhow::Result<()> {
+        let store = backend.store();
+        let history = journal.history();
+        // The relay outlives what writes events: the last ones must still go out.
+        let relay_end = CancellationToken::new();
+        let relay = Relay::start(&journal, self.bus.clone(), self.relay_options(), relay_end.clone());
+        let watched = relay.states();
+        self.door.opened(Open {
+            store: store.clone(),
+            history,
+            relaying: Arc::new(move || matches!(*watched.borrow(), RelayState::Relaying(_))),
+        });
+        let url = self
+            .config
+            .database
+            .url
+            .parse::<DatabaseUrl>()
+            .map_or_else(|_| String::new(), |url| url.to_string());
+        info!(%url, "The database is there.");
+
+        let rounds = TaskTracker::new();
+        let rules = UpkeepRules {
+            keep_finished: Some(self.config.queue.keep_finished),
+            grace: self.config.queue.lease_grace,
+            ..UpkeepRules::default()
+        };
+        rounds.spawn(rounds::upkeep(store.clone(), rules, self.closing.clone()));
+        let schedules = self.schedules();
+        if !schedules.is_empty() {
+            rounds.spawn(rounds::schedules(store.clone(), schedules, self.closing.clone()));
+        }
+        rounds.close();
+        let outcome = match self.worker(store) {
+            Some(worker) => worker.run(self.closing.clone()).await.context("Running the worker"),
+            None => {
+                self.closing.cancelled().await;
+                Ok(())
+            }
+        };
+        rounds.wait().await;
+        relay_end.cancel();
+        relay.join().await;
+        outcome
+    }
+
+    fn relay_options(&self) -> RelayOptions {
+        let memory = self.config.database.url == "sqlite::memory:";
+        let usual = if memory { Retention::in_memory() } else { Retention::default() };
+        let kept = self.config.task_retention();
+        let retention = Retention {
+            age: kept.and_then(|r| r.age).unwrap_or(usual.age),
+            count: kept.and_then(|r| r.count).map_or(usual.count, u64::from),
+        };
+        let minion_topic = self.config.notifier.minion_topic.clone();
+        RelayOptions { minion_topic, retention: Some(retention), ..RelayOptions::default() }
+    }
+
+    fn schedules(&self) -> Vec<Schedule> {
+        let all = self.config.schedules.iter();
+        all.map(|(name, schedule)| Schedule {
+            name: name.clone(),
+            request: schedule.request(name),
+            every: schedule
+                .every
+                .expect("a schedule without every is refused when the configuration is read"),
+        })
+        .collect()
+    }
+
+    /// The worker inside, if it has anything to do.
+    fn worker(&mut self, store: Arc<dyn Store>) -> Option<Worker> {
+        let config = &self.config;
+        let typed = self.tasks.take();
+        if typed.is_none() && config.tasks.is_empty() {
+            return None;
+        }
+        let options = WorkerOptions {
+            queues: config.worker.queues.clone(),
+            concurrency: config.worker.concurrency as usize,
+            lease: config.worker.lease,
+            grace: config.server.shutdown_grace,
+            ..WorkerOptions::default()
+        };
+        let mut worker =
+            Worker::new(StoreSource::new(store), options).check(Arc::new(TaskSchemas(self.schemas.clone())));
+        for (name, task) in &config.tasks {
+            worker = worker.command(CommandTask {
+                name: name.clone(),
+                command: task.command.clone(),
+                timeout: task.timeout,
+                shell: task.shell,
+            });
+        }
+        Some(match typed {
+            Some(add) => add(worker, self.bus.clone()),
+            None => worker,
+        })
+    }
+}
+
+/// The backend with the configured bounds. The schema is not touched.
+pub(crate) async fn open_backend(config: &Config, url: &DatabaseUrl) -> Result<Backend, QueueError> {
+    match url {
+        DatabaseUrl::Postgres(text) => {
+            let options = PgOptions { connections: config.database.pool as usize, ..PgOptions::default() };
+            Backend::open_postgres(text, options)
+        }
+        DatabaseUrl::Sqlite(_) => Backend::open(url).await,
+    }
+}
+
+/// No waiting helps: the schema is newer, or a file cannot be opened.
+fn is_final(url: &DatabaseUrl, error: &QueueError) -> bool {
+    matches!(error, QueueError::Schema(_) | QueueError::Invalid(_)) || matches!(url, DatabaseUrl::Sqlite(_))
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        // Drivers like to repeat what the layer below has said.
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// The task schemas of the node, for jobs that no HTTP request has checked.
+struct TaskSchemas(Arc<Schemas>);
+
+impl ArgsCheck for TaskSchemas {
+    fn check(&self, task: &str, args: &RawValue) -> Result<(), Vec<SchemaFault>> {
+        let Some(schema) = self.0.for_task(task) else { return Ok(()) };
+        let args = serde_json::from_str(args.get()).map_err(|error| {
+            let detail = format!("the arguments cannot be read: {error}");
+            vec![SchemaFault { pointer: String::new(), schema: String::new(), detail }]
+        })?;
+        schema.check(&args)
+    }
+}
