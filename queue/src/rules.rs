@@ -18,6 +18,8 @@ pub const HEARTBEAT_FRESH: Duration = Duration::from_secs(2 * 60);
 pub const BACKOFF_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// A longer span is a mistake, and would leave the range of the databases' times.
 pub const SPAN_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// One call claims no more jobs: more would hold the database up.
+pub const CLAIM_MAX: u32 = 1_000;
 /// A page of a list is never longer.
 pub const PAGE_MAX: u32 = 1_000;
 const KEY_TAKEN: &str = "its key is held by another job";

@@ -13,6 +13,9 @@ mod support;
 /// What the support itself promises to the tests.
 mod harness;
 
+/// The stores: one conformance suite over all of them, a plain model, and both against each other.
+mod store;
+
 /// Mercury's rules in plain mode: what is kept, what is mended.
 mod mercury;
 

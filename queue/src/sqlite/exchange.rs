@@ -38,7 +38,8 @@ fn choose(change: &Change<'_>, claim: &Claim) -> Result<Vec<i64>, QueueError> {
     queues.sort();
     queues.dedup();
     let mut found: Vec<(i32, i64, i64)> = Vec::new();
-    if claim.limit == 0 {
+    let limit = claim.limit.min(rules::CLAIM_MAX);
+    if limit == 0 {
         return Ok(Vec::new());
     }
     for queue in queues {
@@ -46,18 +47,18 @@ fn choose(change: &Change<'_>, claim: &Claim) -> Result<Vec<i64>, QueueError> {
         found.extend(match &tasks {
             None => change.all(
                 &format!("{WHERE} {ORDER}"),
-                params![queue, least, change.now, claim.limit],
+                params![queue, least, change.now, limit],
                 read,
             )?,
             Some(tasks) => change.all(
                 &format!("{WHERE} and task in (select value from json_each(?5)) {ORDER}"),
-                params![queue, least, change.now, claim.limit, tasks],
+                params![queue, least, change.now, limit, tasks],
                 read,
             )?,
         });
     }
     found.sort_by_key(|(priority, seq, _)| (std::cmp::Reverse(*priority), *seq));
-    found.truncate(claim.limit as usize);
+    found.truncate(limit as usize);
     Ok(found.into_iter().map(|(_, _, id)| id).collect())
 }
 

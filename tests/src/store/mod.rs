@@ -1,9 +1,4 @@
-//! The stores: one conformance suite over PostgreSQL and SQLite in a file and in memory, a plain model that both are
-//! held against, and the comparison of the two with each other.
+//! The stores: one conformance suite over PostgreSQL and SQLite, in a file and in memory.
 
 mod conformance;
 mod fixture;
-mod model;
-mod property;
-mod sequence;
-mod sqlite;
