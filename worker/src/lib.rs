@@ -31,6 +31,3 @@ pub use options::{UpkeepOptions, WorkerOptions};
 pub use source::{JobSource, StoreSource};
 pub use task::{ArgsCheck, Failure};
 pub use worker::Worker;
-
-#[cfg(test)]
-mod tests;

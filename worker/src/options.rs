@@ -13,6 +13,9 @@ pub struct WorkerOptions {
     pub concurrency: usize,
     /// How long a claimed job is its own unless the lease is extended, which happens at a third of this.
     pub lease: Duration,
+    /// Leases are extended at least so often even if they are long: that is also how a worker hears that a job was
+    /// cancelled.
+    pub renew_max: Duration,
     /// How often it looks for work when nothing wakes it; jittered by a quarter either way.
     pub poll: Duration,
     /// How often it says that it is alive.
@@ -60,6 +63,7 @@ impl Default for WorkerOptions {
             queues: vec!["default".into()],
             concurrency: 4,
             lease: Duration::from_secs(30),
+            renew_max: Duration::from_secs(5),
             poll: Duration::from_secs(1),
             heartbeat: Duration::from_secs(15),
             upkeep: None,
@@ -101,7 +105,8 @@ impl Default for UpkeepOptions {
 impl WorkerOptions {
     /// Refuses what could not work at all.
     pub(crate) fn check(&self) -> Result<(), WorkerError> {
-        let spans = [self.lease, self.poll, self.heartbeat, self.retry_min, self.call_timeout];
+        let spans =
+            [self.lease, self.renew_max, self.poll, self.heartbeat, self.retry_min, self.call_timeout];
         if self.concurrency == 0 {
             Err(WorkerError::Option("a worker needs a concurrency of at least 1"))
         } else if self.queues.is_empty() {
@@ -110,7 +115,7 @@ impl WorkerOptions {
             Err(WorkerError::Option("a worker's batches hold at least 1 job"))
         } else if spans.iter().any(Duration::is_zero) {
             Err(WorkerError::Option(
-                "lease, poll, heartbeat, retry and call times of a worker are above zero",
+                "lease, renewal, poll, heartbeat, retry and call times of a worker are above zero",
             ))
         } else {
             Ok(())

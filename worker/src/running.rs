@@ -107,30 +107,27 @@ impl RunningJob {
     }
 }
 
-/// All jobs that this worker holds, by number.
+/// All that this worker holds, by lease: after a lost lease it may hold one job twice.
 #[derive(Default)]
 pub(crate) struct Running {
-    jobs: Mutex<HashMap<i64, Arc<RunningJob>>>,
+    jobs: Mutex<HashMap<LeaseToken, Arc<RunningJob>>>,
 }
 
 impl Running {
-    fn jobs(&self) -> MutexGuard<'_, HashMap<i64, Arc<RunningJob>>> {
+    fn jobs(&self) -> MutexGuard<'_, HashMap<LeaseToken, Arc<RunningJob>>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes claimed jobs over.
     pub(crate) fn begin(&self, leased: &Leased, lease_until: Instant) -> Arc<RunningJob> {
         let job = Arc::new(RunningJob::new(leased, lease_until));
-        self.jobs().insert(leased.id, job.clone());
+        self.jobs().insert(leased.lease, job.clone());
         job
     }
 
-    /// The job is no longer held under this lease. It may be held again already, under another.
-    pub(crate) fn end(&self, id: i64, lease: LeaseToken) {
-        let mut jobs = self.jobs();
-        if jobs.get(&id).is_some_and(|job| job.lease == lease) {
-            jobs.remove(&id);
-        }
+    /// A lease is no longer held.
+    pub(crate) fn end(&self, lease: LeaseToken) {
+        self.jobs().remove(&lease);
     }
 
     /// What is held, in no order.
@@ -156,7 +153,6 @@ pub(crate) struct Surroundings {
 
 /// A run that is over.
 pub(crate) struct Done {
-    pub(crate) job: i64,
     pub(crate) lease: LeaseToken,
     /// To be handed in. Without one the lease runs out by itself, or is gone already.
     pub(crate) outcome: Option<Outcome>,
@@ -183,7 +179,7 @@ pub(crate) async fn run(
     metrics::histogram!(JOB_RUN_SECONDS, &labels).record(begun.elapsed());
     debug!(job_id = job.id, task = job.task, attempt = job.attempt, state, "A run has ended.");
     let outcome = ending.map(|ending| Outcome { job: job.id, lease: job.lease, ending });
-    Done { job: job.id, lease: job.lease, outcome }
+    Done { lease: job.lease, outcome }
 }
 
 /// How a run went: by itself, or not at all within the grace that it had to stop.

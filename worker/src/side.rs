@@ -83,25 +83,25 @@ pub(crate) async fn heartbeat(source: Arc<dyn JobSource>, me: Arc<Identity>, opt
     }
 }
 
-/// Extends every lease at a third of its time, all that are due in one call.
+/// Extends every lease at a third of its time, or sooner if leases are long; all that are due in one call.
 pub(crate) async fn extend_leases(
     source: Arc<dyn JobSource>,
     running: Arc<Running>,
     options: Arc<WorkerOptions>,
 ) {
-    // a job claimed while this sleeps is due later than this wakes
-    let third = options.lease / 3;
+    // a job claimed while this sleeps falls due later than this wakes
+    let every = (options.lease / 3).min(options.renew_max);
+    let left_when_due = options.lease - every;
     let mut backoff = Backoff::new(&options);
     loop {
         let now = Instant::now();
         let mut held = running.all();
-        // what falls due within the next sixth goes along, or every job would get a call of its own
-        held.retain(|job| job.lease_until() <= now + options.lease - third + third / 2);
-        let due = held.iter().map(|job| job.lease_until()).min();
-        match due {
-            Some(until) if until <= now + options.lease - third => {
-                held.sort_unstable_by_key(|job| job.lease_until());
-                held.truncate(EXTEND_BATCH_MAX);
+        // what falls due within half a turn goes along, or every job would get a call of its own
+        held.retain(|job| job.lease_until() <= now + left_when_due + every / 2);
+        held.sort_unstable_by_key(|job| job.lease_until());
+        held.truncate(EXTEND_BATCH_MAX);
+        match held.first().map(|job| job.lease_until()) {
+            Some(until) if until <= now + left_when_due => {
                 match extend(source.as_ref(), &held, &options).await {
                     Ok(()) => backoff.reset(),
                     Err(error) => {
@@ -110,8 +110,8 @@ pub(crate) async fn extend_leases(
                     }
                 }
             }
-            Some(until) => sleep_until(until - (options.lease - third)).await,
-            None => sleep(third).await,
+            Some(until) => sleep_until(until - left_when_due).await,
+            None => sleep(every).await,
         }
     }
 }

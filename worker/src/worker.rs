@@ -327,7 +327,7 @@ impl Shift {
                     _ => {
                         if let Some((job_id, lease)) = self.handover.refused(&text) {
                             error!(job_id, error = text, "An outcome cannot be stored and is given up.");
-                            self.running.end(job_id, lease);
+                            self.running.end(lease);
                         }
                     }
                 }
@@ -341,7 +341,7 @@ impl Shift {
 
     fn settle(&mut self, verdicts: &[Verdict]) {
         for ((job_id, lease), verdict) in self.handover.accepted().into_iter().zip(verdicts) {
-            self.running.end(job_id, lease);
+            self.running.end(lease);
             let label = match verdict {
                 Verdict::Accepted => "accepted",
                 Verdict::Repeated => "repeated",
@@ -370,9 +370,9 @@ impl Shift {
     fn ended(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
             Ok(Done { outcome: Some(outcome), .. }) => self.handover.push(outcome),
-            Ok(Done { outcome: None, job, lease }) => {
+            Ok(Done { outcome: None, lease }) => {
                 metrics::counter!(OUTCOMES_TOTAL, "verdict" => "abandoned").increment(1);
-                self.running.end(job, lease);
+                self.running.end(lease);
             }
             // the run itself catches what its task does; its lease runs out
             Err(error) => error!(%error, "A run ended in a way that it must not."),

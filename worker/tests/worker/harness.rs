@@ -1,0 +1,254 @@
+//! A queue in memory, a worker on it, and ways to wait for what must come.
+
+use async_trait::async_trait;
+use minium_protocol::{EnqueueRequest, Job, LeaseToken, State, WorkerRef};
+use minium_queue::sqlite::SqliteStore;
+use minium_queue::{
+    Annotation, Claim, Exchanged, Extension, Outcome, QueueError, SqlitePlace, Store, UpkeepRules, Upkept,
+};
+use minium_worker::{JobSource, StoreSource, UpkeepOptions, Worker, WorkerError, WorkerOptions};
+use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Nothing that is waited for takes long; this only ends a test that would hang.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct Queue {
+    pub store: Arc<SqliteStore>,
+}
+
+impl Queue {
+    pub async fn new() -> Queue {
+        let store = SqliteStore::open(&SqlitePlace::Memory).await.unwrap();
+        store.migrate().await.unwrap();
+        Queue { store: Arc::new(store) }
+    }
+
+    pub fn source(&self) -> StoreSource {
+        StoreSource::new(self.store.clone())
+    }
+
+    pub async fn enqueue(&self, request: EnqueueRequest) -> i64 {
+        self.store.enqueue(&[request]).await.unwrap()[0].id
+    }
+
+    pub async fn job(&self, id: i64) -> Job {
+        self.store.get(id).await.unwrap().expect("the job exists").job().unwrap()
+    }
+
+    pub async fn until(&self, id: i64, what: impl Fn(&Job) -> bool) -> Job {
+        let mut seen = None;
+        let wait = async {
+            loop {
+                let job = self.job(id).await;
+                if what(&job) {
+                    return job;
+                }
+                seen = Some(job);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, wait).await;
+        found.unwrap_or_else(|_| panic!("it never came; last seen: {seen:?}"))
+    }
+
+    pub async fn ended(&self, id: i64) -> Job {
+        self.until(id, |job| job.state.is_ended()).await
+    }
+
+    pub async fn finished(&self, id: i64) -> Value {
+        let job = self.ended(id).await;
+        assert_eq!(job.state, State::Finished, "{job:?}");
+        result(&job)
+    }
+
+    pub async fn failed(&self, id: i64) -> String {
+        let job = self.until(id, |job| job.state.is_ended()).await;
+        assert_eq!(job.state, State::Failed, "{job:?}");
+        job.error.expect("a failed job says why")
+    }
+
+    /// The job's events in order: type, snapshot, what came late.
+    pub async fn events(&self, id: i64) -> Vec<(String, Job, Option<String>)> {
+        let rows: Vec<(String, String, Option<String>)> = self
+            .store
+            .call(move |conn| {
+                let mut read = conn
+                    .prepare("select type, data, late from entry where subject = ?1 order by seq")
+                    .unwrap();
+                let rows =
+                    read.query_map([id.to_string()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+                rows.unwrap().map(Result::unwrap).collect()
+            })
+            .await
+            .unwrap();
+        rows.into_iter().map(|(t, data, late)| (t, serde_json::from_str(&data).unwrap(), late)).collect()
+    }
+
+    pub async fn types(&self, id: i64) -> Vec<String> {
+        self.events(id).await.into_iter().map(|(t, _, _)| t).collect()
+    }
+}
+
+pub fn result(job: &Job) -> Value {
+    // null reads as no result
+    job.result.as_ref().map_or(Value::Null, |raw| serde_json::from_str(raw.get()).unwrap())
+}
+
+/// Waits for something outside the queue.
+pub async fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let wait = async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("it never came: {what}"));
+}
+
+pub fn request(task: &str, args: Value) -> EnqueueRequest {
+    EnqueueRequest::new(task, serde_json::value::to_raw_value(&args).unwrap())
+}
+
+pub fn with(
+    mut request: EnqueueRequest,
+    change: impl FnOnce(&mut minium_protocol::JobOptions),
+) -> EnqueueRequest {
+    change(&mut request.options);
+    request
+}
+
+/// Quick paces, so that tests need not wait; no upkeep that would disturb.
+pub fn options() -> WorkerOptions {
+    WorkerOptions {
+        lease: Duration::from_secs(30),
+        renew_max: Duration::from_millis(50),
+        stop_grace: Duration::from_millis(200),
+        retry_min: Duration::from_millis(5),
+        retry_max: Duration::from_millis(20),
+        ..WorkerOptions::default()
+    }
+}
+
+pub fn with_upkeep() -> WorkerOptions {
+    let upkeep = UpkeepOptions { every: Duration::from_millis(20), ..UpkeepOptions::default() };
+    WorkerOptions { upkeep: Some(upkeep), ..options() }
+}
+
+pub struct Started {
+    stop: CancellationToken,
+    worker: JoinHandle<Result<(), WorkerError>>,
+}
+
+pub fn start(worker: Worker) -> Started {
+    let stop = CancellationToken::new();
+    let worker = tokio::spawn(worker.run(stop.clone()));
+    Started { stop, worker }
+}
+
+impl Started {
+    pub fn tell_to_stop(&self) {
+        self.stop.cancel();
+    }
+
+    pub async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(PATIENCE, self.worker).await.expect("it ends").unwrap().unwrap();
+    }
+}
+
+/// The real source, with a wire that can be cut.
+#[derive(Clone)]
+pub struct Wire {
+    inner: StoreSource,
+    pub state: Arc<WireState>,
+}
+
+#[derive(Default)]
+pub struct WireState {
+    /// Nothing gets through.
+    pub cut: AtomicBool,
+    /// Only leases cannot be extended.
+    pub no_extension: AtomicBool,
+    /// Exchanges are done, but their answers are lost.
+    pub deaf: AtomicBool,
+    /// Nothing wakes.
+    pub silent: bool,
+    pub exchanges: AtomicUsize,
+    pub attempts: AtomicUsize,
+}
+
+impl Wire {
+    pub fn new(queue: &Queue) -> Wire {
+        Wire { inner: queue.source(), state: Arc::default() }
+    }
+
+    pub fn silent(queue: &Queue) -> Wire {
+        Wire { inner: queue.source(), state: Arc::new(WireState { silent: true, ..WireState::default() }) }
+    }
+
+    fn through(&self) -> Result<(), QueueError> {
+        if self.state.cut.load(Ordering::SeqCst) { Err(cut()) } else { Ok(()) }
+    }
+}
+
+fn cut() -> QueueError {
+    QueueError::Unavailable { attempted: "reach it", source: "the wire is cut".into() }
+}
+
+#[async_trait]
+impl JobSource for Wire {
+    async fn register(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError> {
+        self.state.attempts.fetch_add(1, Ordering::SeqCst);
+        self.through()?;
+        self.inner.register(host, pid).await
+    }
+
+    async fn heartbeat(&self, worker: i64) -> Result<(), QueueError> {
+        self.through()?;
+        self.inner.heartbeat(worker).await
+    }
+
+    async fn unregister(&self, worker: i64) -> Result<(), QueueError> {
+        self.through()?;
+        self.inner.unregister(worker).await
+    }
+
+    async fn exchange(&self, outcomes: &[Outcome], claim: &Claim) -> Result<Exchanged, QueueError> {
+        self.state.attempts.fetch_add(1, Ordering::SeqCst);
+        self.through()?;
+        self.state.exchanges.fetch_add(1, Ordering::SeqCst);
+        let answer = self.inner.exchange(outcomes, claim).await;
+        if self.state.deaf.load(Ordering::SeqCst) { Err(cut()) } else { answer }
+    }
+
+    async fn extend(
+        &self,
+        leases: &[(i64, LeaseToken)],
+        lease: Duration,
+    ) -> Result<Vec<Extension>, QueueError> {
+        self.through()?;
+        if self.state.no_extension.load(Ordering::SeqCst) {
+            return Err(cut());
+        }
+        self.inner.extend(leases, lease).await
+    }
+
+    async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError> {
+        self.through()?;
+        self.inner.annotate(job, lease, annotation).await
+    }
+
+    fn wakeups(&self) -> watch::Receiver<u64> {
+        if self.state.silent { watch::channel(0).1 } else { self.inner.wakeups() }
+    }
+
+    async fn upkeep(&self, rules: &UpkeepRules) -> Result<Upkept, QueueError> {
+        self.through()?;
+        self.inner.upkeep(rules).await
+    }
+}

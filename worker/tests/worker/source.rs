@@ -1,0 +1,271 @@
+//! The worker and its source: batches, wake-ups, outages, lost leases, shutdown.
+
+use crate::harness::{Queue, Wire, options, request, start, until, with};
+use minium_protocol::State;
+use minium_queue::{Store, UpkeepRules};
+use minium_worker::{JobContext, Worker, WorkerOptions};
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+async fn nothing(_: JobContext, _: Value) -> Result<(), Infallible> {
+    Ok(())
+}
+
+type Wait = Pin<Box<dyn Future<Output = Result<i32, Infallible>> + Send>>;
+
+/// A task that ends when it is let go, and says which attempt it was.
+fn gate() -> (Arc<Semaphore>, impl Fn(JobContext, Value) -> Wait + Send + Sync + 'static) {
+    let open = Arc::new(Semaphore::new(0));
+    let gate = open.clone();
+    let task = move |job: JobContext, _: Value| -> Wait {
+        let gate = gate.clone();
+        Box::pin(async move {
+            gate.acquire().await.unwrap().forget();
+            Ok(job.attempt())
+        })
+    };
+    (open, task)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outcomes_and_claims_travel_in_batches() {
+    let queue = Queue::new().await;
+    let jobs: Vec<_> = (0..2_000).map(|i| request("nothing", json!([i]))).collect();
+    let ids = queue.store.enqueue(&jobs).await.unwrap();
+    let wire = Wire::new(&queue);
+    let state = wire.state.clone();
+    let many = WorkerOptions { concurrency: 200, ..options() };
+    let worker = start(Worker::new(wire, many).task("nothing", nothing));
+    queue.ended(ids.last().unwrap().id).await;
+    worker.stop().await;
+    let stats = queue.store.stats().await.unwrap();
+    assert_eq!((stats.finished, stats.active, stats.inactive), (2_000, 0, 0));
+    let exchanges = state.exchanges.load(Ordering::SeqCst);
+    assert!(exchanges < 200, "10 full batches would do, there were {exchanges}");
+}
+
+#[tokio::test]
+async fn no_more_jobs_run_at_once_than_there_are_slots() {
+    let queue = Queue::new().await;
+    let (open, task) = gate();
+    let three = WorkerOptions { concurrency: 3, ..options() };
+    let worker = start(Worker::new(queue.source(), three).task("gate", task));
+    let jobs: Vec<_> = (0..10).map(|i| request("gate", json!([i]))).collect();
+    let ids = queue.store.enqueue(&jobs).await.unwrap();
+    for i in 0..ids.len() {
+        // the next three run, no more, until one of them is let go
+        queue.until(ids[(i + 2).min(9)].id, |job| job.state == State::Active).await;
+        let stats = queue.store.stats().await.unwrap();
+        assert_eq!(stats.active, (ids.len() - i).min(3) as i64, "{stats:?}");
+        open.add_permits(1);
+        while queue.store.stats().await.unwrap().finished <= i as i64 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn an_idle_worker_is_woken_by_an_enqueue() {
+    let queue = Queue::new().await;
+    let never_polls = WorkerOptions { poll: Duration::from_secs(86_400), ..options() };
+    let worker = start(Worker::new(queue.source(), never_polls).task("nothing", nothing));
+    for _ in 0..3 {
+        let id = queue.enqueue(request("nothing", json!([]))).await;
+        queue.finished(id).await;
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_nothing_wakes_finds_its_jobs_by_looking() {
+    let queue = Queue::new().await;
+    let polls = WorkerOptions { poll: Duration::from_millis(10), ..options() };
+    let worker = start(Worker::new(Wire::silent(&queue), polls).task("nothing", nothing));
+    for _ in 0..3 {
+        let id = queue.enqueue(request("nothing", json!([]))).await;
+        queue.finished(id).await;
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn only_its_own_tasks_and_queues_are_taken() {
+    let queue = Queue::new().await;
+    let night = WorkerOptions { queues: vec!["night".into()], ..options() };
+    let worker = start(Worker::new(queue.source(), night).task("nothing", nothing));
+    let foreign_task = queue.enqueue(with(request("other", json!([])), |o| o.queue = "night".into())).await;
+    let foreign_queue = queue.enqueue(request("nothing", json!([]))).await;
+    let own = queue.enqueue(with(request("nothing", json!([])), |o| o.queue = "night".into())).await;
+    queue.finished(own).await;
+    worker.stop().await;
+    for id in [foreign_task, foreign_queue] {
+        assert_eq!(queue.job(id).await.state, State::Inactive);
+    }
+}
+
+#[tokio::test]
+async fn a_worker_waits_for_a_source_that_is_away_at_the_start() {
+    let queue = Queue::new().await;
+    let wire = Wire::new(&queue);
+    let state = wire.state.clone();
+    state.cut.store(true, Ordering::SeqCst);
+    let worker = start(Worker::new(wire, options()).task("nothing", nothing));
+    until("it tried several times", || state.attempts.load(Ordering::SeqCst) > 3).await;
+    let id = queue.enqueue(request("nothing", json!([]))).await;
+    state.cut.store(false, Ordering::SeqCst);
+    queue.finished(id).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn results_wait_while_the_source_is_away_and_none_is_lost() {
+    let queue = Queue::new().await;
+    let wire = Wire::new(&queue);
+    let state = wire.state.clone();
+    let (open, task) = gate();
+    let worker = start(Worker::new(wire, WorkerOptions { concurrency: 5, ..options() }).task("gate", task));
+    let jobs: Vec<_> = (0..5).map(|i| request("gate", json!([i]))).collect();
+    let ids = queue.store.enqueue(&jobs).await.unwrap();
+    queue.until(ids[4].id, |job| job.state == State::Active).await;
+    state.cut.store(true, Ordering::SeqCst);
+    open.add_permits(5);
+    let before = state.attempts.load(Ordering::SeqCst);
+    until("it offered them in vain", || state.attempts.load(Ordering::SeqCst) > before + 3).await;
+    for job in &ids {
+        assert_eq!(queue.job(job.id).await.state, State::Active);
+    }
+    state.cut.store(false, Ordering::SeqCst);
+    for job in &ids {
+        assert_eq!(queue.finished(job.id).await, json!(1), "the first attempt's own result");
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn an_outcome_whose_answer_was_lost_is_handed_in_again_and_counts_once() {
+    let queue = Queue::new().await;
+    let wire = Wire::new(&queue);
+    let state = wire.state.clone();
+    let (open, task) = gate();
+    let worker = start(Worker::new(wire, options()).task("gate", task));
+    let id = queue.enqueue(request("gate", json!([]))).await;
+    queue.until(id, |job| job.state == State::Active).await;
+    state.deaf.store(true, Ordering::SeqCst);
+    open.add_permits(1);
+    let before = state.exchanges.load(Ordering::SeqCst);
+    until("it was offered again", || state.exchanges.load(Ordering::SeqCst) > before + 3).await;
+    state.deaf.store(false, Ordering::SeqCst);
+    assert_eq!(queue.finished(id).await, json!(1));
+    worker.stop().await;
+    assert_eq!(queue.types(id).await, ["task.enqueue", "task.dequeue", "task.finished"]);
+}
+
+#[tokio::test]
+async fn a_lost_lease_stops_the_run_and_what_it_still_brings_is_kept_as_late() {
+    let queue = Queue::new().await;
+    let wire = Wire::new(&queue);
+    let state = wire.state.clone();
+    let task = |job: JobContext, _: Value| async move {
+        if job.attempt() == 1 {
+            job.cancelled().cancelled().await;
+            return Ok::<_, Infallible>("too late");
+        }
+        Ok("in time")
+    };
+    let short = WorkerOptions { lease: Duration::from_millis(100), ..options() };
+    let worker = start(Worker::new(wire, short).task("slow", task));
+    state.no_extension.store(true, Ordering::SeqCst);
+    let id = queue.enqueue(with(request("slow", json!([])), |o| o.attempts = 2)).await;
+    // somebody's upkeep finds that the lease has run out
+    let rules = UpkeepRules { grace: Duration::ZERO, ..UpkeepRules::default() };
+    let rescue = async {
+        while queue.store.upkeep(&rules).await.unwrap().rescued == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), rescue).await.expect("the lease runs out");
+    state.no_extension.store(false, Ordering::SeqCst);
+    assert_eq!(queue.finished(id).await, json!("in time"));
+    worker.stop().await;
+    let events = queue.events(id).await;
+    let late = events.iter().find(|(t, _, _)| t == "task.late_result").expect("it is on record");
+    assert!(late.2.as_ref().unwrap().contains("too late"), "{late:?}");
+    let job = queue.job(id).await;
+    assert_eq!((job.state, job.attempt), (State::Finished, 2));
+}
+
+#[tokio::test]
+async fn leases_are_extended_while_a_job_runs() {
+    let queue = Queue::new().await;
+    let (open, task) = gate();
+    let short = WorkerOptions { lease: Duration::from_millis(600), ..options() };
+    let worker = start(Worker::new(queue.source(), short).task("gate", task));
+    let id = queue.enqueue(request("gate", json!([]))).await;
+    queue.until(id, |job| job.state == State::Active).await;
+    // far beyond the first lease, upkeep finds nothing to rescue
+    let rules = UpkeepRules { grace: Duration::ZERO, ..UpkeepRules::default() };
+    let end = tokio::time::Instant::now() + Duration::from_millis(1_800);
+    while tokio::time::Instant::now() < end {
+        assert_eq!(queue.store.upkeep(&rules).await.unwrap().rescued, 0);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    open.add_permits(1);
+    assert_eq!(queue.finished(id).await, json!(1));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn shutdown_lets_running_jobs_end_and_claims_no_more() {
+    let queue = Queue::new().await;
+    let (open, task) = gate();
+    let two = WorkerOptions { concurrency: 2, ..options() };
+    let worker = start(Worker::new(queue.source(), two).task("gate", task));
+    let jobs: Vec<_> = (0..3).map(|i| request("gate", json!([i]))).collect();
+    let ids = queue.store.enqueue(&jobs).await.unwrap();
+    queue.until(ids[1].id, |job| job.state == State::Active).await;
+    worker.tell_to_stop();
+    open.add_permits(3);
+    worker.stop().await;
+    let states = [
+        queue.job(ids[0].id).await.state,
+        queue.job(ids[1].id).await.state,
+        queue.job(ids[2].id).await.state,
+    ];
+    assert_eq!(states, [State::Finished, State::Finished, State::Inactive]);
+    assert_eq!(queue.store.stats().await.unwrap().workers, 0);
+}
+
+#[tokio::test]
+async fn shutdown_stops_what_does_not_end_within_the_grace_and_leaves_it_to_its_lease() {
+    let queue = Queue::new().await;
+    let (_open, task) = gate();
+    let hasty = WorkerOptions { grace: Duration::ZERO, stop_grace: Duration::ZERO, ..options() };
+    let worker = start(Worker::new(queue.source(), hasty).task("gate", task));
+    let id = queue.enqueue(request("gate", json!([]))).await;
+    queue.until(id, |job| job.state == State::Active).await;
+    worker.stop().await;
+    assert_eq!(queue.job(id).await.state, State::Active, "nobody spoke for it");
+    assert_eq!(queue.types(id).await, ["task.enqueue", "task.dequeue"]);
+}
+
+#[tokio::test]
+async fn shutdown_ends_even_while_the_source_is_away() {
+    let queue = Queue::new().await;
+    let wire = Wire::new(&queue);
+    let state = wire.state.clone();
+    let (open, task) = gate();
+    let hasty = WorkerOptions { handover_grace: Duration::from_millis(50), ..options() };
+    let worker = start(Worker::new(wire, hasty).task("gate", task));
+    let id = queue.enqueue(request("gate", json!([]))).await;
+    queue.until(id, |job| job.state == State::Active).await;
+    state.cut.store(true, Ordering::SeqCst);
+    open.add_permits(1);
+    worker.stop().await;
+    assert_eq!(queue.job(id).await.state, State::Active);
+}
