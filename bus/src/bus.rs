@@ -1,13 +1,42 @@
-//! (being written)
-use crate::*;
-use crate::hub::Hub;
-use std::sync::Arc;
-use std::time::Duration;
-use minium_protocol::*;
+//! The handle of a running bus: what the server and the notifier hold.
 
-/// The handle of a running bus. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Bus { hub: Arc<Hub>, options: Arc<Options> }
+use crate::error::BusError;
+use crate::history::{History, Relayed};
+use crate::hub::Hub;
+use crate::inbox::{Item, StreamOpening};
+use crate::message::Message;
+use crate::opening::{Opening, Permit, Start};
+use crate::options::Options;
+use crate::pattern::Pattern;
+use crate::schemas::Schemas;
+use crate::session::replay::Reads;
+use crate::shard::Shard;
+use crate::subscription::{Pipe, Subscription};
+use crate::work::Refusal;
+use crate::{publish, relay, resolve};
+use minium_protocol::{After, ErrorCode, Filter, Position, Problem, Topic};
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::runtime::{Builder, Handle, LocalOptions};
+use tokio::sync::oneshot;
+
+/// The handle of a running bus. Cheap to clone; when the last one is dropped, the shards end and sockets are cut.
+#[derive(Clone)]
+pub struct Bus(Arc<Inner>);
+
+struct Inner {
+    hub: Arc<Hub>,
+    history: Option<Arc<dyn History>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Entries are relayed by one at a time, or they would overtake each other.
+    relaying: tokio::sync::Mutex<()>,
+}
 
 /// What a bus holds now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,38 +58,211 @@ pub struct Channel {
     pub filter: String,
 }
 
-fn soon() -> Problem { Problem::new(ErrorCode::Unavailable, "the bus is being written") }
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Bus").field(&self.stats()).finish()
+    }
+}
 
-#[allow(unused_variables, clippy::unused_async, clippy::needless_pass_by_value, reason = "skeleton")]
 impl Bus {
-    /// Starts the shards. Called on a tokio runtime: history calls run there.
-    pub fn start(options: Options, schemas: Arc<Schemas>, history: Option<Arc<dyn History>>) -> Result<Bus, BusError> {
-        Ok(Bus { hub: Arc::default(), options: Arc::new(options) })
+    /// Starts the shards. To be called on a tokio runtime: history is read there. What it measures goes to the
+    /// `metrics` recorder that is installed by now.
+    ///
+    /// # Errors
+    /// When an option leaves no room to work, or a thread cannot start.
+    pub fn start(
+        options: Options,
+        schemas: Arc<Schemas>,
+        history: Option<Arc<dyn History>>,
+    ) -> Result<Bus, BusError> {
+        options.check()?;
+        let runtime = Handle::try_current().map_err(|_| BusError::NoRuntime)?;
+        let at_once = options.replays_max;
+        let reads = history.clone().map(|h| Arc::new(Reads::new(h, runtime, at_once)));
+        let hub = Hub::new(options, schemas);
+        let inner = Inner {
+            hub: hub.clone(),
+            history,
+            threads: Mutex::default(),
+            relaying: tokio::sync::Mutex::new(()),
+        };
+        let bus = Bus(Arc::new(inner)); // from here on, dropping it ends the shards that run
+        for id in 0..hub.inboxes.len() {
+            let thread = spawn(id, hub.clone(), reads.clone()).map_err(BusError::Thread)?;
+            bus.0.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        }
+        Ok(bus)
     }
-    /// Room for one session more, to be asked before the 101.
+
+    /// Room for one session more, to be asked for before the 101.
+    ///
+    /// # Errors
+    /// `unavailable` when there are as many as may be, or the node goes down.
     pub fn admit(&self) -> Result<Permit, Problem> {
-        Permit::take(&self.hub, self.options.sessions_max).ok_or_else(soon)
+        self.check_open()?;
+        let max = self.0.hub.options.sessions_max;
+        Permit::take(&self.0.hub, max).ok_or_else(|| {
+            Problem::new(ErrorCode::Unavailable, format!("there are {max} sessions, more are not taken"))
+        })
     }
-    /// Finds where a subscription begins.
-    pub async fn resolve(&self, filter: &Filter, after: After) -> Result<Option<Start>, Problem> { Err(soon()) }
-    /// Gives an upgrade to a shard.
-    pub fn open(&self, opening: Opening) {}
-    /// Publishes one message to subscribers.
-    pub async fn publish(&self, topic: &Topic, message: Message) -> Result<(), Problem> { Err(soon()) }
-    /// Sends one message to all peers.
-    pub async fn send(&self, topic: &Topic, message: Message) -> Result<(), Problem> { Err(soon()) }
-    /// Hands one message to a puller.
-    pub async fn push(&self, topic: &Topic, message: Message) -> Result<(), Problem> { Err(soon()) }
-    /// Subscribes as SSE.
-    pub async fn subscribe(&self, filter: Filter, start: Option<Start>, permit: Permit) -> Result<Subscription, Problem> { Err(soon()) }
-    /// Says how far the numbering of the journal is known.
-    pub async fn relay_from(&self, position: Position) {}
-    /// Relays entries in offset order.
-    pub async fn relay(&self, batch: Vec<Relayed>) {}
+
+    fn check_open(&self) -> Result<(), Problem> {
+        if self.0.hub.closing.load(Relaxed) {
+            return Err(Problem::new(ErrorCode::Unavailable, "the node goes down"));
+        }
+        Ok(())
+    }
+
+    /// Finds where a subscription begins; nothing means with what comes from now on.
+    ///
+    /// # Errors
+    /// `epoch_changed` and `offset_expired` with the earliest position that can be asked for, `invalid_request` for a
+    /// position on a topic that is not kept, `unavailable` while the journal is not there.
+    pub async fn resolve(&self, filter: &Filter, after: After) -> Result<Option<Start>, Problem> {
+        resolve::resolve(&self.0.hub, self.0.history.as_deref(), filter, after).await
+    }
+
+    /// Gives an upgrade to a shard, which registers the session and then answers.
+    pub fn open(&self, opening: Opening) {
+        // a shard that has ended hands it back, and dropping it closes the socket
+        drop(self.0.hub.next_shard().put(Item::Open(Box::new(opening))));
+    }
+
+    /// Publishes one message to the subscribers of the topic and of its parents. Waits while a shard is full.
+    ///
+    /// # Errors
+    /// When the message may not go out: its schema, its size, or a topic that the journal alone fills.
+    pub async fn publish(&self, topic: &Topic, message: Message) -> Result<(), Problem> {
+        self.check_open()?;
+        publish::publish(&self.0.hub, Pattern::Sub, topic, message).await
+    }
+
+    /// Sends one message to all peers of the topic.
+    ///
+    /// # Errors
+    /// When the message may not go out.
+    pub async fn send(&self, topic: &Topic, message: Message) -> Result<(), Problem> {
+        self.check_open()?;
+        publish::publish(&self.0.hub, Pattern::Bus, topic, message).await
+    }
+
+    /// Hands one message to a puller of the topic, or keeps it for the first one that comes.
+    ///
+    /// # Errors
+    /// `no_puller` when nobody pulls and no more can wait, or when all pullers stay full for too long.
+    pub async fn push(&self, topic: &Topic, message: Message) -> Result<(), Problem> {
+        self.check_open()?;
+        let hub = &self.0.hub;
+        let (message, _) = publish::accept(hub, Pattern::Push, topic, message)?;
+        crate::metrics::published(Pattern::Push.as_str()).increment(1);
+        let topic = topic.shared();
+        let mut left = Some(message);
+        let pushed = poll_fn(|cx| {
+            let Some(message) = left.take() else { return Poll::Ready(Ok(())) };
+            match hub.lanes.push(hub, &topic, message, cx.waker()) {
+                Ok(()) => Poll::Ready(Ok(())),
+                Err((Refusal::NoPuller, _)) => Poll::Ready(Err("nobody pulls, and no more can wait")),
+                Err((Refusal::Busy, message)) => {
+                    left = Some(message);
+                    Poll::Pending
+                }
+            }
+        });
+        let pushed = tokio::time::timeout(hub.options.push_wait, pushed).await;
+        pushed.unwrap_or(Err("all who pull have as much as they can take")).map_err(|why| {
+            crate::metrics::dropped(ErrorCode::NoPuller.as_str(), 1);
+            Problem::new(ErrorCode::NoPuller, format!("{topic}: {why}"))
+        })
+    }
+
+    /// Subscribes as server-sent events. Registered when it returns.
+    ///
+    /// # Errors
+    /// `unavailable` when the node goes down.
+    pub async fn subscribe(
+        &self,
+        filter: Filter,
+        start: Option<Start>,
+        permit: Permit,
+    ) -> Result<Subscription, Problem> {
+        let hub = &self.0.hub;
+        let pipe = Arc::new(Pipe::new(hub.options.stream_bytes_max));
+        let subscription = Subscription::new(pipe.clone());
+        let (ready, registered) = oneshot::channel();
+        let opening = StreamOpening { filter, start, permit, pipe, ready };
+        // if the shard has ended, so has `ready`
+        drop(hub.next_shard().put(Item::Subscribe(Box::new(opening))));
+        registered.await.map_err(|_| Problem::new(ErrorCode::Unavailable, "the node goes down"))?;
+        Ok(subscription)
+    }
+
+    /// Says how far the numbering of the journal is known: entries behind this position will be relayed. Positions
+    /// can be resolved from now on. To be called again when the numbering begins anew.
+    pub async fn relay_from(&self, position: Position) {
+        let _one_at_a_time = self.0.relaying.lock().await;
+        relay::relay_from(&self.0.hub, position);
+    }
+
+    /// Relays entries in offset order; waits while a shard's inbox is full. What was relayed before is left out.
+    pub async fn relay(&self, batch: Vec<Relayed>) {
+        let _one_at_a_time = self.0.relaying.lock().await;
+        relay::relay(&self.0.hub, batch).await;
+    }
+
     /// What it holds now.
-    pub fn stats(&self) -> Stats { Stats { sessions: 0, channels: 0, relayed: None } }
-    /// Topics and filters that somebody receives, at most `max`, in no order.
-    pub fn channels(&self, max: usize) -> Vec<Channel> { Vec::new() }
-    /// Closes all sessions with 1001 and waits for them, at most `grace`.
-    pub async fn shutdown(&self, grace: Duration) {}
+    pub fn stats(&self) -> Stats {
+        let hub = &self.0.hub;
+        Stats { sessions: hub.sessions.load(Relaxed), channels: hub.channels(), relayed: hub.relayed() }
+    }
+
+    /// Topics and filters that somebody receives or that have work waiting, at most `max`, in no order.
+    pub fn channels(&self, max: usize) -> Vec<Channel> {
+        let names = self.0.hub.channel_names(max);
+        names.into_iter().map(|(pattern, filter)| Channel { pattern, filter }).collect()
+    }
+
+    /// Closes all sessions with 1001 and waits until they have ended, at most `grace`.
+    pub async fn shutdown(&self, grace: Duration) {
+        let hub = &self.0.hub;
+        hub.closing.store(true, Relaxed);
+        for inbox in &hub.inboxes {
+            // one that has ended needs no word
+            drop(inbox.put(Item::Shutdown(grace)));
+        }
+        let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let joined =
+            tokio::task::spawn_blocking(move || threads.into_iter().filter_map(|t| t.join().err()).count());
+        if joined.await.unwrap_or(0) > 0 {
+            tracing::error!("A shard panicked.");
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for inbox in &self.hub.inboxes {
+            drop(inbox.put(Item::Shutdown(Duration::ZERO)));
+        }
+    }
+}
+
+/// Starts one shard; returns when its runtime is there.
+fn spawn(id: usize, hub: Arc<Hub>, reads: Option<Arc<Reads>>) -> io::Result<JoinHandle<()>> {
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    let run = move || {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(e) => return drop(tell.send(Err(e))),
+        };
+        drop(tell.send(Ok(())));
+        runtime.block_on(async move {
+            let shard = Shard::new(id, hub, reads);
+            tokio::task::spawn_local(shard.clone().look_after());
+            shard.drive().await;
+        });
+    };
+    let thread = std::thread::Builder::new().name(format!("minium-shard-{id}")).spawn(run)?;
+    told.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended at once")))?;
+    Ok(thread)
 }

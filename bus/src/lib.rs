@@ -5,7 +5,7 @@
 //! (round robin), and peers. What a journal relays to it goes to subscribers in offset order, and whoever fell behind
 //! or comes back reads the rest from the journal's [`History`].
 //!
-//! ```ignore
+//! ```
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use futures::StreamExt;
 //! use minium_bus::{Bus, Message, Options, Schemas};
@@ -32,16 +32,32 @@
 //! metrics. No database, no HTTP framework, no queue.
 
 mod bus;
+mod encode;
 mod error;
+mod frame;
 mod history;
 mod hub;
+mod inbox;
+mod log;
 mod message;
 mod metrics;
 mod opening;
 mod options;
 mod pattern;
+mod peers;
+mod publish;
+mod relay;
+mod resolve;
+mod ring;
+mod routing;
 mod schemas;
+mod session;
+mod shard;
+mod shelf;
 mod subscription;
+mod upkeep;
+mod walk;
+mod work;
 
 pub use bus::{Bus, Channel, Stats};
 pub use error::BusError;

@@ -55,6 +55,8 @@ pub struct Options {
     pub waiting_count_max: usize,
     /// Bytes that wait for a puller, for each topic.
     pub waiting_bytes_max: usize,
+    /// Bytes that wait for pullers of all topics together.
+    pub waiting_total_bytes_max: usize,
     /// Bytes on their way to one puller; one that has more is skipped.
     pub puller_bytes_max: usize,
     /// How long a POST of work waits while all pullers are full.
@@ -89,6 +91,7 @@ impl Default for Options {
             unsent_bytes_max: 128 << 10,
             waiting_count_max: 1_000,
             waiting_bytes_max: 1 << 20,
+            waiting_total_bytes_max: 64 << 20,
             puller_bytes_max: 1 << 20,
             push_wait: Duration::from_secs(5),
             replays_max: 16,

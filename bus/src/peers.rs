@@ -1,0 +1,175 @@
+//! Those who send: what a sender's session keeps, and how a peer is spared its own messages.
+//!
+//! A peer's messages stand in the log that it reads itself. It remembers where, and skips them; with echo it gets
+//! them, but only when the others of its shard have had their turn.
+
+use crate::hub::{Hub, Targets};
+use crate::log::Place;
+use crate::message::Message;
+use crate::opening::Mode;
+use crate::pattern::Pattern;
+use crate::publish::{Batch, Burst, Judge};
+use minium_protocol::{Problem, Topic};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// What a session that may send keeps.
+pub(crate) struct Sender {
+    pub(crate) pattern: Pattern,
+    pub(crate) topic: Topic,
+    /// A peer that gets its own messages, too.
+    pub(crate) echo: bool,
+    judge: Judge,
+    /// Of the interest table when `targets` was asked for.
+    generation: u64,
+    targets: Targets,
+    pub(crate) pending: Pending,
+    /// A log that it filled is crowded: it waits until the shard says otherwise.
+    pub(crate) crowded: bool,
+    /// Where its own messages stand in the log that it reads.
+    pub(crate) own: VecDeque<Place>,
+}
+
+/// What of a sender's last burst has found no room yet. It is not read meanwhile.
+#[derive(Default)]
+pub(crate) enum Pending {
+    #[default]
+    Nothing,
+    /// For these shards.
+    Frames(u64, Arc<Batch>),
+    /// For pullers.
+    Work(VecDeque<Message>),
+}
+
+/// In which pass of a walk a session is offered something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The others first: peers with echo wait with their own messages.
+    First,
+    /// Everybody was asked.
+    Last,
+}
+
+/// A session's way through its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    pub(crate) pos: u64,
+    pub(crate) seen: u32,
+    pub(crate) goal: u64,
+    pub(crate) goal_seen: u32,
+}
+
+impl Sender {
+    pub(crate) fn new(hub: &Hub, pattern: Pattern, topic: Topic, mode: Mode, echo: bool) -> Sender {
+        Sender {
+            judge: Judge::new(hub, pattern, topic.clone(), mode),
+            pattern,
+            topic,
+            echo,
+            generation: 0,
+            targets: Targets::default(),
+            pending: Pending::Nothing,
+            crowded: false,
+            own: VecDeque::new(),
+        }
+    }
+
+    /// Before each burst: who receives, and what is asked of messages, now.
+    pub(crate) fn begin(&mut self, hub: &Hub, burst: &mut Burst) {
+        let now = hub.generation();
+        if self.generation != now {
+            (self.generation, self.targets) = (now, hub.targets(self.pattern, &self.topic));
+        }
+        self.judge.refresh(&hub.schemas);
+        burst.begin(self.targets);
+    }
+
+    pub(crate) fn judge(&self, message: Message) -> Result<Message, Problem> {
+        self.judge.judge(message)
+    }
+
+    /// Is what passes the judge known to be JSON?
+    pub(crate) fn knows_json(&self) -> bool {
+        self.judge.knows_json()
+    }
+
+    /// Moves the cursor over, or the goal before, what this peer sent itself.
+    pub(crate) fn skip_own(&mut self, at: &mut Cursor, turn: Turn) {
+        if self.echo {
+            match (turn, self.own.front()) {
+                (Turn::First, Some(own)) => at.stop_before(own),
+                (Turn::First, None) | (Turn::Last, _) => self.own.clear(),
+            }
+            return;
+        }
+        while let Some(own) = self.own.pop_front_if(|own| own.start <= at.pos) {
+            if own.end > at.pos {
+                (at.pos, at.seen) = (own.end, own.before.wrapping_add(own.messages));
+            }
+        }
+        if let Some(own) = self.own.front() {
+            at.stop_before(own);
+        }
+        at.goal = at.goal.max(at.pos);
+    }
+}
+
+impl Cursor {
+    fn stop_before(&mut self, own: &Place) {
+        if own.start < self.goal {
+            (self.goal, self.goal_seen) = (own.start.max(self.pos), own.before);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+    use crate::schemas::Schemas;
+
+    fn sender(echo: bool, own: &[(u64, u64)]) -> Sender {
+        let hub = Hub::new(Options::default(), Arc::new(Schemas::empty()));
+        let mut s = Sender::new(&hub, Pattern::Bus, "a".parse().unwrap(), Mode::Plain, echo);
+        let place = |(start, end): &(u64, u64)| Place {
+            start: *start,
+            end: *end,
+            before: *start as u32,
+            messages: (end - start) as u32,
+        };
+        s.own = own.iter().map(place).collect();
+        s
+    }
+
+    /// Which bytes a session gets when it is offered until nothing moves.
+    fn gets(s: &mut Sender, end: u64, turn: Turn) -> Vec<(u64, u64)> {
+        let mut at = Cursor { pos: 0, seen: 0, goal: 0, goal_seen: 0 };
+        let mut got = Vec::new();
+        while at.pos < end {
+            (at.goal, at.goal_seen) = (end, end as u32);
+            s.skip_own(&mut at, turn);
+            if at.pos >= at.goal {
+                break;
+            }
+            got.push((at.pos, at.goal));
+            (at.pos, at.seen) = (at.goal, at.goal_seen);
+            assert_eq!(u64::from(at.seen), at.pos);
+        }
+        got
+    }
+
+    #[test]
+    fn own_messages_are_skipped_wherever_they_stand() {
+        assert_eq!(gets(&mut sender(false, &[(0, 3), (3, 5), (8, 9)]), 10, Turn::Last), [(5, 8), (9, 10)]);
+        assert_eq!(gets(&mut sender(false, &[(4, 10)]), 10, Turn::First), [(0, 4)]);
+        assert_eq!(gets(&mut sender(false, &[(0, 10)]), 10, Turn::First), []);
+    }
+
+    #[test]
+    fn with_echo_they_come_after_the_others_had_theirs() {
+        let mut s = sender(true, &[(4, 6)]);
+        assert_eq!(gets(&mut s, 10, Turn::First), [(0, 4)]);
+        assert_eq!(gets(&mut s, 10, Turn::Last), [(0, 10)]);
+        assert!(s.own.is_empty());
+    }
+}

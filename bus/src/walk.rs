@@ -1,0 +1,89 @@
+//! The fan-out: each subscriber gets the bytes from its cursor to the log's end, in as few writes as possible.
+//!
+//! What arrives during one walk leaves with the next: batching by turn is the whole game, since a write costs fifty
+//! times what a further message in the same write does.
+
+use crate::log::Log;
+use crate::peers::Turn;
+use crate::session::Session;
+use crate::shard::Shard;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+/// So many sessions are written to before the shard's other tasks get a turn.
+const STRIDE: usize = 128;
+
+/// What a walk found.
+struct Found {
+    /// Everybody has what lies before.
+    min: u64,
+    /// So many are far behind.
+    behind: usize,
+}
+
+impl Shard {
+    /// Offers a log to all its subscribers.
+    pub(crate) async fn walk(&self, log: &Rc<Log>) {
+        log.dirty.set(false);
+        log.moved.set(false);
+        let mut found = Found { min: u64::MAX, behind: 0 };
+        if log.echoers.get() > 0 {
+            self.pass(log, Turn::First, &mut found).await;
+            found = Found { min: u64::MAX, behind: 0 };
+        }
+        self.pass(log, Turn::Last, &mut found).await;
+        self.count_delivered(log.delivered.take());
+        if log.moved.get() {
+            self.mark(log); // one may have been missed
+        } else {
+            log.forget(found.min);
+        }
+        self.judge_crowd(log, found.behind);
+    }
+
+    async fn pass(&self, log: &Rc<Log>, turn: Turn, found: &mut Found) {
+        let mut next = 0;
+        loop {
+            let stop = next + STRIDE;
+            let at = Cell::new(next);
+            let stride = AssertUnwindSafe(|| offer(log, turn, &at, stop, found));
+            let Ok(more) = catch_unwind(stride) else {
+                let broken = log.subscribers.borrow().get(at.get()).cloned();
+                broken.inspect(|s| s.fault());
+                next = at.get() + 1;
+                continue;
+            };
+            if !more {
+                return;
+            }
+            next = stop;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Publishers wait while most subscribers are far behind: then it is too much, not one slow client.
+    fn judge_crowd(&self, log: &Rc<Log>, behind: usize) {
+        let full = log.is_full();
+        if !full {
+            log.impatient.set(false);
+        }
+        if log.crowded.get() && (!full || behind * 2 <= log.subscribers.borrow().len()) {
+            self.disperse(log);
+        }
+    }
+}
+
+/// One stride. True: there are more.
+fn offer(log: &Log, turn: Turn, at: &Cell<usize>, stop: usize, found: &mut Found) -> bool {
+    let (subscribers, ring) = (log.subscribers.borrow(), log.ring.borrow());
+    let crowded = log.crowded.get();
+    let stride: &[Rc<Session>] = subscribers.get(at.get()..stop.min(subscribers.len())).unwrap_or_default();
+    for s in stride {
+        let pos = s.offer(log, &ring, turn);
+        found.min = found.min.min(pos);
+        found.behind += usize::from(crowded && log.is_behind(pos, ring.end()));
+        at.set(at.get() + 1);
+    }
+    stop < subscribers.len()
+}

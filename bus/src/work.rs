@@ -1,0 +1,428 @@
+//! Push and pull: each message goes to one puller of its very topic, strictly in turns of joining.
+//!
+//! A topic has one lane for all shards, so that the turns hold across them. What nobody can take waits in the lane,
+//! bounded, and goes to the first puller that joins or has room again, in order. Whoever takes its turn is decided
+//! by [`Turns`], which is pure.
+
+use crate::hub::Hub;
+use crate::inbox::{Assignment, Item};
+use crate::message::Message;
+use crate::options::Options;
+use dashmap::DashMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::task::Waker;
+
+/// Members in order of joining, and whose turn it is.
+#[derive(Debug)]
+struct Turns<M> {
+    members: Vec<M>,
+    next: usize,
+}
+
+impl<M> Turns<M> {
+    fn join(&mut self, member: M) {
+        self.members.push(member);
+    }
+
+    /// The turn stays with whom it was; when that one left, it is the next one's.
+    fn leave(&mut self, gone: impl Fn(&M) -> bool) {
+        let Some(i) = self.members.iter().position(gone) else { return };
+        self.members.remove(i);
+        if i < self.next {
+            self.next -= 1;
+        }
+        if self.next >= self.members.len() {
+            self.next = 0;
+        }
+    }
+
+    /// Who takes the next message: the first from whose turn it is that has room.
+    fn pick(&mut self, has_room: impl Fn(&M) -> bool) -> Option<&M> {
+        let n = self.members.len();
+        let i = (0..n).map(|k| (self.next + k) % n).find(|i| has_room(&self.members[*i]))?;
+        self.next = (i + 1) % n;
+        Some(&self.members[i])
+    }
+}
+
+/// What is on its way to one puller: the lane adds, the puller's shard takes off.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    bytes: AtomicUsize,
+    /// The lane passed it by: it shall say when there is room.
+    starved: AtomicBool,
+}
+
+impl Load {
+    /// Written, or given back. True: the lane waits to hear of it ([`Lanes::refill`]).
+    pub(crate) fn take_off(&self, bytes: usize, bytes_max: usize) -> bool {
+        let left = self.bytes.fetch_sub(bytes, SeqCst) - bytes;
+        left < bytes_max && self.starved.swap(false, SeqCst)
+    }
+
+    fn has_room(&self, bytes_max: usize) -> bool {
+        let room = || self.bytes.load(SeqCst) < bytes_max;
+        if room() {
+            return true;
+        }
+        self.starved.store(true, SeqCst);
+        room() // or its word was said just before the flag was set
+    }
+}
+
+/// What a message weighs on its way, an empty one too.
+pub(crate) fn weight(message: &Message) -> usize {
+    message.bytes().len() + 64
+}
+
+/// A puller as its lane knows it.
+#[derive(Debug)]
+pub(crate) struct Puller {
+    pub(crate) id: u64,
+    pub(crate) shard: usize,
+    pub(crate) load: Arc<Load>,
+}
+
+#[derive(Debug)]
+struct Lane {
+    turns: Turns<Puller>,
+    waiting: VecDeque<Message>,
+    bytes: usize,
+    /// Pushers that wait for room.
+    pushers: Vec<Waker>,
+}
+
+/// Why a message was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Nobody pulls, and the lane is full.
+    NoPuller,
+    /// There are pullers, but none has room: the waker is woken when one has.
+    Busy,
+}
+
+/// All lanes.
+pub(crate) struct Lanes {
+    lanes: DashMap<Arc<str>, Lane>,
+    count_max: usize,
+    bytes_max: usize,
+    total_max: usize,
+    puller_bytes_max: usize,
+    /// What waits in all of them.
+    total: AtomicUsize,
+}
+
+impl Lanes {
+    pub(crate) fn new(options: &Options) -> Lanes {
+        Lanes {
+            lanes: DashMap::new(),
+            count_max: options.waiting_count_max,
+            bytes_max: options.waiting_bytes_max,
+            total_max: options.waiting_total_bytes_max,
+            puller_bytes_max: options.puller_bytes_max,
+            total: AtomicUsize::new(0),
+        }
+    }
+
+    /// Hands on one message, or keeps it until somebody can take it.
+    pub(crate) fn push(
+        &self,
+        hub: &Hub,
+        topic: &Arc<str>,
+        message: Message,
+        waker: &Waker,
+    ) -> Result<(), (Refusal, Message)> {
+        let mut entry = self.lanes.entry(topic.clone()).or_insert_with(Lane::new);
+        let lane = entry.value_mut();
+        let more = weight(&message);
+        let fits = lane.waiting.len() < self.count_max && lane.bytes + more <= self.bytes_max;
+        let fits_all = self.total.load(Relaxed) + more <= self.total_max;
+        let idle = lane.waiting.is_empty() && lane.turns.members.iter().any(|p| self.has_room(p));
+        if !(idle || fits && fits_all) {
+            if !lane.turns.members.is_empty() {
+                if !lane.pushers.iter().any(|w| w.will_wake(waker)) {
+                    lane.pushers.push(waker.clone());
+                }
+                return Err((Refusal::Busy, message));
+            }
+            let empty = lane.waiting.is_empty();
+            drop(entry);
+            if empty {
+                self.lanes.remove_if(topic, |_, lane| lane.is_idle());
+            }
+            return Err((Refusal::NoPuller, message));
+        }
+        lane.waiting.push_back(message);
+        lane.bytes += more;
+        self.total.fetch_add(more, Relaxed);
+        self.flow(hub, topic, lane);
+        Ok(())
+    }
+
+    /// A puller is there; what waits flows to it. Its shard must know it already.
+    pub(crate) fn join(&self, hub: &Hub, topic: &Arc<str>, puller: Puller) {
+        let mut lane = self.lanes.entry(topic.clone()).or_insert_with(Lane::new);
+        lane.turns.join(puller);
+        self.flow(hub, topic, &mut lane);
+    }
+
+    /// A puller is gone.
+    pub(crate) fn leave(&self, topic: &Arc<str>, id: u64) {
+        let Some(mut lane) = self.lanes.get_mut(topic) else { return };
+        lane.turns.leave(|p| p.id == id);
+        // those who wait find out that nobody pulls any more
+        lane.pushers.drain(..).for_each(Waker::wake);
+        drop(lane);
+        self.lanes.remove_if(topic, |_, lane| lane.is_idle());
+    }
+
+    /// A puller that was passed by has room.
+    pub(crate) fn refill(&self, hub: &Hub, topic: &Arc<str>) {
+        let Some(mut lane) = self.lanes.get_mut(topic) else { return };
+        self.flow(hub, topic, &mut lane);
+        lane.pushers.drain(..).for_each(Waker::wake);
+    }
+
+    /// What a puller that left had not begun to receive goes to others, before what waits.
+    pub(crate) fn give_back(
+        &self,
+        hub: &Hub,
+        topic: &Arc<str>,
+        messages: impl DoubleEndedIterator<Item = Message>,
+    ) {
+        let mut lane = self.lanes.entry(topic.clone()).or_insert_with(Lane::new);
+        for message in messages.rev() {
+            let more = weight(&message);
+            lane.bytes += more;
+            self.total.fetch_add(more, Relaxed);
+            lane.waiting.push_front(message);
+        }
+        self.flow(hub, topic, &mut lane);
+        drop(lane);
+        self.lanes.remove_if(topic, |_, lane| lane.is_idle());
+    }
+
+    fn has_room(&self, puller: &Puller) -> bool {
+        puller.load.has_room(self.puller_bytes_max)
+    }
+
+    /// What waits goes out in turns, as long as somebody has room.
+    fn flow(&self, hub: &Hub, topic: &Arc<str>, lane: &mut Lane) {
+        while !lane.waiting.is_empty() {
+            let Some(puller) = lane.turns.pick(|p| self.has_room(p)) else { return };
+            let Some(message) = lane.waiting.pop_front() else { return };
+            let less = weight(&message);
+            puller.load.bytes.fetch_add(less, SeqCst);
+            let item = Item::Work(Assignment { topic: topic.clone(), puller: puller.id, message });
+            if hub.inboxes[puller.shard].put(item).is_err() {
+                crate::metrics::dropped("shutdown", 1);
+            }
+            lane.bytes -= less;
+            self.total.fetch_sub(less, Relaxed);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lanes.len()
+    }
+
+    pub(crate) fn names(&self, max: usize) -> Vec<String> {
+        self.lanes.iter().take(max).map(|lane| lane.key().to_string()).collect()
+    }
+}
+
+impl Lane {
+    fn new() -> Lane {
+        Lane {
+            turns: Turns { members: Vec::new(), next: 0 },
+            waiting: VecDeque::new(),
+            bytes: 0,
+            pushers: Vec::new(),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.turns.members.is_empty() && self.waiting.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schemas::Schemas;
+    use proptest::prelude::*;
+    use std::task::Context;
+
+    fn turns(names: &str) -> Turns<char> {
+        Turns { members: names.chars().collect(), next: 0 }
+    }
+
+    fn pick(turns: &mut Turns<char>) -> char {
+        *turns.pick(|_| true).unwrap()
+    }
+
+    #[test]
+    fn turns_go_round_in_order_of_joining() {
+        let mut t = turns("abc");
+        let seven: String = (0..7).map(|_| pick(&mut t)).collect();
+        assert_eq!(seven, "abcabca");
+        t.join('d');
+        let five: String = (0..5).map(|_| pick(&mut t)).collect();
+        assert_eq!(five, "bcdab");
+    }
+
+    #[test]
+    fn the_turn_survives_whoever_leaves() {
+        // Mercury lost every message after this: A, B; one to A; A leaves
+        let mut t = turns("ab");
+        assert_eq!(pick(&mut t), 'a');
+        t.leave(|m| *m == 'a');
+        assert_eq!((pick(&mut t), pick(&mut t)), ('b', 'b'));
+        t.leave(|m| *m == 'b');
+        assert!(t.pick(|_| true).is_none());
+        t.join('c');
+        assert_eq!(pick(&mut t), 'c');
+    }
+
+    #[test]
+    fn who_has_no_room_is_passed_by() {
+        let mut t = turns("abc");
+        assert_eq!(t.pick(|m| *m != 'a'), Some(&'b'));
+        assert_eq!(t.pick(|m| *m != 'a'), Some(&'c'));
+        assert_eq!(t.pick(|_| false), None);
+        assert_eq!(pick(&mut t), 'a');
+    }
+
+    proptest! {
+        /// Against the plain definition: among those present all the while, nobody gets two before another gets one.
+        #[test]
+        fn nobody_is_served_twice_before_everybody_was_once(
+            steps in prop::collection::vec((0u8..4, any::<u16>()), 1..60)
+        ) {
+            let mut turns: Turns<(u16, u32)> = Turns { members: Vec::new(), next: 0 };
+            let mut since: Vec<(u16, u32)> = Vec::new(); // served since everybody was
+            let mut born = 0;
+            for (what, which) in steps {
+                match what {
+                    0 => {
+                        born += 1;
+                        turns.join((born, 0));
+                    }
+                    1 if !turns.members.is_empty() => {
+                        let gone = turns.members[usize::from(which) % turns.members.len()];
+                        turns.leave(|m| *m == gone);
+                        since.retain(|m| *m != gone);
+                    }
+                    _ if !turns.members.is_empty() => {
+                        let got = *turns.pick(|_| true).unwrap();
+                        prop_assert!(turns.members.contains(&got));
+                        if since.contains(&got) {
+                            // then all who are here and were here had theirs, or joined since
+                            let first = since.iter().position(|m| *m == got).unwrap();
+                            since.drain(..=first);
+                        }
+                        since.push(got);
+                        let mut seen = since.clone();
+                        seen.sort_unstable();
+                        seen.dedup();
+                        prop_assert_eq!(seen.len(), since.len());
+                    }
+                    _ => {}
+                }
+                prop_assert!(turns.next < turns.members.len().max(1));
+            }
+        }
+    }
+
+    fn hub(options: Options) -> Arc<Hub> {
+        Hub::new(Options { shards: 2, ..options }, Arc::new(Schemas::empty()))
+    }
+
+    fn text(n: usize) -> Message {
+        Message::from(n.to_string())
+    }
+
+    fn push(hub: &Hub, topic: &Arc<str>, n: usize) -> Result<(), Refusal> {
+        hub.lanes.push(hub, topic, text(n), Waker::noop()).map_err(|(why, _)| why)
+    }
+
+    /// Everything that reached a shard, as (puller, text).
+    fn came(hub: &Hub, shard: usize) -> Vec<(u64, String)> {
+        let mut items = Vec::new();
+        let _ = hub.inboxes[shard].poll_take(&mut Context::from_waker(Waker::noop()), &mut items);
+        let work = items.into_iter().map(|i| match i {
+            Item::Work(w) => (w.puller, String::from_utf8(w.message.bytes().to_vec()).unwrap()),
+            _ => panic!("only work was sent"),
+        });
+        work.collect()
+    }
+
+    fn join(hub: &Hub, topic: &Arc<str>, id: u64, shard: usize) -> Arc<Load> {
+        let load = Arc::new(Load::default());
+        hub.lanes.join(hub, topic, Puller { id, shard, load: load.clone() });
+        load
+    }
+
+    #[test]
+    fn what_waits_goes_to_the_first_who_joins_in_order_and_is_bounded() {
+        let hub = hub(Options { waiting_count_max: 2, ..Options::default() });
+        let topic: Arc<str> = "w".into();
+        assert_eq!(push(&hub, &topic, 0), Ok(()));
+        assert_eq!(push(&hub, &topic, 1), Ok(()));
+        assert_eq!(push(&hub, &topic, 2), Err(Refusal::NoPuller));
+        join(&hub, &topic, 7, 1);
+        assert_eq!(came(&hub, 1), [(7, "0".into()), (7, "1".into())]);
+        assert_eq!(hub.lanes.total.load(Relaxed), 0);
+        hub.lanes.leave(&topic, 7);
+        assert_eq!(hub.lanes.len(), 0);
+    }
+
+    #[test]
+    fn a_refused_topic_leaves_nothing_behind() {
+        let hub = hub(Options { waiting_count_max: 0, ..Options::default() });
+        assert_eq!(push(&hub, &"x".into(), 0), Err(Refusal::NoPuller));
+        assert_eq!(hub.lanes.len(), 0);
+    }
+
+    #[test]
+    fn all_lanes_together_are_bounded() {
+        let hub = hub(Options { waiting_total_bytes_max: 3 * 65, ..Options::default() });
+        let refused = (0..5).filter(|n| push(&hub, &format!("t/{n}").into(), *n).is_err()).count();
+        assert_eq!(refused, 2);
+    }
+
+    #[test]
+    fn a_full_puller_is_passed_by_and_gets_more_when_it_has_room() {
+        let hub = hub(Options { puller_bytes_max: 60, waiting_count_max: 1, ..Options::default() });
+        let topic: Arc<str> = "w".into();
+        let (a, _b) = (join(&hub, &topic, 1, 0), join(&hub, &topic, 2, 1));
+        assert_eq!(push(&hub, &topic, 0), Ok(()));
+        assert_eq!(push(&hub, &topic, 1), Ok(()));
+        assert_eq!(push(&hub, &topic, 2), Ok(())); // both are full: it waits
+        assert_eq!(push(&hub, &topic, 3), Err(Refusal::Busy));
+        assert_eq!((came(&hub, 0), came(&hub, 1)), (vec![(1, "0".into())], vec![(2, "1".into())]));
+        assert!(a.take_off(65, 60), "it was passed by");
+        hub.lanes.refill(&hub, &topic);
+        assert_eq!(came(&hub, 0), [(1, "2".into())]);
+    }
+
+    #[test]
+    fn what_was_not_begun_goes_to_the_others_first() {
+        let hub = hub(Options { puller_bytes_max: 60, ..Options::default() });
+        let topic: Arc<str> = "w".into();
+        join(&hub, &topic, 1, 0);
+        (0..3).for_each(|n| push(&hub, &topic, n).unwrap());
+        assert_eq!(came(&hub, 0), [(1, "0".into())]);
+        hub.lanes.leave(&topic, 1);
+        hub.lanes.give_back(&hub, &topic, std::iter::once(text(0)));
+        let b = join(&hub, &topic, 2, 1);
+        for n in 0..3 {
+            assert_eq!(came(&hub, 1), [(2, n.to_string())]);
+            b.take_off(65, 60);
+            hub.lanes.refill(&hub, &topic);
+        }
+    }
+}
