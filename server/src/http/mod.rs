@@ -101,7 +101,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/problems/{code}", get(problem::page))
         .fallback(nothing_here)
         .layer(from_fn_with_state((app.clone(), false), gate));
-    guarded.merge(open).layer(from_fn(metrics::count)).layer(from_fn(problem::finish)).with_state(app)
+    let routes = guarded.merge(open).layer(from_fn(metrics::count)).with_state(app);
+    // Around the whole: a router adds `Allow` to its 405 only after its own layers.
+    Router::new().fallback_service(routes).layer(from_fn(problem::finish))
 }
 
 async fn nothing_here() -> Refusal {
