@@ -170,10 +170,10 @@ impl Wait {
         let mut first = None;
         for id in self.jobs.ids {
             let left = deadline.map(|d| d.saturating_duration_since(tokio::time::Instant::now()));
-            if let Err(error) = wait(&client, id, left, output).await {
-                if let Some(other) = first.replace(error) {
-                    output.notice(&format!("minium: {other:#}"));
-                }
+            match wait(&client, id, left, output).await {
+                Ok(()) => {}
+                Err(error) if first.is_none() => first = Some(error),
+                Err(error) => output.notice(&format!("minium: {error:#}")),
             }
         }
         first.map_or(Ok(()), Err)

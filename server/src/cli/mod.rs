@@ -13,7 +13,7 @@ mod stream;
 mod stream_input;
 mod stream_render;
 mod stream_send;
-mod worker;
+pub(crate) mod worker;
 
 use crate::command::{config, dev, doctor, migrate, schema, serve};
 use crate::logging::LogFormat;
@@ -71,6 +71,9 @@ pub(crate) enum Command {
     Pull(stream::Pull),
     /// Talk with the peers of a bus
     Bus(stream_send::Bus),
+    /// Measure what queue, bus and the whole road do on this machine
+    #[command(subcommand)]
+    Bench(minium_bench::Bench),
     /// Print what a shell needs to complete commands and options
     Completions(completions::Completions),
     /// Become a command that dies with its worker
@@ -95,6 +98,7 @@ impl Command {
             Command::Push(push) => push.run().await,
             Command::Pull(pull) => pull.run().await,
             Command::Bus(bus) => bus.run().await,
+            Command::Bench(bench) => minium_bench::run(bench).await,
             Command::Completions(completions) => completions.run(),
             Command::Become(command) => command.run(),
         }

@@ -23,6 +23,7 @@ impl Remote {
 }
 
 /// An error of the client in words for people, with a hint where one helps, and with its exit code.
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err calls")]
 pub(crate) fn explain(error: ClientError) -> anyhow::Error {
     let exit = match error.exit_code() {
         2 => Exit::Usage,
@@ -55,7 +56,7 @@ pub(crate) fn told(problem: &Problem) -> String {
 fn places(message: &mut String, problem: &Problem) {
     const SHOWN_MAX: usize = 3;
     for fault in problem.errors.iter().take(SHOWN_MAX) {
-        let pointer = if fault.pointer.is_empty() { "the whole" } else { &fault.pointer };
+        let pointer = if fault.pointer.is_empty() { "the top" } else { &fault.pointer };
         write!(message, "; at {pointer}: {}", fault.detail).expect("memory takes every byte");
     }
     if let more @ 1.. = problem.errors.len().saturating_sub(SHOWN_MAX) {

@@ -100,7 +100,7 @@ fn explain(error: WorkerError) -> anyhow::Error {
 }
 
 /// Makes commands die with the worker, however that dies: this very program, as [`Become`].
-fn launcher() -> anyhow::Result<Vec<String>> {
+pub(crate) fn launcher() -> anyhow::Result<Vec<String>> {
     let program = std::env::current_exe().context("Cannot find this program's own file")?;
     let program = program.into_os_string().into_string();
     let program = program.map_err(|_| fault(Exit::Failed, "the path of this program is not UTF-8"))?;

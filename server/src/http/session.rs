@@ -4,7 +4,7 @@
 //! the handshake, the topic, the position, the room for one session more.
 
 use super::problem::Refusal;
-use super::upgrade::{Asked, Slot, check, hand_over, is_wanted, needed};
+use super::upgrade::{Asked, Slot, announcing, check, hand_over, is_wanted, needed};
 use super::{App, path, query, sse};
 use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
@@ -100,7 +100,8 @@ async fn ask(app: &App, parts: &Parts, role: Role, filter: Filter, after: After)
     }
     let permit = app.bus.admit()?;
     let start = if role == Role::Subscribe { begin(app, &filter, after).await? } else { None };
-    Ok(Asked { role, mode: handshake.mode, filter, start, answer: handshake.answer, permit })
+    let answer = announcing(handshake.answer, start);
+    Ok(Asked { role, mode: handshake.mode, filter, start, answer, permit })
 }
 
 /// The position, found in good time or not at all.

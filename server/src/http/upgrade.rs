@@ -146,6 +146,16 @@ fn answer(key: &[u8], subprotocol: Option<&str>) -> Vec<u8> {
     .into_bytes()
 }
 
+/// Says in the 101 where the subscription begins, so that a client can resume even if it is cut before its first
+/// event.
+pub(crate) fn announcing(mut answer: Vec<u8>, start: Option<Start>) -> Vec<u8> {
+    if let Some(Start { epoch, after }) = start {
+        answer.truncate(answer.len() - b"\r\n".len());
+        answer.extend_from_slice(format!("Minium-Position: {epoch}:{after}\r\n\r\n").as_bytes());
+    }
+    answer
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +201,14 @@ mod tests {
         assert!(text.contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
         assert!(text.ends_with("\r\n\r\n") && !text.contains("Protocol: "));
         assert_eq!(done.mode, Mode::Plain);
+    }
+
+    #[test]
+    fn the_answer_says_where_a_durable_subscription_begins() {
+        let plain = answer(b"dGhlIHNhbXBsZSBub25jZQ==", None);
+        assert_eq!(announcing(plain.clone(), None), plain);
+        let text = String::from_utf8(announcing(plain, Some(Start { epoch: 2, after: 40 }))).unwrap();
+        assert!(text.ends_with("xOo=\r\nMinium-Position: 2:40\r\n\r\n"), "{text}");
     }
 
     #[test]

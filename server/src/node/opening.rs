@@ -123,7 +123,7 @@ impl Opener {
             rounds.spawn(rounds::schedules(store.clone(), schedules, self.closing.clone()));
         }
         rounds.close();
-        let outcome = match self.worker(store) {
+        let outcome = match self.worker(store)? {
             Some(worker) => worker.run(self.closing.clone()).await.context("Running the worker"),
             None => {
                 self.closing.cancelled().await;
@@ -161,17 +161,20 @@ impl Opener {
     }
 
     /// The worker inside, if it has anything to do.
-    fn worker(&mut self, store: Arc<dyn Store>) -> Option<Worker> {
+    fn worker(&mut self, store: Arc<dyn Store>) -> anyhow::Result<Option<Worker>> {
         let config = &self.config;
         let typed = self.tasks.take();
         if typed.is_none() && config.tasks.is_empty() {
-            return None;
+            return Ok(None);
         }
+        // Commands die with the node, even when it is killed.
+        let launcher = crate::cli::worker::launcher()?;
         let options = WorkerOptions {
             queues: config.worker.queues.clone(),
             concurrency: config.worker.concurrency as usize,
             lease: config.worker.lease,
             grace: config.server.shutdown_grace,
+            launcher,
             ..WorkerOptions::default()
         };
         let mut worker =
@@ -184,10 +187,10 @@ impl Opener {
                 shell: task.shell,
             });
         }
-        Some(match typed {
+        Ok(Some(match typed {
             Some(add) => add(worker, self.bus.clone()),
             None => worker,
-        })
+        }))
     }
 }
 
