@@ -44,7 +44,7 @@ pub struct Speaker {
 impl Speaker {
     /// Sends a message to the others. Waits while too many are on their way. `false` when the session is over: the
     /// listening half says why.
-    pub async fn send(&mut self, message: impl Into<Message>) -> bool {
+    pub async fn send(&self, message: impl Into<Message>) -> bool {
         self.out.send(message.into()).await.is_ok()
     }
 }

@@ -146,7 +146,10 @@ fn no_server(client: &Client, source: impl Into<Box<dyn std::error::Error + Send
 
 fn failed_handshake(client: &Client, error: Error) -> ClientError {
     match error {
-        Error::Io(_) | Error::Protocol(ProtocolError::HandshakeIncomplete) => no_server(client, error),
+        Error::Io(_) => no_server(client, error),
+        Error::Protocol(ProtocolError::HandshakeIncomplete) => {
+            no_server(client, "the connection ended within the handshake")
+        }
         other => ClientError::Answer { what: "the WebSocket handshake".into(), reason: other.to_string() },
     }
 }

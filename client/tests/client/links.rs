@@ -150,7 +150,7 @@ async fn a_split_peer_speaks_and_listens_beyond_what_any_buffer_holds() {
     })
     .await;
     let (speaker, mut peer) = server.client().peer(&topic("chat"), true).await.unwrap().split();
-    let mut speaker = speaker.unwrap();
+    let speaker = speaker.unwrap();
     let text = "x".repeat(10_000);
     let speak = async move {
         for _ in 0..4_000 {
