@@ -133,6 +133,10 @@ begin
   )
   select lock.got, f.n, f.last_seq into won, n, last_seq
     from lock, (select count(*) as n, max(f.seq) filter (where f.place <= number_max) as last_seq from fresh f) f;
+  if n = 0 and c.target is not null then       -- somebody deleted the rest of the backlog
+    update minium.journal_cursor x set snapshot = c.target, target = null, target_seq = 0
+      where x.epoch = c.epoch and x.next_offset = c.next_offset;
+  end if;
   if won is not true then
     outcome := case when won is null then 'idle' else 'busy' end;
     return next;
@@ -325,6 +329,9 @@ declare
   low    bigint;
 begin
   select * into bounds from minium.journal_bounds();
+  if count_max = 0 then
+    return bounds.last_offset;
+  end if;
   if below is not null then
     select array_agg(t."offset") into found
       from (select o."offset" from minium.entry_offset o
@@ -393,10 +400,14 @@ begin
   return stop - first;
 end $$;
 
--- Makes the partitions of today and of `ahead` days after it; when they are there, drops one day before `before` that is
--- empty. What cannot be had within the lock timeout is tried again at the next call: until then new entries go to the
--- DEFAULT partition, and an empty day stays. Answers how many partitions came and went.
-create function minium.journal_days(ahead integer, before timestamptz, out made integer, out dropped integer)
+-- Makes the partitions of `ahead` days to come; when they are there, drops one day before `before` that is empty. What
+-- cannot be had within the lock timeout is tried again at the next call: until then new entries go to the DEFAULT
+-- partition, and an empty day stays. Answers how many partitions came and went.
+--
+-- Never for today: an INSERT that has already chosen the DEFAULT partition, and then waits for the lock that attaching
+-- takes, fails when the new partition has taken its row's place.
+create function minium.journal_days(ahead integer, before timestamptz, today timestamptz,
+                                    out made integer, out dropped integer)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
@@ -408,9 +419,9 @@ declare
   empty boolean;
 begin
   made := 0; dropped := 0;
-  for day in select current_date + i from generate_series(0, ahead) i loop
+  for day in select today::date + i from generate_series(1, ahead) i loop
     part := 'entry_' || to_char(day, 'YYYYMMDD');
-    continue when to_regclass('minium.' || part) is not null;
+    continue when to_regclass('minium.' || part) is not null or day < today + interval '1 hour';
     begin
       -- made first and then attached: creating it as a partition would lock the whole journal
       execute format('create table minium.%I (like minium.entry including defaults including storage including compression)', part);

@@ -25,6 +25,9 @@ mod road;
 /// Modes and positions.
 mod streams;
 
+/// The journal: numbered, relayed in order, read back, let go.
+mod journal;
+
 /// The queue over HTTP, and by SQL.
 mod jobs;
 

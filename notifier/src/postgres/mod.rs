@@ -185,7 +185,7 @@ impl JournalStore for PgJournal {
     }
 
     async fn tend(&self, retention: &Retention) -> Result<(), NotifierError> {
-        let sql = "select * from minium.journal_days($1, clock_timestamp() - $2 * interval '1 second')";
+        let sql = "select * from minium.journal_days($1, now() - $2 * interval '1 second', now())";
         let days = i32::try_from(self.options.days_ahead).unwrap_or(i32::MAX);
         let parameters: [Parameter<'_>; 2] =
             [(&days, Type::INT4), (&retention.age.as_secs_f64(), Type::FLOAT8)];

@@ -171,7 +171,10 @@ async fn what_was_relayed_survives_a_crash_of_the_database_even_when_writers_did
     let admin = connect(&url).await.unwrap();
     // nobody waits for the log, and nothing else writes it soon
     admin.batch_execute("alter system set wal_writer_delay = '10s'").await.unwrap();
-    admin.batch_execute("select pg_reload_conf(); alter database kept set synchronous_commit = off").await.unwrap();
+    admin
+        .batch_execute("select pg_reload_conf(); alter database kept set synchronous_commit = off")
+        .await
+        .unwrap();
     let (_backend, journal) = super::open(&url).await;
     admin.batch_execute("checkpoint").await.unwrap();
     let node = Node::start(&journal);
@@ -191,7 +194,10 @@ async fn what_was_relayed_survives_a_crash_of_the_database_even_when_writers_did
     write(&writer, &[4], "task.enqueue").await;
     assert_eq!(node.relayed(4).await.epoch, position.epoch, "a crash is no new numbering");
     let after = read_all(&*journal.history(), "task", 10).await;
-    assert_eq!(before.iter().map(|r| &r.event).collect::<Vec<_>>(), after[..3].iter().map(|r| &r.event).collect::<Vec<_>>());
+    assert_eq!(
+        before.iter().map(|r| &r.event).collect::<Vec<_>>(),
+        after[..3].iter().map(|r| &r.event).collect::<Vec<_>>()
+    );
     assert_dense(&writer).await;
     node.stop().await;
 }

@@ -23,12 +23,16 @@ mod sqlite;
 
 use crate::support::postgres::Database;
 use crate::support::wait;
-use minium_bus::{Bus, History, Options, Relayed, Schemas};
+use futures::StreamExt;
+use minium_bus::{Bus, History, Mode, Opening, Options, Relayed, Role, Schemas};
 use minium_notifier::{EnvelopeOptions, Journal, Relay, RelayHandle, RelayOptions, RelayState};
-use minium_protocol::{Filter, Position};
+use minium_protocol::{Filter, Position, Topic};
 use minium_queue::{Backend, DatabaseUrl};
 use std::sync::Arc;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::Client;
+use tokio_tungstenite::{WebSocketStream, tungstenite};
 use tokio_util::sync::CancellationToken;
 
 /// Where entries of the tests are addressed.
@@ -66,8 +70,10 @@ pub(crate) async fn open(url: &str) -> (Backend, Journal) {
     let url: DatabaseUrl = url.parse().unwrap();
     let backend = Backend::open(&url).await.unwrap();
     backend.migrate().await.unwrap();
-    let envelope =
-        EnvelopeOptions { dataschema: Some("http://h/schemas/job.json".into()), ..EnvelopeOptions::default() };
+    let envelope = EnvelopeOptions {
+        dataschema: Some("http://h/schemas/job.json".into()),
+        ..EnvelopeOptions::default()
+    };
     let journal = Journal::open(&backend, envelope);
     (backend, journal)
 }
@@ -134,7 +140,8 @@ pub(crate) async fn step(client: &Client, count_max: i32) -> Result<Stepped, tok
 
 /// As [`step`], in a transaction that the caller begins and ends.
 pub(crate) async fn step_inside(client: &Client, count_max: i32) -> Result<Stepped, tokio_postgres::Error> {
-    let sql = "select outcome, first_offset, last_offset, more from minium.journal_step($1, 0, 0, interval '0')";
+    let sql =
+        "select outcome, first_offset, last_offset, more from minium.journal_step($1, 0, 0, interval '0')";
     let row = client.query_one(sql, &[&count_max]).await?;
     Ok(Stepped { outcome: row.get(0), first: row.get(1), last: row.get(2), more: row.get(3) })
 }
@@ -178,8 +185,38 @@ pub(crate) async fn offsets(client: &Client) -> Vec<i64> {
 pub(crate) async fn assert_dense(client: &Client) {
     let given = offsets(client).await;
     assert_eq!(given, (1..=given.len() as i64).collect::<Vec<_>>(), "offsets are dense");
-    let sql = "select (select count(*) from minium.entry), (select count(distinct seq) from minium.entry_offset)";
+    let sql =
+        "select (select count(*) from minium.entry), (select count(distinct seq) from minium.entry_offset)";
     let row = client.query_one(sql, &[]).await.unwrap();
     assert_eq!(row.get::<_, i64>(0), given.len() as i64, "every entry has an offset");
     assert_eq!(row.get::<_, i64>(1), given.len() as i64, "none has two");
+}
+
+/// A peer of a bus topic, over a real socket.
+pub(crate) async fn peer(bus: &Bus, topic: &Topic) -> WebSocketStream<TcpStream> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (client, accepted) =
+        tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    let (socket, remote) = accepted.unwrap();
+    bus.open(Opening {
+        socket: socket.into_std().unwrap(),
+        remote,
+        role: Role::Peer { echo: false },
+        mode: Mode::Plain,
+        filter: topic.clone().into(),
+        start: None,
+        answer: b"!".to_vec(),
+        leftover: bytes::Bytes::new(),
+        permit: bus.admit().unwrap(),
+    });
+    let mut client = client.unwrap();
+    // it is written once the peer is registered
+    assert_eq!(wait::within("the answer", client.read_u8()).await.unwrap(), b'!');
+    WebSocketStream::from_raw_socket(client, tungstenite::protocol::Role::Client, None).await
+}
+
+/// The next text that a peer hears.
+pub(crate) async fn heard(peer: &mut WebSocketStream<TcpStream>) -> String {
+    let message = wait::within("a message", peer.next()).await.expect("the socket is open").unwrap();
+    message.into_text().unwrap().to_string()
 }
