@@ -50,6 +50,7 @@ async function refusal() {
 function connect() {
   const socket = new WebSocket(`${http.replace(/^http/, "ws")}?after=${after}`);
   let opened = false;
+  let over = false;
   socket.onopen = () => (opened = true);
   socket.onmessage = ({ data }) => {
     if (left <= 0) return;
@@ -60,7 +61,9 @@ function connect() {
     process.stdout.write(data.replace(/[\r\n]/g, " ") + "\n");
     if (--left <= 0) socket.close(1000);
   };
-  socket.onclose = async ({ code, reason }) => {
+  const ended = async ({ code = 1006, reason = "" }) => {
+    if (over) return;
+    over = true;
     if (left <= 0 || code === 1000) return finish(0);
     if (final(code)) return finish(1, `closed with ${code}: ${reason}`);
     const refused = opened ? null : await refusal();
@@ -69,6 +72,8 @@ function connect() {
     const pause = Math.min(15_000, 100 * 2 ** Math.min(failures++, 10)) * (0.5 + Math.random() / 2);
     setTimeout(connect, pause);
   };
+  socket.onclose = ended;
+  socket.onerror = () => opened || ended({}); // Node 20 tells a failed handshake only here
 }
 
 if (left > 0) connect();

@@ -46,6 +46,7 @@ sub connect_once (@) {
       $tx->max_websocket_size(16 << 20);
       $tx->on(
         text => sub ($tx, $bytes) {
+          return if $left <= 0;
           my $event = decode_json($bytes);
           my @got   = ($event->{epoch} + 0, $event->{sequence} + 0);
           # seen already?

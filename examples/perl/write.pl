@@ -17,9 +17,13 @@ my $topic = shift // 'example/perl';
 (my $url = $base =~ s{/+$}{}r . "/pub/$topic") =~ s/^http/ws/;
 
 my ($refused, $ended) = (0, 1006);
-Mojo::UserAgent->new(inactivity_timeout => 0)->websocket(
+my $ua = Mojo::UserAgent->new(inactivity_timeout => 0);
+$ua->websocket(
   $url => sub ($ua, $tx) {
-    die 'refused with ' . ($tx->res->code // 'no connection') . ': ' . $tx->res->body . "\n" if !$tx->is_websocket;
+    if (!$tx->is_websocket) {
+      warn 'refused with ' . ($tx->res->code // 'no connection') . ': ' . $tx->res->body . "\n";
+      return Mojo::IOLoop->stop;
+    }
     $tx->on(
       json => sub ($tx, $frame) {
         $refused++;
