@@ -1,8 +1,9 @@
 //! What can go wrong for a client.
 
 use crate::message::excerpt;
-use minium_protocol::{CloseCode, ErrorCode, Position, Problem};
+use minium_protocol::{CloseCode, ErrorCode, Position, Problem, format_duration};
 use std::error::Error;
+use std::time::Duration;
 
 /// Why something did not work.
 #[derive(Debug, thiserror::Error)]
@@ -76,16 +77,21 @@ pub enum ClientError {
         last: Box<ClientError>,
     },
     /// What was waited for did not come in time.
-    #[error("{what} did not come within {seconds} s")]
+    #[error("{what} did not come within {}", rounded(.limit))]
     Timeout {
         /// What was waited for.
         what: String,
         /// How long.
-        seconds: f64,
+        limit: Duration,
     },
     /// The client was closed by its owner.
     #[error("the client is closed")]
     ClientClosed,
+}
+
+/// For people: nobody wants to read how long the last waits of many took to the nanosecond.
+fn rounded(limit: &Duration) -> String {
+    format_duration(Duration::from_millis((limit.as_secs_f64() * 1_000.0).round() as u64))
 }
 
 fn reason_text(reason: &str) -> String {
@@ -207,7 +213,8 @@ mod tests {
         assert_eq!(ClientError::GaveUp { failures: 3, last: Box::new(cut) }.exit_code(), 5);
         let closed = |code| ClientError::Closed { code, reason: String::new() }.exit_code();
         assert_eq!((closed(1001), closed(4503), closed(1009)), (5, 4, 1));
-        assert_eq!(ClientError::Timeout { what: "job 1".into(), seconds: 1.0 }.exit_code(), 8);
+        let late = ClientError::Timeout { what: "job 1".into(), limit: Duration::from_nanos(999_987_507) };
+        assert_eq!((late.exit_code(), late.to_string().as_str()), (8, "job 1 did not come within 1s"));
         assert_eq!(ClientError::Status { status: 401, text: "Origin check failed".into() }.exit_code(), 4);
     }
 

@@ -110,7 +110,7 @@ impl Client {
             return ClientError::Connect { url: self.base_url().into(), source: reason.into() };
         }
         if error.is_timeout() {
-            return ClientError::Timeout { what: "the server's answer".into(), seconds: limit.as_secs_f64() };
+            return ClientError::Timeout { what: "the server's answer".into(), limit };
         }
         ClientError::Cut { url: self.base_url().into(), reason }
     }

@@ -224,8 +224,8 @@ impl Client {
                 Err(error) => return Err(error),
             }
             if deadline.is_some_and(|d| Instant::now() >= d) {
-                let seconds = limit.unwrap_or_default().as_secs_f64();
-                return Err(ClientError::Timeout { what: format!("the end of job {id}"), seconds });
+                let limit = limit.unwrap_or_default();
+                return Err(ClientError::Timeout { what: format!("the end of job {id}"), limit });
             }
         }
     }

@@ -80,6 +80,12 @@ impl Publisher {
         None
     }
 
+    /// Nothing more is to be sent: closes as soon as all has been. [`Publisher::refused`] then yields what is still
+    /// refused, and ends.
+    pub fn finish(&mut self) {
+        self.link.finish();
+    }
+
     /// Sends what is still on its way, closes orderly, and waits for the server's answer: everything before it has
     /// then been judged.
     ///

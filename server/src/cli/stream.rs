@@ -78,7 +78,8 @@ impl Sub {
         let options = SubscribeOptions { after, ..SubscribeOptions::default() };
         let messages = client.subscribe(&self.filter, options).await.map_err(explain)?;
         let end = follow(messages, self.take.count, output).await;
-        if let Some(position) = end.position {
+        let enough = end.result.is_ok() && end.left == 0;
+        if let Some(position) = end.position.filter(|_| !enough) {
             output.hint(&format!("Resume with: minium sub {} --after {position}", self.filter));
         }
         client.close().await;
@@ -107,15 +108,16 @@ struct End {
     result: anyhow::Result<()>,
     /// The last position that was written.
     position: Option<Position>,
+    /// So many more were wanted.
+    left: u64,
 }
 
 /// Writes messages until `count` have come, the server ends the stream, or a signal comes.
 async fn follow(mut messages: Subscription, count: Option<u64>, output: Output) -> End {
-    let mut end = End { result: Ok(()), position: None };
-    let mut left = count.unwrap_or(u64::MAX);
+    let mut end = End { result: Ok(()), position: None, left: count.unwrap_or(u64::MAX) };
     let mut status = messages.status();
     let mut stop = std::pin::pin!(stopped());
-    while left > 0 {
+    while end.left > 0 {
         tokio::select! {
             biased;
             // An orderly end, for whoever asked for it.
@@ -136,7 +138,7 @@ async fn follow(mut messages: Subscription, count: Option<u64>, output: Output) 
                         break;
                     }
                     end.position = received.position.or(end.position);
-                    left -= 1;
+                    end.left -= 1;
                 }
             },
         }

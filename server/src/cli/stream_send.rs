@@ -6,11 +6,11 @@ use super::remote::{Remote, explain, told};
 use super::stream::stopped;
 use super::stream_input::{Input, lines};
 use super::stream_render::write;
-use crate::exit::{Exit, fault};
+use crate::exit::{Exit, exit_of, fault};
 use clap::Args;
 use futures::StreamExt;
 use minium_client::{Client, ClientError, Message, Peer, Publisher};
-use minium_protocol::Topic;
+use minium_protocol::{Problem, Topic};
 use std::io::IsTerminal;
 use tokio::sync::mpsc;
 
@@ -118,34 +118,55 @@ async fn one_message(data: Option<&str>, word: &str) -> anyhow::Result<Option<Me
 async fn each_line(mut publisher: Publisher, client: &Client) -> anyhow::Result<()> {
     let output = Output::new(false);
     let mut input = lines();
-    let mut first: Option<ClientError> = None;
+    let mut refusals = Refusals { output, count: 0, first: None };
+    let mut sent = 0_u64;
     let mut stop = std::pin::pin!(stopped());
     let read = loop {
         tokio::select! {
             () = &mut stop => break Ok(()),
-            Some(problem) = publisher.refused() => {
-                output.notice(&format!("minium: {}", told(&problem)));
-                first.get_or_insert(problem.into());
-            }
+            Some(problem) = publisher.refused() => refusals.take(problem),
             line = input.recv() => match line {
                 None => break Ok(()),
                 Some(Err(error)) => break Err(error),
-                Some(Ok(line)) => publisher.send(Message::guess(line)).await.map_err(explain)?,
+                Some(Ok(line)) => {
+                    publisher.send(Message::guess(line)).await.map_err(explain)?;
+                    sent += 1;
+                }
             },
         }
     };
-    // Closing brings the refusals that were still on their way.
+    // The server's answer to our Close comes behind the refusals that are still on their way.
+    publisher.finish();
+    while let Some(problem) = publisher.refused().await {
+        refusals.take(problem);
+    }
     let closed = publisher.close().await;
     client.close().await;
     read?;
-    match first {
-        Some(first) => {
-            if let Err(ClientError::Problem(problem)) = closed {
-                output.notice(&format!("minium: {}", told(&problem)));
-            }
-            Err(explain(first))
-        }
-        None => closed.map_err(explain),
+    closed.map_err(explain)?;
+    refusals.result(sent)
+}
+
+/// What the server refused of many messages.
+struct Refusals {
+    output: Output,
+    count: u64,
+    first: Option<Problem>,
+}
+
+impl Refusals {
+    fn take(&mut self, problem: Problem) {
+        self.output.notice(&format!("minium: {}", told(&problem)));
+        self.count += 1;
+        self.first.get_or_insert(problem);
+    }
+
+    fn result(self, sent: u64) -> anyhow::Result<()> {
+        let Some(first) = self.first else { return Ok(()) };
+        Err(fault(
+            exit_of(first.code),
+            format!("{}: {} of {sent} messages were refused", first.code, self.count),
+        ))
     }
 }
 
