@@ -22,6 +22,7 @@ mod event;
 mod job;
 mod position;
 mod problem;
+mod readable;
 mod request;
 mod topic;
 
@@ -31,5 +32,6 @@ pub use event::{CloudEvent, Envelope, EventType, sequence};
 pub use job::{Job, JobView, LeaseToken, Phase, Progress, State, WorkerRef};
 pub use position::{After, Position, PositionError};
 pub use problem::{ErrorCode, Problem, SchemaFault};
+pub use readable::{JSON_LEVELS_MAX, check_json};
 pub use request::{EnqueueRequest, JobOptions};
 pub use topic::{Filter, Topic, TopicError};

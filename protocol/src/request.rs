@@ -176,6 +176,7 @@ impl EnqueueRequest {
         let o = &self.options;
         // 19 digits: the longest id
         Topic::of_job(&self.task, i64::MAX).map_err(|e| format!("task {:?}: {e}", self.task))?;
+        crate::check_json(self.args.get()).map_err(|e| format!("args: {e}"))?;
         check_name("queue", &o.queue)?;
         if !(1..=ATTEMPTS_MAX).contains(&o.attempts) {
             return Err(format!("attempts is {}, it must be 1 to {ATTEMPTS_MAX}", o.attempts));
@@ -242,6 +243,7 @@ mod tests {
         says(r#"{"task":"x","priority":5000}"#, "priority");
         says(r#"{"task":"x","delay":"soon"}"#, "duration");
         says(r#"{"task":"x","delay":-1}"#, "duration");
+        says(r#"{"task":"x","args":["\ud800"]}"#, "args");
         says(r#"{"task":"x","key":""}"#, "key");
         says(r#"{"task":"x","queue":""}"#, "queue");
         says(r#"{"task":"x","notes":[]}"#, "map");

@@ -3,6 +3,7 @@
 use crate::exit::{Exit, fault};
 use anyhow::Context;
 use clap::Args;
+use minium_protocol::parse_duration;
 use minium_queue::{Backend, DatabaseUrl};
 use minium_worker::{
     CommandTask, StoreSource, UpkeepOptions, Worker as Runner, WorkerError, WorkerOptions, become_command,
@@ -34,6 +35,9 @@ pub(crate) struct Worker {
     /// How many jobs to run at once
     #[arg(short = 'j', long, value_name = "N", default_value_t = 4)]
     concurrency: usize,
+    /// How long a job stays this worker's when it is heard of no more, as 90s or 5m
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
+    lease: Duration,
     /// The database: sqlite:FILE or postgres://USER@HOST/NAME
     #[arg(long, value_name = "URL", env = "MINIUM_DATABASE__URL", default_value = "sqlite:minium.db")]
     #[arg(hide_env_values = true)]
@@ -57,6 +61,7 @@ impl Worker {
         let options = WorkerOptions {
             queues: self.queues,
             concurrency: self.concurrency,
+            lease: self.lease,
             upkeep: Some(UpkeepOptions::default()),
             launcher: launcher()?,
             ..WorkerOptions::default()
@@ -136,6 +141,7 @@ mod tests {
             tasks: vec!["x=true".into()],
             queues: vec!["default".into()],
             concurrency: 1,
+            lease: Duration::from_secs(30),
             database: database.into(),
             shell: false,
             url: url.map(str::to_owned),

@@ -5,18 +5,22 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body as _;
 use minium_bus::Message;
 use minium_protocol::ErrorCode;
 use std::time::Duration;
 
 /// The whole body.
 pub(crate) async fn read(body: Body, bytes_max: usize, patience: Duration) -> Result<Bytes, Refusal> {
+    let too_large = || Refusal::new(ErrorCode::PayloadTooLarge, format!("the body has more than {bytes_max} bytes"));
+    // What is announced as too large is not waited for.
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(too_large());
+    }
     let collected = tokio::time::timeout(patience, Limited::new(body, bytes_max).collect()).await;
     match collected {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Refusal::new(ErrorCode::PayloadTooLarge, format!("the body has more than {bytes_max} bytes")))
-        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         // The client has gone or broke off; most likely nobody reads this.
         Ok(Err(_)) => Err(Refusal::invalid("the body ended before it was complete")),
         Err(_) => Err(Refusal::new(ErrorCode::Timeout, "the body did not arrive in time")),
