@@ -9,6 +9,7 @@ use minium_worker::{
     CommandTask, StoreSource, UpkeepOptions, Worker as Runner, WorkerError, WorkerOptions, become_command,
 };
 use std::ffi::OsString;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
