@@ -76,8 +76,10 @@ impl std::fmt::Debug for Hub {
 impl Hub {
     pub(crate) fn new(options: Options, schemas: Arc<Schemas>) -> Arc<Hub> {
         let options = Arc::new(options);
+        // what an inbox holds is appended at once: it must not be what makes a ring run over
+        let inbox_bytes_max = options.inbox_bytes_max.min(options.ring_bytes_max / 8);
         Arc::new(Hub {
-            inboxes: (0..options.shards).map(|_| Inbox::new(options.inbox_bytes_max)).collect(),
+            inboxes: (0..options.shards).map(|_| Inbox::new(inbox_bytes_max)).collect(),
             lanes: Lanes::new(&options),
             options,
             schemas,

@@ -34,6 +34,8 @@
 mod bus;
 mod encode;
 mod error;
+#[cfg(test)]
+mod faults;
 mod frame;
 mod history;
 mod hub;

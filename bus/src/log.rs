@@ -179,7 +179,7 @@ impl Log {
 
     /// Is a subscriber at `pos` among those whom it waits for?
     pub(crate) fn is_behind(&self, pos: u64, end: u64) -> bool {
-        pos.saturating_add(self.limits.ring_bytes_max as u64 / 2) < end
+        pos.saturating_add(self.limits.ring_bytes_max as u64 / 4) < end
     }
 
     /// May publishers be made to wait? The journal's relay never is: what it brings can be read again.

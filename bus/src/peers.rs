@@ -24,8 +24,6 @@ pub(crate) struct Sender {
     generation: u64,
     targets: Targets,
     pub(crate) pending: Pending,
-    /// A log that it filled is crowded: it waits until the shard says otherwise.
-    pub(crate) crowded: bool,
     /// Where its own messages stand in the log that it reads.
     pub(crate) own: VecDeque<Place>,
 }
@@ -69,7 +67,6 @@ impl Sender {
             generation: 0,
             targets: Targets::default(),
             pending: Pending::Nothing,
-            crowded: false,
             own: VecDeque::new(),
         }
     }

@@ -66,15 +66,6 @@ pub(crate) struct Shard {
     delivered: Counter,
 }
 
-/// What became of an appended burst.
-#[derive(Debug, Default)]
-pub(crate) struct Appended {
-    /// Where it stands in the log of the sender's own encoding.
-    pub(crate) own: Option<Place>,
-    /// A log that it went to has too much that is not delivered yet.
-    pub(crate) crowded: bool,
-}
-
 impl Shard {
     pub(crate) fn new(id: usize, hub: Arc<Hub>, reads: Option<Arc<Reads>>) -> Rc<Shard> {
         let options = &hub.options;
@@ -188,7 +179,8 @@ impl Shard {
         }
     }
 
-    /// To every log whose filter matches, once. `own`: the encoding in which the sender itself receives.
+    /// To every log whose filter matches, once. Answers where it stands in the one of `own`, the encoding in which
+    /// the sender itself receives.
     pub(crate) fn append<'a>(
         &self,
         pattern: Pattern,
@@ -196,8 +188,8 @@ impl Shard {
         messages: u32,
         frames: impl Fn(Encoding) -> &'a [u8],
         own: Encoding,
-    ) -> Appended {
-        let mut appended = Appended::default();
+    ) -> Option<Place> {
+        let mut at = None;
         let shelf = self.shelf.borrow();
         shelf.matching(pattern, topic, |logs| {
             for log in logs.iter().flatten() {
@@ -207,13 +199,13 @@ impl Shard {
                 }
                 let place = log.append(frames, messages, None, |s| self.begin_replay(s));
                 if log.encoding == own {
-                    appended.own = Some(place);
+                    at = Some(place);
                 }
                 self.mark(log);
-                appended.crowded |= self.crowds(log);
+                self.judge_full(log);
             }
         });
-        appended
+        at
     }
 
     /// Brings a batch to another shard. False: it has no room, and `waker` hears when it has.
@@ -231,8 +223,9 @@ impl Shard {
 
     // Publishers that are too fast.
 
-    /// Has it too much that is not delivered? Then its publishers wait, here and in the other shards.
-    fn crowds(&self, log: &Rc<Log>) -> bool {
+    /// Has it too much that is not delivered? Then publishers wait, here and in the other shards, until a walk has
+    /// found out why.
+    fn judge_full(&self, log: &Rc<Log>) {
         if !log.crowded.get() && log.is_full() && log.may_slow() {
             log.crowded.set(true);
             log.progress.set(0);
@@ -243,7 +236,6 @@ impl Shard {
                 self.hub.inboxes[self.id].pause(true);
             }
         }
-        log.crowded.get()
     }
 
     /// Its publishers may go on.

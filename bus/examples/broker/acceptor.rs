@@ -17,7 +17,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Accepts for ever.
-pub async fn accept(listener: TcpListener, bus: Bus) -> io::Result<()> {
+pub(crate) async fn accept(listener: TcpListener, bus: Bus) -> io::Result<()> {
     loop {
         let (socket, remote) = listener.accept().await?;
         let bus = bus.clone();

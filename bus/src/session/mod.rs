@@ -74,6 +74,8 @@ struct State {
     replay: Option<Box<Replay>>,
     /// Only for pullers.
     puller: Option<Box<Pulling>>,
+    #[cfg(test)]
+    trips: bool,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]

@@ -158,14 +158,11 @@ impl Session {
         let bits = burst.targets().shards();
         let others = bits & !(1 << sh.id);
         let mut own = None;
-        let mut crowded = false;
         if bits != others {
-            let appended = sh.append(pattern, &topic, burst.messages(), |e| burst.frames(e), self.encoding);
-            (own, crowded) = (appended.own, appended.crowded);
+            own = sh.append(pattern, &topic, burst.messages(), |e| burst.frames(e), self.encoding);
         }
         let mut st = self.state.borrow_mut();
         let Some(sender) = &mut st.sender else { return };
-        sender.crowded = crowded;
         if pattern == Pattern::Bus {
             sender.own.extend(own);
         }
@@ -178,9 +175,6 @@ impl Session {
     pub(super) fn hand_on(&self, sh: &Shard, waker: &Waker) -> bool {
         let mut st = self.state.borrow_mut();
         let State { sender: Some(sender), control, .. } = &mut *st else { return true };
-        if sender.crowded {
-            sender.crowded = sh.is_crowded(waker);
-        }
         let done = match &mut sender.pending {
             Pending::Nothing => true,
             Pending::Frames(left, batch) => {
@@ -196,7 +190,7 @@ impl Session {
         if done {
             sender.pending = Pending::Nothing;
         }
-        done && !sender.crowded
+        done && !(sender.pattern != Pattern::Push && sh.is_crowded(waker))
     }
 }
 
@@ -276,6 +270,12 @@ impl State {
                 }
                 Err(e) => return Some(e.into()),
             };
+            #[cfg(test)]
+            match &message.bytes()[..] {
+                crate::faults::IN_READING => panic!("as the test asked"),
+                crate::faults::IN_THE_WALK => self.trips = true,
+                _ => {}
+            }
             let Some(sender) = &mut self.sender else { continue };
             match sender.judge(message) {
                 Ok(message) if sender.pattern == Pattern::Push => work.push_back(own(&message)),

@@ -18,6 +18,8 @@ impl Session {
     /// Called by the walk: writes what the client takes. Answers how far the session has come.
     pub(crate) fn offer(&self, log: &Log, ring: &Ring, turn: Turn) -> u64 {
         let mut st = self.state.borrow_mut();
+        #[cfg(test)]
+        assert!(!std::mem::take(&mut st.trips), "as the test asked");
         if !st.blocked && st.phase == Phase::Open {
             self.pump(&mut st, Some((log, ring)), turn);
             if st.blocked || st.phase != Phase::Open {

@@ -1,0 +1,83 @@
+//! Tests only: messages that make a session panic, to prove that nobody else notices.
+
+/// Read from a client, it panics there.
+pub(crate) const IN_READING: &[u8] = b"panic in reading";
+/// Read from a client that also receives, its next turn in a walk panics.
+pub(crate) const IN_THE_WALK: &[u8] = b"panic in the walk";
+
+use crate::{Bus, Mode, Opening, Options, Role, Schemas};
+use bytes::Bytes;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A client behind the handshake.
+fn client(bus: &Bus, role: Role) -> TcpStream {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (socket, remote) = listener.accept().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let (filter, permit) = ("x".parse().unwrap(), bus.admit().unwrap());
+    let (answer, leftover) = (b"101".to_vec(), Bytes::new());
+    bus.open(Opening {
+        socket,
+        remote,
+        role,
+        mode: Mode::Plain,
+        filter,
+        start: None,
+        answer,
+        leftover,
+        permit,
+    });
+    let mut answer = [0; 3];
+    client.read_exact(&mut answer).unwrap();
+    client
+}
+
+fn send(client: &mut TcpStream, body: &[u8]) {
+    let mut frame = vec![0x81, 0x80 | body.len() as u8, 0, 0, 0, 0];
+    frame.extend_from_slice(body);
+    client.write_all(&frame).unwrap();
+}
+
+fn receive(client: &mut TcpStream) -> Vec<u8> {
+    let mut head = [0; 2];
+    client.read_exact(&mut head).unwrap();
+    let mut body = vec![0; usize::from(head[1])];
+    client.read_exact(&mut body).unwrap();
+    body
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_ends_one_session_with_1011_and_the_shard_lives_on() {
+    let options = Options { shards: 1, ..Options::default() };
+    let bus = Bus::start(options, Arc::new(Schemas::empty()), None).unwrap();
+    tokio::task::spawn_blocking(move || {
+        let mut first = client(&bus, Role::Subscribe);
+        for fault in [IN_READING, IN_THE_WALK] {
+            let mut peers = [(); 3].map(|()| client(&bus, Role::Peer { echo: true }));
+            let mut publisher = client(&bus, Role::Publish);
+            send(&mut peers[1], fault);
+            if fault == IN_THE_WALK {
+                send(&mut peers[0], b"walk");
+            }
+            // whatever came before, a Close with 1011 is the last that it hears
+            let mut last = receive(&mut peers[1]);
+            while last[..2] != 1011u16.to_be_bytes() {
+                last = receive(&mut peers[1]);
+            }
+            let (left, right) = peers.split_at_mut(2);
+            send(&mut left[0], b"on we go");
+            for peer in [&mut left[0], &mut right[0]] {
+                while receive(peer) != b"on we go" {}
+            }
+            send(&mut publisher, b"to the first");
+            assert_eq!(receive(&mut first), b"to the first");
+        }
+    })
+    .await
+    .unwrap();
+}

@@ -1,0 +1,14 @@
+//! The bus over real sockets: what `docs/protocol.md` promises of it, and what its design must not break.
+
+#[path = "../../examples/broker/acceptor.rs"]
+mod acceptor;
+mod client;
+mod node;
+
+mod framing;
+mod life;
+mod peers;
+mod pubsub;
+mod replay;
+mod slow;
+mod work;

@@ -1,0 +1,250 @@
+//! A bus behind a listener, and a journal in memory.
+
+use crate::client::{Client, handshake, within};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use minium_bus::{
+    Bounds, Bus, History, HistoryError, Options, Page, Relayed, SchemaFile, Schemas, Subscription,
+};
+use minium_protocol::{Filter, Position, Topic};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use tokio::task::JoinHandle;
+
+pub(crate) const EPOCH: u64 = 7;
+
+pub(crate) struct Node {
+    pub(crate) bus: Bus,
+    pub(crate) address: SocketAddr,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) schemas: Arc<Schemas>,
+    accepting: JoinHandle<()>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl Node {
+    /// Two shards, so that whatever crosses threads does so on every machine.
+    pub(crate) async fn start() -> Node {
+        Node::with(Options::default()).await
+    }
+
+    pub(crate) async fn with(options: Options) -> Node {
+        let options = Options { shards: 2, ..options };
+        let journal = Arc::new(Journal::default());
+        let schemas = Arc::new(Schemas::built_in());
+        let bus = Bus::start(options, schemas.clone(), Some(journal.clone())).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepting = tokio::spawn({
+            let bus = bus.clone();
+            async move { crate::acceptor::accept(listener, bus).await.unwrap() }
+        });
+        Node { bus, address, journal, schemas, accepting }
+    }
+
+    pub(crate) fn schema(&self, path: &str, text: &str) {
+        let report = self.schemas.replace(vec![SchemaFile::new(path, text)]);
+        assert!(report.is_clean(), "{report:?}");
+    }
+
+    /// A plain client whose 101 was seen.
+    pub(crate) async fn open(&self, path: &str) -> Client {
+        self.open_as(path, "", None).await
+    }
+
+    pub(crate) async fn events(&self, path: &str) -> Client {
+        self.open_as(path, "cloudevents.json", None).await
+    }
+
+    /// With a small window, so that it lags as soon as it does not read.
+    pub(crate) async fn narrow(&self, path: &str) -> Client {
+        self.open_as(path, "", Some(4096)).await
+    }
+
+    pub(crate) async fn open_as(&self, path: &str, mode: &str, receive: Option<u32>) -> Client {
+        let mut client = Client::connect(self.address, receive).await;
+        client.say(&handshake(path, mode)).await;
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{path}: {head}");
+        client
+    }
+
+    /// The status line of a handshake that is refused.
+    pub(crate) async fn refused(&self, path: &str) -> String {
+        let mut client = Client::connect(self.address, None).await;
+        client.say(&handshake(path, "")).await;
+        let head = client.head().await;
+        head.lines().next().unwrap().to_owned()
+    }
+
+    pub(crate) async fn sse(&self, filter: &str, after: &str) -> Events {
+        let filter: Filter = filter.parse().unwrap();
+        let start = self.bus.resolve(&filter, after.parse().unwrap()).await.unwrap();
+        let permit = self.bus.admit().unwrap();
+        Events::of(self.bus.subscribe(filter, start, permit).await.unwrap())
+    }
+
+    pub(crate) async fn publish(&self, topic: &str, text: &str) {
+        self.bus.publish(&topic.parse().unwrap(), text.to_owned().into()).await.unwrap();
+    }
+
+    /// The journal begins: its numbering is known from here on.
+    pub(crate) async fn begin(&self) {
+        self.bus.relay_from(self.journal.position()).await;
+    }
+
+    /// Writes entries to the journal and relays them.
+    pub(crate) async fn append(&self, topic: &str, count: u64) {
+        let batch = self.journal.append(topic, count);
+        self.bus.relay(batch).await;
+    }
+
+    /// Awaits what the bus holds.
+    pub(crate) async fn until(&self, holds: impl Fn(&minium_bus::Stats) -> bool) {
+        within(async {
+            while !holds(&self.bus.stats()) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+}
+
+/// An SSE stream, one event after the other.
+pub(crate) struct Events {
+    stream: Subscription,
+    left: String,
+}
+
+impl Events {
+    pub(crate) fn of(stream: Subscription) -> Events {
+        Events { stream, left: String::new() }
+    }
+
+    /// The next block without its empty line; nothing at the end.
+    pub(crate) async fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.left.find("\n\n") {
+                let event = self.left[..end].to_owned();
+                self.left.drain(..end + 2);
+                return Some(event);
+            }
+            let chunk = within(self.stream.next()).await?;
+            assert!(chunk.ends_with(b"\n\n"), "an event was cut");
+            self.left.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    }
+
+    pub(crate) async fn expect(&mut self, event: &str) {
+        assert_eq!(self.next().await.as_deref(), Some(event));
+    }
+}
+
+/// A journal in memory: the whole of it is kept until it is pruned.
+#[derive(Default)]
+pub(crate) struct Journal {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: Vec<Relayed>,
+    /// Offsets up to here are gone.
+    pruned: u64,
+    broken: bool,
+    reads: usize,
+}
+
+/// The event of an offset: long enough to fill rings in tests about them.
+pub(crate) fn event(offset: u64) -> String {
+    format!("{{\"sequence\":\"{offset:020}\",\"data\":\"{}\"}}", "x".repeat(offset as usize % 300))
+}
+
+/// Which offset an event has.
+pub(crate) fn offset_of(event: &str) -> u64 {
+    event.strip_prefix("{\"sequence\":\"").unwrap()[..20].parse().unwrap()
+}
+
+impl Journal {
+    pub(crate) fn append(&self, topic: &str, count: u64) -> Vec<Relayed> {
+        let mut st = self.state.lock().unwrap();
+        let topic: Topic = topic.parse().unwrap();
+        let from = st.entries.len() as u64 + 1;
+        let entry = |offset| Relayed {
+            position: Position { epoch: EPOCH, offset },
+            topic: topic.clone(),
+            event: Bytes::from(event(offset)),
+        };
+        let batch: Vec<Relayed> = (from..from + count).map(entry).collect();
+        st.entries.extend_from_slice(&batch);
+        batch
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        Position { epoch: EPOCH, offset: self.state.lock().unwrap().entries.len() as u64 }
+    }
+
+    pub(crate) fn prune(&self, up_to: u64) {
+        self.state.lock().unwrap().pruned = up_to;
+    }
+
+    pub(crate) fn break_down(&self) {
+        self.state.lock().unwrap().broken = true;
+    }
+
+    pub(crate) fn reads(&self) -> usize {
+        self.state.lock().unwrap().reads
+    }
+}
+
+#[async_trait]
+impl History for Journal {
+    async fn bounds(&self) -> Result<Bounds, HistoryError> {
+        let st = self.state.lock().unwrap();
+        Ok(Bounds { epoch: EPOCH, first: st.pruned + 1, last: st.entries.len() as u64 })
+    }
+
+    async fn read(
+        &self,
+        filter: &Filter,
+        after: u64,
+        to: u64,
+        count_max: u32,
+        bytes_max: usize,
+    ) -> Result<Page, HistoryError> {
+        let mut st = self.state.lock().unwrap();
+        st.reads += 1;
+        if st.broken {
+            return Err(HistoryError::Unavailable("it is broken".into()));
+        }
+        if after < st.pruned {
+            return Err(HistoryError::Expired { first: st.pruned + 1 });
+        }
+        let mut page = Page { entries: Vec::new(), scanned_to: to };
+        let mut bytes = 0;
+        for entry in &st.entries[after as usize..to as usize] {
+            if page.entries.len() == count_max as usize || bytes > bytes_max {
+                page.scanned_to = entry.position.offset - 1;
+                break;
+            }
+            if filter.matches(&entry.topic) {
+                bytes += entry.event.len();
+                page.entries.push(entry.clone());
+            }
+        }
+        Ok(page)
+    }
+
+    async fn before_last(&self, filter: &Filter, count: u32) -> Result<u64, HistoryError> {
+        let st = self.state.lock().unwrap();
+        let matching = st.entries.iter().rev().filter(|e| filter.matches(&e.topic));
+        let first = matching.take(count as usize).last();
+        Ok(first.map_or(st.entries.len() as u64, |e| e.position.offset - 1))
+    }
+}
