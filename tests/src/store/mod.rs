@@ -1,4 +1,8 @@
-//! The stores: one conformance suite over PostgreSQL and SQLite, in a file and in memory.
+//! The stores: one conformance suite over PostgreSQL and SQLite in a file and in memory, a plain model that both are
+//! held against, and the comparison of the two with each other.
 
 mod conformance;
 mod fixture;
+mod model;
+mod property;
+mod sequence;

@@ -82,7 +82,7 @@ macro_rules! conformance {
                 an_expired_job_is_not_claimed
                 a_job_that_was_started_does_not_expire
                 two_claimers_never_share_a_job
-                claims_see_the_queue_before_the_outcomes
+                what_an_outcome_made_ready_is_claimed_then_or_next
                 thousands_are_claimed_and_finished_at_once
                 whatever_makes_jobs_ready_wakes_workers
             }
