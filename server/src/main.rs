@@ -13,6 +13,7 @@ mod config;
 mod database;
 mod exit;
 mod http;
+mod inventory;
 mod listener;
 mod logging;
 mod node;

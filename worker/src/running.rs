@@ -255,20 +255,20 @@ fn judge(
     match (ran, stopped) {
         (_, Some(Stopped::Timeout)) => {
             let limit = minium_protocol::format_duration(limit.expect("without a limit nothing times out"));
-            Some(failed(Failure::retryable(format!("timed out after {limit}")), options))
+            Some(failed(&Failure::retryable(format!("timed out after {limit}")), options))
         }
         (Ran::Ended(Ok(result)), _) if result.get().len() > options.result_bytes_max => {
             let (have, max) = (result.get().len(), options.result_bytes_max);
             let error = format!("the result has {have} bytes, at most {max} are allowed");
-            Some(failed(Failure::permanent(error), options))
+            Some(failed(&Failure::permanent(error), options))
         }
         (Ran::Ended(Ok(result)), _) => Some(Ending::Finished(result)),
-        (Ran::Ended(Err(failure)), None) => Some(failed(failure, options)),
+        (Ran::Ended(Err(failure)), None) => Some(failed(&failure, options)),
         (Ran::Ended(Err(_)) | Ran::Dropped, _) => None,
     }
 }
 
-fn failed(failure: Failure, options: &WorkerOptions) -> Ending {
+fn failed(failure: &Failure, options: &WorkerOptions) -> Ending {
     // PostgreSQL keeps no NUL in texts
     let mut error = failure.error.replace('\0', "\u{fffd}");
     if error.len() > options.error_bytes_max {

@@ -22,6 +22,7 @@ use minium_queue::{Claim, Exchanged, Leased, QueueError, Verdict};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -96,10 +97,13 @@ impl Worker {
     fn add(mut self, name: String, task: Arc<dyn Task>) -> Worker {
         if let Err(reason) = Topic::of_job(&name, i64::MAX) {
             self.mistake.get_or_insert(WorkerError::TaskName { name, reason: reason.to_string() });
-        } else if self.tasks.contains_key(&name) {
-            self.mistake.get_or_insert(WorkerError::TaskTwice(name));
-        } else {
-            self.tasks.insert(name, task);
+            return self;
+        }
+        match self.tasks.entry(name) {
+            Entry::Vacant(place) => _ = place.insert(task),
+            Entry::Occupied(taken) => {
+                self.mistake.get_or_insert(WorkerError::TaskTwice(taken.key().clone()));
+            }
         }
         self
     }

@@ -1,6 +1,7 @@
 //! `minium dev`: everything in memory, with a real task and a schedule, to look at.
 
 use crate::config::{Flags, load_text};
+use crate::inventory;
 use crate::node::{self, AddTasks, Extras};
 use clap::Args;
 use std::fmt::Write as _;
@@ -41,7 +42,7 @@ impl Dev {
 }
 
 fn tasks() -> AddTasks {
-    Box::new(|worker, _bus| worker)
+    Box::new(inventory::add)
 }
 
 /// What to open and what to try. A closed stderr is no reason not to run.

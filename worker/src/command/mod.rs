@@ -132,7 +132,7 @@ impl Task for CommandRunner {
         let ended = process::run(command, input.as_bytes(), &context.cancelled(), &self.limits, line)
             .await
             .map_err(|e| Failure::retryable(format!("cannot run {program:?}: {e}")))?;
-        self.judge(ended)
+        self.judge(&ended)
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -145,7 +145,7 @@ impl Task for CommandRunner {
 }
 
 impl CommandRunner {
-    fn judge(&self, ended: Ended) -> Result<Box<RawValue>, Failure> {
+    fn judge(&self, ended: &Ended) -> Result<Box<RawValue>, Failure> {
         if ended.too_much {
             let max = self.limits.stdout_bytes_max;
             return Err(Failure::retryable(format!("stdout has more than {max} bytes")));

@@ -102,11 +102,11 @@ pub(super) async fn run(
         deadline: None,
         killed: false,
     };
-    running.to_the_end(input, stop, line).await
+    running.lead(input, stop, line).await
 }
 
 impl Running<'_> {
-    async fn to_the_end(
+    async fn lead(
         mut self,
         mut input: &[u8],
         stop: &CancellationToken,

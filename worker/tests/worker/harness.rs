@@ -18,30 +18,30 @@ use tokio_util::sync::CancellationToken;
 /// Nothing that is waited for takes long; this only ends a test that would hang.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub struct Queue {
-    pub store: Arc<SqliteStore>,
+pub(crate) struct Queue {
+    pub(crate) store: Arc<SqliteStore>,
 }
 
 impl Queue {
-    pub async fn new() -> Queue {
+    pub(crate) async fn new() -> Queue {
         let store = SqliteStore::open(&SqlitePlace::Memory).await.unwrap();
         store.migrate().await.unwrap();
         Queue { store: Arc::new(store) }
     }
 
-    pub fn source(&self) -> StoreSource {
+    pub(crate) fn source(&self) -> StoreSource {
         StoreSource::new(self.store.clone())
     }
 
-    pub async fn enqueue(&self, request: EnqueueRequest) -> i64 {
+    pub(crate) async fn enqueue(&self, request: EnqueueRequest) -> i64 {
         self.store.enqueue(&[request]).await.unwrap()[0].id
     }
 
-    pub async fn job(&self, id: i64) -> Job {
+    pub(crate) async fn job(&self, id: i64) -> Job {
         self.store.get(id).await.unwrap().expect("the job exists").job().unwrap()
     }
 
-    pub async fn until(&self, id: i64, what: impl Fn(&Job) -> bool) -> Job {
+    pub(crate) async fn until(&self, id: i64, what: impl Fn(&Job) -> bool) -> Job {
         let mut seen = None;
         let wait = async {
             loop {
@@ -57,24 +57,24 @@ impl Queue {
         found.unwrap_or_else(|_| panic!("it never came; last seen: {seen:?}"))
     }
 
-    pub async fn ended(&self, id: i64) -> Job {
+    pub(crate) async fn ended(&self, id: i64) -> Job {
         self.until(id, |job| job.state.is_ended()).await
     }
 
-    pub async fn finished(&self, id: i64) -> Value {
+    pub(crate) async fn finished(&self, id: i64) -> Value {
         let job = self.ended(id).await;
         assert_eq!(job.state, State::Finished, "{job:?}");
         result(&job)
     }
 
-    pub async fn failed(&self, id: i64) -> String {
+    pub(crate) async fn failed(&self, id: i64) -> String {
         let job = self.until(id, |job| job.state.is_ended()).await;
         assert_eq!(job.state, State::Failed, "{job:?}");
         job.error.expect("a failed job says why")
     }
 
     /// The job's events in order: type, snapshot, what came late.
-    pub async fn events(&self, id: i64) -> Vec<(String, Job, Option<String>)> {
+    pub(crate) async fn events(&self, id: i64) -> Vec<(String, Job, Option<String>)> {
         let rows: Vec<(String, String, Option<String>)> = self
             .store
             .call(move |conn| {
@@ -90,18 +90,18 @@ impl Queue {
         rows.into_iter().map(|(t, data, late)| (t, serde_json::from_str(&data).unwrap(), late)).collect()
     }
 
-    pub async fn types(&self, id: i64) -> Vec<String> {
+    pub(crate) async fn types(&self, id: i64) -> Vec<String> {
         self.events(id).await.into_iter().map(|(t, _, _)| t).collect()
     }
 }
 
-pub fn result(job: &Job) -> Value {
+pub(crate) fn result(job: &Job) -> Value {
     // null reads as no result
     job.result.as_ref().map_or(Value::Null, |raw| serde_json::from_str(raw.get()).unwrap())
 }
 
 /// Waits for something outside the queue.
-pub async fn until(what: &str, mut is: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is: impl FnMut() -> bool) {
     let wait = async {
         while !is() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -110,11 +110,11 @@ pub async fn until(what: &str, mut is: impl FnMut() -> bool) {
     tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("it never came: {what}"));
 }
 
-pub fn request(task: &str, args: Value) -> EnqueueRequest {
+pub(crate) fn request(task: &str, args: Value) -> EnqueueRequest {
     EnqueueRequest::new(task, serde_json::value::to_raw_value(&args).unwrap())
 }
 
-pub fn with(
+pub(crate) fn with(
     mut request: EnqueueRequest,
     change: impl FnOnce(&mut minium_protocol::JobOptions),
 ) -> EnqueueRequest {
@@ -123,7 +123,7 @@ pub fn with(
 }
 
 /// Quick paces, so that tests need not wait; no upkeep that would disturb.
-pub fn options() -> WorkerOptions {
+pub(crate) fn options() -> WorkerOptions {
     WorkerOptions {
         lease: Duration::from_secs(30),
         renew_max: Duration::from_millis(50),
@@ -134,28 +134,28 @@ pub fn options() -> WorkerOptions {
     }
 }
 
-pub fn with_upkeep() -> WorkerOptions {
+pub(crate) fn with_upkeep() -> WorkerOptions {
     let upkeep = UpkeepOptions { every: Duration::from_millis(20), ..UpkeepOptions::default() };
     WorkerOptions { upkeep: Some(upkeep), ..options() }
 }
 
-pub struct Started {
+pub(crate) struct Started {
     stop: CancellationToken,
     worker: JoinHandle<Result<(), WorkerError>>,
 }
 
-pub fn start(worker: Worker) -> Started {
+pub(crate) fn start(worker: Worker) -> Started {
     let stop = CancellationToken::new();
     let worker = tokio::spawn(worker.run(stop.clone()));
     Started { stop, worker }
 }
 
 impl Started {
-    pub fn tell_to_stop(&self) {
+    pub(crate) fn tell_to_stop(&self) {
         self.stop.cancel();
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         tokio::time::timeout(PATIENCE, self.worker).await.expect("it ends").unwrap().unwrap();
     }
@@ -163,31 +163,31 @@ impl Started {
 
 /// The real source, with a wire that can be cut.
 #[derive(Clone)]
-pub struct Wire {
+pub(crate) struct Wire {
     inner: StoreSource,
-    pub state: Arc<WireState>,
+    pub(crate) state: Arc<WireState>,
 }
 
 #[derive(Default)]
-pub struct WireState {
+pub(crate) struct WireState {
     /// Nothing gets through.
-    pub cut: AtomicBool,
+    pub(crate) cut: AtomicBool,
     /// Only leases cannot be extended.
-    pub no_extension: AtomicBool,
+    pub(crate) no_extension: AtomicBool,
     /// Exchanges are done, but their answers are lost.
-    pub deaf: AtomicBool,
+    pub(crate) deaf: AtomicBool,
     /// Nothing wakes.
-    pub silent: bool,
-    pub exchanges: AtomicUsize,
-    pub attempts: AtomicUsize,
+    pub(crate) silent: bool,
+    pub(crate) exchanges: AtomicUsize,
+    pub(crate) attempts: AtomicUsize,
 }
 
 impl Wire {
-    pub fn new(queue: &Queue) -> Wire {
+    pub(crate) fn new(queue: &Queue) -> Wire {
         Wire { inner: queue.source(), state: Arc::default() }
     }
 
-    pub fn silent(queue: &Queue) -> Wire {
+    pub(crate) fn silent(queue: &Queue) -> Wire {
         Wire { inner: queue.source(), state: Arc::new(WireState { silent: true, ..WireState::default() }) }
     }
 

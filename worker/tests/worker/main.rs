@@ -1,6 +1,10 @@
 //! The worker over a real store and with real processes.
 
+#[cfg(test)]
 mod commands;
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
 mod source;
+#[cfg(test)]
 mod tasks;
