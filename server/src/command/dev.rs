@@ -2,7 +2,7 @@
 
 use crate::config::{Flags, load_text};
 use crate::inventory;
-use crate::node::{self, AddTasks, Extras};
+use crate::node::{self, Extras};
 use clap::Args;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
@@ -36,13 +36,13 @@ impl Dev {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let flags = Flags { listen: self.listen, schemas: self.schemas, ..Flags::default() };
         let config = load_text(CONFIGURATION, &flags)?;
-        let extras = Extras { tasks: Some(tasks()), greeting: Some(Box::new(greet)), ..Extras::default() };
+        let extras = Extras {
+            tasks: Some(Box::new(inventory::add)),
+            greeting: Some(Box::new(greet)),
+            ..Extras::default()
+        };
         node::run(config, extras).await
     }
-}
-
-fn tasks() -> AddTasks {
-    Box::new(inventory::add)
 }
 
 /// What to open and what to try. A closed stderr is no reason not to run.
@@ -95,7 +95,7 @@ fn program() -> String {
     let this = std::env::current_exe().ok().filter(|_| !in_path);
     let here = std::env::current_dir().ok();
     this.map_or("minium".into(), |path| {
-        let short = here.and_then(|dir| path.strip_prefix(dir).ok().map(|p| p.display().to_string()));
+        let short = here.and_then(|dir| path.strip_prefix(dir).ok().map(|p| format!("./{}", p.display())));
         short.unwrap_or_else(|| path.display().to_string())
     })
 }
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn its_configuration_is_one() {
         let config = load_text(CONFIGURATION, &Flags::default()).unwrap();
-        assert_eq!(config.schedules["inventory"].task.as_deref(), Some("livesys/inventory"));
+        assert_eq!(config.schedules["inventory"].task.as_deref(), Some(inventory::TASK));
     }
 
     #[test]

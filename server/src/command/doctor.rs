@@ -220,7 +220,7 @@ fn clock() -> Finding {
 
 fn open_files(config: Option<&Config>) -> Finding {
     const SUBJECT: &str = "open files";
-    let limit = getrlimit(Resource::Nofile).current;
+    let limit = getrlimit(Resource::Nofile).maximum;
     let Some(limit) = limit else { return Finding::ok(SUBJECT, "without a limit") };
     let wanted =
         config.map_or(0, |c| u64::from(c.server.limits.connections) + u64::from(c.server.limits.sessions));

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 /// The whole body.
 pub(crate) async fn read(body: Body, bytes_max: usize, patience: Duration) -> Result<Bytes, Refusal> {
-    let too_large = || Refusal::new(ErrorCode::PayloadTooLarge, format!("the body has more than {bytes_max} bytes"));
+    let too_large =
+        || Refusal::new(ErrorCode::PayloadTooLarge, format!("the body has more than {bytes_max} bytes"));
     // What is announced as too large is not waited for.
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(too_large());

@@ -218,7 +218,10 @@ mod tests {
         }
         assert_eq!(asked("GET", "/refused").await.2["down"], "database");
         let (_, headers, problem) = asked("GET", "/post").await;
-        assert_eq!((headers[ALLOW].to_str().unwrap(), problem["detail"].as_str()), ("POST", Some("allowed here: POST")));
+        assert_eq!(
+            (headers[ALLOW].to_str().unwrap(), problem["detail"].as_str()),
+            ("POST", Some("allowed here: POST"))
+        );
         assert!(asked("GET", "/busy").await.1.contains_key(RETRY_AFTER));
     }
 

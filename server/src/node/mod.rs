@@ -25,6 +25,7 @@ use minium_protocol::format_duration;
 use minium_worker::Worker;
 use opening::Opener;
 pub(crate) use opening::{causes, open_backend};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,6 +66,7 @@ pub(crate) async fn run(config: Config, extras: Extras) -> anyhow::Result<()> {
     if !address.ip().is_loopback() && !extras.insecure {
         return Err(fault(Exit::Usage, open_to_all(address)));
     }
+    raise_open_files();
     let metrics = start_metrics()?;
     let listener = listener::bind(address)?;
     let address = listener.local_addr().context("Asking for the address of the listener")?;
@@ -199,6 +201,13 @@ fn app(
         waits: Semaphore::new(limits.waits as usize),
         closing: node.closing.clone(),
     })
+}
+
+/// As many open files as the system allows: each session is one.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // What is refused here is told by `minium doctor`, and by sessions that are.
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).ok();
 }
 
 fn start_metrics() -> anyhow::Result<PrometheusHandle> {

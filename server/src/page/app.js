@@ -50,8 +50,11 @@ function outcome(event) {
 }
 
 function add(event) {
+  // A stream that begins anew repeats the last events.
+  if ($(event.id)) return;
   const job = event.data;
   const row = element("tr");
+  row.id = event.id;
   row.tabIndex = 0;
   row.append(
     element("td", clock(event.time), "time"),
