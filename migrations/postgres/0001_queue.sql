@@ -46,7 +46,7 @@ create table minium.job (
   error       text,
   result      json,                               -- json, not jsonb: written once, passed through as text
   args        json not null
-) with (fillfactor = 70);
+) with (fillfactor = 50);                        -- room for a second version: 95 % of finishes HOT, at 70 it was 68 %
 
 create index job_ready on minium.job (queue, priority, seq) where ready;
 create index job_later on minium.job (later_at) where later_at is not null;

@@ -198,32 +198,28 @@ impl PgStore {
         lease: Duration,
     ) -> Result<Vec<Extension>, QueueError> {
         rules::check_lease(lease)?;
-        let mut all = Vec::with_capacity(leases.len());
-        for batch in leases.chunks(self.options.batch_max) {
-            all.extend(self.extend_batch(batch, rules::micros(lease)).await?);
+        let mut answers = HashMap::new();
+        for batch in one_by_one(leases, self.options.batch_max) {
+            self.extend_batch(&batch, rules::micros(lease), &mut answers).await?;
         }
-        Ok(all)
+        Ok(leases.iter().map(|l| answers.get(l).copied().unwrap_or(Extension::Lost)).collect())
     }
 
     async fn extend_batch(
         &self,
-        leases: &[(i64, LeaseToken)],
+        leases: &HashMap<i64, LeaseToken>,
         lease_us: i64,
-    ) -> Result<Vec<Extension>, QueueError> {
-        let mut asked: HashMap<i64, Uuid> = HashMap::new();
-        for (job, lease) in leases {
-            asked.entry(*job).or_insert(lease.0);
-        }
-        let (ids, tokens): (Vec<i64>, Vec<Uuid>) = asked.iter().map(|(job, lease)| (*job, *lease)).unzip();
+        answers: &mut HashMap<(i64, LeaseToken), Extension>,
+    ) -> Result<(), QueueError> {
+        let (ids, tokens): (Vec<i64>, Vec<Uuid>) = leases.iter().map(|(job, lease)| (*job, lease.0)).unzip();
         let params: [&(dyn ToSql + Sync); 3] = [&ids, &tokens, &lease_us];
         let params = &params;
         let extend = |client: Object| async move {
             let statement = client.prepare_cached(EXTEND).await?;
             client.query(&statement, params).await
         };
-        let rows = self.connections.run("extend leases", extend).await?;
-        let mut answers = HashMap::new();
-        for row in &rows {
+        for row in self.connections.run("extend leases", extend).await? {
+            let job = row.get(0);
             let state = row.get::<_, &str>(1).parse().expect("the column's type knows the states");
             let until: Option<jiff::Timestamp> = row.get(3);
             let answer = match (rules::hold(Some(state), row.get(2)), until) {
@@ -231,15 +227,29 @@ impl PgStore {
                 (rules::Hold::Cancelled, _) => Extension::Cancelled,
                 (rules::Hold::Held | rules::Hold::Lost, _) => Extension::Lost,
             };
-            answers.insert(row.get::<_, i64>(0), answer);
+            answers.insert((job, leases[&job]), answer);
         }
-        // of two tokens for one job at most one is right; the other is lost
-        let answer = |(job, lease): &(i64, LeaseToken)| {
-            let asked = asked.get(job) == Some(&lease.0);
-            answers.get(job).copied().filter(|_| asked).unwrap_or(Extension::Lost)
-        };
-        Ok(leases.iter().map(answer).collect())
+        Ok(())
     }
+}
+
+/// Splits leases so that no statement has two tokens of one job.
+fn one_by_one(leases: &[(i64, LeaseToken)], batch_max: usize) -> Vec<HashMap<i64, LeaseToken>> {
+    let mut batches: Vec<HashMap<i64, LeaseToken>> = Vec::new();
+    for (job, lease) in leases {
+        let fits = |b: &HashMap<_, _>| match b.get(job) {
+            Some(token) => token == lease,
+            None => b.len() < batch_max,
+        };
+        match batches.last_mut() {
+            Some(batch) if fits(batch) => batch.insert(*job, *lease),
+            _ => {
+                batches.push(HashMap::from([(*job, *lease)]));
+                None
+            }
+        };
+    }
+    batches
 }
 
 async fn retry_locked(mut client: Object, job: i64, options: &RetryOptions) -> Said<bool> {
@@ -346,5 +356,20 @@ impl PgStore {
             .await
             .map_err(|e| failed(WHAT, e))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_tokens_of_one_job_are_asked_one_after_the_other() {
+        let (a, b) = (LeaseToken::fresh(), LeaseToken::fresh());
+        let leases = [(1, a), (2, a), (1, a), (1, b), (3, b)];
+        let expected = [HashMap::from([(1, a), (2, a)]), HashMap::from([(1, b), (3, b)])];
+        assert_eq!(one_by_one(&leases, 10), expected);
+        assert_eq!(one_by_one(&leases[..2], 1).len(), 2);
+        assert!(one_by_one(&[], 10).is_empty());
     }
 }
