@@ -4,6 +4,7 @@ use crate::script::{Server, impatient, until_closed};
 use futures::{SinkExt, StreamExt};
 use minium_client::{Client, ClientError, Message};
 use minium_protocol::{ErrorCode, Problem, Topic};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite;
 
@@ -71,9 +72,12 @@ async fn a_program_that_only_writes_never_blocks_a_server_that_only_refuses() {
     let mut publisher = server.client().publisher(&topic("a")).await.unwrap();
     let wrong = "x".repeat(10_000);
     // 40 MB each way: far beyond what the kernel would hold for a program that does not read.
-    for _ in 0..4_000 {
-        publisher.send(wrong.as_str()).await.unwrap();
-    }
+    let write = async {
+        for _ in 0..4_000 {
+            publisher.send(wrong.as_str()).await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), write).await.expect("neither waits for the other for ever");
     assert_eq!(publisher.close().await.unwrap_err().code(), Some(ErrorCode::SchemaViolation));
 }
 

@@ -307,16 +307,20 @@ async fn a_silent_server_is_pinged_and_then_left() {
 #[tokio::test]
 async fn dropping_a_subscription_closes_it_orderly() {
     let (codes, mut closed) = mpsc::channel(8);
-    let server = Server::start(move |_, incoming| {
+    let server = Server::start(move |n, incoming| {
         let codes = codes.clone();
         async move {
             let mut session = incoming.accept().await;
-            assert!(send(&mut session, (1..=500).map(|n| event(1, n, "{}"))).await);
+            let events = if n == 0 { 0 } else { 500 };
+            assert!(send(&mut session, (1..=events).map(|n| event(1, n, "{}"))).await);
             codes.send(until_closed(&mut session).await).await.unwrap();
         }
     })
     .await;
     let client = server.client();
+    let quiet = client.subscribe(&filter("quiet"), at_once()).await.unwrap();
+    drop(quiet);
+    assert_eq!(closed.recv().await, Some(Some(1000)));
     // Unread messages stand in the way of neither kind of end.
     let unread = client.subscribe(&filter("task"), at_once()).await.unwrap();
     drop(unread);
