@@ -142,8 +142,12 @@ where
 enum Order {
     Write(Box<dyn Work>),
     /// Gets the connection itself, outside of any transaction.
-    Call(Box<dyn FnOnce(&mut Connection) + Send>),
+    Call(Call),
 }
+
+/// A closure with the connection, and what answers for it once it is known whom to wake.
+type Call = Box<dyn FnOnce(&mut Connection) -> Answer + Send>;
+type Answer = Box<dyn FnOnce() + Send>;
 
 /// The way to a connection's thread. Dropping it lets the thread do what it has been given, and ends it.
 #[derive(Debug)]
@@ -205,7 +209,9 @@ impl Actor {
         let (reply, answer) = oneshot::channel();
         let call = move |conn: &mut Connection| {
             let outcome = catch_unwind(AssertUnwindSafe(|| work(conn)));
-            drop(reply.send(outcome.map_err(|payload| panicked(attempted, payload.as_ref()))));
+            let outcome = outcome.map_err(|payload| panicked(attempted, payload.as_ref()));
+            // whoever asked may have gone; what was done stands all the same
+            Box::new(move || drop(reply.send(outcome))) as Answer
         };
         self.order(attempted, Order::Call(Box::new(call))).await?;
         answer.await.unwrap_or_else(|_| Err(closed(attempted)))
@@ -336,9 +342,9 @@ impl Owner {
         step("commit")
     }
 
-    fn lend(&mut self, call: Box<dyn FnOnce(&mut Connection) + Send>) {
+    fn lend(&mut self, call: Call) {
         let before = self.marks();
-        call(&mut self.conn);
+        let answer = call(&mut self.conn);
         self.clear();
         if let (Some(before), Some(after)) = (before, self.marks())
             && before != after
@@ -346,6 +352,7 @@ impl Owner {
             let (events, jobs) = (before.0 != after.0, before.1 != after.1);
             self.signals.send(&Touched { events, jobs, ..Touched::default() });
         }
+        answer();
     }
 
     /// No call may leave a transaction open behind it.

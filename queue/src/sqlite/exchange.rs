@@ -45,11 +45,9 @@ fn choose(change: &Change<'_>, claim: &Claim) -> Result<Vec<i64>, QueueError> {
     for queue in queues {
         let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
         found.extend(match &tasks {
-            None => change.all(
-                &format!("{WHERE} {ORDER}"),
-                params![queue, least, change.now, limit],
-                read,
-            )?,
+            None => {
+                change.all(&format!("{WHERE} {ORDER}"), params![queue, least, change.now, limit], read)?
+            }
             Some(tasks) => change.all(
                 &format!("{WHERE} and task in (select value from json_each(?5)) {ORDER}"),
                 params![queue, least, change.now, limit, tasks],

@@ -6,3 +6,4 @@ mod fixture;
 mod model;
 mod property;
 mod sequence;
+mod sqlite;

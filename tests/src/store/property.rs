@@ -5,7 +5,7 @@
 use super::fixture::*;
 use super::model::{Model, note_map, scheduled};
 use super::sequence::*;
-use minium_protocol::{JobOptions, Progress, State};
+use minium_protocol::{JobOptions, JobView, Progress, State};
 use minium_queue::{
     Annotation, Backend, Claim, Ending, Extension, Leased, Outcome, QueueError, RetryOptions, Schedule,
     UpkeepRules, Verdict,
@@ -163,7 +163,7 @@ impl Subject {
     }
 
     /// Whether a late word, or a second word on one job, is judged before or after the claims of its exchange is not
-    /// promised: where stores are compared, such words go ahead.
+    /// promised, nor whether these take what it makes ready: where stores are compared, such words go ahead.
     async fn hand_in_what_has_no_order(&self, outcomes: Vec<Outcome>) -> (Vec<Outcome>, Vec<Verdict>) {
         if self.profile == Profile::Everything {
             return (outcomes, Vec::new());
@@ -172,7 +172,9 @@ impl Subject {
         for outcome in outcomes {
             let newest = self.runs.iter().rev().find(|run| run.id == outcome.job).map(|run| run.lease);
             let view = self.fixture.store().get(outcome.job).await.unwrap();
-            let runs = view.is_some_and(|view| view.job().unwrap().state == State::Active);
+            let alone =
+                |view: JobView| view.children.is_empty() && view.job().unwrap().state == State::Active;
+            let runs = view.is_some_and(alone);
             let first = timely.iter().all(|other| other.job != outcome.job);
             if runs && first && newest == Some(outcome.lease) { &mut timely } else { &mut others }
                 .push(outcome);
