@@ -74,6 +74,7 @@ returns table (outcome text, epoch bigint, first_offset bigint, last_offset bigi
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set jit = off
+set max_parallel_workers_per_gather = 0
 set plan_cache_mode = force_generic_plan       -- what is new is always a handful at the end of an index: one plan
 set enable_seqscan = off                       -- fits every step, and no statistics can talk the planner out of it
 set enable_bitmapscan = off
@@ -218,6 +219,7 @@ returns table ("offset" bigint, at timestamptz, id uuid, topic text, type text, 
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set jit = off
+set max_parallel_workers_per_gather = 0
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -256,6 +258,7 @@ returns table (epoch bigint, first_offset bigint, last_offset bigint, scanned_to
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set jit = off
+set max_parallel_workers_per_gather = 0
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -274,8 +277,9 @@ begin
   high := least(to_offset, last_offset);
   if below is not null and high - low > walk_max then
     select array_agg(t."offset") into found
-      from (select o."offset" from minium.entry_offset o
-             where o.topic = below or (o.topic > below || '/' and o.topic < below || '0')
+      from (select o."offset" from minium.entry_offset o where o.topic = below
+             union all                         -- with OR it would be one walk of the whole index
+            select o."offset" from minium.entry_offset o where o.topic > below || '/' and o.topic < below || '0'
              limit few + 1) t;
     if cardinality(found) > few then
       found := null;
@@ -315,6 +319,7 @@ returns bigint
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set jit = off
+set max_parallel_workers_per_gather = 0
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -334,8 +339,9 @@ begin
   end if;
   if below is not null then
     select array_agg(t."offset") into found
-      from (select o."offset" from minium.entry_offset o
-             where (o.topic = below or (o.topic > below || '/' and o.topic < below || '0'))
+      from (select o."offset" from minium.entry_offset o where o.topic = below
+             union all                         -- with OR it would be one walk of the whole index
+            select o."offset" from minium.entry_offset o where o.topic > below || '/' and o.topic < below || '0'
              limit few + 1) t;
     if cardinality(found) > few then
       found := null;
@@ -366,6 +372,7 @@ returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set jit = off
+set max_parallel_workers_per_gather = 0
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
