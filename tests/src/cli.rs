@@ -40,10 +40,14 @@ async fn jobs_are_steered_by_commands() {
     let id = ok(&node, &["job", "enqueue", "echo", "[1]", "--note", "who=me", "--priority", "-3"]).await;
     let id = id.trim();
     let shown: Value = serde_json::from_str(&ok(&node, &["job", "show", id, "--json"]).await).unwrap();
-    assert_eq!((&shown["task"], &shown["notes"], &shown["priority"]), (&json!("echo"), &json!({ "who": "me" }), &json!(-3)));
+    assert_eq!(
+        (&shown["task"], &shown["notes"], &shown["priority"]),
+        (&json!("echo"), &json!({ "who": "me" }), &json!(-3))
+    );
     assert_eq!(ok(&node, &["job", "wait", id, "--timeout", "60s"]).await.trim(), "[1]");
-    assert_eq!(ok(&node, &["job", "enqueue", "echo", "{\"a\": 2}", "--wait=60s"]).await.trim(), "{\"a\":2}");
-    let listed: Value = serde_json::from_str(&ok(&node, &["job", "ls", "--state", "finished", "--json"]).await).unwrap();
+    assert_eq!(ok(&node, &["job", "enqueue", "echo", "{\"a\":2}", "--wait=60s"]).await.trim(), "{\"a\":2}");
+    let listed: Value =
+        serde_json::from_str(&ok(&node, &["job", "ls", "--state", "finished", "--json"]).await).unwrap();
     assert_eq!(listed["jobs"].as_array().unwrap().len(), 2);
     let idle = ok(&node, &["job", "enqueue", "idle"]).await;
     ok(&node, &["job", "cancel", idle.trim()]).await;
@@ -58,10 +62,18 @@ async fn jobs_are_steered_by_commands() {
 async fn arguments_come_from_a_file_or_stdin() {
     let node = Node::start(Options::memory().config(WITH_WORKER)).await;
     std::fs::write(node.dir().join("args.json"), "[\"from a file\"]").unwrap();
-    assert_eq!(ok(&node, &["job", "enqueue", "echo", "@args.json", "--wait=60s"]).await.trim(), "[\"from a file\"]");
+    assert_eq!(
+        ok(&node, &["job", "enqueue", "echo", "@args.json", "--wait=60s"]).await.trim(),
+        "[\"from a file\"]"
+    );
     let mut process = node.tokio_command();
-    let mut child = process.args(["job", "enqueue", "echo", "-", "--wait=60s"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(b"{\"from\": \"stdin\"}").await.unwrap();
+    let mut child = process
+        .args(["job", "enqueue", "echo", "-", "--wait=60s"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"{\"from\":\"stdin\"}").await.unwrap();
     let output = wait::within("the job", child.wait_with_output()).await.unwrap();
     assert_eq!(stdout(&output).trim(), "{\"from\":\"stdin\"}");
 }
@@ -94,7 +106,8 @@ struct Running {
 
 impl Running {
     fn start(node: &Node, args: &[&str]) -> Running {
-        let mut process = node.tokio_command().args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut process =
+            node.tokio_command().args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().expect("stdout is piped")).lines();
         Running { lines, process }
     }
@@ -112,7 +125,8 @@ impl Running {
 
 async fn sessions(node: &Node, count: usize) {
     let what = format!("{count} sessions");
-    wait::until(&what, async || (node.metric("minium_bus_sessions").await == count as f64).then_some(())).await;
+    wait::until(&what, async || (node.metric("minium_bus_sessions").await == count as f64).then_some(()))
+        .await;
 }
 
 /// C-1, C-4: streams are one JSON document a line in a pipe, and resume when the node comes back.
@@ -198,7 +212,11 @@ async fn probes_and_figures_are_there() {
     node.get(&format!("/api/v1/jobs/{id}/wait?timeout=60s")).await.expect(200);
     let metrics = node.get("/metrics").await;
     assert!(metrics.header("content-type").starts_with("text/plain"), "{metrics:?}");
-    for name in ["minium_bus_messages_published_total", "minium_queue_jobs_enqueued_total", "minium_queue_jobs_finished_total"] {
+    for name in [
+        "minium_bus_messages_published_total",
+        "minium_queue_jobs_enqueued_total",
+        "minium_queue_jobs_finished_total",
+    ] {
         assert!(node.metric(name).await >= 1.0, "{name} in {}", metrics.text());
     }
 }
@@ -209,7 +227,8 @@ async fn migrate_tells_what_it_does() {
     let database = crate::support::postgres::Database::create().await;
     let node = Node::memory().await;
     for url in [database.url(), "sqlite:other.db"] {
-        let migrate = async |more: &[&str]| ok(&node, &[&["migrate", "--database", url], more].concat()).await;
+        let migrate =
+            async |more: &[&str]| ok(&node, &[&["migrate", "--database", url], more].concat()).await;
         if url.starts_with("postgres") {
             assert!(migrate(&["--status"]).await.contains("pending"), "{url}");
             assert!(migrate(&["--dry-run"]).await.to_lowercase().contains("create table"), "{url}");

@@ -16,6 +16,9 @@ mod harness;
 /// The stores: one conformance suite over all of them, a plain model, and both against each other.
 mod store;
 
+/// The main job, as a newcomer sees it.
+mod dev;
+
 /// Mercury's rules in plain mode: what is kept, what is mended.
 mod mercury;
 

@@ -69,9 +69,18 @@ async fn options_stand_in_the_snapshot(options: Options) {
     })).await;
     let job = node.get(&format!("/api/v1/jobs/{id}")).await.expect(200);
     for (member, value) in [
-        ("args", json!({"any": "json"})), ("attempts", json!(5)), ("lax", json!(true)), ("notes", json!({"n": [1]})),
-        ("parents", json!([parent])), ("priority", json!(-7)), ("queue", json!("slow")), ("key", json!("k")),
-        ("attempt", json!(0)), ("state", json!("inactive")), ("result", Value::Null), ("worker", Value::Null),
+        ("args", json!({"any": "json"})),
+        ("attempts", json!(5)),
+        ("lax", json!(true)),
+        ("notes", json!({"n": [1]})),
+        ("parents", json!([parent])),
+        ("priority", json!(-7)),
+        ("queue", json!("slow")),
+        ("key", json!("k")),
+        ("attempt", json!(0)),
+        ("state", json!("inactive")),
+        ("result", Value::Null),
+        ("worker", Value::Null),
     ] {
         assert_eq!(job[member], value, "{member}: {job}");
     }
@@ -88,13 +97,16 @@ async fn lists_are_filtered_and_walked_by_cursor(options: Options) {
             "notes": if n == 3 { json!({"three": null, "odd": 1}) } else { json!({}) } }))
         .collect();
     let ids: Vec<i64> =
-        serde_json::from_value(node.post_json("/api/v1/jobs", &json!(jobs)).await.expect(201)["ids"].clone()).unwrap();
+        serde_json::from_value(node.post_json("/api/v1/jobs", &json!(jobs)).await.expect(201)["ids"].clone())
+            .unwrap();
     node.post(&format!("/api/v1/jobs/{}/cancel", ids[24]), "").await.expect(200);
     let listed = async |query: &str| -> Vec<i64> {
         let page = node.get(&format!("/api/v1/jobs{query}")).await.expect(200);
         page["jobs"].as_array().unwrap().iter().map(|j| j["id"].as_i64().unwrap()).collect()
     };
-    let chosen = |keep: &dyn Fn(usize) -> bool| -> Vec<i64> { (0..25).rev().filter(|n| keep(*n)).map(|n| ids[n]).collect() };
+    let chosen = |keep: &dyn Fn(usize) -> bool| -> Vec<i64> {
+        (0..25).rev().filter(|n| keep(*n)).map(|n| ids[n]).collect()
+    };
     assert_eq!(listed("").await, chosen(&|_| true));
     assert_eq!(listed("?task=five").await, chosen(&|n| n % 5 == 0));
     assert_eq!(listed("?task=five&queue=odd").await, chosen(&|n| n % 10 == 5));
@@ -120,11 +132,19 @@ async fn events_and_wait_tell_how_a_job_went(options: Options) {
     let ended = node.get(&format!("/api/v1/jobs/{id}/wait?timeout=60s")).await.expect(200);
     assert_eq!((&ended["state"], &ended["result"]), (&json!("finished"), &json!(["r"])));
     let events = node.get(&format!("/api/v1/jobs/{id}/events")).await.expect(200);
-    let kinds: Vec<&str> = events["events"].as_array().unwrap().iter().map(|e| e["type"].as_str().unwrap()).collect();
+    let kinds: Vec<&str> =
+        events["events"].as_array().unwrap().iter().map(|e| e["type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["task.enqueue", "task.dequeue", "task.finished"]);
     let client = Foreign::python();
     let mut session = client.open(&node.ws(&format!("/sub/task/fast/{id}?after=earliest"))).await;
-    let lines = node.request(reqwest::Method::GET, &format!("/api/v1/jobs/{id}/events"), &[("accept", "application/x-ndjson")], "").await;
+    let lines = node
+        .request(
+            reqwest::Method::GET,
+            &format!("/api/v1/jobs/{id}/events"),
+            &[("accept", "application/x-ndjson")],
+            "",
+        )
+        .await;
     for line in lines.text().lines() {
         assert_eq!(session.text().await, line, "the same bytes");
     }
@@ -153,7 +173,11 @@ async fn what_the_state_forbids_is_a_conflict(options: Options) {
     node.post(&format!("/api/v1/jobs/{running}/retry"), "").await.problem(409, "conflict");
     let _holder = node.enqueue(&json!({ "task": "fast", "key": "taken", "delay": "1h" })).await;
     node.post(&format!("/api/v1/jobs/{done}/retry"), "").await.problem(409, "conflict");
-    assert_eq!(node.get(&format!("/api/v1/jobs/{done}")).await.expect(200)["state"], "finished", "nothing was changed");
+    assert_eq!(
+        node.get(&format!("/api/v1/jobs/{done}")).await.expect(200)["state"],
+        "finished",
+        "nothing was changed"
+    );
     node.post(&format!("/api/v1/jobs/{running}/cancel"), "").await.expect(200);
     assert_eq!(node.delete(&format!("/api/v1/jobs/{running}")).await.status, 204);
     node.get(&format!("/api/v1/jobs/{running}")).await.problem(404, "not_found");
@@ -178,13 +202,21 @@ async fn commands_get_arguments_and_give_results(options: Options) {
 }
 
 async fn cancelling_ends_the_command_that_runs(options: Options) {
-    let node = Node::start(options.config(&format!("{WITH_WORKER}[worker]\nconcurrency = 1\nlease = \"2s\"\n"))).await;
+    let node =
+        Node::start(options.config(&format!("{WITH_WORKER}[worker]\nconcurrency = 1\nlease = \"2s\"\n")))
+            .await;
     let endless = node.enqueue(&json!({ "task": "endless" })).await;
-    crate::support::wait::until("the job to run", async || session_is(&node, endless, "active").await.then_some(())).await;
+    crate::support::wait::until("the job to run", async || {
+        session_is(&node, endless, "active").await.then_some(())
+    })
+    .await;
     node.post(&format!("/api/v1/jobs/{endless}/cancel"), "").await.expect(200);
     // the one place of the worker is free again only when the command has ended
     let next = node.enqueue(&json!({ "task": "fast" })).await;
-    assert_eq!(node.get(&format!("/api/v1/jobs/{next}/wait?timeout=60s")).await.expect(200)["state"], "finished");
+    assert_eq!(
+        node.get(&format!("/api/v1/jobs/{next}/wait?timeout=60s")).await.expect(200)["state"],
+        "finished"
+    );
     assert!(session_is(&node, endless, "cancelled").await);
 }
 
@@ -226,19 +258,29 @@ async fn sql_enqueues_in_its_own_transaction() {
     undone.query_one("select minium.enqueue('fast', '[0]')", &[]).await.unwrap();
     undone.rollback().await.unwrap();
     let done = sql.transaction().await.unwrap();
-    let row = done.query_one("select minium.enqueue('fast', '[1]', '{\"key\": \"k\", \"priority\": 3}')", &[]).await.unwrap();
+    let row = done
+        .query_one("select minium.enqueue('fast', '[1]', '{\"key\": \"k\", \"priority\": 3}')", &[])
+        .await
+        .unwrap();
     let id: i64 = row.get(0);
     done.commit().await.unwrap();
     for kind in ["task.enqueue", "task.dequeue", "task.finished"] {
         let event = TaskEvent::parse(&session.text().await);
         assert_eq!((event.kind(), event.job()), (kind, id), "what was rolled back has no event");
     }
-    let job = sql.query_one("select state::text, args::text, priority from minium.jobs where id = $1", &[&id]).await.unwrap();
+    let job = sql
+        .query_one("select state::text, args::text, priority from minium.jobs where id = $1", &[&id])
+        .await
+        .unwrap();
     assert_eq!((job.get::<_, &str>(0), job.get::<_, i32>(2)), ("finished", 3));
     let journal = "select count(*), min(type), count(distinct epoch) from minium.journal where topic = $1";
     let row = sql.query_one(journal, &[&format!("task/fast/{id}")]).await.unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, &str>(1), row.get::<_, i64>(2)), (3, "task.dequeue", 1));
-    for (bad, why) in [("'a b', '[]'", "task"), ("'x', '[]', '{\"attempts\": 0}'", "attempts"), ("'x', '[]', '{\"colour\": 1}'", "colour")] {
+    for (bad, why) in [
+        ("'a b', '[]'", "task"),
+        ("'x', '[]', '{\"attempts\": 0}'", "attempts"),
+        ("'x', '[]', '{\"colour\": 1}'", "colour"),
+    ] {
         let error = sql.query_one(&format!("select minium.enqueue({bad})"), &[]).await.unwrap_err();
         assert!(error.as_db_error().is_some_and(|e| e.message().contains(why)), "{bad}: {error:?}");
     }

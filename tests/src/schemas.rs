@@ -24,8 +24,10 @@ async fn reload_until(node: &Node, path: &str, text: Option<&str>) {
     .await;
 }
 
-const NUMBERS: &str = r#"{"type":"object","required":["n"],"properties":{"n":{"type":"integer","minimum":1}}}"#;
-const TEXTS: &str = r#"{"type":"object","required":["t"],"properties":{"t":{"type":"string","pattern":"^[a-z]+$"}}}"#;
+const NUMBERS: &str =
+    r#"{"type":"object","required":["n"],"properties":{"n":{"type":"integer","minimum":1}}}"#;
+const TEXTS: &str =
+    r#"{"type":"object","required":["t"],"properties":{"t":{"type":"string","pattern":"^[a-z]+$"}}}"#;
 
 /// S-1, S-2, S-3, W-5: the nearest ancestor governs; what does not fit is told with pointers and reaches nobody.
 #[tokio::test]
@@ -49,7 +51,11 @@ async fn invalid_messages_are_refused_with_pointers_and_reach_nobody() {
             let session = if below { &mut label } else { &mut publisher };
             session.send(&message.to_string()).await;
             let problem = session.json().await["problem"].clone();
-            assert_eq!((&problem["code"], &problem["status"]), (&json!("schema_violation"), &json!(422)), "{problem}");
+            assert_eq!(
+                (&problem["code"], &problem["status"]),
+                (&json!("schema_violation"), &json!(422)),
+                "{problem}"
+            );
             let fault = &problem["errors"][0];
             assert_eq!(fault["pointer"], pointer, "{problem}");
             assert!(fault["schema"].is_string() && fault["detail"].is_string(), "{problem}");
@@ -139,7 +145,10 @@ async fn arguments_are_judged_at_enqueue() {
     assert_eq!(answer.status, 404, "not read yet");
     let text = std::fs::read_to_string(node.dir().join("schemas/tasks/resize.json")).unwrap();
     reload_until(&node, "tasks/resize.json", Some(&text)).await;
-    let problem = node.post_json("/api/v1/jobs", &json!({ "task": "resize", "args": ["big"] })).await.problem(422, "schema_violation");
+    let problem = node
+        .post_json("/api/v1/jobs", &json!({ "task": "resize", "args": ["big"] }))
+        .await
+        .problem(422, "schema_violation");
     assert_eq!(problem["errors"][0]["pointer"], "/0", "{problem}");
     node.post_json("/api/v1/jobs", &json!({ "task": "resize" })).await.problem(422, "schema_violation");
     node.enqueue(&json!({ "task": "resize", "args": [3] })).await;
@@ -150,7 +159,13 @@ async fn arguments_are_judged_at_enqueue() {
 #[tokio::test]
 async fn schemas_are_served_as_they_are() {
     let node = Node::memory().await;
-    for path in ["job.json", "sub/task.json", "sub/livesys.json", "sub/livesys/all.json", "tasks/livesys/inventory.json"] {
+    for path in [
+        "job.json",
+        "sub/task.json",
+        "sub/livesys.json",
+        "sub/livesys/all.json",
+        "tasks/livesys/inventory.json",
+    ] {
         let answer = node.get(&format!("/schemas/{path}")).await;
         let file = std::fs::read_to_string(checkout().join("schemas").join(path)).unwrap();
         assert_eq!((answer.status, answer.text()), (200, file.as_str()), "{path}");

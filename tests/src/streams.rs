@@ -109,7 +109,7 @@ async fn curl_gets_ephemeral_messages_as_server_sent_events() {
 }
 
 on_both! {
-    /// P-2: every way of saying where to begin, on both kinds of client.
+    /// P-1, P-2: every way of saying where to begin, on both kinds of client.
     positions_begin_where_they_say;
     /// W-13: SSE comes back behind its last id.
     last_event_id_resumes_where_the_stream_ended;

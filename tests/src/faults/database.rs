@@ -37,10 +37,16 @@ async fn nothing_acknowledged_is_lost_when_postgres_is_stopped_or_killed_under_l
             assert!(problem["detail"].as_str().unwrap().contains("database"), "{problem}");
             assert_eq!(node.get("/healthz").await.status, 200, "the node lives on");
             cluster.restart().await;
-            wait::until("the node to come whole", async || (node.get("/readyz").await.status == 200).then_some(())).await;
+            wait::until("the node to come whole", async || {
+                (node.get("/readyz").await.status == 200).then_some(())
+            })
+            .await;
         }
         let goal = seen.load(Ordering::Relaxed) + 200;
-        wait::until("events after the last outage", async || (seen.load(Ordering::Relaxed) >= goal).then_some(())).await;
+        wait::until("events after the last outage", async || {
+            (seen.load(Ordering::Relaxed) >= goal).then_some(())
+        })
+        .await;
         stop.store(true, Ordering::Relaxed);
     };
     let enqueuing = async {
@@ -79,7 +85,8 @@ async fn serve_starts_without_its_database_and_comes_whole() {
     assert_eq!(subscriber.text().await, "all the same");
 
     cluster.restart().await;
-    wait::until("the node to come whole", async || (node.get("/readyz").await.status == 200).then_some(())).await;
+    wait::until("the node to come whole", async || (node.get("/readyz").await.status == 200).then_some(()))
+        .await;
     let mut events = client.open(&node.ws("/sub/task?after=earliest")).await;
     let id = node.enqueue(&json!({ "task": "x" })).await;
     assert_eq!(events.json().await["data"]["id"], id);

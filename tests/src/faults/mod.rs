@@ -1,7 +1,8 @@
-//! What survives when processes are killed: the node, a worker, the database. After each kill, nothing that was
+//! What survives when processes are killed: the node, one of several nodes, a worker, the database. After each kill, nothing that was
 //! acknowledged may be missing, and nobody may hear anything twice.
 
 mod database;
+mod nodes;
 mod serve;
 mod worker;
 
@@ -24,10 +25,12 @@ impl Enqueuer {
     /// Enqueues batches, one after the other, until `done`.
     async fn run(&self, node: &Node, task: &str, done: impl Fn() -> bool) {
         let http = reqwest::Client::new();
-        let batch: Vec<Value> = (0..10).map(|n| json!({ "task": task, "args": [n], "attempts": 100 })).collect();
+        let batch: Vec<Value> =
+            (0..10).map(|n| json!({ "task": task, "args": [n], "attempts": 100 })).collect();
         while !done() {
             // what is refused or not answered may have been enqueued or not: nothing is promised about it
-            let Ok(answer) = http.post(node.http("/api/v1/jobs")).body(json!(batch).to_string()).send().await else {
+            let Ok(answer) = http.post(node.http("/api/v1/jobs")).body(json!(batch).to_string()).send().await
+            else {
                 tokio::task::yield_now().await;
                 continue;
             };
@@ -46,7 +49,8 @@ impl Enqueuer {
     async fn end(&self, node: &Node) {
         let body = json!({ "task": LAST_TASK, "key": "the last one" });
         wait::until("the last job to be taken", async || {
-            let answer = reqwest::Client::new().post(node.http("/api/v1/jobs")).body(body.to_string()).send().await;
+            let answer =
+                reqwest::Client::new().post(node.http("/api/v1/jobs")).body(body.to_string()).send().await;
             answer.is_ok_and(|a| a.status().is_success()).then_some(())
         })
         .await;

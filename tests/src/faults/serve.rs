@@ -74,7 +74,10 @@ async fn subscribers_that_resume_have_every_event_once_and_in_order_over_five_ki
             node.restart().await;
         }
         let goal = seen.load(Ordering::Relaxed) + 100;
-        wait::until("events after the last kill", async || (seen.load(Ordering::Relaxed) >= goal).then_some(())).await;
+        wait::until("events after the last kill", async || {
+            (seen.load(Ordering::Relaxed) >= goal).then_some(())
+        })
+        .await;
         stop.store(true, Ordering::Relaxed);
     };
     let enqueuing = async {

@@ -48,8 +48,10 @@ fn start_worker(node: &Node) -> Child {
     node.tokio_command()
         .args(["worker", "--database", &node.database(), "--lease", "2s", "-j", "1"])
         .args(["--task", &format!("hold={}", program(node.dir()))])
-        .stdout(log.try_clone().unwrap()).stderr(log)
-        .spawn().unwrap()
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 /// The events of one job up to its end.
@@ -77,7 +79,11 @@ async fn a_job_runs_again_once_when_its_worker_is_killed(options: Options) {
     let events = upto_end(&node, id).await;
     let seen = kinds(&events);
     let times = |kind: &str| seen.iter().filter(|k| **k == kind).count();
-    assert_eq!((times("task.enqueue"), times("task.dequeue"), times("task.lost"), times("task.finished")), (1, 2, 1, 1), "{seen:?}");
+    assert_eq!(
+        (times("task.enqueue"), times("task.dequeue"), times("task.lost"), times("task.finished")),
+        (1, 2, 1, 1),
+        "{seen:?}"
+    );
     let last = &events[events.len() - 1].json["data"];
     assert_eq!((&last["attempt"], &last["result"]), (&json!(2), &json!({ "done": true })));
     assert_eq!(runs(&node), 2);

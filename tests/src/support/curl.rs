@@ -33,7 +33,14 @@ impl Stream {
     /// The same for a server that may be down.
     pub(crate) async fn try_open(url: &str, headers: &[(&str, &str)]) -> Option<Stream> {
         let mut command = Command::new("curl");
-        command.args(["--silent", "--no-buffer", "--include", "--globoff", "--header", "Accept: text/event-stream"]);
+        command.args([
+            "--silent",
+            "--no-buffer",
+            "--include",
+            "--globoff",
+            "--header",
+            "Accept: text/event-stream",
+        ]);
         for (name, value) in headers {
             command.arg("--header").arg(format!("{name}: {value}"));
         }

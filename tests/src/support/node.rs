@@ -39,6 +39,8 @@ pub(crate) fn checkout() -> PathBuf {
 /// What a node is started with.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
+    /// `minium dev` in place of `serve`: it brings its own database and configuration.
+    pub(crate) dev: bool,
     /// `database.url`; `{dir}` stands for the node's own directory.
     pub(crate) database: String,
     /// More configuration, as TOML.
@@ -62,7 +64,12 @@ impl Options {
 
     /// A database that somebody else looks after.
     pub(crate) fn on(url: &str) -> Options {
-        Options { database: url.into(), config: String::new(), args: vec![], await_ready: true }
+        Options { dev: false, database: url.into(), config: String::new(), args: vec![], await_ready: true }
+    }
+
+    /// As a newcomer starts it.
+    pub(crate) fn dev() -> Options {
+        Options { dev: true, ..Options::memory() }
     }
 
     /// With more configuration.
@@ -114,13 +121,17 @@ impl Node {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let mut process = self.process.lock().unwrap();
         assert!(process.is_none(), "the node is running already");
-        let child = self
-            .command()
-            .args(["serve", "--config", "minium.toml", "--schemas", "schemas"])
+        let mut command = self.command();
+        if self.options.dev {
+            command.arg("dev");
+        } else {
+            command
+                .args(["serve", "--config", "minium.toml", "--schemas", "schemas", "--database"])
+                .arg(self.database());
+        }
+        let child = command
             .arg("--listen")
             .arg(self.address.to_string())
-            .arg("--database")
-            .arg(self.database())
             .args(&self.options.args)
             .stdout(log.try_clone().unwrap())
             .stderr(log)
