@@ -64,7 +64,7 @@ impl Worker {
             concurrency: self.concurrency,
             lease: self.lease,
             upkeep: Some(UpkeepOptions::default()),
-            launcher: launcher()?,
+            launcher: launcher(),
             ..WorkerOptions::default()
         };
         let tasks: Result<Vec<_>, _> = self.tasks.iter().map(|t| CommandTask::parse(t, self.shell)).collect();
@@ -105,12 +105,11 @@ fn explain(error: WorkerError) -> anyhow::Error {
     }
 }
 
-/// Makes commands die with the worker, however that dies: this very program, as [`Become`].
-pub(crate) fn launcher() -> anyhow::Result<Vec<String>> {
-    let program = std::env::current_exe().context("Cannot find this program's own file")?;
-    let program = program.into_os_string().into_string();
-    let program = program.map_err(|_| fault(Exit::Failed, "the path of this program is not UTF-8"))?;
-    Ok(vec![program, "become".into(), "--parent".into(), std::process::id().to_string(), "--".into()])
+/// Makes commands die with the worker, however that dies: this very program, as [`Become`]. Not by its path, since an
+/// upgrade may put another program there while this one runs.
+pub(crate) fn launcher() -> Vec<String> {
+    let parent = std::process::id().to_string();
+    ["/proc/self/exe", "become", "--parent", &parent, "--"].map(str::to_owned).into()
 }
 
 /// Arguments of `minium become`, which workers put before their commands.

@@ -3,7 +3,7 @@
 use super::*;
 use minium_bus::{Pattern, Schemas};
 use minium_protocol::{EnqueueRequest, ErrorCode, Job, State};
-use minium_queue::{Backend, Store};
+use minium_queue::Backend;
 use minium_worker::{StoreSource, WorkerOptions};
 use serde_json::{Value, json};
 use std::path::Path;

@@ -24,7 +24,7 @@ use tracing::{info, warn};
 
 /// The first pause between attempts; it doubles up to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Opens the database and starts what works on it.
 pub(super) struct Opener {

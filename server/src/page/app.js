@@ -117,7 +117,7 @@ function summary(report) {
   put("board", [report.dmi?.vendor, report.dmi?.product].filter(Boolean).join(" "));
   for (const [name, value] of Object.entries(report)) {
     if (lines.length >= 6) break;
-    if (typeof value !== "object" && name !== "host") put(name, value);
+    if (typeof value !== "object" && !["host", "type", "time", "job"].includes(name)) put(name, value);
   }
   return lines;
 }
