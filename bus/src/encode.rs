@@ -73,7 +73,7 @@ pub(crate) fn durable_frame(out: &mut Vec<u8>, event: &[u8]) {
 
 /// Appends a durable entry as a server-sent event whose id is its position.
 pub(crate) fn durable_sse(out: &mut Vec<u8>, position: Position, event: &[u8]) {
-    write!(out, "id: {position}\n").expect("memory takes every byte");
+    writeln!(out, "id: {position}").expect("memory takes every byte");
     sse_data(out, event);
 }
 

@@ -5,10 +5,11 @@
 
 use crate::message::Message;
 use crate::opening::{Opening, Permit, Start};
+use crate::pattern::Pattern;
 use crate::publish::Batch;
 use crate::relay::RelayBatch;
 use crate::subscription::Pipe;
-use minium_protocol::{Filter, Position};
+use minium_protocol::{Filter, Position, Topic};
 use std::future::poll_fn;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -62,8 +63,8 @@ pub(crate) struct Inbox {
 struct Queue {
     items: Vec<Item>,
     bytes: usize,
-    /// The shard has a topic whose subscribers cannot keep up.
-    paused: bool,
+    /// What has subscribers in the shard that cannot keep up.
+    crowded: Vec<(Pattern, Filter)>,
     /// Nobody takes anything any more.
     closed: bool,
     shard: Option<Waker>,
@@ -96,27 +97,20 @@ impl Inbox {
         Ok(())
     }
 
-    /// Brings `bytes` of a sender. False: no room, and `waker` is woken when there is some.
-    pub(crate) fn offer(&self, make: impl FnOnce() -> Item, bytes: usize, waker: &Waker) -> bool {
-        self.offer_as(make, bytes, waker, true)
-    }
-
-    /// As [`Inbox::offer`], awaiting room. What the journal relays does not wait for slow subscribers (`patient`
-    /// is false): they read it again later.
-    pub(crate) async fn send(&self, make: impl Fn() -> Item, bytes: usize, patient: bool) {
-        poll_fn(|cx| match self.offer_as(&make, bytes, cx.waker(), patient) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        })
-        .await;
-    }
-
-    fn offer_as(&self, make: impl FnOnce() -> Item, bytes: usize, waker: &Waker, patient: bool) -> bool {
+    /// Brings `bytes` of a sender. False: no room, or `to` has subscribers that cannot keep up; `waker` is woken
+    /// when it may be tried again. What the journal relays is to nobody: who is slow reads it again later.
+    pub(crate) fn offer(
+        &self,
+        make: impl FnOnce() -> Item,
+        bytes: usize,
+        to: Option<(Pattern, &Topic)>,
+        waker: &Waker,
+    ) -> bool {
         let mut q = self.lock();
         if q.closed {
             return true;
         }
-        if q.bytes > self.bytes_max || patient && q.paused {
+        if q.bytes > self.bytes_max || to.is_some_and(|(pattern, topic)| q.is_crowded(pattern, topic)) {
             if !q.waiting.iter().any(|w| w.will_wake(waker)) {
                 q.waiting.push(waker.clone());
             }
@@ -128,6 +122,15 @@ impl Inbox {
         drop(q);
         wake.inspect(Waker::wake_by_ref);
         true
+    }
+
+    /// As [`Inbox::offer`], awaiting room.
+    pub(crate) async fn send(&self, make: impl Fn() -> Item, bytes: usize, to: Option<(Pattern, &Topic)>) {
+        poll_fn(|cx| match self.offer(&make, bytes, to, cx.waker()) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
     }
 
     /// For the shard: everything that came, in order.
@@ -145,11 +148,11 @@ impl Inbox {
         Poll::Ready(())
     }
 
-    /// For the shard: senders shall wait, or need not wait any longer.
-    pub(crate) fn pause(&self, paused: bool) {
+    /// For the shard: who sends to what these receive shall wait, and nobody else.
+    pub(crate) fn set_crowded(&self, crowded: Vec<(Pattern, Filter)>) {
         let mut q = self.lock();
-        q.paused = paused;
-        let waiting = if paused { Vec::new() } else { mem::take(&mut q.waiting) };
+        q.crowded = crowded;
+        let waiting = mem::take(&mut q.waiting);
         drop(q);
         waiting.iter().for_each(Waker::wake_by_ref);
     }
@@ -166,6 +169,12 @@ impl Inbox {
     }
 }
 
+impl Queue {
+    fn is_crowded(&self, pattern: Pattern, topic: &Topic) -> bool {
+        self.crowded.iter().any(|(p, filter)| *p == pattern && filter.matches(topic))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,36 +185,40 @@ mod tests {
 
     fn take(inbox: &Inbox) -> usize {
         let mut items = Vec::new();
-        let _ = inbox.poll_take(&mut Context::from_waker(Waker::noop()), &mut items);
+        let taken = inbox.poll_take(&mut Context::from_waker(Waker::noop()), &mut items);
+        assert_eq!(taken.is_ready(), !items.is_empty());
         items.len()
     }
 
     #[test]
     fn a_sender_waits_when_there_is_no_room_and_the_bus_never_does() {
         let inbox = Inbox::new(100);
-        assert!(inbox.offer(item, 50, Waker::noop()));
-        assert!(!inbox.offer(item, 50, Waker::noop()));
+        assert!(inbox.offer(item, 50, None, Waker::noop()));
+        assert!(!inbox.offer(item, 50, None, Waker::noop()));
         assert!(inbox.put(item()).is_ok());
         assert_eq!(take(&inbox), 2);
-        assert!(inbox.offer(item, 50, Waker::noop()));
+        assert!(inbox.offer(item, 50, None, Waker::noop()));
     }
 
     #[test]
-    fn senders_wait_while_paused_but_the_journal_does_not() {
-        let inbox = Inbox::new(100);
-        inbox.pause(true);
-        assert!(!inbox.offer(item, 1, Waker::noop()));
-        assert!(inbox.offer_as(item, 1, Waker::noop(), false));
-        inbox.pause(false);
-        assert!(inbox.offer(item, 1, Waker::noop()));
+    fn only_senders_to_what_is_crowded_wait() {
+        let inbox = Inbox::new(1_000);
+        let (slow, other): (Topic, Topic) = ("slow/x".parse().unwrap(), "other".parse().unwrap());
+        let offer = |pattern, topic| inbox.offer(item, 1, Some((pattern, topic)), Waker::noop());
+        inbox.set_crowded(vec![(Pattern::Sub, "slow".parse().unwrap())]);
+        assert!(!offer(Pattern::Sub, &slow));
+        assert!(offer(Pattern::Sub, &other) && offer(Pattern::Bus, &slow));
+        assert!(inbox.offer(item, 1, None, Waker::noop()), "the journal");
+        inbox.set_crowded(Vec::new());
+        assert!(offer(Pattern::Sub, &slow));
     }
 
     #[test]
     fn nobody_waits_for_a_shard_that_has_ended() {
         let inbox = Inbox::new(0);
-        assert!(inbox.offer(item, 1, Waker::noop()));
+        assert!(inbox.offer(item, 1, None, Waker::noop()));
         inbox.close();
-        assert!(inbox.offer(item, 1, Waker::noop()));
+        assert!(inbox.offer(item, 1, None, Waker::noop()));
         assert!(inbox.put(item()).is_err());
         assert_eq!(take(&inbox), 0);
     }

@@ -182,6 +182,11 @@ impl Log {
         pos.saturating_add(self.limits.ring_bytes_max as u64 / 4) < end
     }
 
+    /// Did enough leave since the last look? A trickle does not count, or one slow client would slow everybody.
+    pub(crate) fn makes_progress(&self) -> bool {
+        self.progress.take() >= self.limits.ring_bytes_max as u64 / 16
+    }
+
     /// May publishers be made to wait? The journal's relay never is: what it brings can be read again.
     pub(crate) fn may_slow(&self) -> bool {
         !self.impatient.get() && !self.replays()

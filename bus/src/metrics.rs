@@ -35,5 +35,8 @@ pub(crate) fn dropped(reason: &'static str, count: u64) {
 
 /// A session that ended.
 pub(crate) fn closed(code: u16) {
-    counter!(CLOSED, "code" => code.to_string()).increment(1);
+    // a client may choose any code, and labels are bounded
+    let known = matches!(code, 1000..=1014 | 4000..=4002 | 4029 | 4500..=4504);
+    let code = if known { code.to_string() } else { "other".to_owned() };
+    counter!(CLOSED, "code" => code).increment(1);
 }

@@ -47,7 +47,8 @@ pub struct Options {
     pub control_bytes_max: usize,
     /// What an SSE subscriber may leave unread before it counts as blocked.
     pub stream_bytes_max: usize,
-    /// Publishers wait for subscribers that make progress; those who make none for so long are not waited for.
+    /// Publishers wait for subscribers that make progress (a sixteenth of a ring in 100 ms); those who make less for
+    /// so long are not waited for.
     pub patience: Duration,
     /// What the kernel holds back unsent for one socket; zero leaves it to the kernel.
     pub unsent_bytes_max: usize,

@@ -174,7 +174,7 @@ pub(crate) async fn publish(
     burst.add(&hub.options.source, topic.as_str(), Accepted { text, json, body: message.bytes() });
     let batch = burst.batch(pattern, topic);
     for shard in shards(targets.shards()) {
-        hub.inboxes[shard].send(|| Item::Frames(batch.clone()), batch.bytes(), true).await;
+        hub.inboxes[shard].send(|| Item::Frames(batch.clone()), batch.bytes(), Some((pattern, topic))).await;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! One sweep a shard in place of a timer a session: pings, goodbyes that take too long, crowds, memory of quiet logs.
 
 use crate::shard::Shard;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -35,18 +36,28 @@ impl Shard {
             let tick = self.tick.get().wrapping_add(1);
             self.tick.set(tick);
             let slow = tick.is_multiple_of(SLOW_TICKS);
-            self.cut_lingering();
-            self.lose_patience();
-            if slow || often {
-                self.ping_all(tick, ticks(ping), ticks(comment)).await;
-            }
-            if slow {
-                self.cool_logs();
+            self.guarded(|| {
+                self.cut_lingering();
+                self.lose_patience();
+                if slow {
+                    self.cool_logs();
+                }
+            });
+            let mut next = if slow || often { Some(0) } else { None };
+            while let Some(first) = next {
+                next = self.guarded(|| self.ping_some(first, tick, ticks(ping), ticks(comment))).flatten();
+                tokio::task::yield_now().await;
             }
             if self.ends.get().is_some() {
                 self.wake();
             }
         }
+    }
+
+    /// A fault in a sweep must not end all sweeps.
+    fn guarded<T>(&self, sweep: impl FnOnce() -> T) -> Option<T> {
+        let swept = catch_unwind(AssertUnwindSafe(sweep));
+        swept.inspect_err(|_| tracing::error!(shard = self.id, "A sweep panicked.")).ok()
     }
 
     fn cut_lingering(&self) {
@@ -65,7 +76,7 @@ impl Shard {
         let patience = ticks(self.hub.options.patience) + 1;
         let crowds = self.crowds.borrow().clone();
         for log in crowds {
-            let idle = if log.progress.take() > 0 { 0 } else { log.idle_ticks.get() + 1 };
+            let idle = if log.makes_progress() { 0 } else { log.idle_ticks.get() + 1 };
             log.idle_ticks.set(idle);
             if idle >= patience {
                 log.impatient.set(true);
@@ -76,23 +87,14 @@ impl Shard {
         }
     }
 
-    async fn ping_all(&self, tick: u32, ping: u32, comment: u32) {
-        let mut next = 0;
-        loop {
-            {
-                let sessions = self.sessions.borrow();
-                let stop = sessions.len().min(next + STRIDE);
-                // those who change places meanwhile are looked at by the next sweep
-                for s in sessions.get(next..stop).unwrap_or_default() {
-                    s.ping(tick, if s.is_stream() { comment } else { ping });
-                }
-                next = stop;
-                if next >= sessions.len() {
-                    return;
-                }
-            }
-            tokio::task::yield_now().await;
+    /// Answers where to go on. Those who change places meanwhile are looked at by the next sweep.
+    fn ping_some(&self, first: usize, tick: u32, ping: u32, comment: u32) -> Option<usize> {
+        let sessions = self.sessions.borrow();
+        let stop = sessions.len().min(first + STRIDE);
+        for s in sessions.get(first..stop).unwrap_or_default() {
+            s.ping(tick, if s.is_stream() { comment } else { ping });
         }
+        (stop < sessions.len()).then_some(stop)
     }
 
     fn cool_logs(&self) {

@@ -352,7 +352,8 @@ mod tests {
     /// Everything that reached a shard, as (puller, text).
     fn came(hub: &Hub, shard: usize) -> Vec<(u64, String)> {
         let mut items = Vec::new();
-        let _ = hub.inboxes[shard].poll_take(&mut Context::from_waker(Waker::noop()), &mut items);
+        let taken = hub.inboxes[shard].poll_take(&mut Context::from_waker(Waker::noop()), &mut items);
+        assert_eq!(taken.is_ready(), !items.is_empty());
         let work = items.into_iter().map(|i| match i {
             Item::Work(w) => (w.puller, String::from_utf8(w.message.bytes().to_vec()).unwrap()),
             _ => panic!("only work was sent"),

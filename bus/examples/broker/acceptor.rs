@@ -23,7 +23,7 @@ pub(crate) async fn accept(listener: TcpListener, bus: Bus) -> io::Result<()> {
         let bus = bus.clone();
         tokio::spawn(async move {
             // whoever is too slow or speaks something else is simply not served
-            let _ = tokio::time::timeout(HEAD_TIME_MAX, serve(socket, remote, bus)).await;
+            drop(tokio::time::timeout(HEAD_TIME_MAX, serve(socket, remote, bus)).await);
         });
     }
 }

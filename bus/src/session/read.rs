@@ -171,50 +171,62 @@ impl Session {
         }
     }
 
-    /// Brings what is pending where there is room. True when nothing is left to wait for.
-    pub(super) fn hand_on(&self, sh: &Shard, waker: &Waker) -> bool {
+    /// Brings what is pending where there is room.
+    pub(super) fn hand_on(&self, sh: &Shard, waker: &Waker) -> HandOn {
         let mut st = self.state.borrow_mut();
-        let State { sender: Some(sender), control, .. } = &mut *st else { return true };
-        let done = match &mut sender.pending {
-            Pending::Nothing => true,
+        let State { sender: Some(sender), control, .. } = &mut *st else { return HandOn::Done };
+        let on = match &mut sender.pending {
+            Pending::Nothing => HandOn::Done,
             Pending::Frames(left, batch) => {
                 for i in shards(*left) {
                     if sh.send_frames(i, batch, waker) {
                         *left &= !(1 << i);
                     }
                 }
-                *left == 0
+                if *left == 0 { HandOn::Done } else { HandOn::Waits }
             }
             Pending::Work(_) => hand_out(sender, control, sh, waker),
         };
-        if done {
+        if on == HandOn::Done {
             sender.pending = Pending::Nothing;
         }
-        done && !(sender.pattern != Pattern::Push && sh.is_crowded(waker))
+        let crowded = sender.pattern != Pattern::Push && sh.is_crowded(sender.pattern, &sender.topic, waker);
+        if on == HandOn::Done && crowded { HandOn::Waits } else { on }
     }
 }
 
+/// What became of a sender's last burst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HandOn {
+    /// Nothing is left to wait for.
+    Done,
+    /// Somewhere there is no room; the waker is woken when there is.
+    Waits,
+    /// The sender has not read yet why its messages were refused.
+    Unheard,
+}
+
 /// Gives messages to the lane of their topic, one by one.
-fn hand_out(sender: &mut Sender, control: &mut Vec<u8>, sh: &Shard, waker: &Waker) -> bool {
-    let Pending::Work(work) = &mut sender.pending else { return true };
+fn hand_out(sender: &mut Sender, control: &mut Vec<u8>, sh: &Shard, waker: &Waker) -> HandOn {
+    let Pending::Work(work) = &mut sender.pending else { return HandOn::Done };
     let topic = sender.topic.shared();
     while let Some(message) = work.pop_front() {
         match sh.hub.lanes.push(&sh.hub, &topic, message, waker) {
             Ok(()) => {}
             Err((Refusal::Busy, message)) => {
                 work.push_front(message);
-                return false;
+                return HandOn::Waits;
             }
             Err((Refusal::NoPuller, _)) => {
                 let words = format!("nobody pulls {topic}, and no more can wait for who will");
                 refuse(control, &Problem::new(ErrorCode::NoPuller, words));
-                if control.len() > sh.hub.options.control_bytes_max {
-                    return work.is_empty();
-                }
             }
         }
+        if control.len() > sh.hub.options.control_bytes_max && !work.is_empty() {
+            return HandOn::Unheard;
+        }
     }
-    true
+    HandOn::Done
 }
 
 /// A copy: what waits for a puller must not keep the whole burst that it came in.

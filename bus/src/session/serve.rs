@@ -1,5 +1,6 @@
 //! The task of a session: waits for its socket, and ends the session when that ends.
 
+use super::read::HandOn;
 use super::{Phase, Session};
 use crate::shard::Shard;
 use std::future::Future;
@@ -33,11 +34,16 @@ impl Serve {
         let (s, sh) = (&*self.0, &*self.1);
         s.state.borrow_mut().waker.get_or_insert_with(|| cx.waker().clone());
         for burst in 0.. {
-            let done = s.hand_on(sh, cx.waker());
-            if self.write(cx) == Phase::Gone {
+            let mut on = s.hand_on(sh, cx.waker());
+            while self.write(cx) != Phase::Gone && on == HandOn::Unheard && !s.is_full(sh) {
+                on = s.hand_on(sh, cx.waker());
+            }
+            if s.state.borrow().phase == Phase::Gone {
                 return Poll::Ready(());
             }
-            if !s.may_read(done, sh) || s.sink.poll_read_ready(cx).is_pending() && !s.has_unread() {
+            if !s.may_read(on == HandOn::Done, sh)
+                || s.sink.poll_read_ready(cx).is_pending() && !s.has_unread()
+            {
                 return Poll::Pending;
             }
             if burst == BURSTS_MAX {
@@ -97,6 +103,12 @@ impl Session {
     fn may_read(&self, done: bool, sh: &Shard) -> bool {
         let mut st = self.state.borrow_mut();
         st.held_back = !done;
-        done && st.control.len() <= sh.hub.options.control_bytes_max
+        drop(st);
+        done && !self.is_full(sh)
+    }
+
+    /// Is more waiting to be read by the client than it may leave?
+    fn is_full(&self, sh: &Shard) -> bool {
+        self.state.borrow().control.len() > sh.hub.options.control_bytes_max
     }
 }

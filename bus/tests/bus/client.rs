@@ -179,7 +179,7 @@ impl Client {
 
     async fn say_close(&mut self, body: &[u8]) {
         // the server may have gone already
-        let _ = within(self.socket.write_all(&frame(CLOSE, body))).await;
+        drop(within(self.socket.write_all(&frame(CLOSE, body))).await);
     }
 
     /// Says goodbye and waits for the answer and the end.

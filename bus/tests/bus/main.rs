@@ -1,5 +1,7 @@
 //! The bus over real sockets: what `docs/protocol.md` promises of it, and what its design must not break.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "../../examples/broker/acceptor.rs"]
 mod acceptor;
 mod client;

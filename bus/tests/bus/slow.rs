@@ -139,6 +139,51 @@ async fn a_stalled_stream_is_closed_with_4000_after_whole_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_refusal_of_a_flood_is_told_even_when_they_are_more_than_may_wait() {
+    let node =
+        Node::with(Options { control_bytes_max: 16 << 10, waiting_count_max: 0, ..Options::default() }).await;
+    let mut p = node.open("/push/nobody").await;
+    const COUNT: usize = 5_000;
+    let burst: Vec<u8> = (0..COUNT).flat_map(|_| frame(TEXT, b"work")).collect();
+    p.say(&burst).await;
+    for _ in 0..COUNT {
+        assert_eq!(p.json().await["problem"]["code"], "no_puller");
+    }
+    p.nothing_else().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_subscriber_of_one_topic_slows_nobody_on_another() {
+    // it takes a trickle for ever, so that its own publisher may have to wait for it
+    let patience = Duration::from_secs(60);
+    let node = Node::with(Options { ring_bytes_max: 256 << 10, patience, ..Options::default() }).await;
+    let _stalled = [node.narrow("/sub/slow").await, node.narrow("/sub/slow").await];
+    let mut flood = [node.open("/pub/slow").await, node.open("/pub/slow").await];
+    let flooding = tokio::spawn(async move {
+        for n in 0.. {
+            for p in &mut flood {
+                p.text(&message(n, 10_000)).await;
+            }
+        }
+    });
+    let mut others = [node.open("/sub/other").await, node.open("/sub/other").await];
+    let mut p = [node.open("/pub/other").await, node.open("/pub/other").await];
+    for n in 0..3_000 {
+        for p in &mut p {
+            p.text(&message(n, 1_000)).await;
+        }
+        node.publish("other", "by post").await;
+        for s in &mut others {
+            for _ in 0..3 {
+                s.heard().await;
+            }
+        }
+    }
+    assert!(!flooding.is_finished());
+    flooding.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_its_refusals_is_not_read_either() {
     // each message is answered by a problem fifty times its size: the bus must not keep them all
     let node = Node::with(Options { control_bytes_max: 16 << 10, ..Options::default() }).await;
