@@ -34,8 +34,8 @@ create table minium.job (
   left_n      int not null default 0,             -- open edges to parents; a counter, not a search for each claim
   ready       boolean not null default true,      -- inactive, staged, no open edge: what claims look at
   lax         boolean not null default false,
-  queue       text not null default 'default',
-  task        text not null,
+  queue       text collate "C" not null default 'default',
+  task        text collate "C" not null,        -- "C": compared as bytes, whatever the database's language
   key         text,
   schedule    text,
   trace       text,
@@ -72,8 +72,8 @@ create index edge_open on minium.edge (parent, child) where open;
 
 -- Keys of living jobs.
 create table minium.job_key (
-  task text not null,
-  key  text not null,
+  task text collate "C" not null,
+  key  text collate "C" not null,
   job  bigint not null,
   primary key (task, key)
 );
@@ -82,7 +82,7 @@ create index job_key_job on minium.job_key (job);
 -- The priorities in use, so that a claim knows where to look. Rows are only ever added. They are not unique, on purpose:
 -- a unique index would make an enqueue wait for a stranger's open transaction that is the first to use a priority.
 create table minium.lane (
-  queue    text not null,
+  queue    text collate "C" not null,
   priority int not null
 );
 create index lane_queue on minium.lane (queue, priority);

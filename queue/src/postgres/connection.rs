@@ -11,9 +11,10 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, NoTls};
 
 /// What every session of ours relies on. Statements are written for READ COMMITTED: a waiter looks at the row as it
-/// has become. JIT would cost more than any statement here takes.
+/// has become. JIT would cost more than any statement here takes. Every statement has an index to go by, and a plan
+/// that was made while a table was empty must not go on reading all of it when it has grown.
 const SESSION: &str = "set timezone = 'UTC'; set jit = off; set default_transaction_isolation = 'read committed'; \
-                       set default_transaction_read_only = off; set datestyle = 'ISO'";
+                       set default_transaction_read_only = off; set datestyle = 'ISO'; set enable_seqscan = off";
 
 /// The pool, and how statements are run on it.
 #[derive(Debug)]

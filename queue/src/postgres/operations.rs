@@ -165,8 +165,8 @@ impl PgStore {
         annotation: &Annotation,
     ) -> Result<(), QueueError> {
         let is_empty = annotation.notes.is_empty() && annotation.progress.is_none();
-        let (taken, added): (Vec<_>, Vec<_>) =
-            annotation.notes.iter().partition(|(_, value)| value.is_null());
+        let notes = rules::storable_notes(&annotation.notes);
+        let (taken, added): (Vec<_>, Vec<_>) = notes.iter().partition(|(_, value)| value.is_null());
         let taken: Vec<&str> = taken.into_iter().map(|(name, _)| name.as_str()).collect();
         let added: serde_json::Map<_, _> = added.into_iter().map(|(n, v)| (n.clone(), v.clone())).collect();
         let added = serde_json::to_string(&added).expect("a map of JSON values is JSON");
@@ -333,8 +333,9 @@ impl PgStore {
     ) -> Result<minium_protocol::WorkerRef, QueueError> {
         const WHAT: &str = "register a worker";
         let client = self.connections.get(WHAT).await?;
+        let host = rules::storable(host);
         let statement = "insert into minium.worker (host, pid) values ($1, $2) returning id";
-        let row = client.query_one(statement, &[&host, &i64::from(pid)]).await;
+        let row = client.query_one(statement, &[&host.as_ref(), &i64::from(pid)]).await;
         let id = row.map_err(|e| failed(WHAT, e))?.get(0);
         Ok(minium_protocol::WorkerRef { id, host: host.into(), pid })
     }

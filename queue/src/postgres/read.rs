@@ -43,6 +43,7 @@ impl PgStore {
     }
 
     pub(super) async fn list_jobs(&self, filter: &JobFilter) -> Result<JobPage, QueueError> {
+        let filter = &rules::storable_filter(filter);
         let limit = filter.limit.clamp(1, rules::PAGE_MAX);
         let states: Vec<&str> = filter.states.iter().map(|s| s.as_str()).collect();
         let (sql, one_more) = (list_sql(filter), i64::from(limit) + 1);

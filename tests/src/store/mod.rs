@@ -4,6 +4,7 @@
 mod conformance;
 mod fixture;
 mod model;
+mod postgres_only;
 mod property;
 mod sequence;
 mod sqlite;
