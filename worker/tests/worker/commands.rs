@@ -21,7 +21,7 @@ async fn run(task: CommandTask, args: Value) -> (Queue, Job) {
     let queue = Queue::new().await;
     let name = task.name.clone();
     let worker = worker(&queue, task);
-    let id = queue.enqueue(request(&name, args)).await;
+    let id = queue.enqueue(request(&name, &args)).await;
     let job = queue.ended(id).await;
     worker.stop().await;
     (queue, job)
@@ -73,7 +73,7 @@ async fn a_command_knows_its_job() {
     let line = r#"echo "[$MINIUM_JOB_ID, \"$MINIUM_TASK\", $MINIUM_ATTEMPT, \"$TRACEPARENT\"]""#;
     let worker = worker(&queue, shell("a/b", line));
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let id = queue.enqueue(with(request("a/b", json!([])), |o| o.trace = Some(trace.into()))).await;
+    let id = queue.enqueue(with(request("a/b", &json!([])), |o| o.trace = Some(trace.into()))).await;
     assert_eq!(queue.finished(id).await, json!([id, "a/b", 1, trace]));
     worker.stop().await;
 }
@@ -156,7 +156,7 @@ async fn child(queue: &Queue, id: i64) -> i64 {
 async fn a_time_out_kills_the_command_with_its_children() {
     let queue = Queue::new().await;
     let worker = worker(&queue, CommandTask { timeout: Some(Duration::from_secs(1)), ..shell("x", PARENT) });
-    let id = queue.enqueue(request("x", json!([]))).await;
+    let id = queue.enqueue(request("x", &json!([]))).await;
     let child = child(&queue, id).await;
     assert_eq!(queue.failed(id).await, "timed out after 1s");
     until("the grandchild is gone", || is_gone(child)).await;
@@ -169,7 +169,7 @@ async fn who_ignores_the_polite_signal_gets_the_other_one() {
     let stubborn = format!("trap '' TERM; {PARENT}; while :; do sleep 1; done");
     let worker =
         worker(&queue, CommandTask { timeout: Some(Duration::from_secs(1)), ..shell("x", &stubborn) });
-    let id = queue.enqueue(request("x", json!([]))).await;
+    let id = queue.enqueue(request("x", &json!([]))).await;
     let child = child(&queue, id).await;
     assert_eq!(queue.failed(id).await, "timed out after 1s");
     until("the grandchild is gone", || is_gone(child)).await;
@@ -180,7 +180,7 @@ async fn who_ignores_the_polite_signal_gets_the_other_one() {
 async fn cancelling_a_job_kills_its_command_with_its_children() {
     let queue = Queue::new().await;
     let worker = worker(&queue, shell("x", PARENT));
-    let id = queue.enqueue(request("x", json!([]))).await;
+    let id = queue.enqueue(request("x", &json!([]))).await;
     let child = child(&queue, id).await;
     queue.store.cancel(id).await.unwrap();
     until("the grandchild is gone", || is_gone(child)).await;
@@ -193,7 +193,7 @@ async fn shutdown_kills_commands_that_do_not_end_within_the_grace() {
     let queue = Queue::new().await;
     let hasty = WorkerOptions { grace: Duration::ZERO, ..options() };
     let worker = start(Worker::new(queue.source(), hasty).command(shell("x", PARENT)));
-    let id = queue.enqueue(request("x", json!([]))).await;
+    let id = queue.enqueue(request("x", &json!([]))).await;
     let child = child(&queue, id).await;
     worker.stop().await;
     until("the grandchild is gone", || is_gone(child)).await;
@@ -204,7 +204,7 @@ async fn shutdown_kills_commands_that_do_not_end_within_the_grace() {
 async fn what_a_command_leaves_behind_ends_with_it_and_holds_nothing_up() {
     let queue = Queue::new().await;
     let worker = worker(&queue, shell("x", "sleep 1000 & echo \"::note child=$!\" >&2; echo 7"));
-    let id = queue.enqueue(request("x", json!([]))).await;
+    let id = queue.enqueue(request("x", &json!([]))).await;
     let child = child(&queue, id).await;
     assert_eq!(queue.finished(id).await, json!(7));
     until("it is gone", || is_gone(child)).await;

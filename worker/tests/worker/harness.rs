@@ -110,8 +110,8 @@ pub(crate) async fn until(what: &str, mut is: impl FnMut() -> bool) {
     tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("it never came: {what}"));
 }
 
-pub(crate) fn request(task: &str, args: Value) -> EnqueueRequest {
-    EnqueueRequest::new(task, serde_json::value::to_raw_value(&args).unwrap())
+pub(crate) fn request(task: &str, args: &Value) -> EnqueueRequest {
+    EnqueueRequest::new(task, serde_json::value::to_raw_value(args).unwrap())
 }
 
 pub(crate) fn with(

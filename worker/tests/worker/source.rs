@@ -35,7 +35,7 @@ fn gate() -> (Arc<Semaphore>, impl Fn(JobContext, Value) -> Wait + Send + Sync +
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outcomes_and_claims_travel_in_batches() {
     let queue = Queue::new().await;
-    let jobs: Vec<_> = (0..2_000).map(|i| request("nothing", json!([i]))).collect();
+    let jobs: Vec<_> = (0..2_000).map(|i| request("nothing", &json!([i]))).collect();
     let ids = queue.store.enqueue(&jobs).await.unwrap();
     let wire = Wire::new(&queue);
     let state = wire.state.clone();
@@ -55,7 +55,7 @@ async fn no_more_jobs_run_at_once_than_there_are_slots() {
     let (open, task) = gate();
     let three = WorkerOptions { concurrency: 3, ..options() };
     let worker = start(Worker::new(queue.source(), three).task("gate", task));
-    let jobs: Vec<_> = (0..10).map(|i| request("gate", json!([i]))).collect();
+    let jobs: Vec<_> = (0..10).map(|i| request("gate", &json!([i]))).collect();
     let ids = queue.store.enqueue(&jobs).await.unwrap();
     for i in 0..ids.len() {
         // the next three run, no more, until one of them is let go
@@ -76,7 +76,7 @@ async fn an_idle_worker_is_woken_by_an_enqueue() {
     let never_polls = WorkerOptions { poll: Duration::from_secs(86_400), ..options() };
     let worker = start(Worker::new(queue.source(), never_polls).task("nothing", nothing));
     for _ in 0..3 {
-        let id = queue.enqueue(request("nothing", json!([]))).await;
+        let id = queue.enqueue(request("nothing", &json!([]))).await;
         queue.finished(id).await;
     }
     worker.stop().await;
@@ -88,7 +88,7 @@ async fn a_worker_that_nothing_wakes_finds_its_jobs_by_looking() {
     let polls = WorkerOptions { poll: Duration::from_millis(10), ..options() };
     let worker = start(Worker::new(Wire::silent(&queue), polls).task("nothing", nothing));
     for _ in 0..3 {
-        let id = queue.enqueue(request("nothing", json!([]))).await;
+        let id = queue.enqueue(request("nothing", &json!([]))).await;
         queue.finished(id).await;
     }
     worker.stop().await;
@@ -99,9 +99,9 @@ async fn only_its_own_tasks_and_queues_are_taken() {
     let queue = Queue::new().await;
     let night = WorkerOptions { queues: vec!["night".into()], ..options() };
     let worker = start(Worker::new(queue.source(), night).task("nothing", nothing));
-    let foreign_task = queue.enqueue(with(request("other", json!([])), |o| o.queue = "night".into())).await;
-    let foreign_queue = queue.enqueue(request("nothing", json!([]))).await;
-    let own = queue.enqueue(with(request("nothing", json!([])), |o| o.queue = "night".into())).await;
+    let foreign_task = queue.enqueue(with(request("other", &json!([])), |o| o.queue = "night".into())).await;
+    let foreign_queue = queue.enqueue(request("nothing", &json!([]))).await;
+    let own = queue.enqueue(with(request("nothing", &json!([])), |o| o.queue = "night".into())).await;
     queue.finished(own).await;
     worker.stop().await;
     for id in [foreign_task, foreign_queue] {
@@ -117,7 +117,7 @@ async fn a_worker_waits_for_a_source_that_is_away_at_the_start() {
     state.cut.store(true, Ordering::SeqCst);
     let worker = start(Worker::new(wire, options()).task("nothing", nothing));
     until("it tried several times", || state.attempts.load(Ordering::SeqCst) > 3).await;
-    let id = queue.enqueue(request("nothing", json!([]))).await;
+    let id = queue.enqueue(request("nothing", &json!([]))).await;
     state.cut.store(false, Ordering::SeqCst);
     queue.finished(id).await;
     worker.stop().await;
@@ -130,7 +130,7 @@ async fn results_wait_while_the_source_is_away_and_none_is_lost() {
     let state = wire.state.clone();
     let (open, task) = gate();
     let worker = start(Worker::new(wire, WorkerOptions { concurrency: 5, ..options() }).task("gate", task));
-    let jobs: Vec<_> = (0..5).map(|i| request("gate", json!([i]))).collect();
+    let jobs: Vec<_> = (0..5).map(|i| request("gate", &json!([i]))).collect();
     let ids = queue.store.enqueue(&jobs).await.unwrap();
     queue.until(ids[4].id, |job| job.state == State::Active).await;
     state.cut.store(true, Ordering::SeqCst);
@@ -154,7 +154,7 @@ async fn an_outcome_whose_answer_was_lost_is_handed_in_again_and_counts_once() {
     let state = wire.state.clone();
     let (open, task) = gate();
     let worker = start(Worker::new(wire, options()).task("gate", task));
-    let id = queue.enqueue(request("gate", json!([]))).await;
+    let id = queue.enqueue(request("gate", &json!([]))).await;
     queue.until(id, |job| job.state == State::Active).await;
     state.deaf.store(true, Ordering::SeqCst);
     open.add_permits(1);
@@ -181,7 +181,7 @@ async fn a_lost_lease_stops_the_run_and_what_it_still_brings_is_kept_as_late() {
     let short = WorkerOptions { lease: Duration::from_millis(100), ..options() };
     let worker = start(Worker::new(wire, short).task("slow", task));
     state.no_extension.store(true, Ordering::SeqCst);
-    let id = queue.enqueue(with(request("slow", json!([])), |o| o.attempts = 2)).await;
+    let id = queue.enqueue(with(request("slow", &json!([])), |o| o.attempts = 2)).await;
     // somebody's upkeep finds that the lease has run out
     let rules = UpkeepRules { grace: Duration::ZERO, ..UpkeepRules::default() };
     let rescue = async {
@@ -206,7 +206,7 @@ async fn leases_are_extended_while_a_job_runs() {
     let (open, task) = gate();
     let short = WorkerOptions { lease: Duration::from_millis(600), ..options() };
     let worker = start(Worker::new(queue.source(), short).task("gate", task));
-    let id = queue.enqueue(request("gate", json!([]))).await;
+    let id = queue.enqueue(request("gate", &json!([]))).await;
     queue.until(id, |job| job.state == State::Active).await;
     // far beyond the first lease, upkeep finds nothing to rescue
     let rules = UpkeepRules { grace: Duration::ZERO, ..UpkeepRules::default() };
@@ -226,7 +226,7 @@ async fn shutdown_lets_running_jobs_end_and_claims_no_more() {
     let (open, task) = gate();
     let two = WorkerOptions { concurrency: 2, ..options() };
     let worker = start(Worker::new(queue.source(), two).task("gate", task));
-    let jobs: Vec<_> = (0..3).map(|i| request("gate", json!([i]))).collect();
+    let jobs: Vec<_> = (0..3).map(|i| request("gate", &json!([i]))).collect();
     let ids = queue.store.enqueue(&jobs).await.unwrap();
     queue.until(ids[1].id, |job| job.state == State::Active).await;
     worker.tell_to_stop();
@@ -247,7 +247,7 @@ async fn shutdown_stops_what_does_not_end_within_the_grace_and_leaves_it_to_its_
     let (_open, task) = gate();
     let hasty = WorkerOptions { grace: Duration::ZERO, stop_grace: Duration::ZERO, ..options() };
     let worker = start(Worker::new(queue.source(), hasty).task("gate", task));
-    let id = queue.enqueue(request("gate", json!([]))).await;
+    let id = queue.enqueue(request("gate", &json!([]))).await;
     queue.until(id, |job| job.state == State::Active).await;
     worker.stop().await;
     assert_eq!(queue.job(id).await.state, State::Active, "nobody spoke for it");
@@ -262,7 +262,7 @@ async fn shutdown_ends_even_while_the_source_is_away() {
     let (open, task) = gate();
     let hasty = WorkerOptions { handover_grace: Duration::from_millis(50), ..options() };
     let worker = start(Worker::new(wire, hasty).task("gate", task));
-    let id = queue.enqueue(request("gate", json!([]))).await;
+    let id = queue.enqueue(request("gate", &json!([]))).await;
     queue.until(id, |job| job.state == State::Active).await;
     state.cut.store(true, Ordering::SeqCst);
     open.add_permits(1);

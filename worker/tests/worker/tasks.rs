@@ -31,7 +31,7 @@ async fn sum(_: JobContext, (rows,): (Rows,)) -> Result<Sum, Infallible> {
 async fn a_task_gets_its_arguments_and_its_result_is_kept() {
     let queue = Queue::new().await;
     let worker = start(Worker::new(queue.source(), options()).task("sum", sum));
-    let id = queue.enqueue(request("sum", json!([{"from": 1, "to": 4}]))).await;
+    let id = queue.enqueue(request("sum", &json!([{"from": 1, "to": 4}]))).await;
     assert_eq!(queue.finished(id).await, json!({"rows": 10}));
     assert_eq!(queue.types(id).await, ["task.enqueue", "task.dequeue", "task.finished"]);
     let by = queue.job(id).await.worker.unwrap();
@@ -44,7 +44,7 @@ async fn a_task_gets_its_arguments_and_its_result_is_kept() {
 async fn arguments_that_do_not_fit_fail_the_job_for_good() {
     let queue = Queue::new().await;
     let worker = start(Worker::new(queue.source(), options()).task("sum", sum));
-    let id = queue.enqueue(with(request("sum", json!([{"from": "one"}])), |o| o.attempts = 3)).await;
+    let id = queue.enqueue(with(request("sum", &json!([{"from": "one"}])), |o| o.attempts = 3)).await;
     let error = queue.failed(id).await;
     assert!(error.contains("arguments do not fit") && error.contains("one"), "{error}");
     worker.stop().await;
@@ -56,9 +56,9 @@ async fn a_panic_fails_its_job_and_no_other() {
     let queue = Queue::new().await;
     let boom = |_: JobContext, args: Vec<i64>| async move { Ok::<_, Infallible>(10 / args[0]) };
     let ids = [
-        queue.enqueue(request("boom", json!([0]))).await,
-        queue.enqueue(request("boom", json!([5]))).await,
-        queue.enqueue(request("boom", json!([]))).await,
+        queue.enqueue(request("boom", &json!([0]))).await,
+        queue.enqueue(request("boom", &json!([5]))).await,
+        queue.enqueue(request("boom", &json!([]))).await,
     ];
     let worker = start(Worker::new(queue.source(), options()).task("boom", boom));
     assert!(queue.failed(ids[0]).await.contains("the task panicked: attempt to divide by zero"));
@@ -77,7 +77,7 @@ async fn an_error_is_retried_while_attempts_are_left() {
     let quick = |o: &mut minium_protocol::JobOptions| {
         (o.attempts, o.backoff) = (3, Some(Duration::from_millis(1)));
     };
-    let id = queue.enqueue(with(request("flaky", json!([])), quick)).await;
+    let id = queue.enqueue(with(request("flaky", &json!([])), quick)).await;
     let job = queue.until(id, |job| job.state == State::Finished).await;
     assert_eq!((job.attempt, job.retries), (3, 2));
     let failures = queue.events(id).await;
@@ -92,7 +92,7 @@ async fn a_permanent_failure_is_not_retried() {
     let queue = Queue::new().await;
     let never = |_: JobContext, _: Value| async { Err::<(), _>(Failure::permanent("not here")) };
     let worker = start(Worker::new(queue.source(), with_upkeep()).task("never", never));
-    let id = queue.enqueue(with(request("never", json!([])), |o| o.attempts = 5)).await;
+    let id = queue.enqueue(with(request("never", &json!([])), |o| o.attempts = 5)).await;
     assert_eq!(queue.failed(id).await, "not here");
     worker.stop().await;
     assert_eq!(queue.job(id).await.attempt, 1);
@@ -111,7 +111,7 @@ async fn steps_between_flushes_are_events_of_their_own_and_come_before_the_end()
         Ok::<_, Infallible>(())
     };
     let worker = start(Worker::new(queue.source(), options()).task("steps", steps));
-    let id = queue.enqueue(request("steps", json!([]))).await;
+    let id = queue.enqueue(request("steps", &json!([]))).await;
     queue.finished(id).await;
     worker.stop().await;
     let events = queue.events(id).await;
@@ -138,7 +138,7 @@ async fn what_is_said_in_quick_succession_is_merged_and_the_last_word_counts() {
     };
     let slow = WorkerOptions { annotation_interval: Duration::from_secs(3600), ..options() };
     let worker = start(Worker::new(queue.source(), slow).task("chatty", chatty));
-    let id = queue.enqueue(request("chatty", json!([]))).await;
+    let id = queue.enqueue(request("chatty", &json!([]))).await;
     queue.finished(id).await;
     worker.stop().await;
     let said = queue.types(id).await.iter().filter(|t| *t == "task.progress").count();
@@ -167,8 +167,8 @@ async fn arguments_that_break_their_schema_fail_without_a_run_and_without_a_retr
     let worker = Worker::new(queue.source(), options()).task("sum", sum).check(Arc::new(NoStrings));
     let worker = start(worker);
     let bad =
-        queue.enqueue(with(request("sum", json!([{"from": "one", "to": 2}])), |o| o.attempts = 3)).await;
-    let good = queue.enqueue(request("sum", json!([{"from": 1, "to": 2}]))).await;
+        queue.enqueue(with(request("sum", &json!([{"from": "one", "to": 2}])), |o| o.attempts = 3)).await;
+    let good = queue.enqueue(request("sum", &json!([{"from": 1, "to": 2}]))).await;
     assert_eq!(queue.failed(bad).await, "schema_violation: /0/from: the value is not of type \"integer\"");
     assert_eq!(queue.finished(good).await, json!({"rows": 3}));
     worker.stop().await;
@@ -185,7 +185,7 @@ async fn a_run_that_takes_longer_than_it_may_fails() {
     let hour = WorkerOptions { timeout: Some(Duration::from_secs(3600)), ..options() };
     let worker = start(Worker::new(queue.source(), hour).task("stuck", wait_for_ever));
     let own = |o: &mut minium_protocol::JobOptions| o.timeout = Some(Duration::from_millis(50));
-    let id = queue.enqueue(with(request("stuck", json!([])), own)).await;
+    let id = queue.enqueue(with(request("stuck", &json!([])), own)).await;
     assert_eq!(queue.failed(id).await, "timed out after 50ms");
     worker.stop().await;
 }
@@ -200,7 +200,7 @@ async fn a_task_that_heeds_its_token_can_still_say_something_when_it_times_out()
     };
     let short = WorkerOptions { timeout: Some(Duration::from_millis(50)), ..options() };
     let worker = start(Worker::new(queue.source(), short).task("tidy", tidy));
-    let id = queue.enqueue(request("tidy", json!([]))).await;
+    let id = queue.enqueue(request("tidy", &json!([]))).await;
     assert_eq!(queue.failed(id).await, "timed out after 50ms");
     assert_eq!(queue.job(id).await.notes["tidied"], true);
     worker.stop().await;
@@ -219,7 +219,7 @@ async fn cancelling_a_running_job_stops_its_task() {
         }
     };
     let worker = start(Worker::new(queue.source(), options()).task("long", task));
-    let id = queue.enqueue(request("long", json!([]))).await;
+    let id = queue.enqueue(request("long", &json!([]))).await;
     queue.until(id, |job| job.state == State::Active).await;
     queue.store.cancel(id).await.unwrap();
     assert_eq!(seen.recv().await, Some(id));
@@ -235,7 +235,7 @@ async fn a_result_that_is_too_large_is_a_failure_that_says_so() {
     let large = |_: JobContext, _: Value| async { Ok::<_, Infallible>("x".repeat(1000)) };
     let small = WorkerOptions { result_bytes_max: 100, ..options() };
     let worker = start(Worker::new(queue.source(), small).task("large", large));
-    let id = queue.enqueue(request("large", json!([]))).await;
+    let id = queue.enqueue(request("large", &json!([]))).await;
     assert_eq!(queue.failed(id).await, "the result has 1002 bytes, at most 100 are allowed");
     worker.stop().await;
 }
@@ -245,7 +245,7 @@ async fn errors_are_bounded_and_free_of_nul() {
     let queue = Queue::new().await;
     let noisy = |_: JobContext, _: Value| async { Err::<(), _>(format!("a\0{}", "ä".repeat(10_000))) };
     let worker = start(Worker::new(queue.source(), options()).task("noisy", noisy));
-    let id = queue.enqueue(request("noisy", json!([]))).await;
+    let id = queue.enqueue(request("noisy", &json!([]))).await;
     let error = queue.failed(id).await;
     assert!(
         error.starts_with("a\u{fffd}ä") && error.ends_with('…') && error.len() < 9_000,
