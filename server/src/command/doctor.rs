@@ -7,7 +7,7 @@ use crate::node::{causes, open_backend};
 use crate::schema_files::SchemaDir;
 use clap::Args;
 use minium_bus::Schemas;
-use minium_queue::{DatabaseUrl, SqlitePlace};
+use minium_queue::{DatabaseUrl, QueueError, SqlitePlace};
 use rustix::process::{Resource, getrlimit};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -128,7 +128,14 @@ async fn database(config: &Config) -> Vec<Finding> {
     });
     match looked.await {
         Err(_) => vec![Finding::fail(SUBJECT, format!("{url} does not answer within 10 s"), hint)],
-        Ok(Err(error)) => vec![Finding::fail(SUBJECT, format!("{url}: {}", causes(&error)), hint)],
+        Ok(Err(error)) => {
+            let hint = if matches!(error, QueueError::Schema(_)) {
+                "run the program that made this schema"
+            } else {
+                hint
+            };
+            vec![Finding::fail(SUBJECT, format!("{url}: {}", causes(&error)), hint)]
+        }
         Ok(Ok(status)) => {
             let pending = status.iter().filter(|m| m.applied.is_none()).count();
             let schema = match pending {

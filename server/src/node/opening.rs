@@ -168,7 +168,7 @@ impl Opener {
             return Ok(None);
         }
         // Commands die with the node, even when it is killed.
-        let launcher = crate::cli::worker::launcher()?;
+        let launcher = crate::cli::worker::launcher();
         let options = WorkerOptions {
             queues: config.worker.queues.clone(),
             concurrency: config.worker.concurrency as usize,

@@ -72,6 +72,8 @@ function add(event) {
   rows.prepend(row);
   while (rows.children.length > ROWS_MAX) rows.lastChild.remove();
   $("no-events").hidden = true;
+  // What a machine said before this page was there.
+  if (event.type === "task.finished" && job.result?.type === "inventory") machine(job.result.host, job.result);
 }
 
 // Task events: SSE. The browser comes back by itself and resumes by Last-Event-ID.
@@ -133,7 +135,7 @@ function machine(name, report) {
   }
   card.onclick = () => show(name, report);
   const head = element("h3", name);
-  head.append(element("time", clock(Date.now())));
+  head.append(element("time", clock(report?.time ?? Date.now())));
   const list = element("dl");
   for (const [key, value] of summary(report)) list.append(element("dt", key), element("dd", value));
   card.replaceChildren(head, list);
