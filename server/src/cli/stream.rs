@@ -6,9 +6,11 @@ use super::stream_render::write;
 use crate::exit::{Exit, fault};
 use clap::Args;
 use futures::StreamExt;
-use minium_client::{Status, SubscribeOptions, Subscription};
-use minium_protocol::{After, Filter, Position, Topic};
+use minium_client::{Client, ClientError, Status, SubscribeOptions, Subscription};
+use minium_protocol::{After, ErrorCode, Filter, Position, Topic};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How much to take.
 #[derive(Debug, Args)]
@@ -76,7 +78,7 @@ impl Sub {
         let client = self.take.remote.client()?;
         let after = self.last.map(After::Last).or(self.after).unwrap_or_default();
         let options = SubscribeOptions { after, ..SubscribeOptions::default() };
-        let messages = client.subscribe(&self.filter, options).await.map_err(explain)?;
+        let messages = subscribe(&client, &self.filter, options, output).await.map_err(explain)?;
         let end = follow(messages, self.take.count, output).await;
         let enough = end.result.is_ok() && end.left == 0;
         if let Some(position) = end.position.filter(|_| !enough) {
@@ -100,6 +102,30 @@ impl Pull {
         let end = follow(messages, self.take.count, output).await;
         client.close().await;
         quietly(end.result)
+    }
+}
+
+/// Subscribes. A node that has just started listens before its journal is there: that is waited for, a little.
+async fn subscribe(
+    client: &Client,
+    filter: &Filter,
+    options: SubscribeOptions,
+    output: Output,
+) -> Result<Subscription, ClientError> {
+    const PATIENCE: Duration = Duration::from_secs(15);
+    const PAUSE: Duration = Duration::from_millis(250);
+    let deadline = Instant::now() + PATIENCE;
+    let mut told = false;
+    loop {
+        match client.subscribe(filter, options.clone()).await {
+            Err(ClientError::Problem(p)) if p.code == ErrorCode::Unavailable && Instant::now() < deadline => {
+                if !std::mem::replace(&mut told, true) {
+                    output.hint(&format!("Waiting: {p}"));
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            result => return result,
+        }
     }
 }
 
