@@ -5,9 +5,11 @@
 //! microseconds since 1970 throughout, since that is what both databases keep.
 
 use crate::error::QueueError;
-use crate::store::{Claim, Ending, Outcome, RetryOptions, Schedule, Verdict};
-use minium_protocol::{EnqueueRequest, JobOptions, Phase, State};
+use crate::store::{Claim, Ending, JobFilter, Outcome, RetryOptions, Schedule, Verdict};
+use minium_protocol::{EnqueueRequest, JobOptions, Phase, State, check_json};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// Why a job failed whose lease ran out on its last attempt.
@@ -22,6 +24,8 @@ pub const SPAN_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 pub const CLAIM_MAX: u32 = 1_000;
 /// A page of a list is never longer.
 pub const PAGE_MAX: u32 = 1_000;
+/// Longer names of schedules are mistakes.
+const SCHEDULE_NAME_BYTES_MAX: usize = 255;
 const KEY_TAKEN: &str = "its key is held by another job";
 
 /// How far the default backoff may be off, in either direction.
@@ -105,7 +109,7 @@ pub fn judge(standing: Option<Standing<'_>>, ending: &Ending) -> Verdict {
     let Some(s) = standing.filter(|s| s.same_lease) else { return Verdict::LeaseLost };
     let repeated = match (s.state, ending) {
         (State::Active, _) => return Verdict::Accepted,
-        (State::Finished, Ending::Finished(result)) => s.result == Some(one_line(result.get()).as_ref()),
+        (State::Finished, Ending::Finished(result)) => s.result == Some(result_text(result).as_ref()),
         // inactive under the same token: it failed and waits for its automatic retry
         (State::Failed | State::Inactive, Ending::Failed { error, .. }) => {
             s.error == Some(storable(error).as_ref())
@@ -120,7 +124,7 @@ pub fn late(outcome: &Outcome) -> String {
     let lease = outcome.lease;
     match &outcome.ending {
         Ending::Finished(result) => {
-            let result = one_line(result.get());
+            let result = result_text(result);
             format!("{{\"state\":\"finished\",\"result\":{result},\"lease\":\"{lease}\"}}")
         }
         Ending::Failed { error, .. } => {
@@ -220,14 +224,60 @@ pub fn distinct_parents(parents: &[i64]) -> Vec<i64> {
 }
 
 /// Text that every database can keep: no outcome may be lost to a NUL character.
-pub fn storable(text: &str) -> std::borrow::Cow<'_, str> {
+pub fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
+}
+
+/// Notes that every database can keep: names and texts as [`storable`] has them, however deep.
+pub fn storable_notes(notes: &Map<String, Value>) -> Cow<'_, Map<String, Value>> {
+    if notes.iter().any(|(name, value)| name.contains('\0') || has_nul(value)) {
+        let member = |(name, value): (&String, &Value)| (storable(name).into_owned(), without_nul(value));
+        return Cow::Owned(notes.iter().map(member).collect());
+    }
+    Cow::Borrowed(notes)
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+fn without_nul(value: &Value) -> Value {
+    match value {
+        Value::String(text) => storable(text).into_owned().into(),
+        Value::Array(items) => items.iter().map(without_nul).collect(),
+        Value::Object(members) => Value::Object(storable_notes(members).into_owned()),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
+}
+
+/// A filter that every database can read. No job has a name with a NUL character in it.
+pub fn storable_filter(filter: &JobFilter) -> JobFilter {
+    let each = |names: &[String]| names.iter().map(|name| storable(name).into_owned()).collect();
+    JobFilter {
+        tasks: each(&filter.tasks),
+        queues: each(&filter.queues),
+        notes: each(&filter.notes),
+        ..filter.clone()
+    }
 }
 
 /// JSON text on one line, else as it came: an event must fit into a line of a stream. Inside of strings JSON has no
 /// bare line breaks, so all that are found stand between tokens.
-pub fn one_line(json: &str) -> std::borrow::Cow<'_, str> {
+pub fn one_line(json: &str) -> Cow<'_, str> {
     if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ").into() } else { json.into() }
+}
+
+/// A result as it is kept: on one line, as it came. What some reader would choke on (nested too deep, half a
+/// surrogate, a number beyond all floats) is kept as a JSON string of that text: it must neither be lost nor go to
+/// every subscriber.
+pub fn result_text(result: &RawValue) -> Cow<'_, str> {
+    let text = one_line(result.get());
+    if check_json(&text).is_ok() { text } else { Value::from(text).to_string().into() }
 }
 
 /// Whole microseconds of a span that [`check_span`] has seen.
@@ -275,7 +325,13 @@ pub fn check_requests(requests: &[EnqueueRequest]) -> Result<(), QueueError> {
         let checked = request
             .check()
             .map_err(QueueError::Invalid)
-            .and_then(|()| spans.into_iter().try_for_each(|(what, span)| check_span(what, span)));
+            .and_then(|()| spans.into_iter().try_for_each(|(what, span)| check_span(what, span)))
+            .and_then(|()| match &o.schedule {
+                Some(name) if name.contains('\0') => {
+                    Err(QueueError::Invalid("schedule has a NUL character".into()))
+                }
+                _ => Ok(()),
+            });
         checked.map_err(|e| match e {
             QueueError::Invalid(words) if requests.len() > 1 => {
                 QueueError::Invalid(format!("job {i}: {words}"))
@@ -291,6 +347,10 @@ pub fn check_requests(requests: &[EnqueueRequest]) -> Result<(), QueueError> {
 /// # Errors
 /// [`QueueError::Invalid`].
 pub fn check_claim(claim: &Claim) -> Result<(), QueueError> {
+    let mut names = claim.queues.iter().chain(claim.tasks.iter().flatten());
+    if names.any(|name| name.contains('\0')) {
+        return Err(QueueError::Invalid("a claimed queue or task has a NUL character".into()));
+    }
     check_span("lease", Some(claim.lease))
 }
 
@@ -326,6 +386,11 @@ pub fn check_retry(options: &RetryOptions) -> Result<(), QueueError> {
 pub fn check_schedules(schedules: &[Schedule]) -> Result<(), QueueError> {
     for s in schedules {
         let named = |words: String| QueueError::Invalid(format!("schedule {:?}: {words}", s.name));
+        if s.name.is_empty() || s.name.len() > SCHEDULE_NAME_BYTES_MAX || s.name.contains('\0') {
+            return Err(named(format!(
+                "a name has 1 to {SCHEDULE_NAME_BYTES_MAX} bytes and no NUL character"
+            )));
+        }
         if s.every < Duration::from_millis(1) {
             return Err(named("every is less than a millisecond".into()));
         }
@@ -336,8 +401,8 @@ pub fn check_schedules(schedules: &[Schedule]) -> Result<(), QueueError> {
     Ok(())
 }
 
-fn empty_array() -> Box<serde_json::value::RawValue> {
-    serde_json::value::RawValue::from_string("[]".into()).expect("an empty array is JSON")
+fn empty_array() -> Box<RawValue> {
+    RawValue::from_string("[]".into()).expect("an empty array is JSON")
 }
 
 #[cfg(test)]
@@ -345,7 +410,6 @@ mod tests {
     use super::*;
     use minium_protocol::LeaseToken;
     use proptest::prelude::*;
-    use serde_json::value::RawValue;
 
     fn finished(json: &str) -> Ending {
         Ending::Finished(RawValue::from_string(json.into()).unwrap())
@@ -422,6 +486,17 @@ mod tests {
     }
 
     #[test]
+    fn notes_with_a_nul_are_stored_without_however_deep() {
+        let Value::Object(notes) = serde_json::json!({"a\0": 1, "b": [{"c\0": "\0"}], "d": null}) else {
+            panic!()
+        };
+        let clean = serde_json::json!({"a\u{fffd}": 1, "b": [{"c\u{fffd}": "\u{fffd}"}], "d": null});
+        assert_eq!(Value::Object(storable_notes(&notes).into_owned()), clean);
+        let Value::Object(clean) = clean else { panic!() };
+        assert!(matches!(storable_notes(&clean), Cow::Borrowed(_)));
+    }
+
+    #[test]
     fn an_error_with_a_nul_is_stored_without_and_still_known_as_repeated() {
         assert_eq!(storable("a\0b"), "a\u{fffd}b");
         let row = standing(State::Failed, None, Some("a\u{fffd}b"));
@@ -436,11 +511,23 @@ mod tests {
     }
 
     #[test]
+    fn a_result_that_some_reader_would_choke_on_is_kept_as_text() {
+        let text = |json: &str| result_text(&RawValue::from_string(json.into()).unwrap()).into_owned();
+        assert_eq!(text("[1,\n1e99]"), "[1, 1e99]");
+        assert_eq!(text("[1e400]"), r#""[1e400]""#);
+        assert_eq!(text(r#"["\ud800"]"#), r#""[\"\\ud800\"]""#);
+        let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
+        assert_eq!(text(&deep), format!("\"{deep}\""));
+        let row = standing(State::Finished, Some(r#""[1e400]""#), None);
+        assert_eq!(judge(Some(row), &finished("[1e400]")), Verdict::Repeated);
+    }
+
+    #[test]
     fn what_a_late_word_brought_is_kept_as_it_came() {
         let lease = LeaseToken::fresh();
         let late_of = |ending| late(&Outcome { job: 1, lease, ending });
-        let expected = format!(r#"{{"state":"finished","result":[1e400],"lease":"{lease}"}}"#);
-        assert_eq!(late_of(finished("[1e400]")), expected);
+        let expected = format!(r#"{{"state":"finished","result":[1e99],"lease":"{lease}"}}"#);
+        assert_eq!(late_of(finished("[1e99]")), expected);
         let expected = format!(r#"{{"state":"failed","error":"a\"\nb","lease":"{lease}"}}"#);
         assert_eq!(late_of(failed("a\"\nb")), expected);
     }

@@ -46,7 +46,7 @@ impl<'a> Batch<'a> {
             Ending::Finished(result) => {
                 self.finished.push(outcome.job);
                 self.finished_leases.push(outcome.lease.0);
-                self.results.push(rules::one_line(result.get()));
+                self.results.push(rules::result_text(result));
             }
             Ending::Failed { error, retry } => {
                 self.failed.push(outcome.job);
@@ -227,7 +227,7 @@ impl<'a> Word<'a> {
         let lease = outcome.lease;
         match &outcome.ending {
             Ending::Finished(result) => {
-                let text = rules::one_line(result.get());
+                let text = rules::result_text(result);
                 let late = format!(r#"{{"state":"finished","result":{text},"lease":"{lease}"}}"#);
                 Word { state: State::Finished, text, late }
             }

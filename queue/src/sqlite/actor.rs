@@ -306,7 +306,7 @@ impl Owner {
             self.signals.send(&touched);
         }
         for work in group {
-            work.answer(done.as_ref().map(|()| ()));
+            work.answer(done.as_ref().copied());
         }
     }
 

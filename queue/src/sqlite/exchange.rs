@@ -134,7 +134,7 @@ fn accept(change: &mut Change<'_>, outcome: &Outcome, narrow: &Narrow) -> Result
     change.execute("delete from renewal where job = ?1", [id])?;
     let (job, after) = match &outcome.ending {
         Ending::Finished(result) => {
-            let result = rules::one_line(result.get());
+            let result = rules::result_text(result);
             let job = change.update(
                 EventType::Finished,
                 "state = 'finished', finished = ?2, result = ?3, error = null",

@@ -283,7 +283,7 @@ impl Store for SqliteStore {
     }
 
     async fn list(&self, filter: &JobFilter) -> Result<JobPage, QueueError> {
-        let filter = filter.clone();
+        let filter = rules::storable_filter(filter);
         self.read(move |conn| read::list(conn, &filter)).await?
     }
 

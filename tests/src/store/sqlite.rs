@@ -44,7 +44,7 @@ impl File {
             let wait_there = move |_: &mut Connection| {
                 began.send(()).unwrap();
                 // ends when the sender is dropped
-                drop(held.recv());
+                held.recv().unwrap_err();
             };
             store.call(wait_there).await.unwrap();
         });
@@ -240,7 +240,7 @@ async fn a_file_that_another_process_holds_is_unavailable_until_it_lets_go() {
         let hold = move |conn: &mut Connection| {
             let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
             began.send(()).unwrap();
-            drop(held.recv());
+            held.recv().unwrap_err();
             transaction.commit().unwrap();
         };
         store.call(hold).await.unwrap();

@@ -51,10 +51,14 @@ macro_rules! conformance {
                 unicode_survives
                 numbers_of_any_size_are_kept_as_they_came
                 deep_json_is_kept
+                arguments_that_a_reader_would_choke_on_are_refused
+                a_result_that_a_reader_would_choke_on_is_kept_as_text
                 a_megabyte_is_kept
                 escaped_nul_in_arguments_is_kept
                 line_breaks_between_tokens_become_blanks
                 a_nul_in_an_error_is_replaced
+                a_nul_in_a_note_is_replaced
+                a_nul_in_a_question_finds_nothing
                 results_and_errors_of_any_kind_are_kept
                 quotes_and_control_characters_are_escaped
             }

@@ -19,7 +19,10 @@ fn conflicts<T: std::fmt::Debug>(answer: Result<T, QueueError>, id: i64, in_stat
 
 #[track_caller]
 fn not_found<T: std::fmt::Debug>(answer: Result<T, QueueError>, id: i64) {
-    assert!(matches!(answer, Err(QueueError::NotFound(job)) if job == id), "{answer:?}");
+    match answer {
+        Err(QueueError::NotFound(job)) => assert_eq!(job, id),
+        other => panic!("{other:?}"),
+    }
 }
 
 pub(crate) async fn cancelling_ends_a_waiting_job(f: &Fixture) {

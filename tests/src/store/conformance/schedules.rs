@@ -96,7 +96,10 @@ pub(crate) async fn a_key_keeps_firings_from_piling_up(f: &Fixture) {
 pub(crate) async fn a_bad_schedule_fires_nothing(f: &Fixture) {
     let mut bad = every(seconds(100));
     bad.request.options.attempts = 0;
-    for (schedule, word) in [(bad, "attempts"), (every(seconds(0)), "every")] {
+    let named = |name: &str| Schedule { name: name.into(), ..every(seconds(100)) };
+    let cases =
+        [(bad, "attempts"), (every(seconds(0)), "every"), (named(""), "name"), (named("a\0"), "name")];
+    for (schedule, word) in cases {
         let answer = f.store().fire_schedules(&[every(seconds(100)), schedule]).await;
         assert!(matches!(&answer, Err(QueueError::Invalid(w)) if w.contains(word)), "{answer:?}");
     }
