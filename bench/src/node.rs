@@ -21,7 +21,7 @@ impl Node {
         let mut child = Command::new(program)
             .args(["serve", "--listen", "127.0.0.1:0", "--database", database])
             .env("MINIUM_LOG", "info")
-            .env("MINIUM_SERVER__SESSIONS", "50000")
+            .env("MINIUM_SERVER__LIMITS__SESSIONS", "50000")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
