@@ -117,7 +117,8 @@ create table minium.server (
   since    timestamptz not null
 );
 insert into minium.server (started, timeline, since)
-  select pg_postmaster_start_time(), timeline_id, pg_postmaster_start_time() from pg_control_checkpoint();
+  select pg_postmaster_start_time(), ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int,
+         pg_postmaster_start_time();
 
 -- Who wants to be woken: the journal's reader while `armed`, idle workers until `until`. Else nobody sends NOTIFY.
 create table minium.wake (

@@ -36,17 +36,21 @@ pub(super) struct Walks {
     job: i64,
 }
 
-/// Notes a restart or a failover, from which leases have their grace anew; then says whether the grace is over.
+/// Notes a restart or a failover, from which leases have their grace anew; then says whether the grace is over. Judges by
+/// what it read, not by what it wrote: of two that notice at once one writes nothing. The name of the current WAL file
+/// tells the timeline at once; the control file learns of it with the next checkpoint only.
 const GRACE: &str = "
-with now_here as (select pg_postmaster_start_time() as started, timeline_id as timeline from pg_control_checkpoint()),
-changed as (
-  update minium.server s
-     set started = n.started, timeline = n.timeline,
-         since = case when s.timeline <> n.timeline then now() else n.started end
-    from now_here n where (s.started, s.timeline) is distinct from (n.started, n.timeline)
-  returning s.since)
-select now() >= coalesce((select since from changed), (select since from minium.server))
-                + $1::bigint * interval '1 microsecond'";
+with here as materialized (
+  select pg_postmaster_start_time() as started,
+         ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int as timeline),
+known as materialized (
+  select h.started, h.timeline, (s.started, s.timeline) is distinct from (h.started, h.timeline) as is_new,
+         case when s.timeline <> h.timeline then now() when s.started <> h.started then h.started else s.since end as since
+    from minium.server s, here h),
+noted as (
+  update minium.server s set started = k.started, timeline = k.timeline, since = k.since
+    from known k where k.is_new)
+select now() >= since + $1::bigint * interval '1 microsecond' from known";
 
 /// Index: job_later. Locks: the due jobs, passing over what others hold. They draw their numbers in the order in which
 /// they were due; those that parents hold back are staged without one.

@@ -197,13 +197,12 @@ async fn a_role_with_nothing_but_enqueue_can_enqueue_and_nothing_else() {
     let f = Fixture::postgres().await;
     let client = f.client().await;
     let role = format!("app_{}", uuid::Uuid::new_v4().simple());
-    client
-        .batch_execute(&format!(
-            "create role {role}; grant usage on schema minium to {role};
-             grant execute on function minium.enqueue to {role}; set role {role}"
-        ))
-        .await
-        .unwrap();
+    let make = format!("create role {role}; grant usage on schema minium to {role}; set role {role}");
+    client.batch_execute(&make).await.unwrap();
+    let refused = enqueue_by_sql(&client, "t", "{}").await.unwrap_err();
+    assert_eq!(refused.code().map(|c| c.code()), Some("42501"), "nobody has it unasked");
+    let grant = format!("reset role; grant execute on function minium.enqueue to {role}; set role {role}");
+    client.batch_execute(&grant).await.unwrap();
     let id = enqueue_by_sql(&client, "t", "{}").await.unwrap();
     for forbidden in [
         "select * from minium.job",
@@ -331,6 +330,9 @@ async fn a_server_that_was_away_is_unavailable_and_then_whole_again() {
     store.migrate().await.unwrap();
     let before = store.enqueue(&[plain()]).await.unwrap()[0].id;
     cluster.kill();
+    // the postmaster's children end by themselves a moment later
+    let gone = wait::until("the server to be gone", async || store.ping().await.err()).await;
+    assert!(matches!(gone, QueueError::Unavailable { .. }), "{gone:?}");
     let refused = store.enqueue(&[plain()]).await.unwrap_err();
     assert!(matches!(refused, QueueError::Unavailable { .. }), "{refused:?}");
     assert!(matches!(store.ping().await, Err(QueueError::Unavailable { .. })));
