@@ -5,10 +5,13 @@ use anyhow::{Context, bail};
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
 
 /// A started node. Dropping it kills the process.
 pub(crate) struct Node {
     child: Child,
+    /// Keeps its stderr empty for as long as it lives.
+    _drain: JoinSet<()>,
     /// `127.0.0.1:PORT`.
     pub(crate) address: String,
     pub(crate) pid: u32,
@@ -35,10 +38,9 @@ impl Node {
         while let Some(line) = lines.next_line().await? {
             if let Some((_, rest)) = line.split_once("listening on http://") {
                 let address = rest.split_whitespace().next().unwrap_or("").to_owned();
-                // keeps the pipe empty for as long as the node lives
-                let mut drain = lines;
-                tokio::spawn(async move { while let Ok(Some(_)) = drain.next_line().await {} });
-                return Ok(Node { child, address, pid });
+                let mut drain = JoinSet::new();
+                drain.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+                return Ok(Node { child, _drain: drain, address, pid });
             }
             said.push_str(&line);
             said.push('\n');

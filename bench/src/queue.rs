@@ -157,7 +157,10 @@ async fn drain_one(store: &dyn Store, task: &str, batch: u32) -> anyhow::Result<
 async fn settle(backend: &Backend) -> anyhow::Result<()> {
     if let Backend::Postgres(store) = backend {
         let client = store.pool().get().await.context("getting a connection")?;
-        client.batch_execute("vacuum analyze minium.job; vacuum analyze minium.entry; checkpoint").await?;
+        // one by one: several in one call would be a transaction, which VACUUM refuses
+        for statement in ["vacuum analyze minium.job", "vacuum analyze minium.entry", "checkpoint"] {
+            client.batch_execute(statement).await?;
+        }
     }
     Ok(())
 }

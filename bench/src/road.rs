@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
 use tokio_util::sync::CancellationToken;
 
@@ -83,8 +84,9 @@ async fn one_run(
     let worker_options = WorkerOptions { concurrency: options.concurrency, ..WorkerOptions::default() };
     let worker = Worker::new(StoreSource::new(store.clone()), worker_options)
         .task(&task, |_: JobContext, _: serde_json::Value| async { Ok::<_, String>(()) });
+    let mut working = JoinSet::new();
     let token = stop.clone();
-    let worker = tokio::spawn(async move { worker.run(token).await });
+    working.spawn(async move { worker.run(token).await });
 
     let (all, serve, database) =
         (machine::cpu_of_machine(), machine::cpu_of(node.pid)?, machine::cpu_of_all("postgres"));
@@ -108,7 +110,9 @@ async fn one_run(
     let mut latencies = read?;
     socket.close(None).await.context("closing the subscription")?;
     stop.cancel();
-    worker.await.context("the worker")??;
+    while let Some(ended) = working.join_next().await {
+        ended.context("the worker")??;
+    }
 
     let jobs = options.jobs as f64;
     let mut figures = Figures::new();
