@@ -233,7 +233,7 @@ impl Journal {
         let reads_max = options.reads_max;
         let store: Arc<dyn JournalStore> = match backend {
             Backend::Postgres(store) => Arc::new(PgJournal::new(store, envelope, options)),
-            Backend::Sqlite(store) => Arc::new(SqliteJournal::new(store.clone(), envelope, options)),
+            Backend::Sqlite(store) => Arc::new(SqliteJournal::new(store.clone(), envelope, &options)),
         };
         Journal { history: Arc::new(JournalHistory::new(store.clone(), reads_max)), store }
     }

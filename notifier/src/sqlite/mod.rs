@@ -34,10 +34,11 @@ impl SqliteJournal {
     pub(crate) fn new(
         store: Arc<SqliteStore>,
         envelope: EnvelopeOptions,
-        options: JournalOptions,
+        options: &JournalOptions,
     ) -> SqliteJournal {
         let walk_count_max = options.walk_count_max.min(WALK_COUNT_MAX);
-        let reader = Arc::new(Reader { envelope, options: JournalOptions { walk_count_max, ..options } });
+        let reader =
+            Arc::new(Reader { envelope, options: JournalOptions { walk_count_max, ..options.clone() } });
         SqliteJournal { store, reader, in_memory: OnceCell::new() }
     }
 

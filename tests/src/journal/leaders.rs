@@ -1,6 +1,6 @@
 //! One leader among several: whoever wins a step, and nobody's offsets twice.
 
-use super::{Fixture, Node, Stepped, assert_dense, offsets, read_all, step, step_inside, write};
+use super::{Fixture, Node, Stepped, assert_dense, number_all, offsets, read_all, step, step_inside, write};
 use crate::support::postgres::{Cluster, ClusterOptions, connect};
 use crate::support::wait;
 use minium_notifier::RelayState;
@@ -138,6 +138,37 @@ async fn every_node_relays_everything_whoever_numbers_and_one_takes_over_from_an
     one.stop().await;
     write(&writer, &[1, 2, 3], "task.enqueue").await;
     two.relayed(103).await;
+    assert_dense(&writer).await;
+    two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_only_follow_take_over_what_nobody_numbers() {
+    let fixture = Fixture::new().await;
+    let other = fixture.another().await;
+    let (leader, writer) = (fixture.client().await, fixture.client().await);
+    let (one, two) = (Node::start(&fixture.journal), Node::start(&other));
+    one.begun().await;
+    two.begun().await;
+    // a third leader: in the middle of a step that does not end
+    write(&writer, &[1], "task.enqueue").await;
+    number_all(&writer).await;
+    leader.batch_execute("begin; select pg_advisory_xact_lock(29958897753022828)").await.unwrap();
+    write(&writer, &[2], "task.enqueue").await;
+    let since: jiff::Timestamp = writer.query_one("select clock_timestamp()", &[]).await.unwrap().get(0);
+    // only who follows looks at the bounds without stepping
+    wait::until("both nodes to follow", async || {
+        let sql = "select count(*) from pg_stat_activity where datname = current_database()
+                    and query like '%journal_bounds%' and application_name = 'minium' and query_start > $1";
+        (writer.query_one(sql, &[&since]).await.unwrap().get::<_, i64>(0) >= 2).then_some(())
+    })
+    .await;
+    leader.batch_execute("rollback").await.unwrap();
+    one.relayed(2).await;
+    two.relayed(2).await;
+    one.stop().await;
+    write(&writer, &[3], "task.enqueue").await;
+    two.relayed(3).await;
     assert_dense(&writer).await;
     two.stop().await;
 }

@@ -4,7 +4,7 @@ use super::{Fixture, Node, number_all, open, read_all, write};
 use crate::support::wait;
 use bytes::Bytes;
 use futures::StreamExt;
-use minium_bus::{History, HistoryError, Message, Relayed};
+use minium_bus::{HistoryError, Message, Relayed};
 use minium_notifier::{EnvelopeOptions, Journal, JournalOptions};
 use minium_protocol::{After, Filter, Topic};
 use minium_queue::Backend;
