@@ -297,42 +297,38 @@ mod tests {
     }
 
     proptest! {
-        /// Against the plain definition: among those present all the while, nobody gets two before another gets one.
+        /// Against the plain definition: the turn is somebody's. When it was taken it is the next one's, in order of
+        /// joining and round again; when whose it is leaves, too.
         #[test]
-        fn nobody_is_served_twice_before_everybody_was_once(
-            steps in prop::collection::vec((0u8..4, any::<u16>()), 1..60)
-        ) {
-            let mut turns: Turns<(u16, u32)> = Turns { members: Vec::new(), next: 0 };
-            let mut since: Vec<(u16, u32)> = Vec::new(); // served since everybody was
-            let mut born = 0;
+        fn the_turn_is_always_whose_it_must_be(steps in prop::collection::vec((0u8..4, any::<u16>()), 1..80)) {
+            let mut turns: Turns<u32> = Turns { members: Vec::new(), next: 0 };
+            let (mut members, mut whose, mut born): (Vec<u32>, Option<u32>, u32) = (Vec::new(), None, 0);
+            let after = |members: &[u32], m: u32| {
+                let i = members.iter().position(|x| *x == m).unwrap();
+                members[(i + 1) % members.len()]
+            };
             for (what, which) in steps {
-                match what {
-                    0 => {
+                match (what, whose) {
+                    (0, _) | (_, None) => {
                         born += 1;
-                        turns.join((born, 0));
+                        turns.join(born);
+                        members.push(born);
+                        whose = whose.or(Some(born));
                     }
-                    1 if !turns.members.is_empty() => {
-                        let gone = turns.members[usize::from(which) % turns.members.len()];
-                        turns.leave(|m| *m == gone);
-                        since.retain(|m| *m != gone);
-                    }
-                    _ if !turns.members.is_empty() => {
-                        let got = *turns.pick(|_| true).unwrap();
-                        prop_assert!(turns.members.contains(&got));
-                        if since.contains(&got) {
-                            // then all who are here and were here had theirs, or joined since
-                            let first = since.iter().position(|m| *m == got).unwrap();
-                            since.drain(..=first);
+                    (1, Some(turn)) => {
+                        let gone = members[usize::from(which) % members.len()];
+                        if gone == turn {
+                            whose = Some(after(&members, turn)).filter(|m| *m != gone);
                         }
-                        since.push(got);
-                        let mut seen = since.clone();
-                        seen.sort_unstable();
-                        seen.dedup();
-                        prop_assert_eq!(seen.len(), since.len());
+                        turns.leave(|m| *m == gone);
+                        members.retain(|m| *m != gone);
                     }
-                    _ => {}
+                    (_, Some(turn)) => {
+                        prop_assert_eq!(turns.pick(|_| true), Some(&turn));
+                        whose = Some(after(&members, turn));
+                    }
                 }
-                prop_assert!(turns.next < turns.members.len().max(1));
+                prop_assert_eq!(&turns.members, &members);
             }
         }
     }

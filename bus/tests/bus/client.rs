@@ -139,13 +139,16 @@ impl Client {
 
     /// The next frame must be text, after pings if the test takes long.
     pub(crate) async fn heard(&mut self) -> String {
-        loop {
-            match self.next().await.expect("the connection ended") {
-                (TEXT, text) => return String::from_utf8(text).unwrap(),
-                (PING, body) => self.say(&frame(PONG, &body)).await,
-                (opcode, body) => panic!("opcode {opcode}: {}", String::from_utf8_lossy(&body)),
+        let heard = async {
+            loop {
+                match self.next().await.expect("the connection ended") {
+                    (TEXT, text) => return String::from_utf8(text).unwrap(),
+                    (PING, body) => self.say(&frame(PONG, &body)).await,
+                    (opcode, body) => panic!("opcode {opcode}: {}", String::from_utf8_lossy(&body)),
+                }
             }
-        }
+        };
+        within(heard).await
     }
 
     pub(crate) async fn json(&mut self) -> serde_json::Value {

@@ -240,3 +240,61 @@ async fn who_has_left_leaves_nothing_behind() {
         assert_eq!(node.bus.stats().channels, 0);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_stay_get_everything_while_others_leave() {
+    // more than one stride of a walk in each shard, so that it yields while some change places
+    const STAY: usize = 300;
+    const ROUNDS: usize = 150;
+    let node = Node::start().await;
+    let (mut stay, mut leave) = (Vec::new(), Vec::new());
+    for n in 0..2 * STAY {
+        let client = node.open("/sub/crowd").await;
+        if n % 2 == 0 { leave.push(client) } else { stay.push(client) }
+    }
+    let mut p = node.open("/pub/crowd").await;
+    for n in 0..ROUNDS {
+        p.text(&n.to_string()).await;
+        // without a word, while the walk is on its way
+        leave.truncate(STAY - 2 * (n + 1));
+    }
+    for s in &mut stay {
+        for n in 0..ROUNDS {
+            s.expect(&n.to_string()).await;
+        }
+        s.nothing_else().await;
+    }
+    node.until(|stats| stats.sessions == STAY + 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_already_reaches_who_comes_later_and_no_more_who_left() {
+    let node = Node::start().await;
+    // senders on both shards
+    let mut publishers = [node.open("/pub/l/x").await, node.open("/pub/l/x").await];
+    let mut peers = [node.open("/bus/l").await, node.open("/bus/l").await];
+    for round in 0..3 {
+        for p in &mut publishers {
+            p.text("nobody hears").await;
+            p.nothing_else().await; // so it was read
+        }
+        let mut fresh = [node.open("/sub/l").await, node.open("/sub/l/+").await, node.events("/sub/l").await];
+        let mut peer = node.open("/bus/l").await;
+        for p in &mut publishers {
+            p.text(&format!("now {round}")).await;
+        }
+        for _ in &publishers {
+            fresh[0].expect(&format!("now {round}")).await;
+            fresh[1].expect(&format!("now {round}")).await;
+            assert_eq!(fresh[2].json().await["data"], format!("now {round}"));
+        }
+        peers[0].text("hello").await;
+        peer.expect("hello").await;
+        peers[1].expect("hello").await;
+        let left = fresh.into_iter().chain([peer]);
+        for c in left {
+            c.leave().await;
+        }
+        node.until(|stats| stats.sessions == 4).await;
+    }
+}
