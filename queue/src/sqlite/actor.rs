@@ -180,10 +180,12 @@ impl Actor {
         let (orders, inbox) = mpsc::channel(options.calls_max);
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(unavailable)?;
-        let watch_every = options.watch_every;
+        // seen from here on: what others commit before the thread runs must not pass unnoticed
+        let mut owner = Owner { conn, signals, inbox, watch_every: options.watch_every, seen: None };
+        owner.seen = owner.data_version();
         let thread = std::thread::Builder::new()
             .name(options.name.into())
-            .spawn(move || Owner { conn, signals, inbox, watch_every, seen: None }.run(&runtime))
+            .spawn(move || owner.run(&runtime))
             .map_err(unavailable)?;
         Ok(Actor { orders: Some(orders), thread: Some(thread) })
     }
@@ -247,7 +249,6 @@ struct Owner {
 
 impl Owner {
     fn run(mut self, runtime: &tokio::runtime::Runtime) {
-        self.seen = self.data_version();
         let mut looked = Instant::now();
         loop {
             match self.next(runtime) {
