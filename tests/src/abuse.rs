@@ -52,7 +52,7 @@ fn post(path: &str, body: impl Into<Vec<u8>>) -> Act {
     Http(Method::POST, path.into(), body.into())
 }
 
-fn job(body: Value) -> Act {
+fn job(body: &Value) -> Act {
     post("/api/v1/jobs", body.to_string())
 }
 
@@ -202,10 +202,10 @@ fn requests() -> Vec<Row> {
         ("a job of 100,000 levels", post("/api/v1/jobs", vec![b'['; 100_000]), Problem(400, "invalid_json")),
         ("arguments of 100,000 levels", post("/api/v1/jobs", format!("{{\"task\":\"x\",\"args\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000))), Problem(400, "invalid_request")),
         ("5 MiB of jobs", post("/api/v1/jobs", vec![b' '; 5 << 20]), Problem(413, "payload_too_large")),
-        ("a number as job", job(json!(42)), Problem(400, "invalid_request")),
-        ("one bad job among good ones", job(json!([{ "task": "x" }, { "task": "x", "attempts": 0 }, { "task": "x" }])), Problem(400, "invalid_request")),
-        ("arguments that do not fit", job(json!({ "task": "livesys/inventory", "args": [{ "sections": ["soul"] }] })), Problem(422, "schema_violation")),
-        ("one whose arguments do not fit", job(json!([{ "task": "x" }, { "task": "livesys/inventory", "args": 7 }])), Problem(422, "schema_violation")),
+        ("a number as job", job(&json!(42)), Problem(400, "invalid_request")),
+        ("one bad job among good ones", job(&json!([{ "task": "x" }, { "task": "x", "attempts": 0 }, { "task": "x" }])), Problem(400, "invalid_request")),
+        ("arguments that do not fit", job(&json!({ "task": "livesys/inventory", "args": [{ "sections": ["soul"] }] })), Problem(422, "schema_violation")),
+        ("one whose arguments do not fit", job(&json!([{ "task": "x" }, { "task": "livesys/inventory", "args": 7 }])), Problem(422, "schema_violation")),
         ("a job that is not there", get("/api/v1/jobs/999999"), Problem(404, "not_found")),
         ("a job that is no number", get("/api/v1/jobs/first"), Problem(400, "invalid_request")),
         ("a negative job", get("/api/v1/jobs/-1"), Problem(400, "invalid_request")),
@@ -252,11 +252,11 @@ fn requests() -> Vec<Row> {
     ] {
         let mut body = json!({ "task": "x" });
         body[member] = value;
-        rows.push((name, job(body), Problem(400, "invalid_request")));
+        rows.push((name, job(&body), Problem(400, "invalid_request")));
     }
     let mut nameless = json!({ "args": [] });
     nameless["queue"] = "q".into();
-    rows.push(("no task", job(nameless), Problem(400, "invalid_request")));
+    rows.push(("no task", job(&nameless), Problem(400, "invalid_request")));
     rows
 }
 

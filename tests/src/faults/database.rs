@@ -23,7 +23,7 @@ async fn nothing_acknowledged_is_lost_when_postgres_is_stopped_or_killed_under_l
     let (one, other) = (Enqueuer::default(), Enqueuer::default());
 
     let breaking = async {
-        let breaks = [Cluster::stop_immediately, Cluster::kill, Cluster::stop_immediately];
+        let breaks = [Cluster::stop_immediately, Cluster::kill, Cluster::stop_immediately, Cluster::kill];
         for (round, end) in breaks.into_iter().enumerate() {
             let goal = seen.load(Ordering::Relaxed) + 200;
             let what = format!("events before outage {}", round + 1);
@@ -50,7 +50,9 @@ async fn nothing_acknowledged_is_lost_when_postgres_is_stopped_or_killed_under_l
         stop.store(true, Ordering::Relaxed);
     };
     let enqueuing = async {
-        tokio::join!(one.run(&node, "idle", stopped), other.run(&node, "other", stopped));
+        // many small ones at once: some are acknowledged in the very moment of each outage
+        let small = futures::future::join_all((0..8).map(|_| other.run_batches(&node, "small", 1, stopped)));
+        tokio::join!(one.run(&node, "idle", stopped), small);
         one.end(&node).await;
     };
     let counting = |_: &TaskEvent| {

@@ -22,11 +22,16 @@ struct Enqueuer {
 }
 
 impl Enqueuer {
-    /// Enqueues batches, one after the other, until `done`.
+    /// Enqueues batches of 10 jobs, one after the other, until `done`.
     async fn run(&self, node: &Node, task: &str, done: impl Fn() -> bool) {
+        self.run_batches(node, task, 10, done).await;
+    }
+
+    /// The same with `count` jobs at once.
+    async fn run_batches(&self, node: &Node, task: &str, count: usize, done: impl Fn() -> bool) {
         let http = reqwest::Client::new();
         let batch: Vec<Value> =
-            (0..10).map(|n| json!({ "task": task, "args": [n], "attempts": 100 })).collect();
+            (0..count).map(|n| json!({ "task": task, "args": [n], "attempts": 100 })).collect();
         while !done() {
             // what is refused or not answered may have been enqueued or not: nothing is promised about it
             let Ok(answer) = http.post(node.http("/api/v1/jobs")).body(json!(batch).to_string()).send().await
