@@ -1,6 +1,6 @@
 //! One leader among several: whoever wins a step, and nobody's offsets twice.
 
-use super::{Fixture, Node, Stepped, assert_dense, number_all, offsets, read_all, step, step_inside, write};
+use super::{Fixture, Node, Stepped, assert_dense, offsets, read_all, step, step_inside, write};
 use crate::support::postgres::{Cluster, ClusterOptions, connect};
 use crate::support::wait;
 use minium_notifier::RelayState;
@@ -152,7 +152,8 @@ async fn nodes_that_only_follow_take_over_what_nobody_numbers() {
     two.begun().await;
     // a third leader: in the middle of a step that does not end
     write(&writer, &[1], "task.enqueue").await;
-    number_all(&writer).await;
+    one.relayed(1).await;
+    two.relayed(1).await;
     leader.batch_execute("begin; select pg_advisory_xact_lock(29958897753022828)").await.unwrap();
     write(&writer, &[2], "task.enqueue").await;
     let since: jiff::Timestamp = writer.query_one("select clock_timestamp()", &[]).await.unwrap().get(0);
