@@ -49,7 +49,7 @@ pub(crate) struct StreamOpening {
 pub(crate) struct Assignment {
     pub(crate) topic: Arc<str>,
     pub(crate) puller: u64,
-    pub(crate) message: Message,
+    pub(crate) work: Work,
 }
 
 /// One shard's queue.

@@ -112,11 +112,17 @@ impl Options {
         if self.message_bytes_max == 0 || self.message_bytes_max > 1 << 30 {
             return fault("message_bytes_max", self.message_bytes_max, "1 B to 1 GiB");
         }
-        if self.replays_max == 0 {
-            return fault("replays_max", 0, "1 or more");
-        }
-        if self.page_count_max == 0 {
-            return fault("page_count_max", 0, "1 or more");
+        let least = [
+            ("replays_max", self.replays_max),
+            ("page_count_max", self.page_count_max as usize),
+            ("ring_bytes_max", self.ring_bytes_max),
+            ("inbox_bytes_max", self.inbox_bytes_max),
+            ("control_bytes_max", self.control_bytes_max),
+            ("stream_bytes_max", self.stream_bytes_max),
+            ("puller_bytes_max", self.puller_bytes_max),
+        ];
+        if let Some((name, _)) = least.into_iter().find(|(_, value)| *value == 0) {
+            return fault(name, 0, "1 or more");
         }
         if self.ping_interval < Duration::from_millis(10) {
             return fault("ping_interval", self.ping_interval.as_millis() as usize, "10 ms or more");

@@ -153,8 +153,8 @@ impl Shard {
     pub(crate) fn assign(&self, a: Assignment) {
         let session = self.pullers.borrow().get(&a.puller).cloned();
         let refused = match session {
-            Some(s) => s.assign(a.message).err(),
-            None => Some(a.message),
+            Some(s) => s.assign(a.work).err(),
+            None => Some(a.work),
         };
         if refused.is_some() {
             self.hub.lanes.give_back(&self.hub, &a.topic, refused.into_iter());

@@ -5,7 +5,7 @@
 
 use crate::encode::Encoding;
 use crate::hub::Hub;
-use crate::inbox::Item;
+use crate::inbox::{Inbox, Item};
 use crate::log::{Limits, Log, Place};
 use crate::options::Slow;
 use crate::pattern::Pattern;
@@ -60,6 +60,15 @@ pub(crate) struct Shard {
     delivered: Counter,
 }
 
+/// Whatever ends a shard, nobody shall wait for it.
+struct Closing<'a>(&'a Inbox);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 impl Shard {
     pub(crate) fn new(id: usize, hub: Arc<Hub>, reads: Option<Arc<Reads>>) -> Rc<Shard> {
         let options = &hub.options;
@@ -99,6 +108,7 @@ impl Shard {
 
     /// The shard's only loop: takes what came from outside, then walks the logs that have something new.
     pub(crate) async fn drive(self: Rc<Self>) {
+        let _end = Closing(&self.hub.inboxes[self.id]);
         let (mut items, mut logs) = (Vec::new(), Vec::new());
         while !self.is_done() {
             self.something(&mut items).await;
@@ -114,7 +124,6 @@ impl Shard {
             }
             tokio::task::consume_budget().await;
         }
-        self.hub.inboxes[self.id].close();
     }
 
     async fn something(&self, items: &mut Vec<Item>) {

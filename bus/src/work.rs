@@ -12,7 +12,7 @@ use dashmap::DashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::task::Waker;
 
 /// Members in order of joining, and whose turn it is.
@@ -86,10 +86,18 @@ pub(crate) struct Puller {
     pub(crate) load: Arc<Load>,
 }
 
+/// A message and its place in its lane, which it keeps wherever it is on its way: handed back, it finds it again.
+#[derive(Debug)]
+pub(crate) struct Work {
+    place: u64,
+    pub(crate) message: Message,
+}
+
 #[derive(Debug)]
 struct Lane {
     turns: Turns<Puller>,
-    waiting: VecDeque<Message>,
+    /// In the order of places.
+    waiting: VecDeque<Work>,
     bytes: usize,
     /// Pushers that wait for room.
     pushers: Vec<Waker>,
@@ -113,6 +121,8 @@ pub(crate) struct Lanes {
     puller_bytes_max: usize,
     /// What waits in all of them.
     total: AtomicUsize,
+    /// The next place. One count for all lanes: a lane that comes again must not begin below what is on its way.
+    places: AtomicU64,
 }
 
 impl Lanes {
@@ -124,6 +134,7 @@ impl Lanes {
             total_max: options.waiting_total_bytes_max,
             puller_bytes_max: options.puller_bytes_max,
             total: AtomicUsize::new(0),
+            places: AtomicU64::new(0),
         }
     }
 
@@ -155,7 +166,9 @@ impl Lanes {
             }
             return Err((Refusal::NoPuller, message));
         }
-        lane.waiting.push_back(message);
+        // drawn under the lane's lock, so its places only rise
+        let place = self.places.fetch_add(1, Relaxed);
+        lane.waiting.push_back(Work { place, message });
         lane.bytes += more;
         self.total.fetch_add(more, Relaxed);
         self.flow(hub, topic, lane);
@@ -186,19 +199,21 @@ impl Lanes {
         lane.pushers.drain(..).for_each(Waker::wake);
     }
 
-    /// What a puller that left had not begun to receive goes to others, before what waits.
+    /// What a puller that left had not begun to receive goes to others: before what waits, in the order in which it was
+    /// pushed, though it comes back in pieces, from the session first and then from its shard's inbox.
     pub(crate) fn give_back(
         &self,
         hub: &Hub,
         topic: &Arc<str>,
-        messages: impl DoubleEndedIterator<Item = Message>,
+        returned: impl Iterator<Item = Work>,
     ) {
         let mut lane = self.lanes.entry(topic.clone()).or_insert_with(Lane::new);
-        for message in messages.rev() {
-            let more = weight(&message);
+        for work in returned {
+            let more = weight(&work.message);
             lane.bytes += more;
             self.total.fetch_add(more, Relaxed);
-            lane.waiting.push_front(message);
+            let i = lane.waiting.partition_point(|w| w.place < work.place);
+            lane.waiting.insert(i, work);
         }
         self.flow(hub, topic, &mut lane);
         drop(lane);
@@ -213,10 +228,10 @@ impl Lanes {
     fn flow(&self, hub: &Hub, topic: &Arc<str>, lane: &mut Lane) {
         while !lane.waiting.is_empty() {
             let Some(puller) = lane.turns.pick(|p| self.has_room(p)) else { return };
-            let Some(message) = lane.waiting.pop_front() else { return };
-            let less = weight(&message);
+            let Some(work) = lane.waiting.pop_front() else { return };
+            let less = weight(&work.message);
             puller.load.bytes.fetch_add(less, SeqCst);
-            let item = Item::Work(Assignment { topic: topic.clone(), puller: puller.id, message });
+            let item = Item::Work(Assignment { topic: topic.clone(), puller: puller.id, work });
             if hub.inboxes[puller.shard].put(item).is_err() {
                 crate::metrics::dropped("shutdown", 1);
             }

@@ -33,11 +33,13 @@ impl Session {
     pub(crate) fn push(&self, sh: &Shard) {
         let mut st = self.state.borrow_mut();
         let was = st.blocked;
+        // one that had to wait was passed by; for another the walk is still to come, and the others are first
+        let turn = if was { Turn::Last } else { Turn::First };
         match &self.log {
             Some(log) if st.phase == Phase::Open || st.pos < st.goal => {
-                self.pump(&mut st, Some((log, &log.ring.borrow())), Turn::Last);
+                self.pump(&mut st, Some((log, &log.ring.borrow())), turn);
             }
-            _ => self.pump(&mut st, None, Turn::Last),
+            _ => self.pump(&mut st, None, turn),
         }
         if let (true, false, Some(log)) = (was, st.blocked, &self.log) {
             sh.mark(log); // so that what only this one held back is forgotten
