@@ -41,9 +41,6 @@ pub enum Bench {
 /// What all benches share.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
-    /// How often to run it; medians are told
-    #[arg(long, default_value_t = 5)]
-    runs: usize,
     /// Print one JSON document
     #[arg(long)]
     json: bool,

@@ -39,6 +39,9 @@ pub struct Options {
     /// Bytes of the arguments
     #[arg(long, default_value_t = 60)]
     args_bytes: usize,
+    /// How often to run it; each leaves its rows; medians are told
+    #[arg(long, default_value_t = 1)]
+    runs: usize,
     #[command(flatten)]
     common: Common,
 }
@@ -51,7 +54,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     let settings = json!({ "jobs": options.jobs, "batch": options.batch, "workers": options.workers,
         "args_bytes": options.args_bytes, "bulk": options.bulk });
     let mut report = Report::new("queue", settings);
-    for round in 0..options.common.runs {
+    for round in 0..options.runs {
         report.add(one_run(&backend, &store, options, round).await?);
     }
     report.finish(&options.common)

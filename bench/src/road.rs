@@ -48,6 +48,9 @@ pub struct Options {
     /// How long to take latency
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// How often to run it; medians are told
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
     #[command(flatten)]
     common: Common,
 }
@@ -63,7 +66,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     let settings = json!({ "jobs": options.jobs, "bulk": options.bulk, "concurrency": options.concurrency,
         "rate": options.rate, "seconds": options.seconds });
     let mut report = Report::new("road", settings);
-    for round in 0..options.common.runs {
+    for round in 0..options.runs {
         report.add(one_run(&backend.store(), &node, options, round).await?);
     }
     node.stop().await?;

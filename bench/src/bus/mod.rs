@@ -38,6 +38,9 @@ pub struct Options {
     /// How many sessions in the part that takes memory; 0 leaves it out
     #[arg(long, default_value_t = 10_000)]
     idle: usize,
+    /// How often to run it; medians are told
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
     #[command(flatten)]
     common: Common,
 }
@@ -58,7 +61,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     let settings = json!({ "subscribers": options.subscribers, "size": options.size, "window": options.window,
         "seconds": options.seconds, "rate": options.rate, "idle": options.idle });
     let mut report = Report::new("bus", settings);
-    for _ in 0..options.common.runs {
+    for _ in 0..options.runs {
         report.add(one_run(options).await?);
     }
     report.finish(&options.common)
