@@ -201,12 +201,7 @@ impl Lanes {
 
     /// What a puller that left had not begun to receive goes to others: before what waits, in the order in which it was
     /// pushed, though it comes back in pieces, from the session first and then from its shard's inbox.
-    pub(crate) fn give_back(
-        &self,
-        hub: &Hub,
-        topic: &Arc<str>,
-        returned: impl Iterator<Item = Work>,
-    ) {
+    pub(crate) fn give_back(&self, hub: &Hub, topic: &Arc<str>, returned: impl Iterator<Item = Work>) {
         let mut lane = self.lanes.entry(topic.clone()).or_insert_with(Lane::new);
         for work in returned {
             let more = weight(&work.message);
@@ -360,16 +355,22 @@ mod tests {
         hub.lanes.push(hub, topic, text(n), Waker::noop()).map_err(|(why, _)| why)
     }
 
-    /// Everything that reached a shard, as (puller, text).
-    fn came(hub: &Hub, shard: usize) -> Vec<(u64, String)> {
+    /// Everything that reached a shard.
+    fn assigned(hub: &Hub, shard: usize) -> Vec<Assignment> {
         let mut items = Vec::new();
         let taken = hub.inboxes[shard].poll_take(&mut Context::from_waker(Waker::noop()), &mut items);
         assert_eq!(taken.is_ready(), !items.is_empty());
         let work = items.into_iter().map(|i| match i {
-            Item::Work(w) => (w.puller, String::from_utf8(w.message.bytes().to_vec()).unwrap()),
+            Item::Work(assignment) => assignment,
             _ => panic!("only work was sent"),
         });
         work.collect()
+    }
+
+    /// The same, as (puller, text).
+    fn came(hub: &Hub, shard: usize) -> Vec<(u64, String)> {
+        let text = |a: &Assignment| String::from_utf8(a.work.message.bytes().to_vec()).unwrap();
+        assigned(hub, shard).iter().map(|a| (a.puller, text(a))).collect()
     }
 
     fn join(hub: &Hub, topic: &Arc<str>, id: u64, shard: usize) -> Arc<Load> {
@@ -427,14 +428,49 @@ mod tests {
         let topic: Arc<str> = "w".into();
         join(&hub, &topic, 1, 0);
         (0..3).for_each(|n| push(&hub, &topic, n).unwrap());
-        assert_eq!(came(&hub, 0), [(1, "0".into())]);
+        let begun = assigned(&hub, 0);
+        assert_eq!(begun.len(), 1);
         hub.lanes.leave(&topic, 1);
-        hub.lanes.give_back(&hub, &topic, std::iter::once(text(0)));
+        hub.lanes.give_back(&hub, &topic, begun.into_iter().map(|a| a.work));
         let b = join(&hub, &topic, 2, 1);
         for n in 0..3 {
             assert_eq!(came(&hub, 1), [(2, n.to_string())]);
             b.take_off(65, 60);
             hub.lanes.refill(&hub, &topic);
         }
+    }
+
+    #[test]
+    fn what_comes_back_in_pieces_keeps_its_order() {
+        let hub = hub(Options::default());
+        let topic: Arc<str> = "w".into();
+        join(&hub, &topic, 1, 0);
+        (0..4).for_each(|n| push(&hub, &topic, n).unwrap());
+        // two stand in the session, two are still in the inbox of its shard when it leaves, and one comes after that
+        let mut queued = assigned(&hub, 0).into_iter().map(|a| a.work);
+        let session = [queued.next().unwrap(), queued.next().unwrap()];
+        hub.lanes.leave(&topic, 1);
+        push(&hub, &topic, 4).unwrap();
+        hub.lanes.give_back(&hub, &topic, session.into_iter());
+        queued.for_each(|refused| hub.lanes.give_back(&hub, &topic, std::iter::once(refused)));
+        join(&hub, &topic, 2, 1);
+        let texts: String = came(&hub, 1).into_iter().map(|(_, text)| text).collect();
+        assert_eq!(texts, "01234");
+    }
+
+    #[test]
+    fn a_lane_that_comes_again_does_not_overtake_what_was_on_its_way() {
+        let hub = hub(Options::default());
+        let topic: Arc<str> = "w".into();
+        join(&hub, &topic, 1, 0);
+        (0..2).for_each(|n| push(&hub, &topic, n).unwrap());
+        let on_the_way = assigned(&hub, 0);
+        hub.lanes.leave(&topic, 1);
+        assert_eq!(hub.lanes.len(), 0);
+        push(&hub, &topic, 2).unwrap();
+        hub.lanes.give_back(&hub, &topic, on_the_way.into_iter().map(|a| a.work));
+        join(&hub, &topic, 2, 1);
+        let texts: String = came(&hub, 1).into_iter().map(|(_, text)| text).collect();
+        assert_eq!(texts, "012");
     }
 }

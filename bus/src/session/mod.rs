@@ -13,11 +13,10 @@ mod write;
 use crate::encode::{self, Encoding};
 use crate::frame::{self, Opcode};
 use crate::log::Log;
-use crate::message::Message;
 use crate::opening::Permit;
 use crate::peers::Sender;
 use crate::ring::Ring;
-use crate::work::Load;
+use crate::work::{Load, Work};
 use minium_protocol::{CloseCode, Position};
 use read::Reader;
 use replay::Replay;
@@ -97,7 +96,7 @@ pub(crate) struct Pulling {
     pub(crate) source: Arc<str>,
     pub(crate) json: bool,
     /// Not yet encoded.
-    pub(crate) queue: VecDeque<Message>,
+    pub(crate) queue: VecDeque<Work>,
     /// Weight of what stands in `control`.
     pub(crate) going: usize,
     /// Weight of what was written and not yet taken off its load.
@@ -172,16 +171,16 @@ impl Session {
     }
 
     /// Work for this puller. Handed back when it takes none any more.
-    pub(crate) fn assign(&self, message: Message) -> Result<(), Message> {
+    pub(crate) fn assign(&self, work: Work) -> Result<(), Work> {
         let mut st = self.state.borrow_mut();
         let st = &mut *st;
         match &mut st.puller {
             Some(p) if st.phase == Phase::Open => {
-                p.queue.push_back(message);
+                p.queue.push_back(work);
                 st.wake();
                 Ok(())
             }
-            _ => Err(message),
+            _ => Err(work),
         }
     }
 

@@ -180,7 +180,7 @@ impl super::Pulling {
     fn fill(&mut self, control: &mut Vec<u8>, encoding: Encoding) -> bool {
         let mut messages = 0;
         while control.len() < SEGMENT_BYTES {
-            let Some(message) = self.queue.pop_front() else { break };
+            let Some(message) = self.queue.pop_front().map(|work| work.message) else { break };
             self.going += work::weight(&message);
             messages += 1;
             let (text, body) = match &message {
