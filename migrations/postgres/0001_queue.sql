@@ -221,13 +221,16 @@ begin
        and e.open is distinct from minium.holds((select p.state from minium.job p where p.id = e.parent),
                                                 (select c.lax from minium.job c where c.id = e.child))
     returning e.child, case when e.open then 1 else -1 end as step),
-  moved as (select child, sum(step)::int as step from turned group by child order by child),
+  -- numbers are drawn in the order of the ids, whatever order the join below has
+  moved as materialized (
+    select t.child, t.step, nextval('minium.ready_seq') as seq
+      from (select child, sum(step)::int as step from turned group by child order by child offset 0) t),
   freed as (
     update minium.job j
        set left_n = j.left_n + m.step,
            ready = j.state = 'inactive' and j.later_at is null and j.left_n + m.step = 0,
            seq = case when j.state = 'inactive' and j.later_at is null and j.left_n + m.step = 0 and not j.ready
-                      then nextval('minium.ready_seq') else j.seq end
+                      then m.seq else j.seq end
       from moved m
      where j.id = m.child and j.id = any (kids)
     returning j.ready)

@@ -344,8 +344,10 @@ impl PgStore {
         const WHAT: &str = "tell that a worker is alive";
         let client = self.connections.get(WHAT).await?;
         let statement = "update minium.worker set heartbeat = now() where id = $1";
-        client.execute(statement, &[&worker]).await.map_err(|e| failed(WHAT, e))?;
-        Ok(())
+        match client.execute(statement, &[&worker]).await.map_err(|e| failed(WHAT, e))? {
+            0 => Err(QueueError::Unregistered(worker)),
+            _ => Ok(()),
+        }
     }
 
     pub(super) async fn unregister(&self, worker: i64) -> Result<(), QueueError> {

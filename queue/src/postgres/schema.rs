@@ -29,8 +29,11 @@ impl PgStore {
         let mut client = self.connections.get(WHAT).await?;
         let fault = |e| failed(WHAT, e);
         let transaction = client.transaction().await.map_err(fault)?;
-        let prepare =
-            format!("set local statement_timeout = 0; select pg_advisory_xact_lock({LOCK}); {BOOK}");
+        // what is there already is no news at each start
+        let prepare = format!(
+            "set local statement_timeout = 0; set local client_min_messages = warning;
+             select pg_advisory_xact_lock({LOCK}); {BOOK}"
+        );
         transaction.batch_execute(&prepare).await.map_err(fault)?;
         let missing = pending(POSTGRES, &applied(&*transaction).await?)?;
         for migration in &missing {

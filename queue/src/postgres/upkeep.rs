@@ -74,9 +74,11 @@ select count(*) filter (where ready), minium.wake_up(coalesce(bool_or(ready), fa
 /// Locks: the lost jobs, by id.
 const RESCUE: &str = "
 with due as materialized (
-  select id, lease_until from minium.job
-   where lease_until > $1::timestamptz and lease_until <= now() and state = 'active'
-   order by lease_until limit $2::bigint),
+  select j.id, j.lease_until from minium.job j
+   where j.lease_until > $1::timestamptz and j.lease_until <= now() and j.state = 'active'
+     -- jobs that run on under a renewed lease must not fill the batch, however many there are
+     and not exists (select from minium.renewal r where r.job = j.id and r.lease = j.lease and r.until > now())
+   order by j.lease_until limit $2::bigint),
 stale as materialized (select job from minium.renewal where until <= now() order by until limit $2::bigint),
 lost as (
   update minium.job as j
@@ -102,13 +104,13 @@ figures as (
 select queue, task, state::text, array_agg(id), minium.wake_up(bool_or(ready))::text, null::timestamptz
   from lost group by queue, task, state
 union all
--- where the next look begins: where this one did while there are few leases to pass over; else here, or before the last
--- lease that was looked at, if there were more
+-- where the next look begins: before the last lease that was looked at, if there were more; else where this one did
+-- while there are few leases to pass over; else here
 select null, null, null, null, null,
-       case when (select count(*) from (select from minium.job
+       case when (select count(*) from due) = $2::bigint then (select max(lease_until) from due) - interval '1 microsecond'
+            when (select count(*) from (select from minium.job
                     where lease_until > $1::timestamptz and lease_until <= now() limit $4::bigint) passed) < $4::bigint then $1
-            when (select count(*) from due) < $2::bigint then now()
-            else (select max(lease_until) from due) - interval '1 microsecond' end";
+            else now() end";
 
 /// Index: job_expires. Locks: the jobs, passing over what others hold.
 const EXPIRE: &str = "
