@@ -221,6 +221,29 @@ fn nothing_is_silenced_or_left_undone() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+#[test]
+fn nothing_runs_detached_and_no_queue_is_without_bound() {
+    let forbidden =
+        ["tokio::spawn(", "unbounded_channel(", "mpsc::channel()", "flume::unbounded", "process::exit("];
+    let mut found = Vec::new();
+    for path in sources() {
+        let is_test = path.starts_with(checkout().join("tests")) || path.ends_with("tests.rs");
+        let text = read(&path);
+        let product =
+            if is_test { "" } else { text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default() };
+        for (number, line) in product.lines().enumerate().filter(|(_, l)| !l.trim_start().starts_with("//")) {
+            if let Some(what) = forbidden.iter().find(|f| line.contains(**f)) {
+                found.push(format!("{}:{}: {what}", shown(&path), number + 1));
+            }
+        }
+    }
+    assert!(
+        found.is_empty(),
+        "tasks belong to a TaskTracker or JoinSet, queues have bounds:\n{}",
+        found.join("\n")
+    );
+}
+
 /// The guarantees name the tests that prove them; the tests must exist.
 #[test]
 fn each_guarantee_names_tests_that_exist() {
