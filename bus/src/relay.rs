@@ -52,6 +52,14 @@ impl Entry {
             out.into()
         })
     }
+
+    /// The same for those who cannot come back to a position: a browser would name it when it reconnects, be refused,
+    /// and never try again.
+    fn sse_without_position(&self) -> &[u8] {
+        let whole = self.sse();
+        let id = whole.iter().position(|b| *b == b'\n').expect("the id is a line");
+        &whole[id + 1..]
+    }
 }
 
 impl Shard {
@@ -65,7 +73,11 @@ impl Shard {
         let shelf = self.shelf.borrow();
         shelf.matching(Pattern::Sub, &entry.relayed.topic, |logs| {
             for log in logs.iter().flatten() {
-                let frames = if log.encoding == Encoding::Sse { entry.sse() } else { entry.frame() };
+                let frames = match log.encoding {
+                    Encoding::Sse if log.is_durable() => entry.sse(),
+                    Encoding::Sse => entry.sse_without_position(),
+                    Encoding::Plain | Encoding::CloudEvents => entry.frame(),
+                };
                 log.append(frames, 1, Some(position.offset), |s| self.begin_replay(s));
                 self.mark(log);
             }

@@ -40,6 +40,19 @@ async fn a_position_is_resumed_from_history_and_goes_on_live_the_same_in_every_m
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_cannot_be_resumed_names_no_positions() {
+    let node = Node::start().await;
+    node.begin().await;
+    let (mut wild, mut resumable) = (node.sse("+/a", "latest").await, node.sse("task/a", "latest").await);
+    resumable.expect("id: 7:0").await;
+    node.append("task/a/1", 2).await;
+    for offset in 1..=2 {
+        wild.expect(&format!("data: {}", event(offset))).await;
+        resumable.expect(&format!("id: 7:{offset}\ndata: {}", event(offset))).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_who_resume_under_a_relay_at_full_speed_get_every_offset_once() {
     const RESUMERS: u64 = 200;
     const LAST: u64 = 10_000;
