@@ -95,6 +95,25 @@ pub(crate) async fn a_lease_that_holds_is_left_alone(f: &Fixture) {
     assert_eq!(f.upkeep().await.rescued, 0, "an ended job has no lease to lose");
 }
 
+pub(crate) async fn a_lost_job_is_found_behind_many_that_run_on_under_extended_leases(f: &Fixture) {
+    f.store().enqueue(&[plain(), plain(), plain()]).await.unwrap();
+    let held: Vec<_> = f.claim(3).await.iter().map(|job| (job.id, job.lease)).collect();
+    f.pass(seconds(1)).await;
+    let dead = f.running(plain()).await;
+    f.store().extend(&held, LEASE * 9).await.unwrap();
+    f.pass(LEASE).await;
+    let small = UpkeepRules { batch: 2, ..upkeep_rules() };
+    let mut rescued = 0;
+    for _ in 0..3 {
+        rescued += f.store().upkeep(&small).await.unwrap().rescued;
+    }
+    assert_eq!(rescued, 1, "the three that are older are not in its way");
+    assert_eq!(f.job(dead.id).await.state, State::Failed);
+    for (id, _) in held {
+        assert_eq!(f.job(id).await.state, State::Active);
+    }
+}
+
 pub(crate) async fn nothing_is_rescued_within_the_grace(f: &Fixture) {
     let leased = f.running(plain()).await;
     f.pass(LEASE * 2).await;

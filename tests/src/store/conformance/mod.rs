@@ -115,6 +115,7 @@ macro_rules! conformance {
                 a_lost_job_with_attempts_left_waits_again
                 a_lost_job_without_attempts_left_has_failed
                 a_lease_that_holds_is_left_alone
+                a_lost_job_is_found_behind_many_that_run_on_under_extended_leases
                 nothing_is_rescued_within_the_grace
                 a_rescued_job_runs_once_again
                 leases_run_out_by_the_database_s_clock_alone
@@ -164,6 +165,7 @@ macro_rules! conformance {
                 a_list_is_newest_first_and_goes_on_by_cursor
                 filters_narrow_a_list
                 a_page_has_a_bound
+                a_page_ends_with_the_job_that_fills_its_bytes
                 a_list_holds_snapshots
                 figures_count_every_state
                 figures_stay_right_over_a_whole_life
