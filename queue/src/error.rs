@@ -12,6 +12,9 @@ pub enum QueueError {
     /// There is no such job.
     #[error("there is no job {0}")]
     NotFound(i64),
+    /// There is no such worker (any more): upkeep forgot it, and it registers anew.
+    #[error("worker {0} is not registered")]
+    Unregistered(i64),
     /// The job's state forbids it.
     #[error("job {job} is {state}: {reason}")]
     Conflict {
@@ -62,7 +65,7 @@ impl QueueError {
     pub fn code(&self) -> ErrorCode {
         match self {
             QueueError::Invalid(_) => ErrorCode::InvalidRequest,
-            QueueError::NotFound(_) => ErrorCode::NotFound,
+            QueueError::NotFound(_) | QueueError::Unregistered(_) => ErrorCode::NotFound,
             QueueError::Conflict { .. } => ErrorCode::Conflict,
             QueueError::LeaseLost(_) => ErrorCode::LeaseLost,
             QueueError::Unavailable { .. } | QueueError::Schema(_) => ErrorCode::Unavailable,

@@ -158,11 +158,21 @@ pub struct JobFilter {
     pub before: Option<i64>,
     /// At most so many.
     pub limit: u32,
+    /// And no more behind the one with which their snapshots have so many bytes together.
+    pub bytes_max: usize,
 }
 
 impl Default for JobFilter {
     fn default() -> JobFilter {
-        JobFilter { states: vec![], tasks: vec![], queues: vec![], notes: vec![], before: None, limit: 50 }
+        JobFilter {
+            states: vec![],
+            tasks: vec![],
+            queues: vec![],
+            notes: vec![],
+            before: None,
+            limit: 50,
+            bytes_max: 8 << 20,
+        }
     }
 }
 
@@ -311,7 +321,7 @@ pub trait Store: Send + Sync + 'static {
     /// Registers a worker of this process and gives it a number.
     async fn register_worker(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError>;
 
-    /// The worker is alive.
+    /// The worker is alive. One that was forgotten meanwhile is told so, and stays forgotten until it registers anew.
     async fn heartbeat(&self, worker: i64) -> Result<(), QueueError>;
 
     /// The worker is gone, orderly.

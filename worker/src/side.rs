@@ -69,7 +69,7 @@ pub(crate) async fn heartbeat(source: Arc<dyn JobSource>, me: Arc<Identity>, opt
         let beat = source.heartbeat(me.current().id);
         match call(beat, options.call_timeout).await {
             Ok(()) => {}
-            Err(QueueError::NotFound(_)) => {
+            Err(QueueError::Unregistered(_)) => {
                 match call(source.register(&me.host, me.pid), options.call_timeout).await {
                     Ok(worker) => {
                         info!(worker = worker.id, "The worker was forgotten and has registered anew.");

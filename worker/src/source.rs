@@ -18,7 +18,7 @@ pub trait JobSource: Send + Sync + 'static {
     /// A number for this process.
     async fn register(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError>;
 
-    /// The worker is alive.
+    /// The worker is alive. One that the source has forgotten gets [`QueueError::Unregistered`].
     async fn heartbeat(&self, worker: i64) -> Result<(), QueueError>;
 
     /// The worker goes, orderly.

@@ -112,7 +112,9 @@ pub(super) fn register_worker(
 /// A worker is alive. One that was forgotten meanwhile stays so: it registers anew.
 pub(super) fn heartbeat(change: &mut Change<'_>, worker: i64) -> Result<(), QueueError> {
     let sql = "update worker set heartbeat = ?2 where id = ?1";
-    change.execute(sql, [worker, change.now])?;
+    if change.execute(sql, [worker, change.now])? == 0 {
+        return Err(QueueError::Unregistered(worker));
+    }
     Ok(())
 }
 

@@ -124,6 +124,34 @@ async fn a_worker_waits_for_a_source_that_is_away_at_the_start() {
 }
 
 #[tokio::test]
+async fn a_worker_that_was_forgotten_registers_anew_and_claims_under_its_new_number() {
+    let queue = Queue::new().await;
+    let quick = WorkerOptions { heartbeat: Duration::from_millis(10), ..options() };
+    let worker = start(Worker::new(queue.source(), quick).task("nothing", nothing));
+    let first = queue.enqueue(request("nothing", &json!([]))).await;
+    let before = queue.ended(first).await.worker.expect("somebody ran it").id;
+    queue.store.unregister_worker(before).await.unwrap();
+    let again = async {
+        while queue.store.stats().await.unwrap().workers == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), again).await.expect("it registers anew");
+    // the number is taken up a moment after the source gave it
+    let numbers = async {
+        loop {
+            let id = queue.enqueue(request("nothing", &json!([]))).await;
+            let now = queue.ended(id).await.worker.expect("somebody ran it").id;
+            if now != before {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), numbers).await.expect("it goes by its new number");
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn results_wait_while_the_source_is_away_and_none_is_lost() {
     let queue = Queue::new().await;
     let wire = Wire::new(&queue);

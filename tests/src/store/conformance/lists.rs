@@ -2,7 +2,7 @@
 
 use crate::store::fixture::*;
 use minium_protocol::{EnqueueRequest, Job, State};
-use minium_queue::{JobFilter, JobPage, RetryOptions, Stats, rules};
+use minium_queue::{JobFilter, JobPage, QueueError, RetryOptions, Stats, rules};
 
 fn job_ids(page: &JobPage) -> Vec<i64> {
     let id = |text: &str| serde_json::from_str::<Job>(text).unwrap().id;
@@ -79,6 +79,32 @@ pub(crate) async fn a_page_has_a_bound(f: &Fixture) {
     assert!(page.next.is_some());
     let page = f.store().list(&JobFilter { limit: 0, ..JobFilter::default() }).await.unwrap();
     assert_eq!(page.jobs.len(), 1);
+}
+
+pub(crate) async fn a_page_ends_with_the_job_that_fills_its_bytes(f: &Fixture) {
+    let mut ids = Vec::new();
+    for size in [10, 5_000, 10, 5_000, 10] {
+        let args = format!("[\"{}\"]", "x".repeat(size));
+        ids.push(f.enqueue(EnqueueRequest::new("big", json(&args))).await);
+    }
+    ids.reverse();
+    let mut filter = JobFilter { limit: 5, bytes_max: 5_000, ..JobFilter::default() };
+    let mut pages = Vec::new();
+    loop {
+        let page = f.store().list(&filter).await.unwrap();
+        pages.push(job_ids(&page));
+        filter.before = page.next;
+        if page.next.is_none() {
+            break;
+        }
+    }
+    assert_eq!(pages, [&ids[..2], &ids[2..4], &ids[4..]]);
+    // one at least, and no next behind the last, however full the page
+    let page = f.store().list(&JobFilter { bytes_max: 0, ..JobFilter::default() }).await.unwrap();
+    assert_eq!((job_ids(&page), page.next), (ids[..1].to_vec(), Some(ids[0])));
+    let last = JobFilter { bytes_max: 0, before: Some(ids[3]), ..JobFilter::default() };
+    let page = f.store().list(&last).await.unwrap();
+    assert_eq!((job_ids(&page), page.next), (ids[4..].to_vec(), None));
 }
 
 pub(crate) async fn a_list_holds_snapshots(f: &Fixture) {
@@ -159,8 +185,9 @@ pub(crate) async fn workers_count_while_their_heartbeat_is_fresh(f: &Fixture) {
     assert_eq!(count().await, 1);
     f.store().unregister_worker(two.id).await.unwrap();
     assert_eq!(count().await, 0);
-    // whoever is not there is no error: it may have been forgotten meanwhile
-    f.store().heartbeat(two.id).await.unwrap();
+    // whoever is not there is told so, and may leave all the same: it may have been forgotten meanwhile
+    let told = f.store().heartbeat(two.id).await;
+    assert!(matches!(told, Err(QueueError::Unregistered(id)) if id == two.id), "{told:?}");
     f.store().unregister_worker(two.id).await.unwrap();
     assert_eq!(count().await, 0);
     f.wrote(&[]).await;
