@@ -87,3 +87,53 @@ fn offer(log: &Log, turn: Turn, at: &Cell<usize>, stop: usize, found: &mut Found
     }
     stop < subscribers.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::Hub;
+    use crate::inbox::StreamOpening;
+    use crate::opening::Permit;
+    use crate::options::Options;
+    use crate::schemas::Schemas;
+    use crate::subscription::{Pipe, Subscription};
+    use futures::{FutureExt, StreamExt};
+    use std::sync::Arc;
+    use tokio::runtime::{Builder, LocalOptions};
+
+    fn subscribe(shard: &Rc<Shard>) -> Subscription {
+        let pipe = Arc::new(Pipe::new(1 << 20));
+        let subscription = Subscription::new(pipe.clone());
+        let permit = Permit::take(&shard.hub, usize::MAX).unwrap();
+        let (ready, _registered) = tokio::sync::oneshot::channel();
+        shard.subscribe(StreamOpening { filter: "x".parse().unwrap(), start: None, permit, pipe, ready });
+        subscription
+    }
+
+    #[test]
+    fn who_takes_the_place_of_one_that_left_during_a_walk_is_not_missed() {
+        let runtime =
+            Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(async {
+            let hub = Hub::new(Options { shards: 1, ..Options::default() }, Arc::new(Schemas::empty()));
+            let shard = Shard::new(0, hub, None);
+            let mut subscriptions: Vec<_> = (0..2 * STRIDE).map(|_| subscribe(&shard)).collect();
+            let log = shard.shelf.borrow().iter().next().cloned().unwrap();
+            log.append(b"data: 1\n\n", 1, None, |_| {});
+            let mut walk = Box::pin(shard.walk(&log));
+            assert!(futures::poll!(&mut walk).is_pending(), "it yields after a stride");
+            // one that was served leaves, and the last one, which was not, takes its place
+            drop(subscriptions.remove(0));
+            while log.subscribers.borrow().len() == 2 * STRIDE {
+                tokio::task::yield_now().await;
+            }
+            walk.await;
+            while log.dirty.get() {
+                shard.walk(&log).await;
+            }
+            for s in &mut subscriptions {
+                assert_eq!(s.next().now_or_never().flatten().as_deref(), Some(&b"data: 1\n\n"[..]));
+            }
+        });
+    }
+}
