@@ -19,6 +19,7 @@ mod session;
 mod sse;
 mod upgrade;
 
+pub(crate) use jobs::HISTORIES_MAX;
 pub(crate) use metrics::describe as describe_metrics;
 
 use crate::database::Database;
@@ -63,6 +64,8 @@ pub(crate) struct App {
     pub(crate) metrics: metrics_exporter_prometheus::PrometheusHandle,
     /// Room for waits.
     pub(crate) waits: Semaphore,
+    /// Room for histories: each may hold many megabytes until its reader has it.
+    pub(crate) histories: Arc<Semaphore>,
     /// The node goes down.
     pub(crate) closing: CancellationToken,
 }

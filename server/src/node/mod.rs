@@ -199,6 +199,7 @@ fn app(
         },
         metrics,
         waits: Semaphore::new(limits.waits as usize),
+        histories: Arc::new(Semaphore::new(http::HISTORIES_MAX)),
         closing: node.closing.clone(),
     })
 }
