@@ -3,8 +3,10 @@
 //! Every job is a value in a list, nothing is counted that can be looked up, and every decision is
 //! [`minium_queue::rules`]'. What the model and a store do to the same steps must look alike after each of them.
 
+mod time;
+
 use super::sequence::{
-    Asked, Draft, Event, Report, Seen, Step, Word, key_name, queue_name, schedule_name, task_name, value_text,
+    Asked, Draft, Event, Report, Seen, Step, Word, key_name, queue_name, task_name, value_text,
 };
 use minium_protocol::{Phase, State};
 use minium_queue::rules::{self, Aftermath, Hold, Standing};
@@ -309,7 +311,7 @@ impl Model {
                 };
                 self.event("task.late_result", name, Some(late));
             }
-            Verdict::LeaseLost | Verdict::Repeated => {}
+            Verdict::LeaseLost | Verdict::Repeated | Verdict::Unjudged => {}
         }
         Some(verdict)
     }
@@ -458,85 +460,6 @@ impl Model {
         self.event(kind, name, None);
         self.jobs[name] = None;
         self.settle();
-    }
-
-    /// The names of those that fit, the least first.
-    fn sorted(&self, batch: usize, mut fits: impl FnMut(&Job) -> Option<i64>) -> Vec<usize> {
-        let mut found: Vec<_> =
-            self.jobs.iter().flatten().filter_map(|job| fits(job).map(|by| (by, job.name))).collect();
-        found.sort_unstable();
-        found.truncate(batch);
-        found.into_iter().map(|(_, name)| name).collect()
-    }
-
-    fn upkeep(&mut self, keep: Option<u64>, batch: usize) -> Value {
-        let now = self.now;
-        let waits = |job: &Job| job.state == State::Inactive && !job.staged;
-        let mut staged = 0;
-        for name in self.sorted(batch, |job| (waits(job) && job.delayed <= now).then_some(job.delayed)) {
-            self.job_mut(name).staged = true;
-            self.settle();
-            staged += u32::from(self.jobs[name].as_ref().is_some_and(|job| job.seq.is_some()));
-        }
-        let mut lost =
-            self.sorted(batch, |job| (job.state == State::Active && job.until <= now).then_some(job.until));
-        lost.sort_unstable();
-        for name in &lost {
-            let job = self.job_mut(*name);
-            job.run = None;
-            match rules::after_loss(job.attempt, job.attempts) {
-                Aftermath::Again => job.state = State::Inactive,
-                Aftermath::End => {
-                    job.state = State::Failed;
-                    (job.finished, job.error) = (Some(now), Some(rules::LEASE_EXPIRED.into()));
-                }
-            }
-            self.settle();
-            self.event("task.lost", *name, None);
-        }
-        let expired = self.sorted(batch, |job| {
-            let due = job.state == State::Inactive && rules::is_expired(job.attempt, job.expires, now);
-            job.expires.filter(|_| due)
-        });
-        self.delete_all(&expired, "task.expired");
-        let removed = keep.map_or_else(Vec::new, |keep| {
-            self.sorted(batch, |job| {
-                let names_it = |child: &&Job| !child.state.is_ended() && child.parents.contains(&job.name);
-                let old = job.state == State::Finished && job.finished? + ticks(keep) <= now;
-                job.finished.filter(|_| old && !self.jobs.iter().flatten().any(|c| names_it(&c)))
-            })
-        });
-        self.delete_all(&removed, "task.removed");
-        let due_in = self
-            .jobs
-            .iter()
-            .flatten()
-            .filter(|job| waits(job))
-            .map(|job| self.units_until(job.delayed).max(0))
-            .min();
-        json!({"staged": staged, "rescued": lost.len(), "expired": expired.len(), "removed": removed.len(),
-               "due_in": due_in})
-    }
-
-    fn delete_all(&mut self, names: &[usize], kind: &str) {
-        let mut names = names.to_vec();
-        names.sort_unstable();
-        for name in names {
-            self.delete(name, kind);
-        }
-    }
-
-    fn fire(&mut self, every: &[(u8, u64)]) -> Value {
-        let mut next: Option<i64> = None;
-        for (schedule, every) in every {
-            let firing = rules::firing(self.schedules.get(schedule).copied(), ticks(*every), self.now);
-            self.schedules.insert(*schedule, firing.next);
-            if firing.fires {
-                self.enqueue_one(&scheduled(*schedule), 0, Some(schedule_name(*schedule)));
-            }
-            next = Some(next.map_or(firing.next, |n| n.min(firing.next)));
-        }
-        json!(next.map(|at| self.units_until(at)))
     }
 }
 
