@@ -44,21 +44,26 @@ impl PgStore {
 
     pub(super) async fn list_jobs(&self, filter: &JobFilter) -> Result<JobPage, QueueError> {
         let filter = &rules::storable_filter(filter);
-        let limit = filter.limit.clamp(1, rules::PAGE_MAX);
+        let limit = i64::from(filter.limit.clamp(1, rules::PAGE_MAX));
+        let bytes_max = i64::try_from(filter.bytes_max).unwrap_or(i64::MAX);
         let states: Vec<&str> = filter.states.iter().map(|s| s.as_str()).collect();
-        let (sql, one_more) = (list_sql(filter), i64::from(limit) + 1);
+        let sql = list_sql(filter);
         let before = filter.before.unwrap_or(i64::MAX);
-        let params: [&(dyn ToSql + Sync); 6] =
-            [&before, &one_more, &states, &filter.tasks, &filter.queues, &filter.notes];
+        let params: [&(dyn ToSql + Sync); 7] =
+            [&before, &limit, &states, &filter.tasks, &filter.queues, &filter.notes, &bytes_max];
         let (sql, params) = (&sql, &params);
         let list = |client: Object| async move {
             let statement = client.prepare_cached(sql).await?;
             client.query(&statement, params).await
         };
         let rows = self.connections.run("list jobs", list).await?;
-        let page = &rows[..rows.len().min(limit as usize)];
-        let next = if rows.len() > page.len() { page.last().map(|row| row.get(0)) } else { None };
-        Ok(JobPage { jobs: page.iter().map(|row| json(row.get(1))).collect(), next })
+        let (mut jobs, mut last) = (Vec::with_capacity(rows.len()), None);
+        for row in rows {
+            let Some(snapshot) = row.get(1) else { return Ok(JobPage { jobs, next: last }) };
+            jobs.push(json(snapshot));
+            last = Some(row.get(0));
+        }
+        Ok(JobPage { jobs, next: None })
     }
 
     pub(super) async fn figures(&self) -> Result<Stats, QueueError> {
@@ -93,22 +98,31 @@ impl PgStore {
 /// Walks the key from the newest job downwards: the first page is fast, however many jobs there are, and a filter that
 /// few jobs pass costs a longer walk. Conditions that are not asked for are left out, so that each form has its own plan;
 /// every parameter is named, so that all forms take the same.
+///
+/// Step by step, so that no snapshot is made beyond the page's bytes. A last row without one says that there are more.
 fn list_sql(filter: &JobFilter) -> String {
-    let mut sql =
-        String::from("select j.id, minium.snapshot(j)::text from minium.job j where j.id < $1::bigint");
     let conditions = [
         (filter.states.is_empty(), "j.state::text = any ($3::text[])", "$3::text[]"),
         (filter.tasks.is_empty(), "j.task = any ($4::text[])", "$4::text[]"),
         (filter.queues.is_empty(), "j.queue = any ($5::text[])", "$5::text[]"),
         (filter.notes.is_empty(), "j.notes ?& $6::text[]", "$6::text[]"),
     ];
-    for (absent, condition, parameter) in conditions {
-        let condition = if absent { format!("{parameter} is not null") } else { condition.to_owned() };
-        sql.push_str(" and ");
-        sql.push_str(&condition);
-    }
-    sql.push_str(" order by j.id desc limit $2::bigint");
-    sql
+    let form = |(absent, condition, parameter): (bool, &str, &str)| {
+        if absent { format!("{parameter} is not null") } else { condition.to_owned() }
+    };
+    let conditions = conditions.map(form).join(" and ");
+    format!(
+        "with recursive page (n, id, snapshot, bytes) as (
+           select 1::bigint, f.id, f.snapshot, octet_length(f.snapshot)::bigint from (
+             select j.id, minium.snapshot(j)::text as snapshot from minium.job j
+              where j.id < $1::bigint and {conditions} order by j.id desc limit 1) f
+           union all
+           select p.n + 1, f.id, f.snapshot, p.bytes + coalesce(octet_length(f.snapshot), 0) from page p, lateral (
+             select j.id, case when p.n < $2::bigint and p.bytes < $7::bigint then minium.snapshot(j)::text end as snapshot
+               from minium.job j where j.id < p.id and {conditions} order by j.id desc limit 1) f
+            where p.snapshot is not null)
+         select id, snapshot from page order by n"
+    )
 }
 
 fn phase(state: State, left: i32, ahead: bool) -> Option<Phase> {

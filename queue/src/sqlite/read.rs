@@ -34,14 +34,23 @@ pub(super) fn get(conn: &Connection, id: i64) -> Result<Option<JobView>, QueueEr
 pub(super) fn list(conn: &Connection, filter: &JobFilter) -> Result<JobPage, QueueError> {
     let limit = filter.limit.clamp(1, rules::PAGE_MAX) as usize;
     let (sql, params) = list_sql(filter, limit + 1);
-    let run = || -> rusqlite::Result<Vec<Job>> {
-        conn.prepare_cached(&sql)?.query_map(params_from_iter(&params), Job::read)?.collect()
+    let run = || -> rusqlite::Result<JobPage> {
+        let mut statement = conn.prepare_cached(&sql)?;
+        let mut rows = statement.query(params_from_iter(&params))?;
+        let (mut jobs, mut bytes, mut last) = (Vec::new(), 0, None);
+        while let Some(row) = rows.next()? {
+            if jobs.len() == limit || bytes >= filter.bytes_max && last.is_some() {
+                return Ok(JobPage { jobs, next: last });
+            }
+            let job = Job::read(row)?;
+            let snapshot = job.snapshot();
+            bytes += snapshot.len();
+            last = Some(job.id);
+            jobs.push(raw(snapshot));
+        }
+        Ok(JobPage { jobs, next: None })
     };
-    let mut found = run().map_err(|e| failure("list jobs", e))?;
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let next = found.last().filter(|_| more).map(|job| job.id);
-    Ok(JobPage { jobs: found.iter().map(|job| raw(job.snapshot())).collect(), next })
+    run().map_err(|e| failure("list jobs", e))
 }
 
 fn list_sql(filter: &JobFilter, limit: usize) -> (String, Vec<Value>) {

@@ -74,6 +74,7 @@ fn filter(pairs: &Pairs) -> Result<JobFilter, Refusal> {
         notes: many("note"),
         before: one(pairs, "before")?.map(path::job).transpose()?,
         limit,
+        ..JobFilter::default()
     })
 }
 
