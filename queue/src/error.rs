@@ -46,6 +46,16 @@ pub enum QueueError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The database does not take what it was given: too large, or against a constraint. It will not take it later
+    /// either.
+    #[error("the database refused what it was given while trying to {attempted}")]
+    Refused {
+        /// What was attempted.
+        attempted: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// There is no room left where the database is kept.
     #[error("the database has no room left while trying to {attempted}")]
     StorageFull {
@@ -69,9 +79,15 @@ impl QueueError {
             QueueError::Conflict { .. } => ErrorCode::Conflict,
             QueueError::LeaseLost(_) => ErrorCode::LeaseLost,
             QueueError::Unavailable { .. } | QueueError::Schema(_) => ErrorCode::Unavailable,
-            QueueError::Database { .. } => ErrorCode::Internal,
+            QueueError::Database { .. } | QueueError::Refused { .. } => ErrorCode::Internal,
             QueueError::StorageFull { .. } => ErrorCode::StorageFull,
         }
+    }
+
+    /// Is what was asked to blame, so that asking again is in vain? Anything else may be well again later: a database
+    /// that is away, has no room, is not migrated yet, or is damaged.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, QueueError::Invalid(_) | QueueError::Refused { .. })
     }
 
     /// The problem document for a client. It never shows what the database said.

@@ -99,6 +99,9 @@ pub enum Verdict {
     Repeated,
     /// The lease was gone. Nothing changed; a `late_result` event keeps what was brought, if the job still exists.
     LeaseLost,
+    /// The database failed before this one was judged, but after it had given out jobs, which must not be lost for
+    /// that. It may count or not: it is to be handed in again.
+    Unjudged,
 }
 
 /// What [`Store::exchange`] answers.

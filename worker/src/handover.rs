@@ -87,11 +87,25 @@ impl Handover {
         self.waiting.iter().take(self.offered).map(|w| w.outcome.clone()).collect()
     }
 
-    /// What was offered is with the source now.
-    pub(crate) fn accepted(&mut self) -> Vec<(i64, LeaseToken)> {
+    /// What was offered is with the source now, but for what it left open, which waits on, in front. Answers one for
+    /// each that was offered, in order: `None` for those that wait.
+    pub(crate) fn accepted(&mut self, is_open: impl Fn(usize) -> bool) -> Vec<Option<(i64, LeaseToken)>> {
         self.batch = (self.batch * 2).min(self.batch_max);
         let offered = std::mem::take(&mut self.offered);
-        self.take(offered)
+        let (mut open, mut answer) = (VecDeque::new(), Vec::with_capacity(offered));
+        for (i, waiting) in self.waiting.drain(..offered).enumerate() {
+            if is_open(i) {
+                answer.push(None);
+                open.push_back(waiting);
+            } else {
+                self.bytes -= waiting.bytes;
+                answer.push(Some((waiting.outcome.job, waiting.outcome.lease)));
+            }
+        }
+        open.append(&mut self.waiting);
+        self.waiting = open;
+        self.whole_batches_again();
+        answer
     }
 
     /// The source was not reached: everything stays as it is.
@@ -118,7 +132,7 @@ impl Handover {
             return None;
         }
         if first.replaced {
-            return self.take(1).pop();
+            return self.give_up_first();
         }
         self.bytes -= first.bytes;
         let error = format!("the outcome could not be stored: {reason}");
@@ -128,13 +142,17 @@ impl Handover {
         None
     }
 
-    fn take(&mut self, count: usize) -> Vec<(i64, LeaseToken)> {
-        let taken: Vec<_> = self.waiting.drain(..count).collect();
-        self.bytes -= taken.iter().map(|w| w.bytes).sum::<usize>();
+    fn give_up_first(&mut self) -> Option<(i64, LeaseToken)> {
+        let first = self.waiting.pop_front()?;
+        self.bytes -= first.bytes;
+        self.whole_batches_again();
+        Some((first.outcome.job, first.outcome.lease))
+    }
+
+    fn whole_batches_again(&mut self) {
         if self.waiting.is_empty() {
             self.batch = self.batch_max;
         }
-        taken.into_iter().map(|w| (w.outcome.job, w.outcome.lease)).collect()
     }
 }
 
@@ -171,10 +189,21 @@ mod tests {
         h.unreached();
         assert_eq!(ids(&h.offer()), (1..=8).collect::<Vec<_>>(), "again, all of them");
         h.push(outcome(11, "1"));
-        assert_eq!(h.accepted().len(), 8);
+        assert_eq!(h.accepted(|_| false).len(), 8);
         assert_eq!(ids(&h.offer()), [9, 10, 11]);
-        h.accepted();
+        h.accepted(|_| false);
         assert!(h.is_empty() && h.bytes == 0);
+    }
+
+    #[test]
+    fn what_the_source_left_open_waits_on_in_front() {
+        let mut h = Handover::new(&options());
+        (1..=4).for_each(|i| h.push(outcome(i, "1")));
+        h.offer();
+        h.push(outcome(5, "1"));
+        let judged: Vec<_> = h.accepted(|i| i == 0 || i == 2).iter().map(|j| j.map(|(job, _)| job)).collect();
+        assert_eq!(judged, [None, Some(2), None, Some(4)]);
+        assert_eq!((ids(&h.offer()), h.bytes), (vec![1, 3, 5], 3));
     }
 
     #[test]
@@ -184,7 +213,7 @@ mod tests {
         [outcome(1, &large), outcome(2, "1"), outcome(3, &large)].into_iter().for_each(|o| h.push(o));
         for expected in [vec![1], vec![2], vec![3]] {
             assert_eq!(ids(&h.offer()), expected);
-            h.accepted();
+            h.accepted(|_| false);
         }
     }
 
@@ -196,7 +225,7 @@ mod tests {
         h.push(outcome(20, "1"));
         assert!(!h.may_claim());
         h.offer();
-        h.accepted();
+        h.accepted(|_| false);
         assert!(h.may_claim());
         let mut h = Handover::new(&WorkerOptions { outcomes_bytes_max: 10, ..options() });
         h.push(outcome(1, "\"0123456789\""));
@@ -214,7 +243,7 @@ mod tests {
             if offered.iter().any(&poisoned) {
                 given_up.extend(h.refused("no such character").map(|(job, _)| job));
             } else {
-                h.accepted();
+                h.accepted(|_| false);
                 stored.extend(offered);
             }
         }

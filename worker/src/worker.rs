@@ -326,14 +326,12 @@ impl Shift {
                 } else {
                     debug!(error = text, "The job source still does not answer.");
                 }
-                match error {
-                    QueueError::Unavailable { .. } => self.handover.unreached(),
-                    _ => {
-                        if let Some((job_id, lease)) = self.handover.refused(&text) {
-                            error!(job_id, error = text, "An outcome cannot be stored and is given up.");
-                            self.running.end(lease);
-                        }
-                    }
+                if !error.is_refusal() {
+                    // away, full, or broken: no outcome is to blame, and none may be lost for it
+                    self.handover.unreached();
+                } else if let Some((job_id, lease)) = self.handover.refused(&text) {
+                    error!(job_id, error = text, "An outcome cannot be stored and is given up.");
+                    self.running.end(lease);
                 }
                 // whatever was asked for may be there still
                 self.more = true;
@@ -344,12 +342,17 @@ impl Shift {
     }
 
     fn settle(&mut self, verdicts: &[Verdict]) {
-        for ((job_id, lease), verdict) in self.handover.accepted().into_iter().zip(verdicts) {
-            self.running.end(lease);
+        let is_open = |i: usize| verdicts.get(i).is_none_or(|verdict| *verdict == Verdict::Unjudged);
+        for (outcome, verdict) in self.handover.accepted(is_open).into_iter().zip(verdicts) {
+            if let Some((_, lease)) = outcome {
+                self.running.end(lease);
+            }
             let label = match verdict {
                 Verdict::Accepted => "accepted",
                 Verdict::Repeated => "repeated",
+                Verdict::Unjudged => "unjudged",
                 Verdict::LeaseLost => {
+                    let job_id = outcome.map(|(job_id, _)| job_id);
                     warn!(job_id, "An outcome came too late: the lease was gone.");
                     "lease_lost"
                 }

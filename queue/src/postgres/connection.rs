@@ -143,9 +143,53 @@ pub(super) fn failed(attempted: &'static str, error: tokio_postgres::Error) -> Q
         "22P05" | "22P02" | "22021" | "22003" | "22008" => {
             QueueError::Invalid(format!("the database cannot keep this: {}", db.message()))
         }
-        // shutdown, start-up, too many connections, or a standby
-        "57P01" | "57P02" | "57P03" | "53300" | "25006" | "57014" => unavailable(attempted, error),
-        _ if code.starts_with("08") => unavailable(attempted, error),
-        _ => QueueError::Database { attempted, source: Box::new(error) },
+        _ => match meaning(code) {
+            Meaning::Away => unavailable(attempted, error),
+            Meaning::Full => QueueError::StorageFull { attempted, source: Box::new(error) },
+            Meaning::Refused => QueueError::Refused { attempted, source: Box::new(error) },
+            Meaning::Fault => QueueError::Database { attempted, source: Box::new(error) },
+        },
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Meaning {
+    Away,
+    Full,
+    Refused,
+    Fault,
+}
+
+fn meaning(code: &str) -> Meaning {
+    match code {
+        "53100" => Meaning::Full,
+        // shutdown, start-up, or a standby
+        "57P01" | "57P02" | "57P03" | "25006" | "57014" => Meaning::Away,
+        _ => match code.get(..2) {
+            // no connection, or no resources: memory, connections, a limit that was set
+            Some("08" | "53") => Meaning::Away,
+            // what was given: its data, a constraint, a limit of the program
+            Some("22" | "23" | "54") => Meaning::Refused,
+            _ => Meaning::Fault,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_data_causes_is_refused_and_a_full_disk_says_so() {
+        for code in ["22001", "23505", "54000"] {
+            assert_eq!(meaning(code), Meaning::Refused, "{code}");
+        }
+        assert_eq!(meaning("53100"), Meaning::Full);
+        for code in ["53200", "53300", "53400", "57P01", "08006", "25006"] {
+            assert_eq!(meaning(code), Meaning::Away, "{code}");
+        }
+        for code in ["58030", "XX001", "42501", "40P01"] {
+            assert_eq!(meaning(code), Meaning::Fault, "{code}");
+        }
     }
 }

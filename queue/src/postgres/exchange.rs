@@ -112,7 +112,11 @@ impl PgStore {
             // the marks may have hidden what was committed late
             let mut again = self.asked(claim, short);
             again.look = again.look.whole();
-            claimed.extend(self.round(outcomes, &[], again, &mut verdicts).await?);
+            match self.round(outcomes, &[], again, &mut verdicts).await {
+                Ok(more) => claimed.extend(more),
+                // the first look's claims and verdicts are committed, and must reach whoever asked
+                Err(error) => tracing::warn!(%error, "A second look for jobs has failed."),
+            }
         }
         if limit > 0 {
             let full = i64::try_from(claimed.len()).is_ok_and(|n| n >= limit);
@@ -176,7 +180,15 @@ impl PgStore {
             }
         }
         if !refused.is_empty() {
-            self.judge_refused(outcomes, &refused, verdicts).await?;
+            match self.judge_refused(outcomes, &refused, verdicts).await {
+                // nothing was given out: all of it can be handed in again
+                Err(error) if answer.claimed.is_empty() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "Outcomes could not be judged; the jobs claimed beside them go out.");
+                    refused.iter().for_each(|&i| verdicts[i] = Verdict::Unjudged);
+                }
+                Ok(()) => {}
+            }
         }
         Ok(answer.claimed)
     }
@@ -224,19 +236,12 @@ struct Word<'a> {
 
 impl<'a> Word<'a> {
     fn new(outcome: &'a Outcome) -> Word<'a> {
-        let lease = outcome.lease;
+        let late = rules::late(outcome);
         match &outcome.ending {
             Ending::Finished(result) => {
-                let text = rules::result_text(result);
-                let late = format!(r#"{{"state":"finished","result":{text},"lease":"{lease}"}}"#);
-                Word { state: State::Finished, text, late }
+                Word { state: State::Finished, text: rules::result_text(result), late }
             }
-            Ending::Failed { error, .. } => {
-                let text = rules::storable(error);
-                let error = serde_json::to_string(&*text).expect("a string is JSON");
-                let late = format!(r#"{{"state":"failed","error":{error},"lease":"{lease}"}}"#);
-                Word { state: State::Failed, text, late }
-            }
+            Ending::Failed { error, .. } => Word { state: State::Failed, text: rules::storable(error), late },
         }
     }
 }

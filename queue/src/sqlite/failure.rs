@@ -5,7 +5,7 @@ use rusqlite::ErrorCode as Sqlite;
 use std::sync::Arc;
 
 /// Says what was attempted when SQLite refused. A database that is locked or cannot be reached may be there again
-/// later; one without room says so; everything else is a fault.
+/// later; one without room says so, and so does one that does not take what it was given; everything else is a fault.
 pub fn failure(attempted: &'static str, error: rusqlite::Error) -> QueueError {
     sorted(attempted, error.sqlite_error_code(), Box::new(error))
 }
@@ -24,6 +24,9 @@ fn sorted(
             | Sqlite::SystemIoFailure
             | Sqlite::FileLockingProtocolFailed,
         ) => QueueError::Unavailable { attempted, source },
+        Some(Sqlite::TooBig | Sqlite::ConstraintViolation | Sqlite::TypeMismatch) => {
+            QueueError::Refused { attempted, source }
+        }
         _ => QueueError::Database { attempted, source },
     }
 }

@@ -5,7 +5,7 @@ use crate::support::postgres::{Cluster, ClusterOptions, Database, connect};
 use crate::support::wait;
 use minium_protocol::{EnqueueRequest, Phase, State};
 use minium_queue::postgres::{PgOptions, PgStore};
-use minium_queue::{Backend, Claim, QueueError, Store, UpkeepRules};
+use minium_queue::{Backend, Claim, QueueError, Store, UpkeepRules, Verdict};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,6 +94,49 @@ async fn what_was_committed_late_below_the_low_water_mark_is_claimed() {
     claimed.extend(ids(&f.claim(2).await));
     assert!(claimed.contains(&late), "{claimed:?} has {late}");
     f.nothing_to_claim().await;
+}
+
+/// Makes the database fail where the condition holds.
+async fn sabotage(client: &tokio_postgres::Client, table: &str, event: &str, when: &str) {
+    let sql = format!(
+        "create function sabotage() returns trigger language plpgsql as $$ begin raise 'sabotage'; end $$;
+         create trigger sabotage before {event} on minium.{table} for each row when ({when}) execute function sabotage()"
+    );
+    client.batch_execute(&sql).await.unwrap();
+}
+
+#[tokio::test]
+async fn jobs_that_were_claimed_go_out_though_an_outcome_beside_them_could_not_be_judged() {
+    let f = Fixture::postgres().await;
+    let lost = f.running(plain()).await;
+    f.store().cancel(lost.id).await.unwrap();
+    let waiting = f.enqueue(plain()).await;
+    let client = f.client().await;
+    sabotage(&client, "entry", "insert", "new.type = 'task.late_result'").await;
+    let late = [finish(&lost, "1")];
+    let exchanged = f.store().exchange(&late, &claim(1)).await.unwrap();
+    assert_eq!(ids(&exchanged.jobs), [waiting]);
+    assert_eq!(exchanged.verdicts, [Verdict::Unjudged]);
+    f.store().exchange(&late, &claim(0)).await.expect_err("nothing was claimed beside it");
+    client.batch_execute("drop trigger sabotage on minium.entry").await.unwrap();
+    assert_eq!(f.hand_in(&late).await, [Verdict::LeaseLost], "asked again, it is judged");
+}
+
+#[tokio::test]
+async fn jobs_that_were_claimed_go_out_though_the_second_look_failed() {
+    let f = Fixture::postgres().await;
+    let client = f.client().await;
+    client.batch_execute("begin").await.unwrap();
+    let hidden = enqueue_by_sql(&client, "hidden", "{}").await.unwrap();
+    f.store().enqueue(&vec![plain(); 3]).await.unwrap();
+    // a full claim leaves a mark behind the job that nobody can see yet
+    assert_eq!(f.claim(2).await.len(), 2);
+    client.batch_execute("commit").await.unwrap();
+    sabotage(&client, "job", "update", "new.task = 'hidden' and new.state = 'active'").await;
+    let claimed = f.store().exchange(&[], &claim(2)).await.unwrap().jobs;
+    assert_eq!(claimed.len(), 1, "what the first look found");
+    client.batch_execute("drop trigger sabotage on minium.job").await.unwrap();
+    assert_eq!(f.claim_one().await.id, hidden);
 }
 
 #[tokio::test]

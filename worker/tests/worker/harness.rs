@@ -174,6 +174,8 @@ pub(crate) struct WireState {
     pub(crate) cut: AtomicBool,
     /// Only leases cannot be extended.
     pub(crate) no_extension: AtomicBool,
+    /// No outcome can be written.
+    pub(crate) full: AtomicBool,
     /// Exchanges are done, but their answers are lost.
     pub(crate) deaf: AtomicBool,
     /// Nothing wakes.
@@ -221,6 +223,10 @@ impl JobSource for Wire {
     async fn exchange(&self, outcomes: &[Outcome], claim: &Claim) -> Result<Exchanged, QueueError> {
         self.state.attempts.fetch_add(1, Ordering::SeqCst);
         self.through()?;
+        if self.state.full.load(Ordering::SeqCst) {
+            let attempted = "hand in outcomes";
+            return Err(QueueError::StorageFull { attempted, source: "no space left".into() });
+        }
         self.state.exchanges.fetch_add(1, Ordering::SeqCst);
         let answer = self.inner.exchange(outcomes, claim).await;
         if self.state.deaf.load(Ordering::SeqCst) { Err(cut()) } else { answer }

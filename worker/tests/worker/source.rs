@@ -176,6 +176,28 @@ async fn results_wait_while_the_source_is_away_and_none_is_lost() {
 }
 
 #[tokio::test]
+async fn results_wait_while_the_disk_is_full_and_none_becomes_a_failure() {
+    let queue = Queue::new().await;
+    let wire = Wire::new(&queue);
+    let state = wire.state.clone();
+    let (open, task) = gate();
+    let worker = start(Worker::new(wire, WorkerOptions { concurrency: 5, ..options() }).task("gate", task));
+    let jobs: Vec<_> = (0..5).map(|i| request("gate", &json!([i]))).collect();
+    let ids = queue.store.enqueue(&jobs).await.unwrap();
+    queue.until(ids[4].id, |job| job.state == State::Active).await;
+    state.full.store(true, Ordering::SeqCst);
+    open.add_permits(5);
+    let before = state.attempts.load(Ordering::SeqCst);
+    // more than halving a batch and blaming what stands alone in it would take
+    until("it offered them in vain", || state.attempts.load(Ordering::SeqCst) > before + 12).await;
+    state.full.store(false, Ordering::SeqCst);
+    for job in &ids {
+        assert_eq!(queue.finished(job.id).await, json!(1), "its own result");
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn an_outcome_whose_answer_was_lost_is_handed_in_again_and_counts_once() {
     let queue = Queue::new().await;
     let wire = Wire::new(&queue);
