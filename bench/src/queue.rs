@@ -22,7 +22,7 @@ const TASK: &str = "bench/noop";
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     /// The database; it is migrated, and the rows stay in it
-    #[arg(long, env = "MINIUM_DATABASE__URL", default_value = "sqlite::memory:")]
+    #[arg(long, env = "MINIUM_DATABASE__URL", hide_env_values = true, default_value = "sqlite::memory:")]
     database: String,
     /// How many jobs to enqueue and drain
     #[arg(long, default_value_t = 50_000)]

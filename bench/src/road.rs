@@ -31,7 +31,7 @@ const QUIET: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     /// The database; it is migrated, and the rows stay in it
-    #[arg(long, env = "MINIUM_DATABASE__URL", value_name = "URL")]
+    #[arg(long, env = "MINIUM_DATABASE__URL", hide_env_values = true, value_name = "URL")]
     database: String,
     /// How many jobs go the road flat out
     #[arg(long, default_value_t = 20_000)]

@@ -6,6 +6,10 @@ use minium_queue::QueueError;
 use std::io::Write;
 use std::process::ExitCode;
 
+/// Wrappers such as `timeout` signal a process and its group: what comes so soon after the first signal to end is the
+/// same word.
+pub(crate) const SAME_WORD: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Why the process ends badly. 0 is for all that went well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {

@@ -182,6 +182,14 @@ fn tell(status: &mut watch::Receiver<Status>, output: Output) {
     }
 }
 
+/// Once more what [`stopped`] waits for, and later.
+pub(super) async fn insisted() {
+    let asked = tokio::time::Instant::now();
+    while asked.elapsed() < crate::exit::SAME_WORD {
+        stopped().await;
+    }
+}
+
 /// SIGINT or SIGTERM. The second one kills as usual.
 pub(super) async fn stopped() {
     use tokio::signal::unix::{SignalKind, signal};

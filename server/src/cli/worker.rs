@@ -80,7 +80,7 @@ impl Worker {
         stop.cancel();
         tokio::select! {
             ended = working => ended.map_err(explain),
-            () = super::stream::stopped() => Err(fault(Exit::Failed, "stopped before the running jobs had ended")),
+            () = super::stream::insisted() => Err(fault(Exit::Failed, "stopped before the running jobs had ended")),
         }
     }
 

@@ -9,8 +9,6 @@ use std::io::{IsTerminal, Write as _};
 
 /// What `dev` adds to the defaults. The environment and flags win over it, files are not read.
 const CONFIGURATION: &str = r#"
-    [database]
-    url = "sqlite::memory:"
     [schedules.inventory]
     task = "livesys/inventory"
     every = "10s"
@@ -34,7 +32,9 @@ pub(crate) struct Dev {
 impl Dev {
     /// Does it, until a signal ends it.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let flags = Flags { listen: self.listen, schemas: self.schemas, ..Flags::default() };
+        // said by flag, so that no variable can point the show at a real database
+        let database = Some("sqlite::memory:".to_owned());
+        let flags = Flags { listen: self.listen, schemas: self.schemas, database, ..Flags::default() };
         let config = load_text(CONFIGURATION, &flags)?;
         let extras = Extras {
             tasks: Some(Box::new(inventory::add)),

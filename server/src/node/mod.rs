@@ -129,7 +129,7 @@ pub(crate) async fn run(config: Config, extras: Extras) -> anyhow::Result<()> {
     };
     tokio::select! {
         outcome = end => outcome,
-        () = signals.end() => Err(fault(Exit::Failed, "Asked twice to end: ended at once")),
+        () = signals.insist() => Err(fault(Exit::Failed, "Asked twice to end: ended at once")),
     }
 }
 

@@ -1,7 +1,9 @@
 //! Signals: TERM and INT end the node orderly, a second one at once, HUP reads the schemas again.
 
+use crate::exit::SAME_WORD;
 use anyhow::Context;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+use tokio::time::Instant;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +41,9 @@ impl Signals {
         }
     }
 
-    /// Somebody wants the node to end.
-    pub(crate) async fn end(&mut self) {
-        while self.next().await != Signal::End {}
+    /// Somebody wants the node to end, and said so before: once more, and later.
+    pub(crate) async fn insist(&mut self) {
+        let asked = Instant::now();
+        while self.next().await != Signal::End || asked.elapsed() < SAME_WORD {}
     }
 }
