@@ -11,12 +11,12 @@ lint:
     cargo clippy --workspace --all-targets -- -D warnings
 
 # everything; `just test NAME` for those whose name contains NAME
-test *filter:
+test filter="":
     ./scripts/test {{filter}}
 
-# end to end alone; `just e2e mercury::` for one module
-e2e *filter:
-    ./scripts/test minium-tests::e2e {{filter}}
+# one module of the end-to-end tests: `just e2e mercury::`
+e2e module:
+    ./scripts/test {{module}}
 
 # the three benches, as they are kept under bench/runs/
 bench *args:
