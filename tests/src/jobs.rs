@@ -29,6 +29,12 @@ on_both! {
     events_and_wait_tell_how_a_job_went;
     /// what the state forbids is a conflict, and changes nothing.
     what_the_state_forbids_is_a_conflict;
+    /// what is there besides: notes by hand, and figures.
+    notes_are_merged_by_hand_and_figures_count;
+    /// one key, one living job, and the header is as good.
+    the_header_is_the_key_of_one_job;
+    /// L-4: a task event carries arguments that are larger than any message may be.
+    an_event_may_be_larger_than_a_message;
     /// arguments on stdin, result on stdout, the end of stderr when it fails.
     commands_get_arguments_and_give_results;
     /// a cancelled job's command is ended, with its children, and the worker goes on.
@@ -155,6 +161,46 @@ async fn events_and_wait_tell_how_a_job_went(options: Options) {
         node.post(&format!("/api/v1/jobs/{idle}/cancel"), "").await.expect(200)
     });
     assert_eq!(waited.expect(200)["state"], "cancelled");
+}
+
+async fn notes_are_merged_by_hand_and_figures_count(options: Options) {
+    let node = Node::start(options).await;
+    let id = node.enqueue(&json!({ "task": "idle", "notes": { "a": 1, "b": { "c": 2 } } })).await;
+    let path = format!("/api/v1/jobs/{id}");
+    let patch = async |body: Value| {
+        let json = [("content-type", "application/json")];
+        node.request(reqwest::Method::PATCH, &path, &json, body.to_string()).await
+    };
+    let changed = patch(json!({ "notes": { "a": null, "b": { "d": 3 } } })).await.expect(200);
+    assert_eq!(changed["notes"], json!({ "b": { "d": 3 } }));
+    patch(json!({ "priority": 1 })).await.problem(400, "invalid_request");
+    assert_eq!(node.get(&path).await.expect(200)["notes"], changed["notes"]);
+    let stats = node.get("/api/v1/stats").await.expect(200);
+    assert_eq!((&stats["inactive"], &stats["finished"]), (&json!(1), &json!(0)), "{stats}");
+    assert!(stats["sessions"].is_u64() && stats.get("position").is_some(), "{stats}");
+}
+
+async fn the_header_is_the_key_of_one_job(options: Options) {
+    let node = Node::start(options).await;
+    let post = async |body: Value| {
+        let headers = [("content-type", "application/json"), ("idempotency-key", "once")];
+        node.request(reqwest::Method::POST, "/api/v1/jobs", &headers, body.to_string()).await
+    };
+    let first = post(json!({ "task": "idle" })).await.expect(201);
+    let again = post(json!({ "task": "idle" })).await.expect(200);
+    assert_eq!((&again["id"], &again["existing"]), (&first["id"], &json!(true)));
+    assert_eq!(first["key"], "once");
+    post(json!([{ "task": "idle" }])).await.problem(400, "invalid_request");
+}
+
+async fn an_event_may_be_larger_than_a_message(options: Options) {
+    let node = Node::start(options).await;
+    let large = "x".repeat(600_000);
+    let id = node.enqueue(&json!({ "task": "idle", "args": [large] })).await;
+    let client = Foreign::python();
+    let mut session = client.open(&node.ws("/sub/task?after=earliest")).await;
+    let event = session.json().await;
+    assert_eq!((&event["data"]["id"], &event["data"]["args"]), (&json!(id), &json!([large])));
 }
 
 async fn what_the_state_forbids_is_a_conflict(options: Options) {

@@ -108,6 +108,24 @@ async fn curl_gets_ephemeral_messages_as_server_sent_events() {
     assert_eq!(wild.event().await.data, "x");
 }
 
+/// P-7: where there is nothing to come back to, no event has an id that a browser would come back with.
+#[tokio::test]
+async fn a_stream_whose_filter_begins_with_a_wildcard_has_no_positions() {
+    let node = Node::memory().await;
+    let mut wild = Stream::open(&node.http("/sub/+"), &[]).await;
+    assert_eq!(wild.status, 200);
+    enqueue_idle(&node, 2).await;
+    for _ in 0..2 {
+        let event = wild.event().await;
+        assert_eq!(event.id, None);
+        TaskEvent::parse(&event.data);
+    }
+    for (path, headers) in [("/sub/+?after=1", &[][..]), ("/sub/+", &[("Last-Event-ID", "1:1")])] {
+        let refused = Stream::open(&node.http(path), headers).await;
+        assert_eq!(refused.status, 400, "{path} {headers:?}");
+    }
+}
+
 on_both! {
     /// P-1, P-2: every way of saying where to begin, on both kinds of client.
     positions_begin_where_they_say;

@@ -203,6 +203,7 @@ mod tests {
         assert_eq!(done.mode, Mode::Plain);
     }
 
+    /// P-8.
     #[test]
     fn the_answer_says_where_a_durable_subscription_begins() {
         let plain = answer(b"dGhlIHNhbXBsZSBub25jZQ==", None);
