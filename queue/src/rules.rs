@@ -280,7 +280,7 @@ pub fn result_text(result: &RawValue) -> Cow<'_, str> {
     if check_json(&text).is_ok() { text } else { Value::from(text).to_string().into() }
 }
 
-/// Whole microseconds of a span that [`check_span`] has seen.
+/// Whole microseconds of a span that `check_span` has seen.
 pub fn micros(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }

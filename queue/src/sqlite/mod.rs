@@ -1,12 +1,12 @@
 //! The store on SQLite: one file, or memory.
 //!
-//! One thread owns the connection that writes ([`actor`]); what is one statement on PostgreSQL is one IMMEDIATE
+//! One thread owns the connection that writes (`actor`); what is one statement on PostgreSQL is one IMMEDIATE
 //! transaction here, and calls that come at once share a commit. A file is read through a second connection, so that
 //! looking at the queue never waits for it. Several processes may share a file: each notices the others' commits by
 //! a slow look at SQLite's version of the data.
 //!
 //! **Invariants.** An answer leaves after its commit, and a commit of a file has reached the disk
-//! ([`SqliteOptions::durable`]). The snapshot is made in [`row`] alone, the events in [`change`] alone. SQLite has no
+//! ([`SqliteOptions::durable`]). The snapshot is made in `row` alone, the events in `change` alone. SQLite has no
 //! clock, so the database's clock is this machine's, read once in each operation.
 
 mod actor;
