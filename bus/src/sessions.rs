@@ -206,7 +206,7 @@ impl Shard {
     /// Reads history into a session that has a [`crate::session::replay::Replay`].
     pub(crate) fn begin_replay(&self, s: &Rc<Session>) {
         if let Some(me) = self.me.upgrade() {
-            tokio::task::spawn_local(replay(s.clone(), me));
+            tokio::task::spawn_local(replay(Rc::downgrade(s), me));
         }
     }
 }

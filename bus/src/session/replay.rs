@@ -11,7 +11,7 @@ use crate::history::{History, HistoryError, Page};
 use crate::shard::Shard;
 use minium_protocol::{CloseCode, Filter};
 use std::future::poll_fn;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::runtime::Handle;
@@ -78,15 +78,18 @@ enum Step {
     Done,
 }
 
-/// Reads until the session has joined what comes live.
-pub(crate) async fn replay(s: Rc<Session>, sh: Rc<Shard>) {
-    let Some(reads) = sh.reads.clone() else {
-        return s.close(CloseCode::ServerFault, "there is no journal");
-    };
+/// Reads until the session has joined what comes live. A session that ends meanwhile is gone at once, with its
+/// socket, however long a read takes.
+pub(crate) async fn replay(session: Weak<Session>, sh: Rc<Shard>) {
     loop {
-        let step = poll_fn(|cx| s.poll_step(&sh, cx)).await;
-        let Step::Read(filter, after, to) = step else { return };
-        match reads.page(filter, after, to, &sh).await {
+        let step = poll_fn(|cx| session.upgrade().map_or(Poll::Ready(Step::Done), |s| s.poll_step(&sh, cx)));
+        let Step::Read(filter, after, to) = step.await else { return };
+        let page = match &sh.reads {
+            Some(reads) => reads.page(filter, after, to, &sh).await,
+            None => Err(HistoryError::Unavailable("there is none".into())),
+        };
+        let Some(s) = session.upgrade() else { return };
+        match page {
             Ok(page) => s.take_page(&page, after, &sh),
             Err(e @ HistoryError::Expired { .. }) => {
                 return s.close(CloseCode::FellBehind, &format!("offset_expired: {e}"));

@@ -10,6 +10,7 @@ use minium_bus::{
 use minium_protocol::{Filter, Position, Topic};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub(crate) const EPOCH: u64 = 7;
@@ -147,9 +148,16 @@ impl Events {
 }
 
 /// A journal in memory: the whole of it is kept until it is pruned.
-#[derive(Default)]
 pub(crate) struct Journal {
     state: Mutex<State>,
+    /// Reads wait while this is false.
+    open: watch::Sender<bool>,
+}
+
+impl Default for Journal {
+    fn default() -> Journal {
+        Journal { state: Mutex::default(), open: watch::Sender::new(true) }
+    }
 }
 
 #[derive(Default)]
@@ -198,6 +206,11 @@ impl Journal {
         self.state.lock().unwrap().broken = true;
     }
 
+    /// From now on reads wait, or may go on.
+    pub(crate) fn set_open(&self, open: bool) {
+        self.open.send_replace(open);
+    }
+
     pub(crate) fn reads(&self) -> usize {
         self.state.lock().unwrap().reads
     }
@@ -218,8 +231,9 @@ impl History for Journal {
         count_max: u32,
         bytes_max: usize,
     ) -> Result<Page, HistoryError> {
-        let mut st = self.state.lock().unwrap();
-        st.reads += 1;
+        self.state.lock().unwrap().reads += 1;
+        self.open.subscribe().wait_for(|open| *open).await.unwrap();
+        let st = self.state.lock().unwrap();
         if st.broken {
             return Err(HistoryError::Unavailable("it is broken".into()));
         }

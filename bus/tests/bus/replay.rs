@@ -99,6 +99,78 @@ async fn two_hundred_who_resume_under_a_relay_at_full_speed_get_every_offset_onc
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_ring_that_runs_over_while_history_is_read_moves_the_joint() {
+    let node =
+        Node::with(Options { ring_bytes_max: 128 << 10, page_count_max: 50, ..Options::default() }).await;
+    node.journal.append("task/x/1", 100);
+    node.begin().await;
+    node.journal.set_open(false);
+    let mut plain = node.open("/sub/task?after=30").await;
+    let mut sse = node.sse("task", "30").await;
+    within(async {
+        while node.journal.reads() < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // far more than the ring holds, several times over
+    for _ in 0..60 {
+        node.append("task/x/1", 100).await;
+    }
+    node.journal.set_open(true);
+    expect_range(&mut plain, 31..=6_100).await;
+    sse.expect("id: 7:30").await;
+    for offset in 31..=6_100 {
+        sse.expect(&format!("id: 7:{offset}\ndata: {}", event(offset))).await;
+    }
+    node.append("task/x/1", 1).await;
+    expect_range(&mut plain, 6_101..=6_101).await;
+    plain.nothing_else().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_reads_of_history_run_at_once_than_allowed() {
+    let node = Node::with(Options { replays_max: 3, ..Options::default() }).await;
+    node.journal.append("task/x/1", 10);
+    node.begin().await;
+    node.journal.set_open(false);
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        clients.push(node.open("/sub/task?after=0").await);
+    }
+    within(async {
+        while node.journal.reads() < 3 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    for c in &mut clients {
+        c.nothing_else().await; // everybody had a turn
+    }
+    assert_eq!(node.journal.reads(), 3);
+    node.journal.set_open(true);
+    for c in &mut clients {
+        expect_range(c, 1..=10).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_while_history_is_read_is_gone() {
+    let node = Node::start().await;
+    node.journal.append("task/x/1", 10);
+    node.begin().await;
+    node.journal.set_open(false);
+    let c = node.open("/sub/task?after=0").await;
+    let stream = node.sse("task", "0").await;
+    drop(stream);
+    c.leave().await;
+    node.until(|stats| stats.sessions == 0).await;
+    node.journal.set_open(true);
+    let mut c = node.open("/sub/task?after=5").await;
+    expect_range(&mut c, 6..=10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_falls_behind_the_ring_reads_on_from_history_and_joins_again() {
     const COUNT: u64 = 60_000;
     let node = Node::with(Options { ring_bytes_max: 128 << 10, ..Options::default() }).await;
