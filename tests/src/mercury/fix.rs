@@ -204,10 +204,11 @@ async fn fix_slow_consumers() {
     let (end, got) = late.end().await;
     assert_eq!(end, End::Code(4000), "after {got} messages");
     assert!(got < 96, "it was told of a loss that there was none of");
-    // 104 MiB in all, to one that never reads: the node must not hold them
-    publish(320).await;
+    // 264 MiB in all, to one that never reads: the node must not hold them. What the allocator keeps for later, some
+    // 64 MiB, is no leak.
+    publish(960).await;
     let grown = resident_kib(&node).saturating_sub(before);
-    assert!(grown < 64 * 1024, "the node grew by {grown} KiB");
+    assert!(grown < 128 * 1024, "the node grew by {grown} KiB");
     assert_eq!(node.post("/pub/slow/end", "end").await.status, 200);
     assert_eq!(healthy.text().await, "end");
 }
