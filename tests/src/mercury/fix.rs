@@ -204,8 +204,8 @@ async fn fix_slow_consumers() {
     let (end, got) = late.end().await;
     assert_eq!(end, End::Code(4000), "after {got} messages");
     assert!(got < 96, "it was told of a loss that there was none of");
-    // 264 MiB in all, to one that never reads: the node must not hold them. What the allocator keeps for later, some
-    // 64 MiB, is no leak.
+    // 264 MiB in all, to one that never reads: the node must not hold them. Some 64 MiB of
+    // growth were seen with 104 MiB sent, too; they are taken for the allocator's, but were not traced.
     publish(960).await;
     let grown = resident_kib(&node).saturating_sub(before);
     assert!(grown < 128 * 1024, "the node grew by {grown} KiB");
