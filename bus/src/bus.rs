@@ -1,9 +1,11 @@
 //! The handle of a running bus: what the server and the notifier hold.
 
+use crate::channels::Channels;
 use crate::error::BusError;
 use crate::history::{History, Relayed};
 use crate::hub::Hub;
 use crate::inbox::{Item, StreamOpening};
+use crate::lanes::Refusal;
 use crate::message::Message;
 use crate::opening::{Opening, Permit, Start};
 use crate::options::Options;
@@ -12,7 +14,7 @@ use crate::schemas::Schemas;
 use crate::session::replay::Reads;
 use crate::shard::Shard;
 use crate::subscription::{Pipe, Subscription};
-use crate::work::Refusal;
+use crate::work::Work;
 use crate::{publish, relay, resolve};
 use minium_protocol::{After, ErrorCode, Filter, Position, Problem, Topic};
 use std::fmt;
@@ -51,11 +53,30 @@ pub struct Stats {
 
 /// A topic or filter that somebody receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Channel {
+pub struct LiveChannel {
     /// Its name space.
     pub pattern: Pattern,
     /// Its name.
     pub filter: String,
+}
+
+/// What a bus works with and does not own.
+#[derive(Clone, Default)]
+pub struct Backing {
+    /// What messages must look like.
+    pub schemas: Arc<Schemas>,
+    /// What is configured for prefixes of topics.
+    pub channels: Arc<Channels>,
+    /// The journal; nothing leaves durable channels unavailable.
+    pub history: Option<Arc<dyn History>>,
+    /// The queue; nothing leaves durable push/pull channels unavailable.
+    pub work: Option<Arc<dyn Work>>,
+}
+
+impl fmt::Debug for Backing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backing").field("channels", &self.channels).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Bus {
@@ -70,16 +91,13 @@ impl Bus {
     ///
     /// # Errors
     /// When an option leaves no room to work, or a thread cannot start.
-    pub fn start(
-        options: Options,
-        schemas: Arc<Schemas>,
-        history: Option<Arc<dyn History>>,
-    ) -> Result<Bus, BusError> {
+    pub fn start(options: Options, backing: Backing) -> Result<Bus, BusError> {
+        let Backing { schemas, channels, history, work } = backing;
         options.check()?;
         let runtime = Handle::try_current().map_err(|_| BusError::NoRuntime)?;
         let at_once = options.replays_max;
         let reads = history.clone().map(|h| Arc::new(Reads::new(h, runtime, at_once)));
-        let hub = Hub::new(options, schemas);
+        let hub = Hub::new(options, schemas, channels, work);
         let inner = Inner {
             hub: hub.clone(),
             history,
@@ -216,9 +234,9 @@ impl Bus {
     }
 
     /// Topics and filters that somebody receives or that have work waiting, at most `max`, in no order.
-    pub fn channels(&self, max: usize) -> Vec<Channel> {
+    pub fn channels(&self, max: usize) -> Vec<LiveChannel> {
         let names = self.0.hub.channel_names(max);
-        names.into_iter().map(|(pattern, filter)| Channel { pattern, filter }).collect()
+        names.into_iter().map(|(pattern, filter)| LiveChannel { pattern, filter }).collect()
     }
 
     /// Closes all sessions with 1001 and waits until they have ended, at most `grace`.

@@ -5,7 +5,7 @@ pub(crate) const IN_READING: &[u8] = b"panic in reading";
 /// Read from a client that also receives, its next turn in a walk panics.
 pub(crate) const IN_THE_WALK: &[u8] = b"panic in the walk";
 
-use crate::{Bus, Mode, Opening, Options, Role, Schemas};
+use crate::{Backing, Bus, Mode, Opening, Options, Role, Schemas};
 use bytes::Bytes;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -30,6 +30,7 @@ fn client(bus: &Bus, role: Role) -> TcpStream {
         start: None,
         answer,
         leftover,
+        grant: None,
         permit,
     });
     let mut answer = [0; 3];
@@ -54,7 +55,8 @@ fn receive(client: &mut TcpStream) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_ends_one_session_with_1011_and_the_shard_lives_on() {
     let options = Options { shards: 1, ..Options::default() };
-    let bus = Bus::start(options, Arc::new(Schemas::empty()), None).unwrap();
+    let bus =
+        Bus::start(options, Backing { schemas: Arc::new(Schemas::empty()), ..Backing::default() }).unwrap();
     tokio::task::spawn_blocking(move || {
         let mut first = client(&bus, Role::Subscribe);
         for fault in [IN_READING, IN_THE_WALK] {

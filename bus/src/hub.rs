@@ -3,13 +3,15 @@
 //! Publishers remember the answer together with the table's generation, so that the table's lock is taken when
 //! somebody came or went, not for each message.
 
+use crate::channels::Channels;
 use crate::encode::Encoding;
 use crate::inbox::Inbox;
+use crate::lanes::Lanes;
 use crate::options::Options;
 use crate::pattern::Pattern;
 use crate::routing::Routes;
 use crate::schemas::Schemas;
-use crate::work::Lanes;
+use crate::work::Work;
 use minium_protocol::{Filter, Position, Topic};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -57,6 +59,10 @@ struct Interest {
 pub(crate) struct Hub {
     pub(crate) options: Arc<Options>,
     pub(crate) schemas: Arc<Schemas>,
+    pub(crate) channels: Arc<Channels>,
+    /// The queue behind durable push/pull channels, if there is one.
+    #[expect(dead_code, reason = "durable push/pull comes with minium.v1")]
+    pub(crate) work: Option<Arc<dyn Work>>,
     pub(crate) inboxes: Vec<Inbox>,
     pub(crate) lanes: Lanes,
     pub(crate) sessions: AtomicUsize,
@@ -74,7 +80,12 @@ impl std::fmt::Debug for Hub {
 }
 
 impl Hub {
-    pub(crate) fn new(options: Options, schemas: Arc<Schemas>) -> Arc<Hub> {
+    pub(crate) fn new(
+        options: Options,
+        schemas: Arc<Schemas>,
+        channels: Arc<Channels>,
+        work: Option<Arc<dyn Work>>,
+    ) -> Arc<Hub> {
         let options = Arc::new(options);
         // what an inbox holds is appended at once: it must not be what makes a ring run over
         let inbox_bytes_max = options.inbox_bytes_max.min(options.ring_bytes_max / 8);
@@ -83,6 +94,8 @@ impl Hub {
             lanes: Lanes::new(&options),
             options,
             schemas,
+            channels,
+            work,
             sessions: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
             next: AtomicUsize::new(0),
@@ -90,6 +103,12 @@ impl Hub {
             generation: AtomicU64::new(1),
             relayed: Mutex::new(None),
         })
+    }
+
+    /// Without schemas, channels, journal or queue.
+    #[cfg(test)]
+    pub(crate) fn alone(options: Options) -> Arc<Hub> {
+        Hub::new(options, Arc::new(Schemas::empty()), Arc::default(), None)
     }
 
     /// The shard that takes the next session.
@@ -178,7 +197,7 @@ mod tests {
     use super::*;
 
     fn hub() -> Arc<Hub> {
-        Hub::new(Options { shards: 3, ..Options::default() }, Arc::new(Schemas::empty()))
+        Hub::alone(Options { shards: 3, ..Options::default() })
     }
 
     #[test]

@@ -3,12 +3,12 @@
 //! What publishers bring waits with them when there is no room, so that they are slowed and nothing is dropped. What
 //! the bus itself says (openings, work that was assigned, the end) always has room: other bounds hold it.
 
+use crate::lanes::Work;
 use crate::opening::{Opening, Permit, Start};
 use crate::pattern::Pattern;
 use crate::publish::Batch;
 use crate::relay::RelayBatch;
 use crate::subscription::Pipe;
-use crate::work::Work;
 use minium_protocol::{Filter, Position, Topic};
 use std::future::poll_fn;
 use std::mem;

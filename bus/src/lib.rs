@@ -8,10 +8,10 @@
 //! ```
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use futures::StreamExt;
-//! use minium_bus::{Bus, Message, Options, Schemas};
-//! use std::{sync::Arc, time::Duration};
+//! use minium_bus::{Backing, Bus, Message, Options};
+//! use std::time::Duration;
 //!
-//! let bus = Bus::start(Options::default(), Arc::new(Schemas::built_in()), None)?;
+//! let bus = Bus::start(Options::default(), Backing::default())?;
 //! let permit = bus.admit()?;
 //! let mut events = bus.subscribe("news".parse()?, None, permit).await?;
 //! bus.publish(&"news/local".parse()?, Message::Text("hello".into())).await?;
@@ -37,14 +37,17 @@
 )]
 
 mod bus;
+mod channels;
 mod encode;
 mod error;
 #[cfg(test)]
 mod faults;
 mod frame;
+mod grant;
 mod history;
 mod hub;
 mod inbox;
+mod lanes;
 mod log;
 mod message;
 mod metrics;
@@ -67,9 +70,11 @@ mod upkeep;
 mod walk;
 mod work;
 
-pub use bus::{Bus, Channel, Stats};
+pub use bus::{Backing, Bus, LiveChannel, Stats};
+pub use channels::{Channel, Channels, ChannelsError};
 pub use error::BusError;
-pub use history::{Bounds, History, HistoryError, Page, Relayed};
+pub use grant::Grant;
+pub use history::{Bounds, Draft, History, HistoryError, Page, Relayed};
 pub use message::Message;
 pub use opening::{Mode, Opening, Permit, Role, Start};
 pub use options::{Options, Slow};
@@ -78,3 +83,4 @@ pub use schemas::{
     BUILT_IN_SCHEMAS, BuiltInSchema, RefusedSchema, Report, Schema, SchemaFile, SchemaOptions, Schemas,
 };
 pub use subscription::Subscription;
+pub use work::{LeasedJob, Order, Puller, Pulling, Pushed, Said, Saying, Word, Work};

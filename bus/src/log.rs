@@ -5,6 +5,7 @@
 //! long as most subscribers are behind and somebody makes progress: then it is not one slow client, it is too much.
 
 use crate::encode::Encoding;
+use crate::options::Slow;
 use crate::pattern::Pattern;
 use crate::ring::{Marks, Ring, SEGMENT_BYTES};
 use crate::session::Session;
@@ -17,7 +18,7 @@ use std::rc::Rc;
 pub(crate) struct Limits {
     pub(crate) ring_bytes_max: usize,
     pub(crate) rings_bytes_max: usize,
-    /// Slow subscribers of durable filters read on from the journal.
+    /// There is a journal to read from.
     pub(crate) replay: bool,
     pub(crate) held: Cell<usize>,
 }
@@ -27,6 +28,7 @@ pub(crate) struct Log {
     pub(crate) filter: Filter,
     pub(crate) encoding: Encoding,
     limits: Rc<Limits>,
+    slow: Slow,
     pub(crate) ring: RefCell<Ring>,
     pub(crate) subscribers: RefCell<Vec<Rc<Session>>>,
     /// Offsets of what it holds, for filters of durable topics.
@@ -69,12 +71,14 @@ impl Log {
         encoding: Encoding,
         limits: Rc<Limits>,
         relayed: Option<u64>,
+        slow: Slow,
     ) -> Log {
         Log {
             pattern,
             filter,
             encoding,
             limits,
+            slow,
             ring: RefCell::default(),
             subscribers: RefCell::default(),
             marks: relayed.map(|offset| RefCell::new(Marks::new(0, offset))),
@@ -96,7 +100,7 @@ impl Log {
 
     /// Do slow subscribers read on from the journal?
     pub(crate) fn replays(&self) -> bool {
-        self.is_durable() && self.limits.replay
+        self.is_durable() && self.slow == Slow::Replay && self.limits.replay
     }
 
     /// Appends whole frames; for durable ones with their offset. Sessions that lose their place are shown.

@@ -1,5 +1,6 @@
 //! A checked upgrade: all that a shard needs to begin a session and to answer 101.
 
+use crate::grant::Grant;
 use crate::hub::Hub;
 use bytes::Bytes;
 use minium_protocol::Filter;
@@ -64,6 +65,8 @@ pub struct Opening {
     pub answer: Vec<u8>,
     /// What the client sent behind its request.
     pub leftover: Bytes,
+    /// Whose it is and what it may do; nothing where everybody may do everything.
+    pub grant: Option<Arc<Grant>>,
     /// Counts it.
     pub permit: Permit,
 }

@@ -14,6 +14,9 @@ pub enum Slow {
     Replay,
     /// It is closed with 4000.
     Close,
+    /// It is told that it missed something, and goes on with what is new. Where the mode has no word for that
+    /// (minium.v1 has), it is closed.
+    Gap,
 }
 
 /// Bounds and habits of a bus. All have defaults; change the ones you mean.
@@ -25,10 +28,6 @@ pub struct Options {
     pub sessions_max: usize,
     /// The longest message; one byte more closes with 1009.
     pub message_bytes_max: usize,
-    /// First segments of topics that are kept in the journal.
-    pub durable: Vec<String>,
-    /// What happens to slow subscribers of durable topics; those of others are always closed.
-    pub slow_durable: Slow,
     /// `source` of the events that ephemeral messages are wrapped in.
     pub source: String,
     /// Between pings; two that are not answered end a session.
@@ -77,8 +76,6 @@ impl Default for Options {
             shards: cores.min(SHARDS_MAX),
             sessions_max: 65_536,
             message_bytes_max: 262_144,
-            durable: vec!["task".into()],
-            slow_durable: Slow::Replay,
             source: "/minium/default".into(),
             ping_interval: Duration::from_secs(30),
             comment_interval: Duration::from_secs(15),
@@ -128,11 +125,5 @@ impl Options {
             return fault("ping_interval", self.ping_interval.as_millis() as usize, "10 ms or more");
         }
         Ok(())
-    }
-
-    /// Is a topic or filter kept in the journal? Its first segment says so.
-    pub(crate) fn is_durable(&self, topic: &str) -> bool {
-        let first = topic.split('/').next().unwrap_or_default();
-        self.durable.iter().any(|d| d == first)
     }
 }

@@ -123,10 +123,9 @@ impl Cursor {
 mod tests {
     use super::*;
     use crate::options::Options;
-    use crate::schemas::Schemas;
 
     fn sender(echo: bool, own: &[(u64, u64)]) -> Sender {
-        let hub = Hub::new(Options::default(), Arc::new(Schemas::empty()));
+        let hub = Hub::alone(Options::default());
         let mut s = Sender::new(&hub, Pattern::Bus, "a".parse().unwrap(), Mode::Plain, echo);
         let place = |(start, end): &(u64, u64)| Place {
             start: *start,

@@ -104,7 +104,8 @@ pub(crate) struct Judge {
 
 impl Judge {
     pub(crate) fn new(hub: &Hub, pattern: Pattern, topic: Topic, mode: Mode) -> Judge {
-        let forbidden = pattern != Pattern::Bus && hub.options.is_durable(topic.as_str());
+        let channel = hub.channels.governing(pattern, &topic);
+        let forbidden = channel.is_some_and(|c| c.reserved || c.durable && pattern == Pattern::Sub);
         Judge { pattern, topic, mode, forbidden, generation: None, schema: None }
     }
 
@@ -217,7 +218,7 @@ mod tests {
         let text = r#"{"type":"object","required":["a"],"properties":{"a":{"type":"integer"}}}"#;
         let report = schemas.replace(vec![SchemaFile::new("sub/strict.json", text)]);
         assert!(report.is_clean(), "{report:?}");
-        Hub::new(Options::default(), Arc::new(schemas))
+        Hub::new(Options::default(), Arc::new(schemas), Arc::default(), None)
     }
 
     fn judge(pattern: Pattern, topic: &str, mode: Mode, message: Message) -> Result<Message, Problem> {
@@ -247,7 +248,7 @@ mod tests {
     #[test]
     fn durable_topics_take_nothing_from_clients() {
         assert_eq!(code(Pattern::Sub, "task/x/1", "{}".into()), Some(ErrorCode::Forbidden));
-        assert_eq!(code(Pattern::Push, "task", "{}".into()), Some(ErrorCode::Forbidden));
+        assert_eq!(code(Pattern::Push, "task", "{}".into()), None);
         assert_eq!(code(Pattern::Bus, "task", "{}".into()), None);
         assert_eq!(code(Pattern::Sub, "tasks", "{}".into()), None);
     }

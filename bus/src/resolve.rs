@@ -3,6 +3,7 @@
 use crate::history::{Bounds, History, HistoryError};
 use crate::hub::Hub;
 use crate::opening::Start;
+use crate::pattern::Pattern;
 use minium_protocol::{After, ErrorCode, Filter, Position, Problem};
 
 /// The position behind which delivery begins; nothing for what comes from now on.
@@ -15,14 +16,14 @@ pub(crate) async fn resolve(
     if after == After::Latest {
         return Ok(None);
     }
-    if !hub.options.is_durable(filter.as_str()) {
+    if !hub.channels.is_durable(Pattern::Sub, filter) {
         let words = format!("{filter} is not kept: there are no positions in it");
         return Err(Problem::new(ErrorCode::InvalidRequest, words));
     }
     let unavailable = |words: &str| Problem::new(ErrorCode::Unavailable, words);
     let history = history.ok_or_else(|| unavailable("this node has no journal"))?;
     let relayed = hub.relayed().ok_or_else(|| unavailable("the journal is not there yet"))?;
-    let bounds = history.bounds().await.map_err(|e| unavailable(&e.to_string()))?;
+    let bounds = history.bounds(filter).await.map_err(|e| unavailable(&e.to_string()))?;
     if bounds.epoch != relayed.epoch {
         return Err(unavailable("the journal is beginning a new numbering"));
     }

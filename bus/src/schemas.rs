@@ -36,6 +36,13 @@ pub struct SchemaOptions {
     pub judged_whole_max: usize,
 }
 
+impl Default for Schemas {
+    /// What is built in.
+    fn default() -> Schemas {
+        Schemas::built_in()
+    }
+}
+
 impl Default for SchemaOptions {
     fn default() -> SchemaOptions {
         SchemaOptions {

@@ -5,8 +5,10 @@
 
 use crate::encode::Encoding;
 use crate::inbox::{Assignment, StreamOpening};
+use crate::lanes::{Load, Puller};
 use crate::log::Log;
 use crate::opening::{Mode, Opening, Role, Start};
+use crate::options::Slow;
 use crate::pattern::Pattern;
 use crate::peers::Sender;
 use crate::session::replay::replay;
@@ -14,7 +16,6 @@ use crate::session::serve::Serve;
 use crate::session::sink::Sink;
 use crate::session::{Parts, Pulling, Session};
 use crate::shard::Shard;
-use crate::work::{Load, Puller};
 use minium_protocol::{CloseCode, Filter, Position, Topic};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -140,9 +141,11 @@ impl Shard {
 
     /// The log of a filter, made and announced if there is none.
     fn log(&self, pattern: Pattern, filter: &Filter, encoding: Encoding) -> Rc<Log> {
-        let durable = pattern == Pattern::Sub && self.hub.options.is_durable(filter.as_str());
+        let channel = self.hub.channels.governing_all(pattern, filter);
+        let durable = pattern == Pattern::Sub && channel.as_ref().is_some_and(|c| c.durable);
         let relayed = durable.then(|| self.relayed_to());
-        let make = || Log::new(pattern, filter.clone(), encoding, self.limits.clone(), relayed);
+        let slow = channel.map_or(Slow::Close, |c| c.slow);
+        let make = || Log::new(pattern, filter.clone(), encoding, self.limits.clone(), relayed, slow);
         let (log, made) = self.shelf.borrow_mut().log(pattern, filter, encoding, make);
         if made {
             self.hub.set_interest(pattern, filter, encoding, self.id, true);

@@ -7,7 +7,6 @@ use crate::encode::Encoding;
 use crate::hub::Hub;
 use crate::inbox::{Inbox, Item};
 use crate::log::{Limits, Log, Place};
-use crate::options::Slow;
 use crate::pattern::Pattern;
 use crate::publish::{Batch, Burst, batch_bytes};
 use crate::session::Session;
@@ -75,7 +74,7 @@ impl Shard {
         let limits = Rc::new(Limits {
             ring_bytes_max: options.ring_bytes_max,
             rings_bytes_max: options.rings_bytes_max / options.shards,
-            replay: options.slow_durable == Slow::Replay && reads.is_some(),
+            replay: reads.is_some(),
             held: Cell::new(0),
         });
         let source = options.source.as_str().into();

@@ -95,7 +95,6 @@ mod tests {
     use crate::inbox::StreamOpening;
     use crate::opening::Permit;
     use crate::options::Options;
-    use crate::schemas::Schemas;
     use crate::subscription::{Pipe, Subscription};
     use futures::{FutureExt, StreamExt};
     use std::sync::Arc;
@@ -115,7 +114,7 @@ mod tests {
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
         runtime.block_on(async {
-            let hub = Hub::new(Options { shards: 1, ..Options::default() }, Arc::new(Schemas::empty()));
+            let hub = Hub::alone(Options { shards: 1, ..Options::default() });
             let shard = Shard::new(0, hub, None);
             let mut subscriptions: Vec<_> = (0..2 * STRIDE).map(|_| subscribe(&shard)).collect();
             let log = shard.shelf.borrow().iter().next().cloned().unwrap();

@@ -8,11 +8,10 @@
 #![allow(clippy::print_stdout, reason = "it is what this program is for")]
 
 use futures::StreamExt;
-use minium_bus::{Bus, Options, Schemas};
+use minium_bus::{Backing, Bus, Options};
 use minium_notifier::{EnvelopeOptions, Journal, Relay, RelayHandle, RelayOptions, RelayState};
 use minium_queue::Backend;
 use std::error::Error;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +31,10 @@ struct Node {
 
 impl Node {
     fn start(journal: &Journal) -> Result<Node, Fault> {
-        let bus = Bus::start(Options::default(), Arc::new(Schemas::empty()), Some(journal.history()))?;
+        let bus = Bus::start(
+            Options::default(),
+            Backing { history: Some(journal.history()), ..Backing::default() },
+        )?;
         let stop = CancellationToken::new();
         let relay = Relay::start(journal, bus.clone(), RelayOptions::default(), stop.clone());
         Ok(Node { bus, relay, stop })

@@ -6,8 +6,8 @@
 use crate::error::NotifierError;
 use crate::journal::{Found, JournalStore, Range};
 use async_trait::async_trait;
-use minium_bus::{Bounds, History, HistoryError, Page};
-use minium_protocol::Filter;
+use minium_bus::{Bounds, Draft, History, HistoryError, Page};
+use minium_protocol::{ErrorCode, Filter, Position, Problem};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -43,7 +43,7 @@ fn page(found: Found, after: u64) -> Result<Page, HistoryError> {
 
 #[async_trait]
 impl History for JournalHistory {
-    async fn bounds(&self) -> Result<Bounds, HistoryError> {
+    async fn bounds(&self, _filter: &Filter) -> Result<Bounds, HistoryError> {
         let _turn = self.turn().await;
         self.store.bounds().await.map_err(|e| unavailable(&e))
     }
@@ -65,6 +65,10 @@ impl History for JournalHistory {
     async fn before_last(&self, filter: &Filter, count: u32) -> Result<u64, HistoryError> {
         let _turn = self.turn().await;
         self.store.before_last(filter.clone(), count).await.map_err(|e| unavailable(&e))
+    }
+
+    async fn keep(&self, _drafts: Vec<Draft>) -> Result<Vec<Position>, Problem> {
+        Err(Problem::new(ErrorCode::Unavailable, "this version keeps no messages"))
     }
 }
 

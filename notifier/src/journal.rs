@@ -121,7 +121,7 @@ impl Row<'_> {
             }
             .write(&mut event);
             let position = Position { epoch, offset: self.offset };
-            Relayed { position, topic, event: Bytes::from(event) }
+            Relayed { position, topic, event: Bytes::from(event), data: None }
         });
         let action = Action::of(self.kind, self.subject);
         Entry { offset: self.offset, at: self.at, relayed, action }

@@ -24,6 +24,7 @@ mod position;
 mod problem;
 mod readable;
 mod request;
+mod scope;
 mod topic;
 
 pub use amount::{AmountError, format_duration, parse_bytes, parse_duration};
@@ -34,4 +35,5 @@ pub use position::{After, Position, PositionError};
 pub use problem::{ErrorCode, Problem, SchemaFault};
 pub use readable::{JSON_LEVELS_MAX, check_json};
 pub use request::{EnqueueRequest, JobOptions};
+pub use scope::{Scope, ScopeError, Scopes, Verb};
 pub use topic::{Filter, Topic, TopicError};

@@ -166,6 +166,18 @@ impl Filter {
         self.text.split('/').all(|want| have.next().is_some_and(|got| want == "+" || want == got))
     }
 
+    /// Does it reach everything that `other` reaches?
+    pub fn covers(&self, other: &Filter) -> bool {
+        let mut theirs = other.text.split('/');
+        self.text.split('/').all(|want| theirs.next().is_some_and(|got| want == "+" || want == got))
+    }
+
+    /// Is there a topic that both reach?
+    pub fn meets(&self, other: &Filter) -> bool {
+        let pairs = self.text.split('/').zip(other.text.split('/'));
+        pairs.into_iter().all(|(a, b)| a == "+" || b == "+" || a == b)
+    }
+
     /// The longest beginning without `+`, for looking up by index: `livesys/+/x` gives `livesys`, `+/x` nothing.
     pub fn fixed_prefix(&self) -> &str {
         if !self.wild {

@@ -4,8 +4,8 @@
 //! durable, and whatever needs the store is answered 503.
 
 use async_trait::async_trait;
-use minium_bus::{Bounds, History, HistoryError, Page};
-use minium_protocol::{ErrorCode, Filter, Problem};
+use minium_bus::{Bounds, Draft, History, HistoryError, Page};
+use minium_protocol::{ErrorCode, Filter, Position, Problem};
 use minium_queue::Store;
 use std::fmt;
 use std::sync::Arc;
@@ -123,8 +123,8 @@ impl Database {
 /// The bus is started before the database is there, and reads history once it is.
 #[async_trait]
 impl History for Database {
-    async fn bounds(&self) -> Result<Bounds, HistoryError> {
-        self.history()?.bounds().await
+    async fn bounds(&self, filter: &Filter) -> Result<Bounds, HistoryError> {
+        self.history()?.bounds(filter).await
     }
 
     async fn read(
@@ -140,5 +140,9 @@ impl History for Database {
 
     async fn before_last(&self, filter: &Filter, count: u32) -> Result<u64, HistoryError> {
         self.history()?.before_last(filter, count).await
+    }
+
+    async fn keep(&self, drafts: Vec<Draft>) -> Result<Vec<Position>, Problem> {
+        self.open()?.history.keep(drafts).await
     }
 }

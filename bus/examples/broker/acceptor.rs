@@ -44,7 +44,18 @@ async fn serve(mut socket: TcpStream, remote: SocketAddr, bus: Bus) -> io::Resul
         Ok((role, mode, filter, start, answer)) => {
             let Ok(permit) = bus.admit() else { return refuse(socket, "503 Service Unavailable").await };
             let socket = socket.into_std()?;
-            bus.open(Opening { socket, remote, role, mode, filter, start, answer, leftover, permit });
+            bus.open(Opening {
+                socket,
+                remote,
+                role,
+                mode,
+                filter,
+                start,
+                answer,
+                leftover,
+                grant: None,
+                permit,
+            });
             Ok(())
         }
         Err(status) => refuse(socket, &status).await,

@@ -4,9 +4,8 @@
 
 mod acceptor;
 
-use minium_bus::{Bus, Options, Schemas};
+use minium_bus::{Backing, Bus, Options};
 use std::io::{Read, Write};
-use std::sync::Arc;
 use std::time::Duration;
 
 #[global_allocator]
@@ -17,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // sockets are the shards'; this runtime only greets
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
-        let bus = Bus::start(Options::default(), Arc::new(Schemas::built_in()), None)?;
+        let bus = Bus::start(Options::default(), Backing::default())?;
         let listener = tokio::net::TcpListener::bind(&address).await?;
         writeln!(std::io::stdout(), "ws://{}", listener.local_addr()?)?;
         let accepting = tokio::spawn(acceptor::accept(listener, bus.clone()));

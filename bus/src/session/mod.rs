@@ -12,11 +12,11 @@ mod write;
 
 use crate::encode::{self, Encoding};
 use crate::frame::{self, Opcode};
+use crate::lanes::{Load, Work};
 use crate::log::Log;
 use crate::opening::Permit;
 use crate::peers::Sender;
 use crate::ring::Ring;
-use crate::work::{Load, Work};
 use minium_protocol::{CloseCode, Position};
 use read::Reader;
 use replay::Replay;

@@ -3,13 +3,13 @@
 use super::{Phase, Session, State};
 use crate::encode::{self, Accepted, Encoding};
 use crate::frame;
+use crate::lanes;
 use crate::log::Log;
 use crate::message::Message;
 use crate::peers::{self, Turn};
 use crate::ring::{Ring, SEGMENT_BYTES, Segment};
 use crate::session::replay::Replay;
 use crate::shard::Shard;
-use crate::work;
 use minium_protocol::CloseCode;
 use std::io::ErrorKind;
 use tokio::io::Interest;
@@ -181,7 +181,7 @@ impl super::Pulling {
         let mut messages = 0;
         while control.len() < SEGMENT_BYTES {
             let Some(message) = self.queue.pop_front().map(|work| work.message) else { break };
-            self.going += work::weight(&message);
+            self.going += lanes::weight(&message);
             messages += 1;
             let (text, body) = match &message {
                 Message::Text(body) => (true, body),

@@ -2,9 +2,8 @@
 
 use crate::client::{CLOSE, PING, PONG, TEXT, frame, within};
 use crate::node::Node;
-use minium_bus::{Bus, BusError, Options, Schemas};
+use minium_bus::{Backing, Bus, BusError, Options};
 use minium_protocol::ErrorCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_millis(100);
@@ -105,7 +104,7 @@ async fn no_more_sessions_than_allowed_are_admitted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bounds_under_which_nothing_works_are_refused() {
-    let start = |options| Bus::start(options, Arc::new(Schemas::empty()), None).err();
+    let start = |options| Bus::start(options, Backing::default()).err();
     let none = Options { shards: 0, ..Options::default() };
     assert!(matches!(start(none), Some(BusError::Option { name: "shards", .. })));
     let many = Options { shards: 65, ..Options::default() };
@@ -114,6 +113,6 @@ async fn bounds_under_which_nothing_works_are_refused() {
 
 #[test]
 fn a_bus_is_started_on_a_runtime() {
-    let started = Bus::start(Options::default(), Arc::new(Schemas::empty()), None);
+    let started = Bus::start(Options::default(), Backing::default());
     assert!(matches!(started, Err(BusError::NoRuntime)));
 }

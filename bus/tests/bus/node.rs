@@ -5,9 +5,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use minium_bus::{
-    Bounds, Bus, History, HistoryError, Options, Page, Relayed, SchemaFile, Schemas, Subscription,
+    Backing, Bounds, Bus, Channel, Channels, Draft, History, HistoryError, Options, Page, Relayed,
+    SchemaFile, Schemas, Subscription,
 };
-use minium_protocol::{Filter, Position, Topic};
+use minium_protocol::{ErrorCode, Filter, Position, Problem, Topic};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
@@ -36,10 +37,18 @@ impl Node {
     }
 
     pub(crate) async fn with(options: Options) -> Node {
+        Node::with_channels(options, Vec::new()).await
+    }
+
+    pub(crate) async fn with_channels(options: Options, channels: Vec<Channel>) -> Node {
         let options = Options { shards: 2, ..options };
+        let channels = Arc::new(Channels::new(channels).unwrap());
         let journal = Arc::new(Journal::default());
         let schemas = Arc::new(Schemas::built_in());
-        let bus = Bus::start(options, schemas.clone(), Some(journal.clone())).unwrap();
+        let history: Arc<dyn History> = journal.clone();
+        let backing =
+            Backing { schemas: schemas.clone(), channels, history: Some(history), ..Backing::default() };
+        let bus = Bus::start(options, backing).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let accepting = tokio::spawn({
@@ -188,6 +197,7 @@ impl Journal {
             position: Position { epoch: EPOCH, offset },
             topic: topic.clone(),
             event: Bytes::from(event(offset)),
+            data: None,
         };
         let batch: Vec<Relayed> = (from..from + count).map(entry).collect();
         st.entries.extend_from_slice(&batch);
@@ -218,7 +228,7 @@ impl Journal {
 
 #[async_trait]
 impl History for Journal {
-    async fn bounds(&self) -> Result<Bounds, HistoryError> {
+    async fn bounds(&self, _filter: &Filter) -> Result<Bounds, HistoryError> {
         let st = self.state.lock().unwrap();
         Ok(Bounds { epoch: EPOCH, first: st.pruned + 1, last: st.entries.len() as u64 })
     }
@@ -260,5 +270,20 @@ impl History for Journal {
         let matching = st.entries.iter().rev().filter(|e| filter.matches(&e.topic));
         let first = matching.take(count as usize).last();
         Ok(first.map_or(st.entries.len() as u64, |e| e.position.offset - 1))
+    }
+
+    async fn keep(&self, drafts: Vec<Draft>) -> Result<Vec<Position>, Problem> {
+        let mut st = self.state.lock().unwrap();
+        if st.broken {
+            return Err(Problem::new(ErrorCode::Unavailable, "it is broken"));
+        }
+        let mut positions = Vec::new();
+        for draft in drafts {
+            let position = Position { epoch: EPOCH, offset: st.entries.len() as u64 + 1 };
+            let event = Bytes::from(event(position.offset));
+            st.entries.push(Relayed { position, topic: draft.topic, event, data: Some(draft.data) });
+            positions.push(position);
+        }
+        Ok(positions)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::client::{Client, within};
 use crate::node::{EPOCH, Node, event, offset_of};
-use minium_bus::{Options, Start};
+use minium_bus::{Channel, Options, Slow, Start};
 use minium_protocol::{After, ErrorCode, Filter, Position};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -194,9 +194,9 @@ async fn who_falls_behind_the_ring_reads_on_from_history_and_joins_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_subscribers_of_durable_topics_may_be_closed_instead() {
-    let options =
-        Options { ring_bytes_max: 128 << 10, slow_durable: minium_bus::Slow::Close, ..Options::default() };
-    let node = Node::with(options).await;
+    let options = Options { ring_bytes_max: 128 << 10, ..Options::default() };
+    let closed = Channel { slow: Slow::Close, ..Channel::tasks() };
+    let node = Node::with_channels(options, vec![closed]).await;
     node.begin().await;
     let mut slow = node.narrow("/sub/task").await;
     for _ in 0..400 {

@@ -50,6 +50,7 @@ pub(crate) async fn serve(
             start: asked.start,
             answer: asked.answer,
             leftover,
+            grant: None,
             permit: asked.permit,
         }),
         Err(error) => debug!(%error, "A socket could not be handed over."),

@@ -225,7 +225,12 @@ fn start_bus(config: &Config, schemas: &Arc<Schemas>, database: &Database) -> an
         source: SOURCE.into(),
         ..minium_bus::Options::default()
     };
-    Bus::start(options, schemas.clone(), Some(Arc::new(database.clone()))).context("Starting the bus")
+    let backing = minium_bus::Backing {
+        schemas: schemas.clone(),
+        history: Some(Arc::new(database.clone())),
+        ..minium_bus::Backing::default()
+    };
+    Bus::start(options, backing).context("Starting the bus")
 }
 
 /// Reads the schema directory for the first time. One that was named must be there.

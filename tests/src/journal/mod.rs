@@ -24,7 +24,7 @@ mod sqlite;
 use crate::support::postgres::Database;
 use crate::support::wait;
 use futures::StreamExt;
-use minium_bus::{Bus, History, Mode, Opening, Options, Relayed, Role, Schemas};
+use minium_bus::{Backing, Bus, History, Mode, Opening, Options, Relayed, Role, Schemas};
 use minium_notifier::{EnvelopeOptions, Journal, Relay, RelayHandle, RelayOptions, RelayState};
 use minium_protocol::{Filter, Position, Topic};
 use minium_queue::{Backend, DatabaseUrl};
@@ -38,6 +38,11 @@ use tokio_util::sync::CancellationToken;
 /// Where entries of the tests are addressed.
 pub(crate) fn topic(job: i64) -> String {
     format!("task/t/{job}")
+}
+
+/// The filter that matches every topic.
+pub(crate) fn everything() -> Filter {
+    "+".parse().unwrap()
 }
 
 /// A database with the schema, and a journal on it.
@@ -92,7 +97,11 @@ impl Node {
 
     pub(crate) fn start_with(journal: &Journal, options: RelayOptions) -> Node {
         let schemas = Arc::new(Schemas::empty());
-        let bus = Bus::start(Options::default(), schemas, Some(journal.history())).unwrap();
+        let bus = Bus::start(
+            Options::default(),
+            Backing { schemas, history: Some(journal.history()), ..Backing::default() },
+        )
+        .unwrap();
         let stop = CancellationToken::new();
         let relay = Relay::start(journal, bus.clone(), options, stop.clone());
         Node { bus, relay, stop }
@@ -163,7 +172,7 @@ pub(crate) async fn number_all(client: &Client) {
 /// All that a filter finds, in pages of `count_max`.
 pub(crate) async fn read_all(history: &dyn History, filter: &str, count_max: u32) -> Vec<Relayed> {
     let filter: Filter = filter.parse().unwrap();
-    let bounds = history.bounds().await.unwrap();
+    let bounds = history.bounds(&everything()).await.unwrap();
     let mut after = bounds.first - 1;
     let mut all = Vec::new();
     while after < bounds.last {
@@ -207,6 +216,7 @@ pub(crate) async fn peer(bus: &Bus, topic: &Topic) -> WebSocketStream<TcpStream>
         start: None,
         answer: b"!".to_vec(),
         leftover: bytes::Bytes::new(),
+        grant: None,
         permit: bus.admit().unwrap(),
     });
     let mut client = client.unwrap();

@@ -1,6 +1,6 @@
 //! Reading back: the same bytes as went out live, by every filter, within bounds.
 
-use super::{Fixture, Node, number_all, open, read_all, write};
+use super::{Fixture, Node, everything, number_all, open, read_all, write};
 use crate::support::wait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -147,7 +147,7 @@ async fn the_last_entries_of_a_filter_begin_behind_the_offset_that_is_told() {
     ] {
         let before = history.before_last(&filter(text), count).await.unwrap();
         assert_eq!(before, due, "the last {count} of {text}");
-        let bounds = history.bounds().await.unwrap();
+        let bounds = history.bounds(&everything()).await.unwrap();
         let page = history.read(&filter(text), before, bounds.last, 1_000, 1 << 20).await.unwrap();
         assert!(page.entries.len() <= count as usize || count == 0);
     }
@@ -235,7 +235,7 @@ async fn a_database_that_is_gone_is_said_to_be_unavailable() {
     let url = "postgres:///nothing?host=/nowhere&user=nobody";
     let backend = Backend::open(&url.parse().unwrap()).await.unwrap();
     let journal = Journal::open(&backend, envelope());
-    assert!(matches!(journal.history().bounds().await, Err(HistoryError::Unavailable(_))));
+    assert!(matches!(journal.history().bounds(&everything()).await, Err(HistoryError::Unavailable(_))));
 }
 
 /// What the peers of a bus topic hear, over a real socket.

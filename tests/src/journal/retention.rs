@@ -1,6 +1,6 @@
 //! What is let go: the oldest first, in batches, only what has an offset. And the partitions of the days.
 
-use super::{Fixture, Node, number_all, offsets, write};
+use super::{Fixture, Node, everything, number_all, offsets, write};
 use crate::support::wait;
 use minium_notifier::{RelayOptions, Retention};
 use std::time::Duration;
@@ -44,7 +44,7 @@ async fn a_running_node_keeps_so_many_entries() {
     node.relayed(100).await;
     let history = fixture.journal.history();
     wait::until("the oldest to be let go", async || {
-        (history.bounds().await.unwrap().first == 76).then_some(())
+        (history.bounds(&everything()).await.unwrap().first == 76).then_some(())
     })
     .await;
     assert_eq!(offsets(&client).await, (76..=100).collect::<Vec<_>>());
@@ -76,7 +76,7 @@ async fn age_and_count_let_go_in_batches_and_never_of_what_has_no_offset() {
     assert_eq!(offsets(&client).await, [0_i64; 0]);
     assert_eq!(count(&client, "minium.entry").await, 1, "the one without an offset is kept");
     let history = fixture.journal.history();
-    let bounds = history.bounds().await.unwrap();
+    let bounds = history.bounds(&everything()).await.unwrap();
     assert_eq!((bounds.first, bounds.last), (31, 30), "empty");
     number_all(&client).await;
     assert_eq!(offsets(&client).await, [31]);

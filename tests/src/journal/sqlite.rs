@@ -1,6 +1,6 @@
 //! SQLite: one writer, so the order of numbers is the order of commits; what is rolled back gives its numbers back.
 
-use super::{Node, read_all};
+use super::{Node, everything, read_all};
 use crate::support::wait;
 use minium_bus::HistoryError;
 use minium_notifier::{EnvelopeOptions, Journal, RelayOptions, Retention};
@@ -99,7 +99,7 @@ async fn a_journal_in_memory_begins_an_epoch_with_each_start() {
         store.enqueue(&[request("t")]).await.unwrap();
         epochs.push(node.relayed(1).await.epoch);
         let history = journal.history();
-        assert_eq!(history.bounds().await.unwrap().epoch, epochs[epochs.len() - 1]);
+        assert_eq!(history.bounds(&everything()).await.unwrap().epoch, epochs[epochs.len() - 1]);
         node.stop().await;
         // the clock's next millisecond
         wait::until("a later epoch", async || {
@@ -158,7 +158,7 @@ async fn retention_lets_the_oldest_go_and_their_numbers_never_come_back() {
     node.relayed(10).await;
     let history = journal.history();
     wait::until("the oldest to be let go", async || {
-        (history.bounds().await.unwrap().first == 8).then_some(())
+        (history.bounds(&everything()).await.unwrap().first == 8).then_some(())
     })
     .await;
     let filter = "task".parse().unwrap();

@@ -63,7 +63,7 @@ pub(crate) async fn events(
 
 async fn read(history: &dyn History, topic: &Topic) -> Result<Vec<Bytes>, Refusal> {
     let filter = Filter::from(topic.clone());
-    let bounds = history.bounds().await.map_err(refusal)?;
+    let bounds = history.bounds(&filter).await.map_err(refusal)?;
     let (mut events, mut bytes) = (Vec::new(), 0);
     let mut after = bounds.first.saturating_sub(1);
     while after < bounds.last && events.len() < EVENTS_MAX && bytes < BYTES_MAX {
