@@ -19,6 +19,7 @@
 mod amount;
 mod close;
 mod event;
+mod frame;
 mod job;
 mod position;
 mod problem;
@@ -30,6 +31,10 @@ mod topic;
 pub use amount::{AmountError, format_duration, parse_bytes, parse_duration};
 pub use close::CloseCode;
 pub use event::{CloudEvent, Envelope, EventType, sequence};
+pub use frame::{
+    Answer, CLIENT_OPS, CREDIT_MAX, ClientFrame, ClientOp, FrameError, ID_BYTES_MAX, REF_BYTES_MAX,
+    TASKS_MAX, read_client_frame,
+};
 pub use job::{Job, JobView, LeaseToken, Phase, Progress, State, WorkerRef};
 pub use position::{After, Position, PositionError};
 pub use problem::{ErrorCode, Problem, SchemaFault};
