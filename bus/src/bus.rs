@@ -2,21 +2,23 @@
 
 use crate::channels::Channels;
 use crate::error::BusError;
-use crate::history::{History, Relayed};
+use crate::grant::{Grant, Review};
+use crate::history::{Draft, History, Relayed};
 use crate::hub::Hub;
 use crate::inbox::{Item, StreamOpening};
 use crate::lanes::Refusal;
 use crate::message::Message;
 use crate::opening::{Opening, Permit, Start};
 use crate::options::Options;
+use crate::outside::Outside;
 use crate::pattern::Pattern;
+use crate::reads::Reads;
 use crate::schemas::Schemas;
-use crate::session::replay::Reads;
 use crate::shard::Shard;
 use crate::subscription::{Pipe, Subscription};
-use crate::work::Work;
+use crate::work::{Pushed, Work};
 use crate::{publish, relay, resolve};
-use minium_protocol::{After, ErrorCode, Filter, Position, Problem, Topic};
+use minium_protocol::{After, ErrorCode, Filter, JobOptions, Position, Problem, Topic};
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -34,7 +36,6 @@ pub struct Bus(Arc<Inner>);
 
 struct Inner {
     hub: Arc<Hub>,
-    history: Option<Arc<dyn History>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Entries are relayed by one at a time, or they would overtake each other.
     relaying: tokio::sync::Mutex<()>,
@@ -95,15 +96,12 @@ impl Bus {
         let Backing { schemas, channels, history, work } = backing;
         options.check()?;
         let runtime = Handle::try_current().map_err(|_| BusError::NoRuntime)?;
-        let at_once = options.replays_max;
-        let reads = history.clone().map(|h| Arc::new(Reads::new(h, runtime, at_once)));
-        let hub = Hub::new(options, schemas, channels, work);
-        let inner = Inner {
-            hub: hub.clone(),
-            history,
-            threads: Mutex::default(),
-            relaying: tokio::sync::Mutex::new(()),
-        };
+        let has_history = history.is_some();
+        let outside = Outside::new(Some(runtime), history, work, options.outside_patience);
+        let hub = Hub::new(options, schemas, channels, outside);
+        let reads = has_history.then(|| Arc::new(Reads::new(&hub)));
+        let inner =
+            Inner { hub: hub.clone(), threads: Mutex::default(), relaying: tokio::sync::Mutex::new(()) };
         let bus = Bus(Arc::new(inner)); // from here on, dropping it ends the shards that run
         for id in 0..hub.inboxes.len() {
             let thread = spawn(id, hub.clone(), reads.clone()).map_err(BusError::Thread)?;
@@ -137,7 +135,7 @@ impl Bus {
     /// `epoch_changed` and `offset_expired` with the earliest position that can be asked for, `invalid_request` for a
     /// position on a topic that is not kept, `unavailable` while the journal is not there.
     pub async fn resolve(&self, filter: &Filter, after: After) -> Result<Option<Start>, Problem> {
-        resolve::resolve(&self.0.hub, self.0.history.as_deref(), filter, after).await
+        resolve::resolve(&self.0.hub, filter, after).await
     }
 
     /// Gives an upgrade to a shard, which registers the session and then answers.
@@ -146,13 +144,29 @@ impl Bus {
         drop(self.0.hub.next_shard().put(Item::Open(Box::new(opening))));
     }
 
-    /// Publishes one message to the subscribers of the topic and of its parents. Waits while a shard is full.
+    /// Publishes one message to the subscribers of the topic and of its parents. On a durable channel it is kept
+    /// first, and the answer is where it stands; `id` makes trying again harmless there. Waits while a shard is full.
     ///
     /// # Errors
-    /// When the message may not go out: its schema, its size, or a topic that the journal alone fills.
-    pub async fn publish(&self, topic: &Topic, message: Message) -> Result<(), Problem> {
+    /// When the message may not go out: its schema, its size, a topic that the journal alone fills; `unavailable` and
+    /// `storage_full` when it cannot be kept.
+    pub async fn publish(
+        &self,
+        topic: &Topic,
+        message: Message,
+        id: Option<&str>,
+    ) -> Result<Option<Position>, Problem> {
         self.check_open()?;
-        publish::publish(&self.0.hub, Pattern::Sub, topic, message).await
+        let hub = &self.0.hub;
+        let (message, durable) = publish::accept(hub, Pattern::Sub, topic, message)?;
+        if !durable {
+            publish::publish(hub, Pattern::Sub, topic, &message).await;
+            return Ok(None);
+        }
+        crate::metrics::published(Pattern::Sub.as_str()).increment(1);
+        let draft = Draft { topic: topic.clone(), id: id.map(Box::from), data: message.bytes().clone() };
+        let kept = hub.outside.keep(vec![draft]).await?;
+        Ok(kept.into_iter().next())
     }
 
     /// Sends one message to all peers of the topic.
@@ -161,18 +175,38 @@ impl Bus {
     /// When the message may not go out.
     pub async fn send(&self, topic: &Topic, message: Message) -> Result<(), Problem> {
         self.check_open()?;
-        publish::publish(&self.0.hub, Pattern::Bus, topic, message).await
+        let hub = &self.0.hub;
+        let (message, _) = publish::accept(hub, Pattern::Bus, topic, message)?;
+        publish::publish(hub, Pattern::Bus, topic, &message).await;
+        Ok(())
     }
 
-    /// Hands one message to a puller of the topic, or keeps it for the first one that comes.
+    /// Hands one message to a puller of the topic, or keeps it for the first one that comes. On a durable channel it
+    /// becomes a job, whose id is the answer.
     ///
     /// # Errors
-    /// `no_puller` when nobody pulls and no more can wait, or when all pullers stay full for too long.
-    pub async fn push(&self, topic: &Topic, message: Message) -> Result<(), Problem> {
+    /// `no_puller` when nobody pulls and no more can wait, or when all pullers stay full for too long; what the queue
+    /// refuses.
+    pub async fn push(
+        &self,
+        topic: &Topic,
+        message: Message,
+        options: JobOptions,
+    ) -> Result<Option<i64>, Problem> {
         self.check_open()?;
         let hub = &self.0.hub;
-        let (message, _) = publish::accept(hub, Pattern::Push, topic, message)?;
+        let (message, durable) = publish::accept(hub, Pattern::Push, topic, message)?;
         crate::metrics::published(Pattern::Push.as_str()).increment(1);
+        if durable {
+            let pushed = Pushed { data: message.bytes().clone(), options };
+            let ids = hub.outside.push(topic.clone(), vec![pushed]).await?;
+            return Ok(ids.into_iter().next());
+        }
+        self.hand_out(topic, message).await.map(|()| None)
+    }
+
+    async fn hand_out(&self, topic: &Topic, message: Message) -> Result<(), Problem> {
+        let hub = &self.0.hub;
         let topic = topic.shared();
         let mut left = Some(message);
         let pushed = poll_fn(|cx| {
@@ -193,6 +227,14 @@ impl Bus {
         })
     }
 
+    /// Judges the grants of all sessions anew; those that are refused end.
+    pub fn review(&self, review: &Arc<Review>) {
+        for inbox in &self.0.hub.inboxes {
+            // a shard that has ended has no sessions
+            drop(inbox.put(Item::Review(review.clone())));
+        }
+    }
+
     /// Subscribes as server-sent events. Registered when it returns.
     ///
     /// # Errors
@@ -201,13 +243,14 @@ impl Bus {
         &self,
         filter: Filter,
         start: Option<Start>,
+        grant: Option<Arc<Grant>>,
         permit: Permit,
     ) -> Result<Subscription, Problem> {
         let hub = &self.0.hub;
         let pipe = Arc::new(Pipe::new(hub.options.stream_bytes_max));
         let subscription = Subscription::new(pipe.clone());
         let (ready, registered) = oneshot::channel();
-        let opening = StreamOpening { filter, start, permit, pipe, ready };
+        let opening = StreamOpening { filter, start, grant, permit, pipe, ready };
         // if the shard has ended, so has `ready`
         drop(hub.next_shard().put(Item::Subscribe(Box::new(opening))));
         registered.await.map_err(|_| Problem::new(ErrorCode::Unavailable, "the node goes down"))?;

@@ -4,17 +4,19 @@
 //! message is bare in plain mode and wrapped in a fresh event in CloudEvents mode.
 
 use crate::frame::{self, Opcode};
+use crate::history::Relayed;
 use crate::message::Message;
 use crate::opening::Mode;
+use crate::work::LeasedJob;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
 use jiff::Timestamp;
-use minium_protocol::{CloudEvent, ErrorCode, Position, Problem};
+use minium_protocol::{Answer, CloudEvent, ErrorCode, Position, Problem};
 use std::io::Write;
 use uuid::Uuid;
 
 /// How a receiver gets its messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Encoding {
     /// WebSocket frames, bare.
     Plain,
@@ -22,10 +24,18 @@ pub(crate) enum Encoding {
     CloudEvents,
     /// Server-sent events.
     Sse,
+    /// WebSocket frames of `minium.v1`.
+    V1,
 }
 
 impl Encoding {
-    pub(crate) const ALL: [Encoding; 3] = [Encoding::Plain, Encoding::CloudEvents, Encoding::Sse];
+    pub(crate) const ALL: [Encoding; 4] =
+        [Encoding::Plain, Encoding::CloudEvents, Encoding::Sse, Encoding::V1];
+
+    /// Is it made of WebSocket frames?
+    pub(crate) fn is_framed(self) -> bool {
+        self != Encoding::Sse
+    }
 }
 
 impl From<Mode> for Encoding {
@@ -33,48 +43,88 @@ impl From<Mode> for Encoding {
         match mode {
             Mode::Plain => Encoding::Plain,
             Mode::CloudEvents => Encoding::CloudEvents,
+            Mode::V1 => Encoding::V1,
         }
     }
-}
-
-/// A message that was judged and may go out.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Accepted<'a> {
-    pub(crate) text: bool,
-    /// Known to be JSON: its channel has a schema.
-    pub(crate) json: bool,
-    pub(crate) body: &'a [u8],
 }
 
 /// Appends an ephemeral message.
-pub(crate) fn ephemeral(
-    out: &mut Vec<u8>,
-    encoding: Encoding,
-    source: &str,
-    topic: &str,
-    message: Accepted<'_>,
-) {
-    let opcode = if message.text { Opcode::Text } else { Opcode::Binary };
-    match encoding {
-        Encoding::Plain => frame::append(out, opcode, message.body),
-        Encoding::CloudEvents => frame::append(out, Opcode::Text, &wrap(source, topic, message)),
-        Encoding::Sse if message.text => sse_data(out, message.body),
-        Encoding::Sse => {
+pub(crate) fn ephemeral(out: &mut Vec<u8>, encoding: Encoding, source: &str, topic: &str, message: &Message) {
+    let body = message.bytes();
+    match (encoding, message) {
+        (Encoding::Plain, Message::Binary(_)) => frame::append(out, Opcode::Binary, body),
+        (Encoding::Plain, _) => frame::append(out, Opcode::Text, body),
+        (Encoding::CloudEvents, _) => frame::append(out, Opcode::Text, &wrap(source, topic, message)),
+        (Encoding::V1, _) => frame::append(out, Opcode::Text, &msg(topic, None, message)),
+        (Encoding::Sse, Message::Binary(_)) => {
             out.extend_from_slice(b"event: binary\n");
-            sse_data(out, BASE64_STANDARD.encode(message.body).as_bytes());
+            sse_data(out, BASE64_STANDARD.encode(body).as_bytes());
+        }
+        (Encoding::Sse, _) => sse_data(out, body),
+    }
+}
+
+/// Appends a durable entry. `resumable`: an SSE client can come back to its position.
+pub(crate) fn durable(out: &mut Vec<u8>, encoding: Encoding, entry: &Relayed, resumable: bool) {
+    match encoding {
+        Encoding::Plain => frame::append(out, Opcode::Text, entry.message()),
+        Encoding::CloudEvents => frame::append(out, Opcode::Text, &entry.event),
+        Encoding::V1 => {
+            let message = Message::Json(entry.message().clone());
+            frame::append(out, Opcode::Text, &msg(entry.topic.as_str(), Some(entry.position), &message));
+        }
+        Encoding::Sse => {
+            if resumable {
+                writeln!(out, "id: {}", entry.position).expect("memory takes every byte");
+            }
+            sse_data(out, entry.message());
         }
     }
 }
 
-/// Appends a durable entry as a WebSocket frame, the same in both modes.
-pub(crate) fn durable_frame(out: &mut Vec<u8>, event: &[u8]) {
-    frame::append(out, Opcode::Text, event);
+/// Appends an answer to a `minium.v1` client.
+pub(crate) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
+    frame::append(out, Opcode::Text, answer.text().as_bytes());
 }
 
-/// Appends a durable entry as a server-sent event whose id is its position.
-pub(crate) fn durable_sse(out: &mut Vec<u8>, position: Position, event: &[u8]) {
-    writeln!(out, "id: {position}").expect("memory takes every byte");
-    sse_data(out, event);
+/// A job for a puller who speaks `minium.v1`.
+pub(crate) fn job(out: &mut Vec<u8>, job: &LeasedJob) {
+    let mut text = Vec::with_capacity(job.snapshot.len() + 320);
+    text.extend_from_slice(br#"{"op":"job","topic":"#);
+    json_string(&mut text, job.task.as_str());
+    text.extend_from_slice(br#","job":"#);
+    text.extend_from_slice(&job.snapshot);
+    write!(text, r#","lease":"{}","lease_expires":"{:.6}"}}"#, job.lease, job.expires)
+        .expect("memory takes every byte");
+    frame::append(out, Opcode::Text, &text);
+}
+
+/// The `msg` frame of `minium.v1`: the same bytes for everybody.
+fn msg(topic: &str, position: Option<Position>, message: &Message) -> Vec<u8> {
+    let body = message.bytes();
+    let mut out = Vec::with_capacity(body.len() + topic.len() + 96);
+    out.extend_from_slice(br#"{"op":"msg","topic":"#);
+    json_string(&mut out, topic);
+    if let Some(Position { epoch, offset }) = position {
+        write!(out, r#","epoch":{epoch},"offset":{offset}"#).expect("memory takes every byte");
+    }
+    match (message, std::str::from_utf8(body)) {
+        (Message::Json(_), Ok(_)) => {
+            out.extend_from_slice(br#","data":"#);
+            out.extend_from_slice(body);
+        }
+        (Message::Text(_), Ok(text)) => {
+            out.extend_from_slice(br#","data":"#);
+            json_string(&mut out, text);
+        }
+        _ => {
+            out.extend_from_slice(br#","data_base64":""#);
+            out.extend_from_slice(BASE64_STANDARD.encode(body).as_bytes());
+            out.push(b'"');
+        }
+    }
+    out.push(b'}');
+    out
 }
 
 /// Tells an SSE client where it stands before the first event, so that it can resume from there.
@@ -104,9 +154,10 @@ fn sse_data(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(b"\n\n");
 }
 
-/// The event around an ephemeral message. Text is a JSON string unless its channel makes it JSON.
-fn wrap(source: &str, topic: &str, message: Accepted<'_>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(message.body.len() + 320);
+/// The event around an ephemeral message. Text is a JSON string, JSON is itself.
+fn wrap(source: &str, topic: &str, message: &Message) -> Vec<u8> {
+    let body = message.bytes();
+    let mut out = Vec::with_capacity(body.len() + 320);
     let mut id = Uuid::encode_buffer();
     out.extend_from_slice(br#"{"specversion":"1.0","id":""#);
     out.extend_from_slice(Uuid::new_v4().hyphenated().encode_lower(&mut id).as_bytes());
@@ -115,18 +166,18 @@ fn wrap(source: &str, topic: &str, message: Accepted<'_>) -> Vec<u8> {
     out.extend_from_slice(br#","type":"message","subject":"#);
     json_string(&mut out, topic);
     write!(out, ",\"time\":\"{:.6}\",", Timestamp::now()).expect("memory takes every byte");
-    match std::str::from_utf8(message.body) {
-        Ok(text) if message.text && message.json => {
+    match (message, std::str::from_utf8(body)) {
+        (Message::Json(_), Ok(text)) => {
             out.extend_from_slice(br#""datacontenttype":"application/json","data":"#);
             out.extend_from_slice(text.as_bytes());
         }
-        Ok(text) if message.text => {
+        (Message::Text(_), Ok(text)) => {
             out.extend_from_slice(br#""datacontenttype":"text/plain","data":"#);
             json_string(&mut out, text);
         }
-        Ok(_) | Err(_) => {
+        _ => {
             out.extend_from_slice(br#""datacontenttype":"application/octet-stream","data_base64":""#);
-            out.extend_from_slice(BASE64_STANDARD.encode(message.body).as_bytes());
+            out.extend_from_slice(BASE64_STANDARD.encode(body).as_bytes());
             out.push(b'"');
         }
     }
@@ -155,7 +206,7 @@ pub(crate) fn unwrap(frame: &[u8], json: bool) -> Result<Message, Problem> {
             let as_json = says_json.unwrap_or(json);
             match serde_json::from_str::<String>(data.get()) {
                 Ok(text) if !as_json => Ok(Message::Text(text.into())),
-                Ok(_) | Err(_) => Ok(Message::Text(Bytes::copy_from_slice(data.get().as_bytes()))),
+                Ok(_) | Err(_) => Ok(Message::Json(Bytes::copy_from_slice(data.get().as_bytes()))),
             }
         }
         (None, Some(text)) => {
@@ -185,18 +236,21 @@ mod tests {
 
     fn sse(text: &str) -> String {
         let mut out = Vec::new();
-        ephemeral(
-            &mut out,
-            Encoding::Sse,
-            "/s",
-            "t",
-            Accepted { text: true, json: false, body: text.as_bytes() },
-        );
+        ephemeral(&mut out, Encoding::Sse, "/s", "t", &text.to_owned().into());
         String::from_utf8(out).unwrap()
     }
 
-    fn event(text: bool, json: bool, body: &[u8]) -> Value {
-        serde_json::from_slice(&wrap("/minium/\"x\"", "a/b", Accepted { text, json, body })).unwrap()
+    fn event(message: &Message) -> Value {
+        serde_json::from_slice(&wrap("/minium/\"x\"", "a/b", message)).unwrap()
+    }
+
+    fn entry() -> Relayed {
+        Relayed {
+            position: Position { epoch: 2, offset: 7 },
+            topic: "a/b".parse().unwrap(),
+            event: Bytes::from_static(b"{\"specversion\":\"1.0\"}"),
+            data: Some(Bytes::from_static(b"{\"a\":1}")),
+        }
     }
 
     #[test]
@@ -210,45 +264,60 @@ mod tests {
     #[test]
     fn binary_is_marked_as_such_on_sse() {
         let mut out = Vec::new();
-        ephemeral(&mut out, Encoding::Sse, "/s", "t", Accepted { text: false, json: false, body: &[0, 255] });
+        ephemeral(&mut out, Encoding::Sse, "/s", "t", &Message::Binary(Bytes::from_static(&[0, 255])));
         assert_eq!(out, b"event: binary\ndata: AP8=\n\n");
     }
 
     #[test]
     fn a_durable_entry_carries_its_position_as_id() {
         let mut out = Vec::new();
-        durable_sse(&mut out, Position { epoch: 2, offset: 7 }, b"{\"a\":1}");
+        durable(&mut out, Encoding::Sse, &entry(), true);
         assert_eq!(out, b"id: 2:7\ndata: {\"a\":1}\n\n");
+        out.clear();
+        durable(&mut out, Encoding::Sse, &entry(), false);
+        assert_eq!(out, b"data: {\"a\":1}\n\n");
+    }
+
+    #[test]
+    fn a_durable_message_is_bare_an_event_or_a_frame_with_its_position() {
+        let body = |encoding| {
+            let mut out = Vec::new();
+            durable(&mut out, encoding, &entry(), true);
+            String::from_utf8(out.split_off(2)).unwrap()
+        };
+        assert_eq!(body(Encoding::Plain), r#"{"a":1}"#);
+        assert_eq!(body(Encoding::CloudEvents), r#"{"specversion":"1.0"}"#);
+        assert_eq!(body(Encoding::V1), r#"{"op":"msg","topic":"a/b","epoch":2,"offset":7,"data":{"a":1}}"#);
     }
 
     #[test]
     fn text_is_wrapped_as_a_string_and_json_as_itself() {
-        let e = event(true, false, br#"{"a":1}"#);
+        let text = || Bytes::from_static(br#"{"a":1}"#);
+        let e = event(&Message::Text(text()));
         assert_eq!(e["data"], r#"{"a":1}"#);
         assert_eq!((&e["type"], &e["subject"]), (&"message".into(), &"a/b".into()));
         assert_eq!(e["source"], "/minium/\"x\"");
-        assert_eq!(event(true, true, br#"{"a":1}"#)["data"]["a"], 1);
-        let b = event(false, false, &[0, 255]);
+        assert_eq!(event(&Message::Json(text()))["data"]["a"], 1);
+        let b = event(&Message::Binary(Bytes::from_static(&[0, 255])));
         assert_eq!((&b["data_base64"], b.get("data")), (&"AP8=".into(), None));
-        assert_ne!(event(true, false, b"x")["id"], event(true, false, b"x")["id"]);
+        assert_ne!(event(&"x".into())["id"], event(&"x".into())["id"]);
+        let v1 = |m: &Message| serde_json::from_slice::<Value>(&msg("a/b", None, m)).unwrap();
+        assert_eq!(v1(&Message::Text(text()))["data"], r#"{"a":1}"#);
+        assert_eq!(v1(&Message::Json(text()))["data"]["a"], 1);
+        assert_eq!(v1(&Message::Binary(Bytes::from_static(&[0, 255])))["data_base64"], "AP8=");
+        assert_eq!(v1(&"x".into())["topic"], "a/b");
     }
 
     #[test]
     fn what_was_wrapped_unwraps_to_the_same_message() {
-        for (text, json, body) in [
-            (true, false, &b"\"quoted\" \n"[..]),
-            (true, true, b"{\"a\":[1]}"),
-            (true, true, b"\"s\""),
-            (false, false, &[9, 0]),
+        let bytes = |b: &'static [u8]| Bytes::from_static(b);
+        for (json, message) in [
+            (false, Message::Text(bytes(b"\"quoted\" \n"))),
+            (true, Message::Json(bytes(b"{\"a\":[1]}"))),
+            (true, Message::Json(bytes(b"\"s\""))),
+            (false, Message::Binary(bytes(&[9, 0]))),
         ] {
-            let wrapped = wrap("/s", "t", Accepted { text, json, body });
-            let message = unwrap(&wrapped, json).unwrap();
-            let same = if text {
-                Message::Text(body.to_vec().into())
-            } else {
-                Message::Binary(body.to_vec().into())
-            };
-            assert_eq!(message, same);
+            assert_eq!(unwrap(&wrap("/s", "t", &message), json).unwrap(), message);
         }
     }
 

@@ -3,6 +3,18 @@
 use jiff::Timestamp;
 use minium_protocol::{ErrorCode, Filter, Problem, Scopes, Verb};
 
+/// What is said of a grant when the rules have changed; a refusal ends its session.
+pub type Review = dyn Fn(&Grant) -> Result<(), Revoked> + Send + Sync;
+
+/// A grant that holds no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revoked {
+    /// What vouched for it does so no more: the session is closed with 4501.
+    Unauthenticated,
+    /// It allows something else now: the session is closed with 4503.
+    Changed,
+}
+
 /// What was granted to a session. The bus judges every topic by it and ends the session when it expires; who checked
 /// the token is somebody else's business.
 #[derive(Debug)]

@@ -80,7 +80,7 @@ pub trait History: Send + Sync + 'static {
     async fn bounds(&self, filter: &Filter) -> Result<Bounds, HistoryError>;
 
     /// Entries that match `filter` with `after < offset <= to`, in order: at most `count_max` of them, and no more
-    /// after the first that passes `bytes_max`.
+    /// after the first that passes `bytes_max`. `to` may lie beyond the journal's end.
     async fn read(
         &self,
         filter: &Filter,

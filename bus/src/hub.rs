@@ -5,14 +5,15 @@
 
 use crate::channels::Channels;
 use crate::encode::Encoding;
+use crate::follow::Follow;
 use crate::inbox::Inbox;
 use crate::lanes::Lanes;
 use crate::options::Options;
+use crate::outside::Outside;
 use crate::pattern::Pattern;
 use crate::routing::Routes;
 use crate::schemas::Schemas;
-use crate::work::Work;
-use minium_protocol::{Filter, Position, Topic};
+use minium_protocol::{Position, Topic};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
@@ -60,9 +61,7 @@ pub(crate) struct Hub {
     pub(crate) options: Arc<Options>,
     pub(crate) schemas: Arc<Schemas>,
     pub(crate) channels: Arc<Channels>,
-    /// The queue behind durable push/pull channels, if there is one.
-    #[expect(dead_code, reason = "durable push/pull comes with minium.v1")]
-    pub(crate) work: Option<Arc<dyn Work>>,
+    pub(crate) outside: Outside,
     pub(crate) inboxes: Vec<Inbox>,
     pub(crate) lanes: Lanes,
     pub(crate) sessions: AtomicUsize,
@@ -84,7 +83,7 @@ impl Hub {
         options: Options,
         schemas: Arc<Schemas>,
         channels: Arc<Channels>,
-        work: Option<Arc<dyn Work>>,
+        outside: Outside,
     ) -> Arc<Hub> {
         let options = Arc::new(options);
         // what an inbox holds is appended at once: it must not be what makes a ring run over
@@ -95,7 +94,7 @@ impl Hub {
             options,
             schemas,
             channels,
-            work,
+            outside,
             sessions: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
             next: AtomicUsize::new(0),
@@ -108,7 +107,8 @@ impl Hub {
     /// Without schemas, channels, journal or queue.
     #[cfg(test)]
     pub(crate) fn alone(options: Options) -> Arc<Hub> {
-        Hub::new(options, Arc::new(Schemas::empty()), Arc::default(), None)
+        let outside = Outside::new(None, None, None, options.outside_patience);
+        Hub::new(options, Arc::new(Schemas::empty()), Arc::default(), outside)
     }
 
     /// The shard that takes the next session.
@@ -138,15 +138,9 @@ impl Hub {
         all
     }
 
-    /// A shard's log for a filter and an encoding came or went.
-    pub(crate) fn set_interest(
-        &self,
-        pattern: Pattern,
-        filter: &Filter,
-        encoding: Encoding,
-        shard: usize,
-        live: bool,
-    ) {
+    /// The first receiver of a filter in an encoding came to a shard, or its last one left.
+    pub(crate) fn set_interest(&self, follow: &Follow, encoding: Encoding, shard: usize, live: bool) {
+        let Follow { pattern, filter } = follow;
         let mut interest = self.interest.write().unwrap_or_else(PoisonError::into_inner);
         let targets = match pattern {
             Pattern::Sub => interest.subscribers.entry(filter, Targets::default),
@@ -195,6 +189,7 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use minium_protocol::Filter;
 
     fn hub() -> Arc<Hub> {
         Hub::alone(Options { shards: 3, ..Options::default() })
@@ -205,16 +200,16 @@ mod tests {
         let hub = hub();
         let (filter, topic): (Filter, Topic) = ("a/+".parse().unwrap(), "a/b/c".parse().unwrap());
         let before = hub.generation();
-        hub.set_interest(Pattern::Sub, &filter, Encoding::Plain, 2, true);
-        hub.set_interest(Pattern::Sub, &"a".parse().unwrap(), Encoding::Sse, 0, true);
+        hub.set_interest(&Follow::new(Pattern::Sub, filter.clone()), Encoding::Plain, 2, true);
+        hub.set_interest(&Follow::new(Pattern::Sub, "a".parse().unwrap()), Encoding::Sse, 0, true);
         let targets = hub.targets(Pattern::Sub, &topic);
         assert_eq!(targets.shards(), 0b101);
         assert!(targets.wants(Encoding::Plain) && targets.wants(Encoding::Sse));
         assert!(!targets.wants(Encoding::CloudEvents));
         assert!(hub.targets(Pattern::Bus, &topic).is_empty());
         assert_ne!(hub.generation(), before);
-        hub.set_interest(Pattern::Sub, &filter, Encoding::Plain, 2, false);
-        hub.set_interest(Pattern::Sub, &"a".parse().unwrap(), Encoding::Sse, 0, false);
+        hub.set_interest(&Follow::new(Pattern::Sub, filter.clone()), Encoding::Plain, 2, false);
+        hub.set_interest(&Follow::new(Pattern::Sub, "a".parse().unwrap()), Encoding::Sse, 0, false);
         assert!(hub.targets(Pattern::Sub, &topic).is_empty());
         assert_eq!(hub.channels(), 0);
     }
@@ -222,7 +217,7 @@ mod tests {
     #[test]
     fn peers_have_no_hierarchy() {
         let hub = hub();
-        hub.set_interest(Pattern::Bus, &"a".parse().unwrap(), Encoding::Plain, 1, true);
+        hub.set_interest(&Follow::new(Pattern::Bus, "a".parse().unwrap()), Encoding::Plain, 1, true);
         assert_eq!(hub.targets(Pattern::Bus, &"a".parse().unwrap()).shards(), 0b10);
         assert!(hub.targets(Pattern::Bus, &"a/b".parse().unwrap()).is_empty());
     }

@@ -3,12 +3,15 @@
 //! What publishers bring waits with them when there is no room, so that they are slowed and nothing is dropped. What
 //! the bus itself says (openings, work that was assigned, the end) always has room: other bounds hold it.
 
+use crate::follow::Follow;
+use crate::grant::{Grant, Review};
 use crate::lanes::Work;
 use crate::opening::{Opening, Permit, Start};
 use crate::pattern::Pattern;
 use crate::publish::Batch;
 use crate::relay::RelayBatch;
 use crate::subscription::Pipe;
+use crate::work::LeasedJob;
 use minium_protocol::{Filter, Position, Topic};
 use std::future::poll_fn;
 use std::mem;
@@ -31,6 +34,12 @@ pub(crate) enum Item {
     RelayFrom(Position),
     /// A message for one puller of this shard.
     Work(Assignment),
+    /// A job for one puller of this shard.
+    Job(u64, Box<LeasedJob>),
+    /// A job of this puller was cancelled.
+    Cancelled(u64, i64),
+    /// Grants are to be judged anew.
+    Review(Arc<Review>),
     /// Close all sessions, and end after so long at the latest.
     Shutdown(Duration),
 }
@@ -39,6 +48,7 @@ pub(crate) enum Item {
 pub(crate) struct StreamOpening {
     pub(crate) filter: Filter,
     pub(crate) start: Option<Start>,
+    pub(crate) grant: Option<Arc<Grant>>,
     pub(crate) permit: Permit,
     pub(crate) pipe: Arc<Pipe>,
     /// Told once the session is registered.
@@ -64,7 +74,7 @@ struct Queue {
     items: Vec<Item>,
     bytes: usize,
     /// What has subscribers in the shard that cannot keep up.
-    crowded: Vec<(Pattern, Filter)>,
+    crowded: Vec<Follow>,
     /// Nobody takes anything any more.
     closed: bool,
     shard: Option<Waker>,
@@ -149,7 +159,7 @@ impl Inbox {
     }
 
     /// For the shard: who sends to what these receive shall wait, and nobody else.
-    pub(crate) fn set_crowded(&self, crowded: Vec<(Pattern, Filter)>) {
+    pub(crate) fn set_crowded(&self, crowded: Vec<Follow>) {
         let mut q = self.lock();
         q.crowded = crowded;
         let waiting = mem::take(&mut q.waiting);
@@ -171,7 +181,7 @@ impl Inbox {
 
 impl Queue {
     fn is_crowded(&self, pattern: Pattern, topic: &Topic) -> bool {
-        self.crowded.iter().any(|(p, filter)| *p == pattern && filter.matches(topic))
+        self.crowded.iter().any(|f| f.concerns(pattern, topic))
     }
 }
 
@@ -205,7 +215,7 @@ mod tests {
         let inbox = Inbox::new(1_000);
         let (slow, other): (Topic, Topic) = ("slow/x".parse().unwrap(), "other".parse().unwrap());
         let offer = |pattern, topic| inbox.offer(item, 1, Some((pattern, topic)), Waker::noop());
-        inbox.set_crowded(vec![(Pattern::Sub, "slow".parse().unwrap())]);
+        inbox.set_crowded(vec![Follow::new(Pattern::Sub, "slow".parse().unwrap())]);
         assert!(!offer(Pattern::Sub, &slow));
         assert!(offer(Pattern::Sub, &other) && offer(Pattern::Bus, &slow));
         assert!(inbox.offer(item, 1, None, Waker::noop()), "the journal");

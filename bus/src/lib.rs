@@ -13,8 +13,8 @@
 //!
 //! let bus = Bus::start(Options::default(), Backing::default())?;
 //! let permit = bus.admit()?;
-//! let mut events = bus.subscribe("news".parse()?, None, permit).await?;
-//! bus.publish(&"news/local".parse()?, Message::Text("hello".into())).await?;
+//! let mut events = bus.subscribe("news".parse()?, None, None, permit).await?;
+//! bus.publish(&"news/local".parse()?, Message::Text("hello".into()), None).await?;
 //! assert_eq!(events.next().await.as_deref(), Some(&b"data: hello\n\n"[..]));
 //! bus.shutdown(Duration::from_secs(5)).await;
 //! # Ok(())
@@ -42,6 +42,7 @@ mod encode;
 mod error;
 #[cfg(test)]
 mod faults;
+mod follow;
 mod frame;
 mod grant;
 mod history;
@@ -53,9 +54,12 @@ mod message;
 mod metrics;
 mod opening;
 mod options;
+mod outside;
 mod pattern;
 mod peers;
 mod publish;
+mod reads;
+mod recent;
 mod relay;
 mod resolve;
 mod ring;
@@ -73,7 +77,7 @@ mod work;
 pub use bus::{Backing, Bus, LiveChannel, Stats};
 pub use channels::{Channel, Channels, ChannelsError};
 pub use error::BusError;
-pub use grant::Grant;
+pub use grant::{Grant, Review, Revoked};
 pub use history::{Bounds, Draft, History, HistoryError, Page, Relayed};
 pub use message::Message;
 pub use opening::{Mode, Opening, Permit, Role, Start};

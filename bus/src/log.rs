@@ -1,15 +1,15 @@
-//! What the subscribers of one filter get in one encoding, in one shard.
+//! What those get who follow the same filters in the same encoding, in one shard.
 //!
 //! A message is appended once; each subscriber has a cursor. The log is bounded: whoever is still behind when a
 //! segment goes loses its place, and the session decides what becomes of it. Before that, publishers are slowed as
 //! long as most subscribers are behind and somebody makes progress: then it is not one slow client, it is too much.
 
 use crate::encode::Encoding;
-use crate::options::Slow;
+use crate::follow::Follow;
 use crate::pattern::Pattern;
 use crate::ring::{Marks, Ring, SEGMENT_BYTES};
 use crate::session::Session;
-use minium_protocol::Filter;
+use minium_protocol::Topic;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -18,17 +18,20 @@ use std::rc::Rc;
 pub(crate) struct Limits {
     pub(crate) ring_bytes_max: usize,
     pub(crate) rings_bytes_max: usize,
-    /// There is a journal to read from.
-    pub(crate) replay: bool,
     pub(crate) held: Cell<usize>,
 }
 
 pub(crate) struct Log {
-    pub(crate) pattern: Pattern,
-    pub(crate) filter: Filter,
+    /// What goes into it, in order and without doubles.
+    pub(crate) follows: Box<[Follow]>,
     pub(crate) encoding: Encoding,
     limits: Rc<Limits>,
-    slow: Slow,
+    /// Nobody has to wait for those who are slow: they read on from the journal.
+    replays: bool,
+    /// A subscriber can come back to a position: everything in it is durable.
+    pub(crate) resumable: bool,
+    /// Of the last message that went in: one that matches several of its filters goes in once.
+    stamp: Cell<u64>,
     pub(crate) ring: RefCell<Ring>,
     pub(crate) subscribers: RefCell<Vec<Rc<Session>>>,
     /// Offsets of what it holds, for filters of durable topics.
@@ -53,6 +56,15 @@ pub(crate) struct Log {
     pub(crate) delivered: Cell<u64>,
 }
 
+/// What all filters of a log have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kind {
+    /// All of them are durable.
+    pub(crate) resumable: bool,
+    /// Slow subscribers of all of them read on from the journal.
+    pub(crate) replays: bool,
+}
+
 /// Where something was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -64,21 +76,22 @@ pub(crate) struct Place {
 }
 
 impl Log {
-    /// `relayed`: for durable filters, the offset up to which everything was appended before this log began.
+    /// `relayed`: when durable filters are among them, the offset up to which everything was relayed before this log
+    /// began.
     pub(crate) fn new(
-        pattern: Pattern,
-        filter: Filter,
+        follows: Box<[Follow]>,
         encoding: Encoding,
         limits: Rc<Limits>,
         relayed: Option<u64>,
-        slow: Slow,
+        kind: Kind,
     ) -> Log {
         Log {
-            pattern,
-            filter,
+            follows,
             encoding,
             limits,
-            slow,
+            replays: kind.replays,
+            resumable: kind.resumable,
+            stamp: Cell::new(0),
             ring: RefCell::default(),
             subscribers: RefCell::default(),
             marks: relayed.map(|offset| RefCell::new(Marks::new(0, offset))),
@@ -94,13 +107,19 @@ impl Log {
         }
     }
 
+    /// Are there offsets in it?
     pub(crate) fn is_durable(&self) -> bool {
         self.marks.is_some()
     }
 
-    /// Do slow subscribers read on from the journal?
-    pub(crate) fn replays(&self) -> bool {
-        self.is_durable() && self.slow == Slow::Replay && self.limits.replay
+    /// Takes the stamp of a message. False: it has it already.
+    pub(crate) fn is_new(&self, stamp: u64) -> bool {
+        self.follows.len() == 1 || self.stamp.replace(stamp) != stamp
+    }
+
+    /// Does what is sent to this topic go into it?
+    pub(crate) fn concerns(&self, pattern: Pattern, topic: &Topic) -> bool {
+        self.follows.iter().any(|f| f.concerns(pattern, topic))
     }
 
     /// Appends whole frames; for durable ones with their offset. Sessions that lose their place are shown.
@@ -163,12 +182,6 @@ impl Log {
         self.marks.as_ref()?.borrow().before(pos)
     }
 
-    /// Where what follows `offset` begins.
-    pub(crate) fn behind(&self, offset: u64) -> u64 {
-        let end = self.ring.borrow().end();
-        self.marks.as_ref().map_or(end, |m| m.borrow().behind(offset, end))
-    }
-
     /// The numbering begins anew: offsets from before mean nothing any more.
     pub(crate) fn renumber(&self, offset: u64) {
         if let Some(marks) = &self.marks {
@@ -193,7 +206,7 @@ impl Log {
 
     /// May publishers be made to wait? The journal's relay never is: what it brings can be read again.
     pub(crate) fn may_slow(&self) -> bool {
-        !self.impatient.get() && !self.replays()
+        !self.impatient.get() && !self.replays
     }
 
     pub(crate) fn add(&self, s: &Rc<Session>) {

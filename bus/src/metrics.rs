@@ -1,5 +1,6 @@
 //! Names of what the bus measures. Labels never hold topics: their number has no bound.
 
+use crate::options::Slow;
 use metrics::{Counter, counter, gauge};
 
 /// Sessions that are open now.
@@ -10,6 +11,8 @@ const PUBLISHED: &str = "minium_bus_messages_published_total";
 const DELIVERED: &str = "minium_bus_messages_delivered_total";
 /// Messages that did not go on, by `reason`.
 const DROPPED: &str = "minium_bus_messages_dropped_total";
+/// Subscribers that lost their place in memory, by `policy`: what became of them.
+const FELL_BEHIND: &str = "minium_bus_slow_consumers_total";
 /// Sessions that ended, by close `code`; 1006 without a word.
 const CLOSED: &str = "minium_bus_sessions_closed_total";
 
@@ -31,6 +34,16 @@ pub(crate) fn delivered() -> Counter {
 /// Messages that did not go on: an error code, or `no_subscriber`.
 pub(crate) fn dropped(reason: &'static str, count: u64) {
     counter!(DROPPED, "reason" => reason).increment(count);
+}
+
+/// A subscriber that lost its place in memory.
+pub(crate) fn fell_behind(policy: Slow) {
+    let policy = match policy {
+        Slow::Replay => "replay",
+        Slow::Close => "close",
+        Slow::Gap => "gap",
+    };
+    counter!(FELL_BEHIND, "policy" => policy).increment(1);
 }
 
 /// A session that ended.

@@ -18,12 +18,17 @@ pub enum Role {
     /// Hands out work: each message to one puller.
     Push,
     /// Takes work.
-    Pull,
+    Pull {
+        /// Of a durable channel: says how each job ended. Without it a job counts as done when it was written.
+        acks: bool,
+    },
     /// Receives what the other peers of the topic send, and sends to them.
     Peer {
         /// Receives what it sends itself, too.
         echo: bool,
     },
+    /// `minium.v1` on no topic of its own: `/ws`.
+    Talk,
 }
 
 /// How messages look on a WebSocket.
@@ -34,6 +39,8 @@ pub enum Mode {
     Plain,
     /// A frame is one CloudEvent in JSON.
     CloudEvents,
+    /// `minium.v1`: JSON frames with acknowledgements, many topics on one socket.
+    V1,
 }
 
 /// A position that [`Bus::resolve`](crate::Bus::resolve) found good.
@@ -57,7 +64,7 @@ pub struct Opening {
     pub role: Role,
     /// How its messages look.
     pub mode: Mode,
-    /// Its topic; only subscribers may have a `+` in it.
+    /// Its topic; only subscribers may have a `+` in it. Without a meaning for [`Role::Talk`].
     pub filter: Filter,
     /// Where it begins; nothing means with what comes from now on.
     pub start: Option<Start>,

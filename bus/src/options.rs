@@ -63,6 +63,16 @@ pub struct Options {
     pub push_wait: Duration,
     /// Reads of history at once.
     pub replays_max: usize,
+    /// How long the journal or the queue may take to answer a session.
+    pub outside_patience: Duration,
+    /// Subscriptions of one session, and topics of which it is a peer.
+    pub session_subs_max: usize,
+    /// Different orders of work of one session.
+    pub session_pulls_max: usize,
+    /// The newest entries of the journal, kept in memory for those who come back.
+    pub recent_bytes_max: usize,
+    /// Pages of history that are kept for others who ask for the same.
+    pub pages_bytes_max: usize,
     /// Entries in one page of history.
     pub page_count_max: u32,
     /// Bytes after which a page of history ends.
@@ -93,6 +103,11 @@ impl Default for Options {
             puller_bytes_max: 1 << 20,
             push_wait: Duration::from_secs(5),
             replays_max: 16,
+            outside_patience: Duration::from_secs(10),
+            session_subs_max: 1_024,
+            session_pulls_max: 64,
+            recent_bytes_max: 4 << 20,
+            pages_bytes_max: 16 << 20,
             page_count_max: 512,
             page_bytes_max: 64 << 10,
         }

@@ -8,35 +8,26 @@ use crate::log::Place;
 use crate::message::Message;
 use crate::opening::Mode;
 use crate::pattern::Pattern;
-use crate::publish::{Batch, Burst, Judge};
+use crate::publish::{Burst, Judge};
 use minium_protocol::{Problem, Topic};
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-/// What a session that may send keeps.
+/// What is kept for each topic that a session sends to.
 pub(crate) struct Sender {
     pub(crate) pattern: Pattern,
     pub(crate) topic: Topic,
-    /// A peer that gets its own messages, too.
-    pub(crate) echo: bool,
     judge: Judge,
     /// Of the interest table when `targets` was asked for.
     generation: u64,
     targets: Targets,
-    pub(crate) pending: Pending,
-    /// Where its own messages stand in the log that it reads.
-    pub(crate) own: VecDeque<Place>,
 }
 
-/// What of a sender's last burst has found no room yet. It is not read meanwhile.
-#[derive(Default)]
-pub(crate) enum Pending {
-    #[default]
-    Nothing,
-    /// For these shards.
-    Frames(u64, Arc<Batch>),
-    /// For pullers.
-    Work(VecDeque<Message>),
+/// A peer's own messages, in the log that it reads.
+#[derive(Debug, Default)]
+pub(crate) struct Own {
+    /// It gets them, too.
+    pub(crate) echo: bool,
+    pub(crate) places: VecDeque<Place>,
 }
 
 /// In which pass of a walk a session is offered something.
@@ -58,26 +49,27 @@ pub(crate) struct Cursor {
 }
 
 impl Sender {
-    pub(crate) fn new(hub: &Hub, pattern: Pattern, topic: Topic, mode: Mode, echo: bool) -> Sender {
+    pub(crate) fn new(pattern: Pattern, topic: Topic, mode: Mode) -> Sender {
         Sender {
-            judge: Judge::new(hub, pattern, topic.clone(), mode),
+            judge: Judge::new(pattern, topic.clone(), mode),
             pattern,
             topic,
-            echo,
             generation: 0,
             targets: Targets::default(),
-            pending: Pending::Nothing,
-            own: VecDeque::new(),
         }
     }
 
-    /// Before each burst: who receives, and what is asked of messages, now.
+    /// What is asked of messages now.
+    pub(crate) fn refresh(&mut self, hub: &Hub) {
+        self.judge.refresh(hub);
+    }
+
+    /// Before each burst: who receives it.
     pub(crate) fn begin(&mut self, hub: &Hub, burst: &mut Burst) {
         let now = hub.generation();
         if self.generation != now {
             (self.generation, self.targets) = (now, hub.targets(self.pattern, &self.topic));
         }
-        self.judge.refresh(&hub.schemas);
         burst.begin(self.targets);
     }
 
@@ -85,26 +77,37 @@ impl Sender {
         self.judge.judge(message)
     }
 
-    /// Is what passes the judge known to be JSON?
-    pub(crate) fn knows_json(&self) -> bool {
-        self.judge.knows_json()
+    /// Does its channel take nothing but JSON?
+    pub(crate) fn wants_json(&self) -> bool {
+        self.judge.wants_json()
+    }
+
+    /// Do its messages go to the journal, or to the queue?
+    pub(crate) fn is_durable(&self) -> bool {
+        self.judge.is_durable()
+    }
+}
+
+impl Own {
+    pub(crate) fn new(echo: bool) -> Own {
+        Own { echo, places: VecDeque::new() }
     }
 
     /// Moves the cursor over, or the goal before, what this peer sent itself.
-    pub(crate) fn skip_own(&mut self, at: &mut Cursor, turn: Turn) {
+    pub(crate) fn skip(&mut self, at: &mut Cursor, turn: Turn) {
         if self.echo {
-            match (turn, self.own.front()) {
+            match (turn, self.places.front()) {
                 (Turn::First, Some(own)) => at.stop_before(own),
-                (Turn::First, None) | (Turn::Last, _) => self.own.clear(),
+                (Turn::First, None) | (Turn::Last, _) => self.places.clear(),
             }
             return;
         }
-        while let Some(own) = self.own.pop_front_if(|own| own.start <= at.pos) {
+        while let Some(own) = self.places.pop_front_if(|own| own.start <= at.pos) {
             if own.end > at.pos {
                 (at.pos, at.seen) = (own.end, own.before.wrapping_add(own.messages));
             }
         }
-        if let Some(own) = self.own.front() {
+        if let Some(own) = self.places.front() {
             at.stop_before(own);
         }
         at.goal = at.goal.max(at.pos);
@@ -122,28 +125,24 @@ impl Cursor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::Options;
 
-    fn sender(echo: bool, own: &[(u64, u64)]) -> Sender {
-        let hub = Hub::alone(Options::default());
-        let mut s = Sender::new(&hub, Pattern::Bus, "a".parse().unwrap(), Mode::Plain, echo);
+    fn sender(echo: bool, own: &[(u64, u64)]) -> Own {
         let place = |(start, end): &(u64, u64)| Place {
             start: *start,
             end: *end,
             before: *start as u32,
             messages: (end - start) as u32,
         };
-        s.own = own.iter().map(place).collect();
-        s
+        Own { echo, places: own.iter().map(place).collect() }
     }
 
     /// Which bytes a session gets when it is offered until nothing moves.
-    fn gets(s: &mut Sender, end: u64, turn: Turn) -> Vec<(u64, u64)> {
+    fn gets(s: &mut Own, end: u64, turn: Turn) -> Vec<(u64, u64)> {
         let mut at = Cursor { pos: 0, seen: 0, goal: 0, goal_seen: 0 };
         let mut got = Vec::new();
         while at.pos < end {
             (at.goal, at.goal_seen) = (end, end as u32);
-            s.skip_own(&mut at, turn);
+            s.skip(&mut at, turn);
             if at.pos >= at.goal {
                 break;
             }
@@ -166,6 +165,6 @@ mod tests {
         let mut s = sender(true, &[(4, 6)]);
         assert_eq!(gets(&mut s, 10, Turn::First), [(0, 4)]);
         assert_eq!(gets(&mut s, 10, Turn::Last), [(0, 10)]);
-        assert!(s.own.is_empty());
+        assert!(s.places.is_empty());
     }
 }

@@ -3,13 +3,13 @@
 //! A burst (what one read of a socket brought) is encoded together, so that it is one append to each log here and one
 //! item in the inbox of each other shard, however many messages and subscribers there are.
 
-use crate::encode::{self, Accepted, Encoding};
+use crate::encode::{self, Encoding};
 use crate::hub::{Hub, Targets};
 use crate::inbox::Item;
 use crate::message::Message;
 use crate::opening::Mode;
 use crate::pattern::Pattern;
-use crate::schemas::{Schema, Schemas};
+use crate::schemas::Schema;
 use bytes::Bytes;
 use minium_protocol::{ErrorCode, Problem, Topic};
 use serde_json::Value;
@@ -57,7 +57,7 @@ impl Burst {
     }
 
     /// Adds one message in every encoding that somebody receives.
-    pub(crate) fn add(&mut self, source: &str, topic: &str, message: Accepted<'_>) {
+    pub(crate) fn add(&mut self, source: &str, topic: &str, message: &Message) {
         self.messages += 1;
         for encoding in Encoding::ALL {
             if self.targets.wants(encoding) {
@@ -96,91 +96,103 @@ pub(crate) struct Judge {
     pattern: Pattern,
     topic: Topic,
     mode: Mode,
-    forbidden: bool,
-    /// Which set of schemas `schema` is from; nothing before the first look.
-    generation: Option<u64>,
+    /// Only the journal fills this channel.
+    reserved: bool,
+    durable: bool,
+    /// Which sets of schemas and channels the rest is from; nothing before the first look.
+    generations: Option<(u64, u64)>,
     schema: Option<Arc<Schema>>,
 }
 
 impl Judge {
-    pub(crate) fn new(hub: &Hub, pattern: Pattern, topic: Topic, mode: Mode) -> Judge {
-        let channel = hub.channels.governing(pattern, &topic);
-        let forbidden = channel.is_some_and(|c| c.reserved || c.durable && pattern == Pattern::Sub);
-        Judge { pattern, topic, mode, forbidden, generation: None, schema: None }
+    pub(crate) fn new(pattern: Pattern, topic: Topic, mode: Mode) -> Judge {
+        Judge { pattern, topic, mode, reserved: false, durable: false, generations: None, schema: None }
     }
 
-    /// Takes note of new schemas; to be called before each burst.
-    pub(crate) fn refresh(&mut self, schemas: &Schemas) {
-        let now = schemas.generation();
-        if self.generation != Some(now) {
-            self.schema = schemas.governing(self.pattern, self.topic.as_str());
-            self.generation = Some(now);
+    /// Takes note of new schemas and channels; to be called before each burst.
+    pub(crate) fn refresh(&mut self, hub: &Hub) {
+        let now = (hub.schemas.generation(), hub.channels.generation());
+        if self.generations == Some(now) {
+            return;
         }
+        self.generations = Some(now);
+        self.schema = hub.schemas.governing(self.pattern, self.topic.as_str());
+        let channel = match self.pattern {
+            Pattern::Sub | Pattern::Push => hub.channels.governing(self.pattern, &self.topic),
+            Pattern::Bus => None,
+        };
+        self.reserved = channel.as_ref().is_some_and(|c| c.reserved);
+        self.durable = channel.is_some_and(|c| c.durable);
     }
 
-    /// Is what passes known to be JSON?
-    pub(crate) fn knows_json(&self) -> bool {
-        self.schema.is_some()
+    /// Do messages go to the journal, or to the queue?
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durable
+    }
+
+    /// Is JSON all that it takes?
+    pub(crate) fn wants_json(&self) -> bool {
+        self.schema.is_some() || self.durable
     }
 
     /// The message to hand on, or what its sender is told.
     pub(crate) fn judge(&self, message: Message) -> Result<Message, Problem> {
-        if self.forbidden {
+        if self.reserved {
             let words = format!("what is kept under {} comes from the journal alone", self.topic);
             return Err(Problem::new(ErrorCode::Forbidden, words));
         }
         let message = match (self.mode, message) {
-            (Mode::Plain, message) => message,
-            (Mode::CloudEvents, Message::Text(event)) => encode::unwrap(&event, self.knows_json())?,
-            (Mode::CloudEvents, Message::Binary(_)) => {
+            (Mode::Plain | Mode::V1, message) => message,
+            (Mode::CloudEvents, Message::Text(event)) => encode::unwrap(&event, self.wants_json())?,
+            (Mode::CloudEvents, Message::Json(_) | Message::Binary(_)) => {
                 return Err(Problem::new(ErrorCode::InvalidJson, "an event comes as JSON in a text frame"));
             }
         };
-        if let Some(schema) = &self.schema {
-            check(schema, &self.topic, &message)?;
+        let message = match &self.schema {
+            Some(schema) => check(schema, &self.topic, message)?,
+            None => message,
+        };
+        if !self.durable {
+            return Ok(message);
         }
-        Ok(message)
+        // it is read again and again: by all who come later, too
+        let fault = |e| Problem::new(ErrorCode::InvalidJson, format!("{} takes JSON: {e}", self.topic));
+        message.into_json().map_err(fault)
     }
 }
 
-fn check(schema: &Schema, topic: &Topic, message: &Message) -> Result<(), Problem> {
-    let Message::Text(text) = message else {
+fn check(schema: &Schema, topic: &Topic, message: Message) -> Result<Message, Problem> {
+    let (Message::Text(text) | Message::Json(text)) = message else {
         let words = format!("{topic} has a schema and takes JSON as text, not binary");
         return Err(Problem::new(ErrorCode::InvalidJson, words));
     };
-    let value: Value = serde_json::from_slice(text)
+    let value: Value = serde_json::from_slice(&text)
         .map_err(|e| Problem::new(ErrorCode::InvalidJson, format!("{topic} takes JSON: {e}")))?;
     schema.check(&value).map_err(|errors| {
         let words = format!("the message breaks the schema {} in {} places", schema.path(), errors.len());
         Problem { errors, ..Problem::new(ErrorCode::SchemaViolation, words) }
-    })
+    })?;
+    Ok(Message::Json(text))
 }
 
-/// One message that did not come over a WebSocket: to all who receive it now. Waits while a shard is full.
-pub(crate) async fn publish(
-    hub: &Hub,
-    pattern: Pattern,
-    topic: &Topic,
-    message: Message,
-) -> Result<(), Problem> {
-    let (message, json) = accept(hub, pattern, topic, message)?;
+/// One message that was judged and did not come over a WebSocket: to all who receive it now. Waits while a shard is
+/// full.
+pub(crate) async fn publish(hub: &Hub, pattern: Pattern, topic: &Topic, message: &Message) {
     crate::metrics::published(pattern.as_str()).increment(1);
     let targets = hub.targets(pattern, topic);
     if targets.is_empty() {
-        return Ok(());
+        return;
     }
     let mut burst = Burst::default();
     burst.begin(targets);
-    let text = matches!(message, Message::Text(_));
-    burst.add(&hub.options.source, topic.as_str(), Accepted { text, json, body: message.bytes() });
+    burst.add(&hub.options.source, topic.as_str(), message);
     let batch = burst.batch(pattern, topic);
     for shard in shards(targets.shards()) {
         hub.inboxes[shard].send(|| Item::Frames(batch.clone()), batch.bytes(), Some((pattern, topic))).await;
     }
-    Ok(())
 }
 
-/// Judges one message that did not come over a WebSocket. Also answers whether it is known to be JSON.
+/// Judges one message that did not come over a WebSocket. Also answers whether its channel is durable.
 pub(crate) fn accept(
     hub: &Hub,
     pattern: Pattern,
@@ -196,10 +208,10 @@ pub(crate) fn accept(
         std::str::from_utf8(text)
             .map_err(|e| Problem::new(ErrorCode::InvalidRequest, format!("the text is not UTF-8: {e}")))?;
     }
-    let mut judge = Judge::new(hub, pattern, topic.clone(), Mode::Plain);
-    judge.refresh(&hub.schemas);
+    let mut judge = Judge::new(pattern, topic.clone(), Mode::Plain);
+    judge.refresh(hub);
     let message = judge.judge(message).inspect_err(|p| crate::metrics::dropped(p.code.as_str(), 1))?;
-    Ok((message, judge.knows_json()))
+    Ok((message, judge.is_durable()))
 }
 
 /// The bytes a batch counts for in an inbox.
@@ -210,21 +222,23 @@ pub(crate) fn batch_bytes(batch: &Batch) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::follow::Follow;
     use crate::options::Options;
-    use crate::schemas::SchemaFile;
+    use crate::schemas::{SchemaFile, Schemas};
 
     fn hub() -> Arc<Hub> {
         let schemas = Schemas::empty();
         let text = r#"{"type":"object","required":["a"],"properties":{"a":{"type":"integer"}}}"#;
         let report = schemas.replace(vec![SchemaFile::new("sub/strict.json", text)]);
         assert!(report.is_clean(), "{report:?}");
-        Hub::new(Options::default(), Arc::new(schemas), Arc::default(), None)
+        let outside = crate::outside::Outside::new(None, None, None, std::time::Duration::ZERO);
+        Hub::new(Options::default(), Arc::new(schemas), Arc::default(), outside)
     }
 
     fn judge(pattern: Pattern, topic: &str, mode: Mode, message: Message) -> Result<Message, Problem> {
         let hub = hub();
-        let mut judge = Judge::new(&hub, pattern, topic.parse().unwrap(), mode);
-        judge.refresh(&hub.schemas);
+        let mut judge = Judge::new(pattern, topic.parse().unwrap(), mode);
+        judge.refresh(&hub);
         judge.judge(message)
     }
 
@@ -246,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn durable_topics_take_nothing_from_clients() {
+    fn what_only_the_journal_fills_takes_nothing_from_clients() {
         assert_eq!(code(Pattern::Sub, "task/x/1", "{}".into()), Some(ErrorCode::Forbidden));
         assert_eq!(code(Pattern::Push, "task", "{}".into()), None);
         assert_eq!(code(Pattern::Bus, "task", "{}".into()), None);
@@ -257,7 +271,7 @@ mod tests {
     fn the_data_of_an_event_is_the_message() {
         let event = r#"{"specversion":"1.0","id":"1","source":"/c","type":"x","data":{"a":1}}"#;
         let message = judge(Pattern::Sub, "strict", Mode::CloudEvents, event.into()).unwrap();
-        assert_eq!(message, r#"{"a":1}"#.into());
+        assert_eq!(message, Message::Json(Bytes::from_static(br#"{"a":1}"#)));
         let bad = |m: Message| judge(Pattern::Sub, "free", Mode::CloudEvents, m).unwrap_err().code;
         assert_eq!(bad("hello".into()), ErrorCode::InvalidJson);
         assert_eq!(bad(Message::Binary(event.into())), ErrorCode::InvalidJson);
@@ -266,11 +280,11 @@ mod tests {
     #[test]
     fn new_schemas_count_from_the_next_burst_on() {
         let hub = hub();
-        let mut judge = Judge::new(&hub, Pattern::Sub, "free".parse().unwrap(), Mode::Plain);
-        judge.refresh(&hub.schemas);
+        let mut judge = Judge::new(Pattern::Sub, "free".parse().unwrap(), Mode::Plain);
+        judge.refresh(&hub);
         assert!(judge.judge("x".into()).is_ok());
         hub.schemas.replace(vec![SchemaFile::new("sub/free.json", "{\"type\":\"null\"}")]);
-        judge.refresh(&hub.schemas);
+        judge.refresh(&hub);
         assert!(judge.judge("x".into()).is_err());
     }
 
@@ -278,10 +292,10 @@ mod tests {
     fn only_encodings_in_demand_are_made() {
         let hub = hub();
         let topic: Topic = "a".parse().unwrap();
-        hub.set_interest(Pattern::Sub, &"a".parse().unwrap(), Encoding::Sse, 0, true);
+        hub.set_interest(&Follow::new(Pattern::Sub, "a".parse().unwrap()), Encoding::Sse, 0, true);
         let mut burst = Burst::default();
         burst.begin(hub.targets(Pattern::Sub, &topic));
-        burst.add("/s", "a", Accepted { text: true, json: false, body: b"x" });
+        burst.add("/s", "a", &"x".into());
         assert_eq!(burst.frames(Encoding::Plain), b"");
         assert_eq!(burst.frames(Encoding::Sse), b"data: x\n\n");
         burst.begin(Targets::default());

@@ -24,39 +24,46 @@ const ENTRY_BYTES: usize = 64;
 #[derive(Debug)]
 pub(crate) struct RelayBatch {
     pub(crate) entries: Vec<Entry>,
+    /// What it is taken to weigh in memory.
+    pub(crate) bytes: usize,
+}
+
+impl RelayBatch {
+    pub(crate) fn new(entries: Vec<Relayed>) -> RelayBatch {
+        // once as it came, and about once as frames
+        let weight = |r: &Relayed| 2 * r.event.len() + ENTRY_BYTES;
+        let bytes = entries.iter().map(weight).sum();
+        RelayBatch { entries: entries.into_iter().map(Entry::new).collect(), bytes }
+    }
 }
 
 /// One of them.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) relayed: Relayed,
-    frame: OnceLock<Bytes>,
-    sse: OnceLock<Bytes>,
+    encoded: [OnceLock<Bytes>; Encoding::ALL.len()],
 }
 
 impl Entry {
-    /// As a WebSocket frame, the same in both modes.
-    pub(crate) fn frame(&self) -> &[u8] {
-        self.frame.get_or_init(|| {
-            let mut out = Vec::with_capacity(self.relayed.event.len() + 10);
-            encode::durable_frame(&mut out, &self.relayed.event);
-            out.into()
-        })
+    fn new(relayed: Relayed) -> Entry {
+        Entry { relayed, encoded: Default::default() }
     }
 
-    /// As a server-sent event.
-    pub(crate) fn sse(&self) -> &[u8] {
-        self.sse.get_or_init(|| {
+    /// As bytes for a log or a session; encoded by the first that needs it. `resumable`: an SSE client can come back
+    /// to the position. (A browser that cannot, but is told one, would name it when it reconnects, be refused, and never
+    /// try again.)
+    pub(crate) fn encoded(&self, encoding: Encoding, resumable: bool) -> &[u8] {
+        // a task event is the same to the byte in both modes
+        let same = encoding == Encoding::CloudEvents && self.relayed.data.is_none();
+        let encoding = if same { Encoding::Plain } else { encoding };
+        let whole = self.encoded[encoding as usize].get_or_init(|| {
             let mut out = Vec::with_capacity(self.relayed.event.len() + 64);
-            encode::durable_sse(&mut out, self.relayed.position, &self.relayed.event);
+            encode::durable(&mut out, encoding, &self.relayed, true);
             out.into()
-        })
-    }
-
-    /// The same for those who cannot come back to a position: a browser would name it when it reconnects, be refused,
-    /// and never try again.
-    fn sse_without_position(&self) -> &[u8] {
-        let whole = self.sse();
+        });
+        if encoding != Encoding::Sse || resumable {
+            return whole;
+        }
         let id = whole.iter().position(|b| *b == b'\n').expect("the id is a line");
         &whole[id + 1..]
     }
@@ -70,19 +77,25 @@ impl Shard {
             Some(p) if p.epoch == position.epoch => {}
             _ => self.renumber(Position { offset: position.offset.saturating_sub(1), ..position }),
         }
+        let stamp = self.next_stamp();
         let shelf = self.shelf.borrow();
-        shelf.matching(Pattern::Sub, &entry.relayed.topic, |logs| {
-            for log in logs.iter().flatten() {
-                let frames = match log.encoding {
-                    Encoding::Sse if log.is_durable() => entry.sse(),
-                    Encoding::Sse => entry.sse_without_position(),
-                    Encoding::Plain | Encoding::CloudEvents => entry.frame(),
-                };
-                log.append(frames, 1, Some(position.offset), |s| self.begin_replay(s));
+        shelf.matching(Pattern::Sub, &entry.relayed.topic, |log| {
+            if log.is_new(stamp) {
+                let bytes = entry.encoded(log.encoding, log.resumable);
+                log.append(bytes, 1, Some(position.offset), |s| self.lost(s));
                 self.mark(log);
             }
         });
         self.relayed.set(Some(position));
+    }
+
+    /// A batch, and then those go on who waited for more.
+    pub(crate) fn relay_batch(&self, batch: Arc<RelayBatch>) {
+        for entry in &batch.entries {
+            self.relay(entry);
+        }
+        self.recent.borrow_mut().push(batch);
+        self.ahead.take().iter().for_each(Waker::wake_by_ref);
     }
 
     pub(crate) fn relay_from(&self, position: Position) {
@@ -95,6 +108,7 @@ impl Shard {
                     subscribers.iter().for_each(|s| s.close(CloseCode::FellBehind, "the relay went ahead"));
                     log.renumber(position.offset);
                 }
+                self.recent.borrow_mut().begin(position.epoch, position.offset);
                 self.relayed.set(Some(position));
             }
             _ => self.renumber(position),
@@ -106,8 +120,11 @@ impl Shard {
     fn renumber(&self, position: Position) {
         for log in self.shelf.borrow().iter().filter(|l| l.is_durable()) {
             log.renumber(position.offset);
-            log.subscribers.borrow().iter().for_each(|s| s.renumbered());
         }
+        for s in self.sessions.borrow().iter() {
+            s.renumbered(position.offset);
+        }
+        self.recent.borrow_mut().begin(position.epoch, position.offset);
         self.relayed.set(Some(position));
     }
 
@@ -130,7 +147,7 @@ pub(crate) async fn relay(hub: &Hub, entries: Vec<Relayed>) {
     let mut bytes = 0;
     for relayed in entries {
         bytes += relayed.event.len() + ENTRY_BYTES;
-        piece.push(Entry { relayed, frame: OnceLock::new(), sse: OnceLock::new() });
+        piece.push(relayed);
         if bytes >= PIECE_BYTES {
             send(hub, mem::take(&mut piece), mem::take(&mut bytes)).await;
         }
@@ -138,9 +155,9 @@ pub(crate) async fn relay(hub: &Hub, entries: Vec<Relayed>) {
     send(hub, piece, bytes).await;
 }
 
-async fn send(hub: &Hub, entries: Vec<Entry>, bytes: usize) {
-    let Some(last) = entries.last().map(|e| e.relayed.position) else { return };
-    let batch = Arc::new(RelayBatch { entries });
+async fn send(hub: &Hub, entries: Vec<Relayed>, bytes: usize) {
+    let Some(last) = entries.last().map(|e| e.position) else { return };
+    let batch = Arc::new(RelayBatch::new(entries));
     for inbox in &hub.inboxes {
         inbox.send(|| Item::Relay(batch.clone()), bytes, None).await;
     }

@@ -5,14 +5,10 @@ use crate::hub::Hub;
 use crate::opening::Start;
 use crate::pattern::Pattern;
 use minium_protocol::{After, ErrorCode, Filter, Position, Problem};
+use std::sync::Arc;
 
 /// The position behind which delivery begins; nothing for what comes from now on.
-pub(crate) async fn resolve(
-    hub: &Hub,
-    history: Option<&dyn History>,
-    filter: &Filter,
-    after: After,
-) -> Result<Option<Start>, Problem> {
+pub(crate) async fn resolve(hub: &Hub, filter: &Filter, after: After) -> Result<Option<Start>, Problem> {
     if after == After::Latest {
         return Ok(None);
     }
@@ -21,7 +17,8 @@ pub(crate) async fn resolve(
         return Err(Problem::new(ErrorCode::InvalidRequest, words));
     }
     let unavailable = |words: &str| Problem::new(ErrorCode::Unavailable, words);
-    let history = history.ok_or_else(|| unavailable("this node has no journal"))?;
+    let history: &Arc<dyn History> =
+        hub.outside.history().ok_or_else(|| unavailable("this node has no journal"))?;
     let relayed = hub.relayed().ok_or_else(|| unavailable("the journal is not there yet"))?;
     let bounds = history.bounds(filter).await.map_err(|e| unavailable(&e.to_string()))?;
     if bounds.epoch != relayed.epoch {

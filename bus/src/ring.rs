@@ -154,12 +154,6 @@ impl Marks {
         Some(i.checked_sub(1).map_or(self.floor, |i| self.entries[i].1))
     }
 
-    /// Where what follows `offset` begins; `end` when nothing is kept that does.
-    pub(crate) fn behind(&self, offset: u64, end: u64) -> u64 {
-        let i = self.entries.partition_point(|(_, o)| *o <= offset);
-        self.entries.get(i).map_or(end, |(at, _)| *at)
-    }
-
     /// Nobody asks for what lies before `pos` any more.
     pub(crate) fn forget(&mut self, pos: u64) {
         while let Some((at, offset)) = self.entries.front().copied() {
@@ -232,10 +226,9 @@ mod tests {
 
         /// Marks answer what a plain list of all entries would.
         #[test]
-        fn marks_know_what_lies_before_and_behind(
+        fn marks_know_what_lies_before(
             gaps in prop::collection::vec((1u64..50, 1u64..4), 1..30),
             forget in 0usize..30,
-            ask in any::<prop::sample::Index>(),
         ) {
             let (mut pos, mut offset) = (10, 5);
             let mut marks = Marks::new(pos, offset);
@@ -251,10 +244,6 @@ mod tests {
             for boundary in all.iter().map(|e| e.0).chain([pos]).filter(|b| *b >= from) {
                 let expected = all.iter().filter(|e| e.1 <= boundary).map(|e| e.2).max().unwrap_or(5);
                 prop_assert_eq!(marks.before(boundary), Some(expected));
-            }
-            let (_, end, known) = all[ask.index(all.len())];
-            if end >= from {
-                prop_assert_eq!(marks.behind(known, pos), end);
             }
             prop_assert_eq!(marks.before(9), None);
         }

@@ -33,6 +33,15 @@ impl<V> Routes<V> {
         }
     }
 
+    /// What stands for this very filter.
+    pub(crate) fn get(&self, filter: &Filter) -> Option<&V> {
+        if !filter.is_wild() {
+            return self.fixed.get(filter.as_str());
+        }
+        let filters = self.wild.get(filter.fixed_prefix())?;
+        filters.iter().find(|(f, _)| f == filter).map(|(_, v)| v)
+    }
+
     /// What stands for this very filter; `make` when nothing does.
     pub(crate) fn entry(&mut self, filter: &Filter, make: impl FnOnce() -> V) -> &mut V {
         if !filter.is_wild() {

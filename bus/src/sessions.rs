@@ -4,19 +4,20 @@
 //! whatever ends it, its task is dropped, and that takes it out of everything.
 
 use crate::encode::Encoding;
+use crate::grant::{Grant, Review, Revoked};
 use crate::inbox::{Assignment, StreamOpening};
 use crate::lanes::{Load, Puller};
-use crate::log::Log;
 use crate::opening::{Mode, Opening, Role, Start};
-use crate::options::Slow;
 use crate::pattern::Pattern;
-use crate::peers::Sender;
-use crate::session::replay::replay;
+use crate::peers::{Own, Sender};
+use crate::session::following::Sub;
+use crate::session::jobs::{Acks, Jobs, Style};
 use crate::session::serve::Serve;
 use crate::session::sink::Sink;
-use crate::session::{Parts, Pulling, Session};
+use crate::session::{Parts, Pull, Session, Speech, Talk, Voice};
 use crate::shard::Shard;
-use minium_protocol::{CloseCode, Filter, Position, Topic};
+use crate::work::{LeasedJob, Order};
+use minium_protocol::{Answer, CloseCode, Filter, Position, Topic};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,15 +31,19 @@ impl Shard {
         let Some(me) = self.me.upgrade().filter(|_| self.ends.get().is_none()) else { return };
         let Ok(socket) = TcpStream::from_std(o.socket) else { return };
         self.tune(&socket);
-        let encoding = Encoding::from(o.mode);
-        let mut parts = Parts { answer: o.answer, ping_at: self.first_ping(), ..Parts::default() };
-        if !self.take_role(o.role, o.mode, &o.filter, &mut parts) {
-            tracing::warn!(remote = %o.remote, "A session that sends has a filter for topic.");
-            return;
+        let mut parts = Parts {
+            answer: o.answer,
+            ping_at: self.first_ping(),
+            grant: o.grant,
+            voice: voice(o.role, o.mode, &o.filter),
+            ..Parts::default()
+        };
+        if let Role::Peer { echo } = o.role {
+            parts.own = Some(Box::new(Own::new(echo)));
         }
-        let s = Session::new(Sink::Socket(socket), encoding, parts, o.permit);
-        self.register(&s, o.role);
-        self.begin_at(&s, o.start.filter(|_| o.role == Role::Subscribe));
+        let s = Session::new(Sink::Socket(socket), Encoding::from(o.mode), parts, o.permit);
+        self.register(&s);
+        self.take_role(&s, o.role, o.mode, o.filter, o.start);
         if !o.leftover.is_empty() {
             s.feed(&o.leftover, self, Waker::noop());
         }
@@ -55,83 +60,105 @@ impl Shard {
         }
     }
 
-    /// What a role needs. False: it needs a topic, and this is a filter.
-    fn take_role(&self, role: Role, mode: Mode, filter: &Filter, parts: &mut Parts) -> bool {
-        let sends = match role {
-            Role::Subscribe => None,
-            Role::Publish => Some((Pattern::Sub, false)),
-            Role::Peer { echo } => Some((Pattern::Bus, echo)),
-            Role::Push | Role::Pull => Some((Pattern::Push, false)),
-        };
-        if let Some((pattern, echo)) = sends {
-            let Ok(topic) = filter.as_str().parse::<Topic>() else { return false };
-            if role == Role::Pull {
-                parts.puller = Some(self.pulling(&topic));
-            } else {
-                parts.sender = Some(Box::new(Sender::new(&self.hub, pattern, topic, mode, echo)));
+    /// From here on the session gets what its role gets.
+    fn take_role(&self, s: &Rc<Session>, role: Role, mode: Mode, filter: Filter, start: Option<Start>) {
+        let answer = match role {
+            Role::Subscribe => self.subscribe_first(s, filter, start),
+            Role::Peer { .. } => {
+                s.add_sub(Sub::new(self, Pattern::Bus, filter, 0));
+                self.follow(s);
+                Answer::ok(None)
             }
-        }
-        parts.log = match role {
-            Role::Subscribe => Some(self.log(Pattern::Sub, filter, mode.into())),
-            Role::Peer { .. } => Some(self.log(Pattern::Bus, filter, mode.into())),
-            Role::Publish | Role::Push | Role::Pull => None,
+            Role::Pull { acks } => {
+                let Ok(topic) = filter.as_str().parse::<Topic>() else { return };
+                match self.pull_first(s, &topic, mode, acks) {
+                    Ok(()) => Answer::ok(None),
+                    Err(problem) => return s.refuse_role(&problem),
+                }
+            }
+            Role::Publish | Role::Push | Role::Talk => return,
         };
-        true
+        s.tell(&answer);
     }
 
-    fn pulling(&self, topic: &Topic) -> Box<Pulling> {
-        let n = self.pullers_so_far.replace(self.pullers_so_far.get() + 1);
-        Box::new(Pulling {
-            id: n * self.hub.inboxes.len() as u64 + self.id as u64,
-            json: self.hub.schemas.governing(Pattern::Push, topic.as_str()).is_some(),
-            topic: topic.shared(),
-            load: Arc::new(Load::default()),
-            source: self.source.clone(),
-            queue: VecDeque::new(),
-            going: 0,
-            gone: 0,
-        })
-    }
-
-    /// From here on the session gets what is sent.
-    fn register(&self, s: &Rc<Session>, role: Role) {
-        let mut sessions = self.sessions.borrow_mut();
-        s.set_place(sessions.len());
-        sessions.push(s.clone());
-        drop(sessions);
-        if let Some(log) = s.log() {
-            log.add(s);
-            log.echoers.set(log.echoers.get() + u32::from(role == Role::Peer { echo: true }));
-        }
-        if let Some((topic, id, load)) = s.puller() {
-            self.pullers.borrow_mut().insert(id, s.clone());
-            self.hub.lanes.join(&self.hub, &topic, Puller { id, shard: self.id, load });
-        }
-    }
-
-    /// From a position on: by history first.
-    fn begin_at(&self, s: &Rc<Session>, start: Option<Start>) {
-        let Some(start) = start else { return };
-        match self.relayed.get() {
+    fn subscribe_first(&self, s: &Rc<Session>, filter: Filter, start: Option<Start>) -> Answer<'static> {
+        let relayed = self.relayed.get();
+        let Some(start) = start else {
+            let sub = Sub::new(self, Pattern::Sub, filter, self.relayed_to());
+            let position = relayed.filter(|_| sub.durable);
+            s.add_sub(sub);
+            self.follow(s);
+            return position.map_or(Answer::ok(None), |p| Answer::at(None, p));
+        };
+        match relayed {
             Some(p) if p.epoch == start.epoch && self.reads.is_some() => {
-                s.begin_replay(start.after, p.offset);
-                self.begin_replay(s);
+                s.begin_at(Sub::new(self, Pattern::Sub, filter, start.after), self);
             }
             _ => s.close(CloseCode::FellBehind, "epoch_changed"),
         }
+        Answer::at(None, Position { epoch: start.epoch, offset: start.after })
+    }
+
+    fn pull_first(
+        &self,
+        s: &Rc<Session>,
+        topic: &Topic,
+        mode: Mode,
+        acks: bool,
+    ) -> Result<(), minium_protocol::Problem> {
+        let channel = self.hub.channels.governing(Pattern::Push, topic).filter(|c| c.durable);
+        let Some(channel) = channel else {
+            self.pull(s, topic);
+            return Ok(());
+        };
+        let style = match (mode, acks) {
+            (Mode::V1, _) => Style::Frames,
+            (Mode::Plain | Mode::CloudEvents, true) => Style::Words,
+            (Mode::Plain | Mode::CloudEvents, false) => Style::Written,
+        };
+        let order = Order { tasks: vec![topic.clone()], queue: None, lease: channel.lease, name: s.name() };
+        let credit = (style == Style::Frames).then_some(1);
+        s.pull_jobs(order, style, credit, self)
+    }
+
+    /// Takes messages of a channel that is not durable.
+    pub(crate) fn pull(&self, s: &Rc<Session>, topic: &Topic) {
+        let id = self.next_puller();
+        let (topic, load) = (topic.shared(), Arc::new(Load::default()));
+        let source = self.source.clone();
+        let queue = VecDeque::new();
+        s.add_pull(Pull { id, topic: topic.clone(), load: load.clone(), source, queue, going: 0, gone: 0 });
+        self.know_puller(id, s);
+        self.hub.lanes.join(&self.hub, &topic, Puller { id, shard: self.id, load });
+    }
+
+    /// A name for a puller, unlike any other of the node.
+    pub(crate) fn next_puller(&self) -> u64 {
+        let n = self.pullers_so_far.replace(self.pullers_so_far.get() + 1);
+        n * self.hub.inboxes.len() as u64 + self.id as u64
+    }
+
+    /// What comes for this puller is for that session.
+    pub(crate) fn know_puller(&self, id: u64, s: &Rc<Session>) {
+        self.pullers.borrow_mut().insert(id, s.clone());
+    }
+
+    fn register(&self, s: &Rc<Session>) {
+        let mut sessions = self.sessions.borrow_mut();
+        s.set_place(sessions.len());
+        sessions.push(s.clone());
     }
 
     pub(crate) fn subscribe(&self, o: StreamOpening) {
         let Some(me) = self.me.upgrade().filter(|_| self.ends.get().is_none()) else { return };
-        let log = self.log(Pattern::Sub, &o.filter, Encoding::Sse);
-        let durable = log.is_durable();
-        let parts = Parts { log: Some(log), ping_at: self.first_ping(), ..Parts::default() };
+        let parts = Parts { ping_at: self.first_ping(), grant: o.grant, ..Parts::default() };
         let s = Session::new(Sink::Stream(o.pipe), Encoding::Sse, parts, o.permit);
-        self.register(&s, Role::Subscribe);
+        self.register(&s);
+        let durable = self.hub.channels.is_durable(Pattern::Sub, &o.filter);
         if let (true, Some(position)) = (durable, self.relayed.get()) {
             s.tell_position(Position { offset: o.start.map_or(position.offset, |s| s.after), ..position });
         }
-        self.begin_at(&s, o.start);
+        self.subscribe_first(&s, o.filter, o.start);
         s.push(self);
         if o.ready.send(()).is_err() {
             s.cut(); // who asked is gone by now
@@ -139,24 +166,10 @@ impl Shard {
         tokio::task::spawn_local(Serve(s, me));
     }
 
-    /// The log of a filter, made and announced if there is none.
-    fn log(&self, pattern: Pattern, filter: &Filter, encoding: Encoding) -> Rc<Log> {
-        let channel = self.hub.channels.governing_all(pattern, filter);
-        let durable = pattern == Pattern::Sub && channel.as_ref().is_some_and(|c| c.durable);
-        let relayed = durable.then(|| self.relayed_to());
-        let slow = channel.map_or(Slow::Close, |c| c.slow);
-        let make = || Log::new(pattern, filter.clone(), encoding, self.limits.clone(), relayed, slow);
-        let (log, made) = self.shelf.borrow_mut().log(pattern, filter, encoding, make);
-        if made {
-            self.hub.set_interest(pattern, filter, encoding, self.id, true);
-        }
-        log
-    }
-
     pub(crate) fn assign(&self, a: Assignment) {
         let session = self.pullers.borrow().get(&a.puller).cloned();
         let refused = match session {
-            Some(s) => s.assign(a.work).err(),
+            Some(s) => s.assign(a.puller, a.work).err(),
             None => Some(a.work),
         };
         if refused.is_some() {
@@ -164,13 +177,56 @@ impl Shard {
         }
     }
 
+    /// A job for a puller. When that is gone the job's lease runs out, and it goes to another.
+    pub(crate) fn give(&self, puller: u64, job: LeasedJob) {
+        let session = self.pullers.borrow().get(&puller).cloned();
+        let left = match session {
+            Some(s) => s.give(job),
+            None => Some(job),
+        };
+        if let Some(job) = left {
+            tracing::debug!(job = job.id, "A job came for a puller that had left; its lease will run out.");
+        }
+    }
+
+    pub(crate) fn tell_cancelled(&self, puller: u64, job: i64) {
+        let session = self.pullers.borrow().get(&puller).cloned();
+        session.inspect(|s| s.cancelled(job));
+    }
+
     /// A puller takes no more: the others get what it had not begun to receive.
-    pub(crate) fn retire(&self, puller: &mut Option<Box<Pulling>>) {
-        let Some(p) = puller.take() else { return };
-        self.pullers.borrow_mut().remove(&p.id);
-        self.hub.lanes.leave(&p.topic, p.id);
-        if !p.queue.is_empty() {
-            self.hub.lanes.give_back(&self.hub, &p.topic, p.queue.into_iter());
+    pub(crate) fn retire(&self, pulls: Vec<Pull>, jobs: Option<Box<Jobs>>) {
+        for pull in pulls {
+            self.pullers.borrow_mut().remove(&pull.id);
+            self.hub.lanes.leave(&pull.topic, pull.id);
+            if !pull.queue.is_empty() {
+                self.hub.lanes.give_back(&self.hub, &pull.topic, pull.queue.into_iter());
+            }
+        }
+        if let Some(jobs) = jobs {
+            self.pullers.borrow_mut().remove(&jobs.id);
+        }
+    }
+
+    /// Grants are judged anew.
+    pub(crate) fn review(&self, review: &Review) {
+        for s in self.sessions.borrow().iter() {
+            let Some(grant) = s.grant() else { continue };
+            match review(grant) {
+                Ok(()) => {}
+                Err(Revoked::Unauthenticated) => {
+                    s.close(CloseCode::Unauthenticated, "the token is no longer accepted");
+                }
+                Err(Revoked::Changed) => s.close(CloseCode::Forbidden, "what is allowed has changed"),
+            }
+        }
+    }
+
+    /// Ends the session if its grant is over.
+    pub(crate) fn check_expiry(&self, s: &Session, now: jiff::Timestamp) {
+        let over = |g: &Arc<Grant>| g.expires.is_some_and(|at| at <= now);
+        if s.grant().is_some_and(over) {
+            s.close(CloseCode::Unauthenticated, "the token has expired");
         }
     }
 
@@ -182,17 +238,10 @@ impl Shard {
 
     /// Takes a session out of everything. Called when its task is dropped, and by nobody else.
     pub(crate) fn ended(&self, s: &Rc<Session>) {
-        let mut left = s.leave();
-        self.retire(&mut left.puller);
-        if let Some(log) = s.log() {
-            log.echoers.set(log.echoers.get() - u32::from(left.echo));
-            if log.remove(left.index) {
-                self.disperse(log);
-                self.shelf.borrow_mut().remove(log);
-                self.hub.set_interest(log.pattern, &log.filter, log.encoding, self.id, false);
-            } else {
-                self.mark(log); // what only this one held back is forgotten
-            }
+        let left = s.leave();
+        self.retire(left.pulls, left.jobs);
+        if let Some(log) = left.log {
+            self.leave_log(&log, left.index, left.echo);
         }
         let mut sessions = self.sessions.borrow_mut();
         sessions.swap_remove(left.place);
@@ -205,11 +254,22 @@ impl Shard {
             self.wake();
         }
     }
+}
 
-    /// Reads history into a session that has a [`crate::session::replay::Replay`].
-    pub(crate) fn begin_replay(&self, s: &Rc<Session>) {
-        if let Some(me) = self.me.upgrade() {
-            tokio::task::spawn_local(replay(Rc::downgrade(s), me));
-        }
+/// How a session speaks; nothing when it only listens.
+fn voice(role: Role, mode: Mode, filter: &Filter) -> Option<Box<Voice>> {
+    if mode == Mode::V1 {
+        let path = (role != Role::Talk).then(|| filter.clone());
+        return Some(Voice::new(Speech::Talk(Talk::new(path))));
     }
+    let pattern = match role {
+        Role::Subscribe | Role::Talk => return None,
+        Role::Pull { .. } => return Some(Voice::new(Speech::Acks(Acks::default()))),
+        Role::Publish => Pattern::Sub,
+        Role::Push => Pattern::Push,
+        Role::Peer { .. } => Pattern::Bus,
+    };
+    // who sends has a topic: whoever opened the session has seen to it
+    let topic = filter.as_str().parse().ok()?;
+    Some(Voice::new(Speech::Sender(Sender::new(pattern, topic, mode))))
 }

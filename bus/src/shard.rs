@@ -9,11 +9,12 @@ use crate::inbox::{Inbox, Item};
 use crate::log::{Limits, Log, Place};
 use crate::pattern::Pattern;
 use crate::publish::{Batch, Burst, batch_bytes};
+use crate::reads::Reads;
+use crate::recent::Recent;
 use crate::session::Session;
-use crate::session::replay::Reads;
 use crate::shelf::Shelf;
 use metrics::Counter;
-use minium_protocol::{CloseCode, Position, Topic};
+use minium_protocol::{Answer, CloseCode, Position, Topic};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -54,6 +55,9 @@ pub(crate) struct Shard {
     pub(crate) pullers: RefCell<HashMap<u64, Rc<Session>>>,
     pub(crate) pullers_so_far: Cell<u64>,
     pub(crate) relayed: Cell<Option<Position>>,
+    pub(crate) recent: RefCell<Recent>,
+    /// Messages that were appended so far.
+    stamps: Cell<u64>,
     pub(crate) source: Arc<str>,
     published: [Counter; Pattern::ALL.len()],
     delivered: Counter,
@@ -74,10 +78,10 @@ impl Shard {
         let limits = Rc::new(Limits {
             ring_bytes_max: options.ring_bytes_max,
             rings_bytes_max: options.rings_bytes_max / options.shards,
-            replay: reads.is_some(),
             held: Cell::new(0),
         });
         let source = options.source.as_str().into();
+        let recent_bytes_max = options.recent_bytes_max;
         Rc::new_cyclic(|me| Shard {
             id,
             hub,
@@ -99,6 +103,8 @@ impl Shard {
             pullers: RefCell::default(),
             pullers_so_far: Cell::new(0),
             relayed: Cell::new(None),
+            recent: RefCell::new(Recent::new(recent_bytes_max)),
+            stamps: Cell::new(0),
             source,
             published: Pattern::ALL.map(|p| crate::metrics::published(p.as_str())),
             delivered: crate::metrics::delivered(),
@@ -149,22 +155,14 @@ impl Shard {
     fn take(&self, item: Item) {
         match item {
             Item::Frames(batch) => {
-                self.append(
-                    batch.pattern,
-                    &batch.topic,
-                    batch.messages,
-                    |e| batch.frames(e),
-                    Encoding::Plain,
-                );
+                self.append(batch.pattern, &batch.topic, batch.messages, |e| batch.frames(e), None);
             }
-            Item::Relay(batch) => {
-                for entry in &batch.entries {
-                    self.relay(entry);
-                }
-                self.ahead.take().iter().for_each(Waker::wake_by_ref);
-            }
+            Item::Relay(batch) => self.relay_batch(batch),
             Item::RelayFrom(position) => self.relay_from(position),
             Item::Work(assignment) => self.assign(assignment),
+            Item::Job(puller, job) => self.give(puller, *job),
+            Item::Cancelled(puller, job) => self.tell_cancelled(puller, job),
+            Item::Review(review) => self.review(&*review),
             Item::Open(opening) => self.open(*opening),
             Item::Subscribe(opening) => self.subscribe(*opening),
             Item::Shutdown(grace) => self.shut_down(grace),
@@ -181,33 +179,38 @@ impl Shard {
         }
     }
 
-    /// To every log whose filter matches, once. Answers where it stands in the one of `own`, the encoding in which
-    /// the sender itself receives.
+    /// To every log that it concerns, once. Answers where it stands in `own`, which the sender itself reads.
     pub(crate) fn append<'a>(
         &self,
         pattern: Pattern,
         topic: &Topic,
         messages: u32,
         frames: impl Fn(Encoding) -> &'a [u8],
-        own: Encoding,
+        own: Option<&Rc<Log>>,
     ) -> Option<Place> {
         let mut at = None;
+        let stamp = self.next_stamp();
         let shelf = self.shelf.borrow();
-        shelf.matching(pattern, topic, |logs| {
-            for log in logs.iter().flatten() {
-                let frames = frames(log.encoding);
-                if frames.is_empty() {
-                    continue; // it came after the sender had looked who is there
-                }
-                let place = log.append(frames, messages, None, |s| self.begin_replay(s));
-                if log.encoding == own {
-                    at = Some(place);
-                }
-                self.mark(log);
-                self.judge_full(log);
+        shelf.matching(pattern, topic, |log| {
+            let frames = frames(log.encoding);
+            // empty: it came after the sender had looked who is there
+            if frames.is_empty() || !log.is_new(stamp) {
+                return;
             }
+            let place = log.append(frames, messages, None, |s| self.lost(s));
+            if own.is_some_and(|own| Rc::ptr_eq(own, log)) {
+                at = Some(place);
+            }
+            self.mark(log);
+            self.judge_full(log);
         });
         at
+    }
+
+    /// Tells one message from the next.
+    pub(crate) fn next_stamp(&self) -> u64 {
+        self.stamps.set(self.stamps.get() + 1);
+        self.stamps.get()
     }
 
     /// Brings a batch to another shard. False: it has no room, and `waker` hears when it has.
@@ -250,12 +253,13 @@ impl Shard {
 
     fn announce_crowds(&self) {
         let crowds = self.crowds.borrow();
-        self.hub.inboxes[self.id].set_crowded(crowds.iter().map(|l| (l.pattern, l.filter.clone())).collect());
+        self.hub.inboxes[self.id]
+            .set_crowded(crowds.iter().flat_map(|l| l.follows.iter().cloned()).collect());
     }
 
     /// Must who sends to this topic wait? Then `waker` hears when it may be tried again.
     pub(crate) fn is_crowded(&self, pattern: Pattern, topic: &Topic, waker: &Waker) -> bool {
-        let concerns = |log: &Rc<Log>| log.pattern == pattern && log.filter.matches(topic);
+        let concerns = |log: &Rc<Log>| log.concerns(pattern, topic);
         if !self.crowds.borrow().iter().any(concerns) {
             return false;
         }
@@ -269,6 +273,7 @@ impl Shard {
     fn shut_down(&self, grace: Duration) {
         self.ends.set(Some(Instant::now() + grace));
         for s in self.sessions.borrow().iter() {
+            s.tell(&Answer::Drain);
             s.close(CloseCode::GoingAway, "the node goes down");
         }
     }

@@ -1,77 +1,108 @@
-//! The logs of one shard, by pattern, filter and encoding.
+//! The logs of one shard, found by what is sent, or by what is followed.
 
 use crate::encode::Encoding;
+use crate::follow::Follow;
 use crate::log::Log;
 use crate::pattern::Pattern;
 use crate::routing::Routes;
-use minium_protocol::{Filter, Topic};
+use minium_protocol::Topic;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// The logs of one filter: one for each encoding that somebody receives.
-pub(crate) type Logs = [Option<Rc<Log>>; Encoding::ALL.len()];
+/// The logs that a filter is part of.
+type Logs = Vec<Rc<Log>>;
 
 #[derive(Default)]
 pub(crate) struct Shelf {
     subscribers: Routes<Logs>,
     peers: HashMap<Arc<str>, Logs>,
+    /// Those of more than one filter, by the whole set. (One filter's own log is found through the filter.)
+    sets: HashMap<(Encoding, Box<[Follow]>), Rc<Log>>,
 }
 
 impl Shelf {
-    /// Shows the logs that a message on `topic` belongs into.
-    pub(crate) fn matching<'a>(&'a self, pattern: Pattern, topic: &'a Topic, show: impl FnMut(&'a Logs)) {
+    /// Shows the logs that a message on `topic` belongs into; one of several filters may be shown more than once.
+    pub(crate) fn matching<'a>(
+        &'a self,
+        pattern: Pattern,
+        topic: &'a Topic,
+        mut show: impl FnMut(&'a Rc<Log>),
+    ) {
         match pattern {
-            Pattern::Sub => self.subscribers.matching(topic, show),
-            Pattern::Bus | Pattern::Push => self.peers.get(topic.as_str()).into_iter().for_each(show),
+            Pattern::Sub => self.subscribers.matching(topic, |logs| logs.iter().for_each(&mut show)),
+            Pattern::Bus | Pattern::Push => {
+                self.peers.get(topic.as_str()).into_iter().flatten().for_each(show);
+            }
         }
     }
 
-    /// The log for this very filter and encoding, made if there is none; true: it was made.
-    pub(crate) fn log(
-        &mut self,
-        pattern: Pattern,
-        filter: &Filter,
-        encoding: Encoding,
-        make: impl FnOnce() -> Log,
-    ) -> (Rc<Log>, bool) {
-        let logs = match pattern {
-            Pattern::Sub => self.subscribers.entry(filter, Logs::default),
-            Pattern::Bus | Pattern::Push => self.peers.entry(filter.as_str().into()).or_default(),
-        };
-        let place = &mut logs[encoding as usize];
-        if let Some(log) = place {
-            return (log.clone(), false);
+    fn logs_of(&self, follow: &Follow) -> Option<&Logs> {
+        match follow.pattern {
+            Pattern::Sub => self.subscribers.get(&follow.filter),
+            Pattern::Bus | Pattern::Push => self.peers.get(follow.filter.as_str()),
         }
-        let log = Rc::new(make());
-        *place = Some(log.clone());
-        (log, true)
+    }
+
+    /// The log of this very set and encoding.
+    pub(crate) fn find(&self, encoding: Encoding, follows: &[Follow]) -> Option<&Rc<Log>> {
+        match follows {
+            [one] => {
+                let logs = self.logs_of(one)?;
+                logs.iter().find(|log| log.encoding == encoding && *log.follows == *follows)
+            }
+            // a key must be owned: sets are changed rarely
+            _ => self.sets.get(&(encoding, follows.into())),
+        }
+    }
+
+    /// Takes a new log in.
+    pub(crate) fn insert(&mut self, log: &Rc<Log>) {
+        for follow in &log.follows {
+            let logs = match follow.pattern {
+                Pattern::Sub => self.subscribers.entry(&follow.filter, Logs::default),
+                Pattern::Bus | Pattern::Push => self.peers.entry(follow.filter.as_str().into()).or_default(),
+            };
+            logs.push(log.clone());
+        }
+        if log.follows.len() > 1 {
+            self.sets.insert((log.encoding, log.follows.clone()), log.clone());
+        }
     }
 
     /// Nobody receives this log any more.
-    pub(crate) fn remove(&mut self, log: &Log) {
-        let (filter, at) = (&log.filter, log.encoding as usize);
-        match log.pattern {
-            Pattern::Sub => {
-                let logs = self.subscribers.entry(filter, Logs::default);
-                logs[at] = None;
-                if logs.iter().all(Option::is_none) {
-                    self.subscribers.remove(filter);
+    pub(crate) fn remove(&mut self, log: &Rc<Log>) {
+        for follow in &log.follows {
+            let empty = |logs: &mut Logs| {
+                logs.retain(|l| !Rc::ptr_eq(l, log));
+                logs.is_empty()
+            };
+            match follow.pattern {
+                Pattern::Sub => {
+                    if empty(self.subscribers.entry(&follow.filter, Logs::default)) {
+                        self.subscribers.remove(&follow.filter);
+                    }
                 }
-            }
-            Pattern::Bus | Pattern::Push => {
-                let Some(logs) = self.peers.get_mut(filter.as_str()) else { return };
-                logs[at] = None;
-                if logs.iter().all(Option::is_none) {
-                    self.peers.remove(filter.as_str());
+                Pattern::Bus | Pattern::Push => {
+                    if self.peers.get_mut(follow.filter.as_str()).is_some_and(empty) {
+                        self.peers.remove(follow.filter.as_str());
+                    }
                 }
             }
         }
+        if log.follows.len() > 1 {
+            self.sets.remove(&(log.encoding, log.follows.clone()));
+        }
+    }
+
+    /// Does anybody here receive this filter in this encoding?
+    pub(crate) fn wants(&self, follow: &Follow, encoding: Encoding) -> bool {
+        self.logs_of(follow).is_some_and(|logs| logs.iter().any(|log| log.encoding == encoding))
     }
 
     /// All logs, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Rc<Log>> {
-        let subscribers = self.subscribers.iter().map(|(_, logs)| logs);
-        subscribers.chain(self.peers.values()).flatten().flatten()
+        let single = self.subscribers.iter().map(|(_, logs)| logs).chain(self.peers.values()).flatten();
+        single.filter(|log| log.follows.len() == 1).chain(self.sets.values())
     }
 }

@@ -89,9 +89,11 @@ impl Shard {
 
     /// Answers where to go on. Those who change places meanwhile are looked at by the next sweep.
     fn ping_some(&self, first: usize, tick: u32, ping: u32, comment: u32) -> Option<usize> {
+        let now = jiff::Timestamp::now();
         let sessions = self.sessions.borrow();
         let stop = sessions.len().min(first + STRIDE);
         for s in sessions.get(first..stop).unwrap_or_default() {
+            self.check_expiry(s, now);
             s.ping(tick, if s.is_stream() { comment } else { ping });
         }
         (stop < sessions.len()).then_some(stop)

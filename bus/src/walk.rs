@@ -105,7 +105,14 @@ mod tests {
         let subscription = Subscription::new(pipe.clone());
         let permit = Permit::take(&shard.hub, usize::MAX).unwrap();
         let (ready, _registered) = tokio::sync::oneshot::channel();
-        shard.subscribe(StreamOpening { filter: "x".parse().unwrap(), start: None, permit, pipe, ready });
+        shard.subscribe(StreamOpening {
+            filter: "x".parse().unwrap(),
+            start: None,
+            grant: None,
+            permit,
+            pipe,
+            ready,
+        });
         subscription
     }
 

@@ -13,6 +13,7 @@ mod node;
 
 use client::within;
 use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use minium_protocol::JobOptions;
 use node::Node;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -87,7 +88,7 @@ async fn what_is_published_delivered_refused_and_closed_is_counted() {
         for peer in &mut peers {
             peer.text("hello").await;
         }
-        node.bus.push(&"m".parse().unwrap(), "work".into()).await.unwrap();
+        node.bus.push(&"m".parse().unwrap(), "work".into(), JobOptions::default()).await.unwrap();
         puller.expect("work").await;
     }
     for s in &mut subscribers {

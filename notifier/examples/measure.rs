@@ -119,7 +119,7 @@ fn percentile(sorted: &[f64], p: f64) -> f64 {
 async fn latency(url: &str, journal: &Journal) -> Result<(), Fault> {
     let node = Node::start(journal)?;
     node.relayed(0).await?;
-    let mut subscription = node.bus.subscribe("task".parse()?, None, node.bus.admit()?).await?;
+    let mut subscription = node.bus.subscribe("task".parse()?, None, None, node.bus.admit()?).await?;
     let begin = Instant::now();
     let mut writers = tokio::task::JoinSet::new();
     for w in 0..WRITERS {

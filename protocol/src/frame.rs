@@ -4,6 +4,11 @@
 //! path that names one) is still missing here: whoever reads it knows the path. What goes to many (`msg`) is written
 //! by the broker, byte for byte the same for all; here is what goes to one.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "a problem is made when something is refused, not on the way of what passes"
+)]
+
 use crate::job::{LeaseToken, Progress};
 use crate::position::{After, Position};
 use crate::problem::{ErrorCode, Problem};
@@ -187,7 +192,7 @@ pub fn read_client_frame(text: &str) -> Result<ClientFrame, FrameError> {
     let reference = wire.reference.as_deref().map(Box::from);
     wire.op().map(|op| ClientFrame { reference: reference.clone(), op }).map_err(|problem| {
         // a `ref` that is too long is not given back
-        let reference = reference.filter(|r: &Box<str>| r.len() <= REF_BYTES_MAX);
+        let reference = reference.filter(|r| r.len() <= REF_BYTES_MAX);
         FrameError::Refused { reference, problem }
     })
 }

@@ -26,7 +26,7 @@ pub(crate) type Publish =
 pub(crate) fn add(worker: Worker, bus: Bus) -> Worker {
     let publish: Publish = Arc::new(move |topic, text| {
         let bus = bus.clone();
-        Box::pin(async move { bus.publish(&topic, Message::Text(text.into())).await })
+        Box::pin(async move { bus.publish(&topic, Message::Text(text.into()), None).await.map(drop) })
     });
     task(worker, Roots::default(), publish)
 }

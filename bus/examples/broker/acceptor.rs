@@ -78,22 +78,25 @@ async fn opening(head: &str, bus: &Bus) -> Result<Asked, String> {
     let target = head.split(' ').nth(1).ok_or_else(bad)?;
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let asked = |name: &str| query.split('&').find_map(|p| p.strip_prefix(name)?.strip_prefix('='));
-    let (pattern, topic) = path.trim_start_matches('/').split_once('/').ok_or_else(bad)?;
+    let path = path.trim_start_matches('/');
+    // the socket of many topics has none of its own
+    let (pattern, topic) = if path == "ws" { (path, path) } else { path.split_once('/').ok_or_else(bad)? };
     let role = match pattern {
         "pub" => Role::Publish,
         "sub" => Role::Subscribe,
         "push" => Role::Push,
-        "pull" => Role::Pull,
+        "pull" => Role::Pull { acks: asked("ack") == Some("1") },
+        "ws" => Role::Talk,
         "bus" => Role::Peer { echo: asked("echo") == Some("1") },
         _ => return Err("404 Not Found".into()),
     };
     let filter = Filter::from_path(topic).map_err(|_| bad())?;
     let after: After = asked("after").unwrap_or("latest").parse().map_err(|_| bad())?;
     let start = bus.resolve(&filter, after).await.map_err(|p| format!("{} {}", p.status, p.code))?;
-    let events = header("sec-websocket-protocol") == Some("cloudevents.json");
-    let (mode, chosen) = match events {
-        true => (Mode::CloudEvents, "sec-websocket-protocol: cloudevents.json\r\n"),
-        false => (Mode::Plain, ""),
+    let (mode, chosen) = match header("sec-websocket-protocol") {
+        Some("cloudevents.json") => (Mode::CloudEvents, "sec-websocket-protocol: cloudevents.json\r\n"),
+        Some("minium.v1") => (Mode::V1, "sec-websocket-protocol: minium.v1\r\n"),
+        _ => (Mode::Plain, ""),
     };
     let accept = derive_accept_key(header("sec-websocket-key").ok_or_else(bad)?.as_bytes());
     let answer = format!(

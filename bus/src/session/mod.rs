@@ -2,24 +2,37 @@
 //!
 //! `pos..goal` are bytes of the log on their way out; while `pos < goal` the session stands within frames and
 //! everything else waits. `control` holds whole frames that are about this client alone: the 101 first, then pongs,
-//! refusals, work, pages of history, the Close.
+//! answers, work, pages of history, the Close.
 
+pub(crate) mod catch_up;
+pub(crate) mod following;
+pub(crate) mod jobs;
+mod outside;
+mod plain;
 mod read;
-pub(crate) mod replay;
+mod runs;
 pub(crate) mod serve;
 pub(crate) mod sink;
+mod talk;
+mod voice;
 mod write;
+
+pub(crate) use talk::Talk;
+pub(crate) use voice::{Speech, Voice};
 
 use crate::encode::{self, Encoding};
 use crate::frame::{self, Opcode};
+use crate::grant::Grant;
 use crate::lanes::{Load, Work};
 use crate::log::Log;
 use crate::opening::Permit;
-use crate::peers::Sender;
+use crate::peers::Own;
 use crate::ring::Ring;
-use minium_protocol::{CloseCode, Position};
+use catch_up::CatchingUp;
+use following::Sub;
+use jobs::Jobs;
+use minium_protocol::{Answer, CloseCode, Position, Problem};
 use read::Reader;
-use replay::Replay;
 use sink::Sink;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -30,13 +43,16 @@ use std::task::Waker;
 pub(crate) struct Session {
     sink: Sink,
     encoding: Encoding,
-    log: Option<Rc<Log>>,
     state: RefCell<State>,
+    /// Nothing where everybody may do everything.
+    grant: Option<Arc<Grant>>,
     _permit: Permit,
 }
 
 #[derive(Default)]
 struct State {
+    /// What it reads; nothing while it follows nothing live.
+    log: Option<Rc<Log>>,
     /// The next byte of the log to write.
     pos: u64,
     /// A frame boundary; `pos < goal`: in the midst of frames.
@@ -65,14 +81,20 @@ struct State {
     ping_at: u32,
     /// Wakes the session's own task.
     waker: Option<Waker>,
+    /// What it subscribed, and the topics of which it is a peer.
+    subs: Vec<Sub>,
+    /// Only while it reads history.
+    catching_up: Option<Box<CatchingUp>>,
     /// Only while a message is half read.
     reader: Option<Box<Reader>>,
     /// Only for those who may send.
-    sender: Option<Box<Sender>>,
-    /// Only while it reads history.
-    replay: Option<Box<Replay>>,
-    /// Only for pullers.
-    puller: Option<Box<Pulling>>,
+    voice: Option<Box<Voice>>,
+    /// Only for peers: where their own messages stand in the log.
+    own: Option<Box<Own>>,
+    /// Only for pullers of channels that are not durable.
+    pulls: Vec<Pull>,
+    /// Only for pullers of durable channels.
+    jobs: Option<Box<Jobs>>,
     #[cfg(test)]
     trips: bool,
 }
@@ -88,13 +110,12 @@ enum Phase {
     Gone,
 }
 
-/// Work that is assigned to a puller.
-pub(crate) struct Pulling {
+/// Messages of one channel that are assigned to a puller.
+pub(crate) struct Pull {
     pub(crate) id: u64,
     pub(crate) topic: Arc<str>,
     pub(crate) load: Arc<Load>,
     pub(crate) source: Arc<str>,
-    pub(crate) json: bool,
     /// Not yet encoded.
     pub(crate) queue: VecDeque<Work>,
     /// Weight of what stands in `control`.
@@ -106,12 +127,12 @@ pub(crate) struct Pulling {
 /// What a session begins with, besides its sink.
 #[derive(Default)]
 pub(crate) struct Parts {
-    pub(crate) log: Option<Rc<Log>>,
-    pub(crate) sender: Option<Box<Sender>>,
-    pub(crate) puller: Option<Box<Pulling>>,
+    pub(crate) voice: Option<Box<Voice>>,
+    pub(crate) own: Option<Box<Own>>,
     /// The first bytes: the 101.
     pub(crate) answer: Vec<u8>,
     pub(crate) ping_at: u32,
+    pub(crate) grant: Option<Arc<Grant>>,
 }
 
 impl Session {
@@ -119,34 +140,20 @@ impl Session {
     pub(crate) fn new(sink: Sink, encoding: Encoding, parts: Parts, permit: Permit) -> Rc<Session> {
         let state = State {
             control: parts.answer,
-            sender: parts.sender,
-            puller: parts.puller,
+            voice: parts.voice,
+            own: parts.own,
             ping_at: parts.ping_at,
             ..State::default()
         };
-        Rc::new(Session { sink, encoding, log: parts.log, state: RefCell::new(state), _permit: permit })
+        Rc::new(Session { sink, encoding, state: RefCell::new(state), grant: parts.grant, _permit: permit })
     }
 
     pub(crate) fn is_stream(&self) -> bool {
         !self.sink.is_socket()
     }
 
-    /// The numbering that it may be reading in is no more.
-    pub(crate) fn renumbered(&self) {
-        let reads = self.state.borrow().replay.is_some();
-        if reads {
-            self.close(CloseCode::FellBehind, "epoch_changed");
-        }
-    }
-
-    /// For the lane: its topic, its name there, and what is on its way to it.
-    pub(crate) fn puller(&self) -> Option<(Arc<str>, u64, Arc<Load>)> {
-        let st = self.state.borrow();
-        st.puller.as_ref().map(|p| (p.topic.clone(), p.id, p.load.clone()))
-    }
-
-    pub(crate) fn log(&self) -> Option<&Rc<Log>> {
-        self.log.as_ref()
+    pub(crate) fn grant(&self) -> Option<&Arc<Grant>> {
+        self.grant.as_ref()
     }
 
     /// It stands in its log's list now, at the end of the log.
@@ -170,17 +177,38 @@ impl Session {
         encode::sse_position(&mut self.state.borrow_mut().control, position);
     }
 
+    /// It takes messages of one channel more.
+    pub(crate) fn add_pull(&self, pull: Pull) {
+        self.state.borrow_mut().pulls.push(pull);
+    }
+
+    /// What it was opened for cannot be had: it is told, and closed.
+    pub(crate) fn refuse_role(&self, problem: &Problem) {
+        voice::refuse(&mut self.state.borrow_mut().control, self.encoding, &None, problem);
+        let code = if problem.retryable { CloseCode::Overload } else { CloseCode::Policy };
+        self.close(code, problem.code.as_str());
+    }
+
     /// Work for this puller. Handed back when it takes none any more.
-    pub(crate) fn assign(&self, work: Work) -> Result<(), Work> {
+    pub(crate) fn assign(&self, puller: u64, work: Work) -> Result<(), Work> {
         let mut st = self.state.borrow_mut();
         let st = &mut *st;
-        match &mut st.puller {
+        match st.pulls.iter_mut().find(|p| p.id == puller) {
             Some(p) if st.phase == Phase::Open => {
                 p.queue.push_back(work);
                 st.wake();
                 Ok(())
             }
             _ => Err(work),
+        }
+    }
+
+    /// Says something to this client alone, in `minium.v1`.
+    pub(crate) fn tell(&self, answer: &Answer<'_>) {
+        let mut st = self.state.borrow_mut();
+        if st.phase == Phase::Open && self.encoding == Encoding::V1 {
+            encode::answer(&mut st.control, answer);
+            st.wake();
         }
     }
 
@@ -193,7 +221,9 @@ impl Session {
         let code = code.code();
         match self.encoding {
             Encoding::Sse => encode::sse_close(&mut st.control, code, reason),
-            Encoding::Plain | Encoding::CloudEvents => frame::close(&mut st.control, code, reason),
+            Encoding::Plain | Encoding::CloudEvents | Encoding::V1 => {
+                frame::close(&mut st.control, code, reason);
+            }
         }
         self.stop(&mut st, Some(code));
     }
@@ -202,14 +232,14 @@ impl Session {
     fn stop(&self, st: &mut State, code: Option<u16>) {
         st.phase = Phase::Closing;
         st.code = code;
-        if let (Some(log), true) = (&self.log, st.pos < st.goal) {
-            st.goal = match self.encoding {
-                Encoding::Sse => st.pos,
-                Encoding::Plain | Encoding::CloudEvents => log.ring.borrow().boundary(st.pos),
+        if let (Some(log), true) = (&st.log, st.pos < st.goal) {
+            st.goal = match self.encoding.is_framed() {
+                false => st.pos,
+                true => log.ring.borrow().boundary(st.pos),
             };
         }
-        if let Some(mut replay) = st.replay.take() {
-            replay.wake();
+        if let Some(mut catching) = st.catching_up.take() {
+            catching.wake();
         }
         st.wake();
     }
@@ -264,21 +294,25 @@ impl Session {
         let code = st.code.unwrap_or(ABNORMAL);
         st.phase = Phase::Gone;
         st.waker = None;
-        let echo = st.sender.take().is_some_and(|s| s.echo);
-        if let Some(mut replay) = st.replay.take() {
-            replay.wake();
+        st.voice = None;
+        if let Some(mut catching) = st.catching_up.take() {
+            catching.wake();
         }
-        let puller = st.puller.take();
-        Left { index: st.index as usize, place: st.place as usize, code, puller, echo }
+        let echo = st.own.take().is_some_and(|own| own.echo);
+        let (pulls, jobs) = (std::mem::take(&mut st.pulls), st.jobs.take());
+        let log = st.log.take();
+        Left { log, index: st.index as usize, place: st.place as usize, code, pulls, jobs, echo }
     }
 }
 
 /// What a session that ended leaves behind.
 pub(crate) struct Left {
+    pub(crate) log: Option<Rc<Log>>,
     pub(crate) index: usize,
     pub(crate) place: usize,
     pub(crate) code: u16,
-    pub(crate) puller: Option<Box<Pulling>>,
+    pub(crate) pulls: Vec<Pull>,
+    pub(crate) jobs: Option<Box<Jobs>>,
     /// It was a peer with echo.
     pub(crate) echo: bool,
 }

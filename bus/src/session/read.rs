@@ -2,20 +2,18 @@
 //!
 //! Its context exists only while a message is half read, so that ten thousand quiet sessions have none.
 
-use super::write::say;
-use super::{Phase, Session, State};
-use crate::encode::Accepted;
+use super::plain::Said;
+use super::voice::refuse;
+use super::{Phase, Session, Speech, State};
 use crate::frame::{self, Track};
-use crate::lanes::Refusal;
+use crate::hub::Targets;
 use crate::message::Message;
-use crate::pattern::Pattern;
-use crate::peers::{Pending, Sender};
-use crate::publish::{Burst, shards};
+use crate::publish::Burst;
 use crate::shard::Shard;
-use bytes::Bytes;
 use minium_protocol::{CloseCode, ErrorCode, Problem};
-use std::collections::VecDeque;
+use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read, Write};
+use std::rc::Rc;
 use std::task::Waker;
 use tokio::io::Interest;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
@@ -75,22 +73,22 @@ enum End {
     /// It said goodbye, and tungstenite answered.
     Bye(u16),
     /// It broke a rule: these are the words.
-    Broken(CloseCode, &'static str),
+    Broken(CloseCode, Cow<'static, str>),
 }
 
 impl From<Error> for End {
     fn from(e: Error) -> End {
         match e {
-            Error::Capacity(_) => End::Broken(CloseCode::TooBig, "the message is too big"),
-            Error::Utf8(_) => End::Broken(CloseCode::InvalidData, "the text is not UTF-8"),
-            _ => End::Broken(CloseCode::Protocol, "the frame breaks RFC 6455"),
+            Error::Capacity(_) => End::Broken(CloseCode::TooBig, "the message is too big".into()),
+            Error::Utf8(_) => End::Broken(CloseCode::InvalidData, "the text is not UTF-8".into()),
+            _ => End::Broken(CloseCode::Protocol, "the frame breaks RFC 6455".into()),
         }
     }
 }
 
 impl Session {
     /// Reads one burst. False: nothing more now.
-    pub(super) fn pull(&self, sh: &Shard, waker: &Waker) -> bool {
+    pub(super) fn pull(self: &Rc<Self>, sh: &Shard, waker: &Waker) -> bool {
         let mut buf = sh.scratch.borrow_mut();
         match self.sink.try_read(&mut buf) {
             Ok(0) => self.state.borrow_mut().phase = Phase::Gone,
@@ -115,83 +113,29 @@ impl Session {
     }
 
     /// Judges what was read; whole messages go out as one burst.
-    pub(crate) fn feed(&self, input: &[u8], sh: &Shard, waker: &Waker) {
+    pub(crate) fn feed(self: &Rc<Self>, input: &[u8], sh: &Shard, waker: &Waker) {
         let mut burst = sh.burst.borrow_mut();
-        let mut work = VecDeque::new();
+        let mut said = Said::default();
         let mut st = self.state.borrow_mut();
         st.unanswered = 0;
-        if let Some(sender) = &mut st.sender {
+        burst.begin(Targets::default());
+        if let Some(Speech::Sender(sender)) = st.voice.as_mut().map(|v| &mut v.speech) {
+            sender.refresh(&sh.hub);
             sender.begin(&sh.hub, &mut burst);
         }
-        let end = st.hear(input, sh, &mut burst, &mut work);
+        let end = self.hear(&mut st, input, sh, &mut burst, &mut said);
         match end {
             None => {}
             Some(End::Bye(code)) => self.stop(&mut st, Some(code)),
             Some(End::Broken(code, why)) => {
-                frame::close(&mut st.control, code.code(), why);
+                frame::close(&mut st.control, code.code(), &why);
                 self.stop(&mut st, Some(code.code()));
             }
         }
-        if burst.messages() > 0 {
-            let pattern = st.sender.as_ref().map_or(Pattern::Sub, |s| s.pattern);
-            sh.count_published(pattern, burst.messages());
-        }
-        if let (Some(sender), false) = (&mut st.sender, work.is_empty()) {
-            sh.count_published(Pattern::Push, work.len() as u32);
-            sender.pending = Pending::Work(work);
-        }
         drop(st);
-        if !burst.targets().is_empty() && burst.messages() > 0 {
-            self.publish(&burst, sh);
-        }
+        self.send(said, &burst, sh);
         drop(burst);
         self.hand_on(sh, waker);
-    }
-
-    /// To the logs of this shard now; to the others by their inboxes.
-    fn publish(&self, burst: &Burst, sh: &Shard) {
-        let (topic, pattern) = {
-            let st = self.state.borrow();
-            let Some(sender) = &st.sender else { return };
-            (sender.topic.clone(), sender.pattern)
-        };
-        let bits = burst.targets().shards();
-        let others = bits & !(1 << sh.id);
-        let mut own = None;
-        if bits != others {
-            own = sh.append(pattern, &topic, burst.messages(), |e| burst.frames(e), self.encoding);
-        }
-        let mut st = self.state.borrow_mut();
-        let Some(sender) = &mut st.sender else { return };
-        if pattern == Pattern::Bus {
-            sender.own.extend(own);
-        }
-        if others != 0 {
-            sender.pending = Pending::Frames(others, burst.batch(pattern, &topic));
-        }
-    }
-
-    /// Brings what is pending where there is room.
-    pub(super) fn hand_on(&self, sh: &Shard, waker: &Waker) -> HandOn {
-        let mut st = self.state.borrow_mut();
-        let State { sender: Some(sender), control, .. } = &mut *st else { return HandOn::Done };
-        let on = match &mut sender.pending {
-            Pending::Nothing => HandOn::Done,
-            Pending::Frames(left, batch) => {
-                for i in shards(*left) {
-                    if sh.send_frames(i, batch, waker) {
-                        *left &= !(1 << i);
-                    }
-                }
-                if *left == 0 { HandOn::Done } else { HandOn::Waits }
-            }
-            Pending::Work(_) => hand_out(sender, control, sh, waker),
-        };
-        if on == HandOn::Done {
-            sender.pending = Pending::Nothing;
-        }
-        let crowded = sender.pattern != Pattern::Push && sh.is_crowded(sender.pattern, &sender.topic, waker);
-        if on == HandOn::Done && crowded { HandOn::Waits } else { on }
     }
 }
 
@@ -206,54 +150,18 @@ pub(super) enum HandOn {
     Unheard,
 }
 
-/// Gives messages to the lane of their topic, one by one.
-fn hand_out(sender: &mut Sender, control: &mut Vec<u8>, sh: &Shard, waker: &Waker) -> HandOn {
-    let Pending::Work(work) = &mut sender.pending else { return HandOn::Done };
-    let topic = sender.topic.shared();
-    while let Some(message) = work.pop_front() {
-        match sh.hub.lanes.push(&sh.hub, &topic, message, waker) {
-            Ok(()) => {}
-            Err((Refusal::Busy, message)) => {
-                work.push_front(message);
-                return HandOn::Waits;
-            }
-            Err((Refusal::NoPuller, _)) => {
-                let words = format!("nobody pulls {topic}, and no more can wait for who will");
-                refuse(control, &Problem::new(ErrorCode::NoPuller, words));
-            }
-        }
-        if control.len() > sh.hub.options.control_bytes_max && !work.is_empty() {
-            return HandOn::Unheard;
-        }
-    }
-    HandOn::Done
-}
-
-/// A copy: what waits for a puller must not keep the whole burst that it came in.
-fn own(message: &Message) -> Message {
-    match message {
-        Message::Text(b) => Message::Text(Bytes::copy_from_slice(b)),
-        Message::Binary(b) => Message::Binary(Bytes::copy_from_slice(b)),
-    }
-}
-
-/// Tells a sender why its message goes nowhere.
-fn refuse(control: &mut Vec<u8>, problem: &Problem) {
-    crate::metrics::dropped(problem.code.as_str(), 1);
-    say(control, &problem.frame());
-}
-
-impl State {
-    /// Lets tungstenite judge the input, and the sender's judge every message.
+impl Session {
+    /// Lets tungstenite judge the input, and whoever speaks every message.
     fn hear(
-        &mut self,
+        &self,
+        st: &mut State,
         input: &[u8],
         sh: &Shard,
         burst: &mut Burst,
-        work: &mut VecDeque<Message>,
+        said: &mut Said,
     ) -> Option<End> {
         let options = &sh.hub.options;
-        let (mut reader, rest) = match self.reader.take() {
+        let (mut reader, rest) = match st.reader.take() {
             Some(reader) => (reader, input),
             None => (Reader::new(input, options.message_bytes_max), &input[..0]),
         };
@@ -261,7 +169,7 @@ impl State {
         reader.unread = false;
         let left = std::mem::take(&mut reader.left);
         let rest = if left.is_empty() { rest } else { &left }; // then there is no input, see `Serve`
-        let mut feed = Feed { input: rest, control: &mut self.control };
+        let mut feed = Feed { input: rest, control: &mut st.control };
         let mut bye = None;
         loop {
             if feed.control.len() > options.control_bytes_max {
@@ -285,25 +193,33 @@ impl State {
             #[cfg(test)]
             match &message.bytes()[..] {
                 crate::faults::IN_READING => panic!("as the test asked"),
-                crate::faults::IN_THE_WALK => self.trips = true,
+                crate::faults::IN_THE_WALK => st.trips = true,
                 _ => {}
             }
-            let Some(sender) = &mut self.sender else { continue };
-            match sender.judge(message) {
-                Ok(message) if sender.pattern == Pattern::Push => work.push_back(own(&message)),
-                Ok(message) => {
-                    let text = matches!(message, Message::Text(_));
-                    let accepted = Accepted { text, json: sender.knows_json(), body: message.bytes() };
-                    burst.add(&options.source, sender.topic.as_str(), accepted);
+            let taken = match st.voice.as_mut().map(|v| &mut v.speech) {
+                None => Ok(()),
+                Some(Speech::Sender(sender)) => {
+                    said.take(sender, message, burst, (feed.control, self.encoding, &options.source));
+                    Ok(())
                 }
-                Err(problem) => refuse(feed.control, &problem),
+                Some(Speech::Talk(talk)) => talk.take(&message, feed.control),
+                Some(Speech::Acks(acks)) => {
+                    if let Err(why) = acks.take(message.bytes()) {
+                        let problem = Problem::new(ErrorCode::InvalidRequest, why);
+                        refuse(feed.control, self.encoding, &None, &problem);
+                    }
+                    Ok(())
+                }
+            };
+            if let Err(why) = taken {
+                return Some(End::Broken(CloseCode::BadFrame, why.into()));
             }
         }
         if reader.unread {
             reader.left = feed.input.to_vec();
         }
         if reader.unread || !reader.track.between() {
-            self.reader = Some(reader);
+            st.reader = Some(reader);
         }
         None
     }

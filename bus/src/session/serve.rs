@@ -31,7 +31,7 @@ impl Future for Serve {
 
 impl Serve {
     fn turn(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let (s, sh) = (&*self.0, &*self.1);
+        let (s, sh) = (&self.0, &*self.1);
         s.state.borrow_mut().waker.get_or_insert_with(|| cx.waker().clone());
         for burst in 0.. {
             let mut on = s.hand_on(sh, cx.waker());
@@ -76,7 +76,8 @@ impl Serve {
         let ending = st.phase == Phase::Closing || st.phase == Phase::Closed;
         if ending && !std::mem::replace(&mut st.lingers, true) {
             sh.linger(&self.0);
-            sh.retire(&mut st.puller);
+            let (pulls, jobs) = (std::mem::take(&mut st.pulls), st.jobs.take());
+            sh.retire(pulls, jobs);
         }
         st.phase
     }
@@ -92,7 +93,8 @@ impl Session {
     /// Is it waiting for the socket, and is there something to say?
     fn unsaid(&self) -> (bool, bool) {
         let st = self.state.borrow();
-        let work = st.puller.as_ref().is_some_and(|p| !p.queue.is_empty() || p.gone > 0);
+        let work = st.pulls.iter().any(|p| !p.queue.is_empty() || p.gone > 0)
+            || st.jobs.as_ref().is_some_and(|jobs| jobs.has_queued());
         let rest = st.pos < st.goal && st.phase == Phase::Closing;
         let open = st.phase == Phase::Open || st.phase == Phase::Closing;
         let unsaid = !st.control.is_empty() || rest || st.phase == Phase::Closing || work;

@@ -63,6 +63,14 @@ impl Sink {
         }
     }
 
+    /// Who it is, for those who look at what it does.
+    pub(super) fn peer(&self) -> String {
+        match self {
+            Sink::Socket(socket) => socket.peer_addr().map_or_else(|_| "gone".into(), |a| a.to_string()),
+            Sink::Stream(_) => "stream".into(),
+        }
+    }
+
     /// Has the client an end of its own to wait for?
     pub(super) fn is_socket(&self) -> bool {
         matches!(self, Sink::Socket(_))

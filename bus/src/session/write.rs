@@ -1,14 +1,14 @@
 //! Writing: in as few calls as possible what a session has not got, never anything within a frame.
 
+use super::following::Sub;
 use super::{Phase, Session, State};
-use crate::encode::{self, Accepted, Encoding};
+use crate::encode::{self, Encoding};
 use crate::frame;
 use crate::lanes;
 use crate::log::Log;
-use crate::message::Message;
+use crate::options::Slow;
 use crate::peers::{self, Turn};
 use crate::ring::{Ring, SEGMENT_BYTES, Segment};
-use crate::session::replay::Replay;
 use crate::shard::Shard;
 use minium_protocol::CloseCode;
 use std::io::ErrorKind;
@@ -26,7 +26,9 @@ impl Session {
                 st.wake();
             }
         }
-        if st.phase == Phase::Open || st.pos < st.goal { st.pos } else { u64::MAX }
+        // one that lost its place holds nothing back
+        let holds = st.phase == Phase::Open && !st.is_parked() || st.pos < st.goal;
+        if holds { st.pos } else { u64::MAX }
     }
 
     /// Writes what it can; when closing and all is written, ends our side.
@@ -35,21 +37,24 @@ impl Session {
         let was = st.blocked;
         // one that had to wait was passed by; for another the walk is still to come, and the others are first
         let turn = if was { Turn::Last } else { Turn::First };
-        match &self.log {
+        let log = st.log.clone();
+        match &log {
             Some(log) if st.phase == Phase::Open || st.pos < st.goal => {
                 self.pump(&mut st, Some((log, &log.ring.borrow())), turn);
             }
             _ => self.pump(&mut st, None, turn),
         }
-        if let (true, false, Some(log)) = (was, st.blocked, &self.log) {
+        if let (true, false, Some(log)) = (was, st.blocked, &log) {
             sh.mark(log); // so that what only this one held back is forgotten
         }
         if st.phase == Phase::Closing && !st.blocked && st.control.is_empty() {
             self.sink.finish();
             st.phase = if self.sink.is_socket() { Phase::Closed } else { Phase::Gone };
         }
-        if let Some(topic) = st.puller.as_mut().and_then(|p| p.starved(&sh.hub)) {
-            sh.hub.lanes.refill(&sh.hub, &topic);
+        for pull in &mut st.pulls {
+            if pull.starved(&sh.hub) {
+                sh.hub.lanes.refill(&sh.hub, &pull.topic);
+            }
         }
     }
 
@@ -96,33 +101,40 @@ impl Session {
         if st.phase != Phase::Open {
             return false;
         }
-        if let Some(replay) = &mut st.replay {
-            replay.wake(); // for the next page
-            return false;
+        if let Some(catching) = &mut st.catching_up {
+            catching.wake(); // for the next page
         }
-        if let Some(puller) = &mut st.puller {
-            return puller.fill(&mut st.control, self.encoding);
+        for pull in &mut st.pulls {
+            if pull.fill(&mut st.control, self.encoding) {
+                return true;
+            }
         }
-        let Some((_, ring)) = log.filter(|(_, ring)| ring.end() > st.pos) else { return false };
+        if let Some(jobs) = &mut st.jobs
+            && jobs.fill(&mut st.control, self.encoding)
+        {
+            return true;
+        }
+        let parked = st.is_parked();
+        let Some((_, ring)) = log.filter(|(_, ring)| ring.end() > st.pos && !parked) else { return false };
         st.goal = ring.end();
         st.goal_seen = ring.messages();
-        if let Some(sender) = st.sender.as_mut().filter(|s| !s.own.is_empty()) {
+        if let Some(own) = st.own.as_mut().filter(|own| !own.places.is_empty()) {
             let mut at = peers::Cursor { pos: st.pos, seen: st.seen, goal: st.goal, goal_seen: st.goal_seen };
-            sender.skip_own(&mut at, turn);
+            own.skip(&mut at, turn);
             (st.pos, st.seen, st.goal, st.goal_seen) = (at.pos, at.seen, at.goal, at.goal_seen);
         }
         st.pos < st.goal
     }
 
     /// The log drops a segment that this one has not got wholly: it finishes the frame that is partly written and
-    /// loses its place. True: it shall read on from the journal.
+    /// loses its place. True: somebody must look after it ([`Shard::lost`]).
     pub(crate) fn lagged(&self, log: &Log, old: &Segment, first: u64, ring: &Ring) -> bool {
         let mut st = self.state.borrow_mut();
-        if st.pos >= first || st.phase != Phase::Open && st.pos == st.goal {
+        if st.is_parked() || st.pos >= first || st.phase != Phase::Open && st.pos == st.goal {
             return false;
         }
         let mut next = st.pos;
-        if self.encoding != Encoding::Sse {
+        if self.encoding.is_framed() {
             let rest = old.rest_of_frame(st.pos);
             next += rest.len() as u64;
             // control was not begun, or pos would be between frames
@@ -132,22 +144,22 @@ impl Session {
         if st.phase != Phase::Open {
             return false;
         }
-        let hold = log.offset_before(ring.end());
-        if let (Some(replay), Some(hold)) = (&mut st.replay, hold) {
-            replay.hold = hold; // overtaken: it reads on up to here
-            return false;
-        }
-        let (why, from) = match (log.replays(), log.offset_before(next), hold) {
-            (true, Some(cursor), Some(hold)) => {
-                st.replay = Some(Box::new(Replay::new(cursor, hold)));
-                st.wake();
-                return true;
+        let cursor = log.offset_before(next);
+        let live = || st.subs.iter().filter(|s| s.cursor.is_none());
+        let gap = |s: &Sub| s.slow == Slow::Gap && self.encoding == Encoding::V1;
+        let why = if live().any(|s| s.slow != Slow::Replay && !gap(s)) {
+            "fell behind"
+        } else if cursor.is_none() && live().any(|s| s.slow == Slow::Replay) {
+            "epoch_changed"
+        } else {
+            for s in live() {
+                crate::metrics::fell_behind(s.slow);
             }
-            (true, _, _) => ("epoch_changed", CloseCode::FellBehind),
-            (false, _, _) => ("fell behind", CloseCode::FellBehind),
+            return st.park(cursor);
         };
         drop(st);
-        self.close(from, why);
+        crate::metrics::fell_behind(Slow::Close);
+        self.close(CloseCode::FellBehind, why);
         false
     }
 }
@@ -168,14 +180,17 @@ impl State {
         if self.written as usize == self.control.len() {
             // given back, not kept: most sessions say nothing for minutes
             (self.control, self.written) = (Vec::new(), 0);
-            if let Some(puller) = &mut self.puller {
-                puller.gone += std::mem::take(&mut puller.going);
+            for pull in &mut self.pulls {
+                pull.gone += std::mem::take(&mut pull.going);
+            }
+            if let Some(jobs) = &mut self.jobs {
+                jobs.written();
             }
         }
     }
 }
 
-impl super::Pulling {
+impl super::Pull {
     /// Encodes some of what is assigned.
     fn fill(&mut self, control: &mut Vec<u8>, encoding: Encoding) -> bool {
         let mut messages = 0;
@@ -183,12 +198,7 @@ impl super::Pulling {
             let Some(message) = self.queue.pop_front().map(|work| work.message) else { break };
             self.going += lanes::weight(&message);
             messages += 1;
-            let (text, body) = match &message {
-                Message::Text(body) => (true, body),
-                Message::Binary(body) => (false, body),
-            };
-            let accepted = Accepted { text, json: text && self.json, body };
-            encode::ephemeral(control, encoding, &self.source, &self.topic, accepted);
+            encode::ephemeral(control, encoding, &self.source, &self.topic, &message);
         }
         if messages > 0 {
             crate::metrics::delivered().increment(messages);
@@ -196,11 +206,10 @@ impl super::Pulling {
         messages > 0
     }
 
-    /// Takes off its load what was written; answers the topic whose lane waits to hear of it.
-    fn starved(&mut self, hub: &crate::hub::Hub) -> Option<std::sync::Arc<str>> {
+    /// Takes off its load what was written. True: its lane waits to hear of it.
+    fn starved(&mut self, hub: &crate::hub::Hub) -> bool {
         let gone = std::mem::take(&mut self.gone);
-        let hungry = gone > 0 && self.load.take_off(gone, hub.options.puller_bytes_max);
-        hungry.then(|| self.topic.clone())
+        gone > 0 && self.load.take_off(gone, hub.options.puller_bytes_max)
     }
 }
 

@@ -67,7 +67,7 @@ async fn shutdown_says_1001_to_all_and_waits_for_them() {
     within(closing).await.unwrap();
     assert_eq!(node.bus.stats().sessions, 0);
     let topic = "d".parse().unwrap();
-    assert_eq!(node.bus.publish(&topic, "x".into()).await.unwrap_err().code, ErrorCode::Unavailable);
+    assert_eq!(node.bus.publish(&topic, "x".into(), None).await.unwrap_err().code, ErrorCode::Unavailable);
     assert_eq!(node.bus.admit().unwrap_err().code, ErrorCode::Unavailable);
     node.bus.shutdown(Duration::ZERO).await; // once more does no harm
 }

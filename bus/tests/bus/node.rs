@@ -97,11 +97,11 @@ impl Node {
         let filter: Filter = filter.parse().unwrap();
         let start = self.bus.resolve(&filter, after.parse().unwrap()).await.unwrap();
         let permit = self.bus.admit().unwrap();
-        Events::of(self.bus.subscribe(filter, start, permit).await.unwrap())
+        Events::of(self.bus.subscribe(filter, start, None, permit).await.unwrap())
     }
 
     pub(crate) async fn publish(&self, topic: &str, text: &str) {
-        self.bus.publish(&topic.parse().unwrap(), text.to_owned().into()).await.unwrap();
+        self.bus.publish(&topic.parse().unwrap(), text.to_owned().into(), None).await.unwrap();
     }
 
     /// The journal begins: its numbering is known from here on.
@@ -250,6 +250,7 @@ impl History for Journal {
         if after < st.pruned {
             return Err(HistoryError::Expired { first: st.pruned + 1 });
         }
+        let to = to.min(st.entries.len() as u64);
         let mut page = Page { entries: Vec::new(), scanned_to: to };
         let mut bytes = 0;
         for entry in &st.entries[after as usize..to as usize] {

@@ -71,7 +71,7 @@ async fn text_stays_text_and_binary_stays_binary_and_empty_stays_empty() {
         p.say(&frame(opcode, body)).await;
         assert_eq!(s.next().await, Some((opcode, body.to_vec())));
     }
-    node.bus.publish(&"t".parse().unwrap(), Message::Binary(vec![1, 0].into())).await.unwrap();
+    node.bus.publish(&"t".parse().unwrap(), Message::Binary(vec![1, 0].into()), None).await.unwrap();
     assert_eq!(s.next().await, Some((BINARY, vec![1, 0])));
 }
 
@@ -177,7 +177,7 @@ async fn a_message_that_breaks_its_schema_reaches_nobody_and_its_sender_is_told(
     assert_eq!(e.json().await["data"]["watts"], 1);
     // and by POST
     let topic = "rack".parse().unwrap();
-    let problem = node.bus.publish(&topic, "{}".into()).await.unwrap_err();
+    let problem = node.bus.publish(&topic, "{}".into(), None).await.unwrap_err();
     assert_eq!((problem.code, problem.errors.len()), (ErrorCode::SchemaViolation, 1));
     s.nothing_else().await;
     // sessions that are open take note of new schemas
@@ -193,7 +193,7 @@ async fn nobody_but_the_journal_publishes_on_durable_topics() {
     let mut p = node.open("/pub/task/x/1").await;
     p.text("{}").await;
     assert_eq!(p.json().await["problem"]["code"], "forbidden");
-    let problem = node.bus.publish(&"task".parse().unwrap(), "{}".into()).await.unwrap_err();
+    let problem = node.bus.publish(&"task".parse().unwrap(), "{}".into(), None).await.unwrap_err();
     assert_eq!(problem.code, ErrorCode::Forbidden);
     s.nothing_else().await;
 }
@@ -205,7 +205,7 @@ async fn a_message_by_post_is_bounded_and_its_text_is_utf_8() {
     let topic = "p".parse().unwrap();
     let code = |m: Message| {
         let (bus, topic) = (node.bus.clone(), &topic);
-        async move { bus.publish(topic, m).await.unwrap_err().code }
+        async move { bus.publish(topic, m, None).await.unwrap_err().code }
     };
     assert_eq!(code("12345".into()).await, ErrorCode::PayloadTooLarge);
     assert_eq!(code(Message::Text(vec![255].into())).await, ErrorCode::InvalidRequest);

@@ -106,7 +106,7 @@ async fn a_ring_that_runs_over_while_history_is_read_moves_the_joint() {
     node.begin().await;
     node.journal.set_open(false);
     let mut plain = node.open("/sub/task?after=30").await;
-    let mut sse = node.sse("task", "30").await;
+    let mut sse = node.sse("task/x", "30").await;
     within(async {
         while node.journal.reads() < 2 {
             tokio::task::yield_now().await;
@@ -135,8 +135,9 @@ async fn no_more_reads_of_history_run_at_once_than_allowed() {
     node.begin().await;
     node.journal.set_open(false);
     let mut clients = Vec::new();
-    for _ in 0..10 {
-        clients.push(node.open("/sub/task?after=0").await);
+    for n in 0..10 {
+        // each wants another page
+        clients.push(node.open(&format!("/sub/task?after={n}")).await);
     }
     within(async {
         while node.journal.reads() < 3 {
@@ -149,9 +150,37 @@ async fn no_more_reads_of_history_run_at_once_than_allowed() {
     }
     assert_eq!(node.journal.reads(), 3);
     node.journal.set_open(true);
-    for c in &mut clients {
-        expect_range(c, 1..=10).await;
+    for (n, c) in (0..).zip(&mut clients) {
+        expect_range(c, n + 1..=10).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_who_return_at_once_share_the_reads_of_the_store() {
+    let node = Node::with(Options { page_count_max: 100, ..Options::default() }).await;
+    node.journal.append("task/x/1", 1_000);
+    node.begin().await;
+    let mut clients = Vec::new();
+    for _ in 0..1_000 {
+        clients.push(node.open("/sub/task?after=100").await);
+    }
+    for c in &mut clients {
+        expect_range(c, 101..=1_000).await;
+    }
+    // nine pages; a few more where somebody came between the end of one and the beginning of the next
+    assert!(node.journal.reads() <= 20, "{} reads", node.journal.reads());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_after_a_moment_is_served_from_memory() {
+    let node = Node::start().await;
+    node.begin().await;
+    node.append("task/x/1", 100).await;
+    let mut c = node.open("/sub/task?after=40").await;
+    expect_range(&mut c, 41..=100).await;
+    node.append("task/x/1", 1).await;
+    expect_range(&mut c, 101..=101).await;
+    assert_eq!(node.journal.reads(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,7 +252,7 @@ async fn history_that_is_pruned_meanwhile_closes_with_4000_and_says_so() {
     let start = node.bus.resolve(&filter, After::Offset(10)).await.unwrap();
     node.journal.prune(50); // between the answer and the reading
     let permit = node.bus.admit().unwrap();
-    let mut s = crate::node::Events::of(node.bus.subscribe(filter, start, permit).await.unwrap());
+    let mut s = crate::node::Events::of(node.bus.subscribe(filter, start, None, permit).await.unwrap());
     s.expect("id: 7:10").await;
     let end = s.next().await.unwrap();
     assert!(end.contains("4000") && end.contains("offset_expired") && end.contains("51"), "{end}");
@@ -285,7 +314,7 @@ async fn the_last_so_many_come_and_then_what_is_new() {
     let filter: Filter = "task".parse().unwrap();
     let start = node.bus.resolve(&filter, After::Last(2)).await.unwrap();
     let permit = node.bus.admit().unwrap();
-    let mut s = crate::node::Events::of(node.bus.subscribe(filter, start, permit).await.unwrap());
+    let mut s = crate::node::Events::of(node.bus.subscribe(filter, start, None, permit).await.unwrap());
     node.append("task/x/1", 1).await;
     s.expect("id: 7:28").await;
     for offset in 29..=31 {
@@ -347,7 +376,8 @@ async fn a_new_numbering_is_followed_live_and_ends_replays_of_the_old_one() {
     let mut live = node.open("/sub/task").await;
     node.bus.relay_from(Position { epoch: EPOCH + 1, offset: 10 }).await;
     let permit = node.bus.admit().unwrap();
-    let mut s = crate::node::Events::of(node.bus.subscribe(filter.clone(), start, permit).await.unwrap());
+    let mut s =
+        crate::node::Events::of(node.bus.subscribe(filter.clone(), start, None, permit).await.unwrap());
     s.next().await.unwrap(); // where it stands
     assert!(s.next().await.unwrap().contains("epoch_changed"));
     let mut batch = node.journal.append("task/x/1", 1);

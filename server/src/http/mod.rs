@@ -34,7 +34,7 @@ use http::header::{
     ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Method, StatusCode};
-use minium_bus::{Bus, Schemas};
+use minium_bus::{Bus, Channels, Schemas};
 use minium_protocol::ErrorCode;
 use origin::{Rules, Verdict};
 use problem::{Plain, Refusal};
@@ -58,6 +58,7 @@ pub(crate) struct Limits {
 pub(crate) struct App {
     pub(crate) bus: Bus,
     pub(crate) schemas: Arc<Schemas>,
+    pub(crate) channels: Arc<Channels>,
     pub(crate) database: Database,
     pub(crate) rules: Rules,
     pub(crate) limits: Limits,
@@ -75,6 +76,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     // Only what messages and jobs go through asks for an `Origin` where one is required: probes and people who type
     // an address have none.
     let guarded = Router::new()
+        .route("/ws", get(session::talk))
         .route("/pub/", get(session::publish).post(publish::publish))
         .route("/pub/{*topic}", get(session::publish).post(publish::publish))
         .route("/sub/", get(session::subscribe))

@@ -10,7 +10,7 @@ use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::Method;
 use http::request::Parts;
-use minium_bus::{Role, Start};
+use minium_bus::{Mode, Pattern, Role, Start};
 use minium_protocol::{After, ErrorCode, Filter};
 use std::sync::Arc;
 
@@ -24,15 +24,36 @@ pub(crate) async fn push(app: State<Arc<App>>, slot: Extension<Slot>, request: R
     sender(app, slot, request, Role::Push).await
 }
 
-/// `/pull/T`.
+/// `/pull/T`; with `ack=1`, on a durable channel, each job is acknowledged.
 pub(crate) async fn pull(app: State<Arc<App>>, slot: Extension<Slot>, request: Request) -> Response {
-    let acks = query::pairs(request.uri())
-        .is_ok_and(|p| p.iter().any(|(k, v)| k == "ack" && query::is_true(Some(v))));
-    if acks {
-        let detail = "this version knows no acknowledged pulls; take jobs by a worker, or pull without ack";
+    let pairs = query::pairs(request.uri()).unwrap_or_default();
+    let acks = pairs.iter().any(|(k, v)| k == "ack" && query::is_true(Some(v)));
+    if let (true, Ok(topic)) = (acks, path::topic(request.uri()))
+        && !app.channels.is_durable(Pattern::Push, &topic.clone().into())
+    {
+        let detail = format!("{topic} is not durable: nothing is acknowledged there");
         return Refusal::invalid(detail).into_response();
     }
-    sender(app, slot, request, Role::Pull).await
+    sender(app, slot, request, Role::Pull { acks }).await
+}
+
+/// `/ws`: one socket for many topics.
+pub(crate) async fn talk(
+    State(app): State<Arc<App>>,
+    Extension(slot): Extension<Slot>,
+    request: Request,
+) -> Response {
+    let (parts, _) = request.into_parts();
+    let asked = async {
+        // it has no topic; every session has a filter
+        let filter: Filter = "ws".parse().map_err(|e| Refusal::invalid(format!("{e}")))?;
+        let asked = ask(&app, &parts, Role::Talk, filter, After::Latest).await?;
+        if asked.mode != Mode::V1 {
+            return Err(Refusal::invalid("/ws speaks minium.v1 only: offer that subprotocol"));
+        }
+        Ok(asked)
+    };
+    answer(&slot, asked.await).await
 }
 
 /// `/bus/T`.

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// The subprotocols that are spoken, in our own order of preference (the client's decides).
 const SUBPROTOCOLS: &[(&str, Mode)] =
-    &[("minium.plain", Mode::Plain), ("cloudevents.json", Mode::CloudEvents)];
+    &[("minium.v1", Mode::V1), ("minium.plain", Mode::Plain), ("cloudevents.json", Mode::CloudEvents)];
 
 /// A checked upgrade.
 #[derive(Debug)]

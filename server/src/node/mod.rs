@@ -20,7 +20,7 @@ use crate::schema_files::SchemaDir;
 use crate::{http, logging};
 use anyhow::Context;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use minium_bus::{Bus, Schemas};
+use minium_bus::{Bus, Channels, Schemas};
 use minium_protocol::format_duration;
 use minium_worker::Worker;
 use opening::Opener;
@@ -74,7 +74,8 @@ pub(crate) async fn run(config: Config, extras: Extras) -> anyhow::Result<()> {
     let schemas = Arc::new(Schemas::built_in());
     let dir = load_schemas(&config, &schemas)?;
     let (door, database) = database::awaited();
-    let bus = start_bus(&config, &schemas, &database)?;
+    let channels = Arc::new(Channels::default());
+    let bus = start_bus(&config, &schemas, &channels, &database)?;
     let mut signals = signals::Signals::listen()?;
 
     let node = Node {
@@ -84,7 +85,11 @@ pub(crate) async fn run(config: Config, extras: Extras) -> anyhow::Result<()> {
         bus: bus.clone(),
         grace: config.server.shutdown_grace,
     };
-    node.serve(listener, app(&config, &extras, &node, (&schemas, &database), metrics.clone()), &config);
+    node.serve(
+        listener,
+        app(&config, &extras, &node, (&schemas, &channels, &database), metrics.clone()),
+        &config,
+    );
     node.background.spawn(rounds::sweep(metrics, METRICS_SWEEP, node.closing.clone()));
     let reload = Arc::new(tokio::sync::Notify::new());
     if let Some(dir) = dir {
@@ -177,7 +182,7 @@ fn app(
     config: &Config,
     extras: &Extras,
     node: &Node,
-    (schemas, database): (&Arc<Schemas>, &Database),
+    (schemas, channels, database): (&Arc<Schemas>, &Arc<Channels>, &Database),
     metrics: PrometheusHandle,
 ) -> Arc<App> {
     let limits = &config.server.limits;
@@ -185,6 +190,7 @@ fn app(
     Arc::new(App {
         bus: node.bus.clone(),
         schemas: schemas.clone(),
+        channels: channels.clone(),
         database: database.clone(),
         rules: Rules {
             allowed,
@@ -217,7 +223,12 @@ fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     Ok(handle)
 }
 
-fn start_bus(config: &Config, schemas: &Arc<Schemas>, database: &Database) -> anyhow::Result<Bus> {
+fn start_bus(
+    config: &Config,
+    schemas: &Arc<Schemas>,
+    channels: &Arc<Channels>,
+    database: &Database,
+) -> anyhow::Result<Bus> {
     let limits = &config.server.limits;
     let options = minium_bus::Options {
         sessions_max: limits.sessions as usize,
@@ -227,6 +238,7 @@ fn start_bus(config: &Config, schemas: &Arc<Schemas>, database: &Database) -> an
     };
     let backing = minium_bus::Backing {
         schemas: schemas.clone(),
+        channels: channels.clone(),
         history: Some(Arc::new(database.clone())),
         ..minium_bus::Backing::default()
     };

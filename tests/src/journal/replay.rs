@@ -41,7 +41,7 @@ async fn what_is_read_back_equals_what_went_out_live_to_the_byte_also_after_a_re
     let node = Node::start(&fixture.journal);
     node.begun().await;
     let permit = node.bus.admit().unwrap();
-    let mut subscription = node.bus.subscribe(filter("task"), None, permit).await.unwrap();
+    let mut subscription = node.bus.subscribe(filter("task"), None, None, permit).await.unwrap();
     for n in 0..20 {
         write(&client, &[n, n + 1, n + 2], "task.enqueue").await;
     }
@@ -66,7 +66,7 @@ async fn what_is_read_back_equals_what_went_out_live_to_the_byte_also_after_a_re
     // resumed in the middle: what is missing, in order, then live, without a seam
     let start = node.bus.resolve(&filter("task"), After::Offset(30)).await.unwrap();
     let permit = node.bus.admit().unwrap();
-    let mut resumed = node.bus.subscribe(filter("task"), start, permit).await.unwrap();
+    let mut resumed = node.bus.subscribe(filter("task"), start, None, permit).await.unwrap();
     assert_eq!(live(&mut resumed, 31).await, live_events[30..]);
 
     let (_backend, again) = open(fixture.database.url()).await;

@@ -43,7 +43,7 @@ pub(crate) async fn wait(
     let _room = app.waits.try_acquire().map_err(|_| too_many())?;
     let topic = Topic::of_job(&task, id).map_err(|e| Refusal::new(ErrorCode::TopicInvalid, e.to_string()))?;
     let permit = app.bus.admit()?;
-    let mut events = app.bus.subscribe(topic.into(), None, permit).await?;
+    let mut events = app.bus.subscribe(topic.into(), None, None, permit).await?;
     let mut streaming = true;
     loop {
         // Looked at after the subscription stands: what ends later sends an event.

@@ -1,0 +1,269 @@
+//! Reading history into a session, until it has caught up with what comes live.
+//!
+//! Each subscription reads by itself: page by page, each when the last one was written. The newest entries come from
+//! the shard's memory; when all that the shard was relayed fits into one piece, it is written and the subscription
+//! joins what is live in the same turn. Nothing lies between the two, so nothing is lost and nothing comes twice. A
+//! subscriber that falls behind its log comes here too, and reads on.
+
+use super::{Phase, Session, State};
+use crate::encode;
+use crate::history::{HistoryError, Page};
+use crate::options::Slow;
+use crate::shard::Shard;
+use minium_protocol::{Answer, CloseCode, Filter};
+use std::future::poll_fn;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+
+/// A session that reads history.
+#[derive(Default)]
+pub(crate) struct CatchingUp {
+    /// It lost its place in the log: everything of it up to this offset was delivered, and so many messages were not.
+    parked: Option<Parked>,
+    /// Whose turn it is to read.
+    next: usize,
+    /// Of the task that reads.
+    waker: Option<Waker>,
+}
+
+/// What is known of a place that was lost.
+#[derive(Debug, Clone, Copy)]
+struct Parked {
+    /// The last offset that was delivered; nothing when there are none in its log.
+    cursor: Option<u64>,
+}
+
+impl CatchingUp {
+    pub(super) fn wake(&mut self) {
+        self.waker.take().inspect(Waker::wake_by_ref);
+    }
+}
+
+impl State {
+    /// Has it lost its place in the log, and is this not yet settled?
+    pub(super) fn is_parked(&self) -> bool {
+        self.catching_up.as_ref().is_some_and(|c| c.parked.is_some())
+    }
+
+    /// From now on nothing is taken from the log. True: nobody is at work on it yet.
+    pub(super) fn park(&mut self, cursor: Option<u64>) -> bool {
+        let new = self.catching_up.is_none();
+        let catching = self.catching_up.get_or_insert_default();
+        catching.parked = Some(Parked { cursor });
+        catching.wake();
+        new
+    }
+}
+
+/// What to do next.
+enum Step {
+    /// Read what follows an offset.
+    Read(Filter, u64),
+    /// Something was done in this turn; look again.
+    Again,
+    /// Everything follows live, or the session ends.
+    Done,
+}
+
+impl Shard {
+    /// A session has something to catch up with.
+    pub(crate) fn catch_up(&self, s: &Rc<Session>) {
+        let mut st = s.state.borrow_mut();
+        if st.catching_up.is_none() {
+            st.catching_up = Some(Box::default());
+            drop(st);
+            self.lost(s);
+        } else if let Some(catching) = &mut st.catching_up {
+            catching.wake();
+        }
+    }
+
+    /// A session lost its place: its log had to go on without it.
+    pub(crate) fn lost(&self, s: &Rc<Session>) {
+        if let Some(me) = self.me.upgrade() {
+            tokio::task::spawn_local(read_on(Rc::downgrade(s), me));
+        }
+    }
+}
+
+/// Reads until everything follows live. A session that ends meanwhile is gone at once, with its socket, however long
+/// a read takes.
+async fn read_on(session: Weak<Session>, sh: Rc<Shard>) {
+    loop {
+        let step = poll_fn(|cx| session.upgrade().map_or(Poll::Ready(Step::Done), |s| s.poll_step(&sh, cx)));
+        let (filter, after) = match step.await {
+            Step::Read(filter, after) => (filter, after),
+            Step::Again => continue,
+            Step::Done => return,
+        };
+        let page = match &sh.reads {
+            Some(reads) => reads.page(&filter, after, &sh).await,
+            None => Err(HistoryError::Unavailable("there is none".into())),
+        };
+        let Some(s) = session.upgrade() else { return };
+        match page {
+            Ok(page) => s.take_page(&filter, &page, after, &sh),
+            Err(e @ HistoryError::Expired { .. }) => {
+                return s.close(CloseCode::FellBehind, &format!("offset_expired: {e}"));
+            }
+            Err(HistoryError::Unavailable(why)) => {
+                tracing::warn!(why, "A replay ended: the journal cannot be read.");
+                return s.close(CloseCode::ServerFault, "the journal cannot be read now");
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Ready when the last page was written: with the next thing to do.
+    fn poll_step(self: &Rc<Self>, sh: &Shard, cx: &mut Context<'_>) -> Poll<Step> {
+        let mut st = self.state.borrow_mut();
+        let State { phase: Phase::Open, catching_up: Some(catching), .. } = &mut *st else {
+            return Poll::Ready(Step::Done);
+        };
+        catching.waker = Some(cx.waker().clone());
+        if let Some(parked) = catching.parked {
+            drop(st);
+            self.settle(parked, sh);
+            return Poll::Ready(Step::Again);
+        }
+        let next = catching.next;
+        if !st.control.is_empty() {
+            return Poll::Pending;
+        }
+        let reading = |i: &usize| st.subs[*i].cursor.is_some();
+        let Some(n) = (next..st.subs.len()).chain(0..next.min(st.subs.len())).find(reading) else {
+            st.catching_up = None;
+            return Poll::Ready(Step::Done);
+        };
+        let after = st.subs[n].cursor.expect("it reads");
+        if sh.relayed_to() < after {
+            // it knows more than this node was told yet: what is relayed up to there is skipped
+            sh.await_relay(cx.waker());
+            return Poll::Pending;
+        }
+        if !sh.recent.borrow().covers(after) {
+            return Poll::Ready(Step::Read(st.subs[n].follow.filter.clone(), after));
+        }
+        let joins = self.take_recent(&mut st, n, sh);
+        drop(st);
+        if joins {
+            sh.follow(self);
+        }
+        self.push_on(sh);
+        Poll::Ready(Step::Again)
+    }
+
+    /// What is in memory behind a subscription's cursor, as far as one piece goes. True: that was all, it is live now.
+    fn take_recent(&self, st: &mut State, n: usize, sh: &Shard) -> bool {
+        let after = st.subs[n].cursor.unwrap_or(0);
+        let recent = sh.recent.borrow();
+        let (mut cursor, mut messages) = (after, 0);
+        let mut whole = true;
+        for entry in recent.behind(after) {
+            if st.control.len() >= sh.hub.options.page_bytes_max {
+                whole = false;
+                break;
+            }
+            cursor = entry.relayed.position.offset;
+            let topic = &entry.relayed.topic;
+            if st.subs[n].follow.filter.matches(topic) && !Session::has_otherwise(&st.subs, n, topic, cursor)
+            {
+                st.control.extend_from_slice(entry.encoded(self.encoding, true));
+                messages += 1;
+            }
+        }
+        sh.count_delivered(messages);
+        let sub = &mut st.subs[n];
+        if !whole {
+            sub.cursor = Some(cursor);
+            return false;
+        }
+        sub.cursor = None;
+        if std::mem::take(&mut sub.announce) && self.encoding == crate::encode::Encoding::V1 {
+            let topic = sub.follow.filter.clone();
+            let up = Answer::CaughtUp { topic: topic.as_str(), offset: sh.relayed_to() };
+            encode::answer(&mut st.control, &up);
+        }
+        true
+    }
+
+    /// Says what a page holds.
+    fn take_page(&self, filter: &Filter, page: &Page, after: u64, sh: &Shard) {
+        {
+            let mut st = self.state.borrow_mut();
+            let st = &mut *st;
+            let (Phase::Open, Some(catching)) = (st.phase, &mut st.catching_up) else { return };
+            let wanted = |s: &super::Sub| s.follow.filter == *filter && s.cursor == Some(after);
+            let Some(n) = st.subs.iter().position(wanted) else { return }; // unsubscribed meanwhile
+            catching.next = n + 1; // then the others
+            let mut messages = 0;
+            for entry in page.entries.iter().filter(|e| e.position.offset > after) {
+                if !Session::has_otherwise(&st.subs, n, &entry.topic, entry.position.offset) {
+                    encode::durable(&mut st.control, self.encoding, entry, true);
+                    messages += 1;
+                }
+            }
+            sh.count_delivered(messages);
+            st.subs[n].cursor = Some(page.scanned_to);
+        }
+        self.push_on(sh);
+    }
+
+    fn push_on(&self, sh: &Shard) {
+        self.push(sh);
+        let st = self.state.borrow();
+        if st.blocked || st.phase != Phase::Open || !st.control.is_empty() {
+            st.wake();
+        }
+    }
+
+    /// It lost its place in the log: what is durable reads on, the rest is told what it missed.
+    fn settle(self: &Rc<Self>, parked: Parked, sh: &Shard) {
+        let relayed = sh.relayed_to();
+        {
+            let mut st = self.state.borrow_mut();
+            let st = &mut *st;
+            for sub in st.subs.iter_mut().filter(|s| s.cursor.is_none()) {
+                let from = parked.cursor.filter(|_| sub.durable);
+                match sub.slow {
+                    Slow::Replay => {
+                        sub.cursor = from.map(|c| c.max(sub.since));
+                        sub.announce = true;
+                    }
+                    Slow::Gap | Slow::Close => {
+                        let topic = sub.follow.filter.as_str();
+                        let gap = Answer::Gap { topic, from: from.map(|c| c + 1), to: from.map(|_| relayed) };
+                        encode::answer(&mut st.control, &gap);
+                        sub.since = relayed;
+                    }
+                }
+            }
+        }
+        sh.follow(self);
+        self.unpark();
+    }
+
+    /// It has a place again: at the end of its log, if it still has the same one.
+    fn unpark(&self) {
+        let mut st = self.state.borrow_mut();
+        if let Some(log) = st.log.clone() {
+            st.jump(&log.ring.borrow());
+        }
+        if let Some(catching) = &mut st.catching_up {
+            catching.parked = None;
+        }
+        st.wake();
+    }
+
+    /// The numbering that it may be reading in is no more.
+    pub(crate) fn renumbered(&self, offset: u64) {
+        let reads = self.state.borrow().subs.iter().any(|s| s.cursor.is_some());
+        if reads {
+            self.close(CloseCode::FellBehind, "epoch_changed");
+            return;
+        }
+        let mut st = self.state.borrow_mut();
+        st.subs.iter_mut().filter(|s| s.durable).for_each(|s| s.since = offset);
+    }
+}

@@ -1,0 +1,265 @@
+//! Pullers of durable channels: the jobs that are given to them, and what they say about them.
+//!
+//! In `minium.v1` every word is a frame of its own ([`super::talk`]). In the other modes a puller says `ack` or
+//! `nack` to one job at a time, or says nothing, and a job counts as done when it was written: at most once.
+
+use super::outside::{Answered, Asked, AskedWord, Awaited};
+use super::voice::On;
+use super::{Phase, Session, Speech, State};
+use crate::encode::{self, Encoding};
+use crate::hub::Hub;
+use crate::inbox::Item;
+use crate::message::Message;
+use crate::ring::SEGMENT_BYTES;
+use crate::shard::Shard;
+use crate::work::{LeasedJob, Order, Puller, Pulling, Saying, Word};
+use minium_protocol::{Answer, LeaseToken};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// Jobs that are written before anybody acknowledged them, where that counts as done.
+const WRITTEN_CREDIT: u32 = 64;
+
+/// How a puller acknowledges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// By frames of `minium.v1`, and it says itself how many it can take.
+    Frames,
+    /// By `{"ack"}` and `{"nack"}`, one job at a time.
+    Words,
+    /// Not at all: written is done.
+    Written,
+}
+
+/// A session's part in the queue.
+pub(crate) struct Jobs {
+    /// Its name in its shard.
+    pub(crate) id: u64,
+    style: Style,
+    source: Arc<str>,
+    /// How long leases hold, as it was said last.
+    lease: Duration,
+    places: Vec<(Key, Box<dyn Pulling>)>,
+    /// Not yet encoded.
+    queue: VecDeque<LeasedJob>,
+    /// Stand in `control`, to be acknowledged when they are written.
+    going: Vec<Word>,
+    /// Were written, to be acknowledged.
+    gone: Vec<Word>,
+}
+
+/// What tells one place from another.
+type Key = (Vec<minium_protocol::Topic>, Option<String>);
+
+impl Jobs {
+    pub(crate) fn new(id: u64, style: Style, source: Arc<str>) -> Jobs {
+        Jobs {
+            id,
+            style,
+            source,
+            lease: Duration::from_secs(30),
+            places: Vec::new(),
+            queue: VecDeque::new(),
+            going: Vec::new(),
+            gone: Vec::new(),
+        }
+    }
+
+    /// How long leases hold.
+    pub(super) fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// How many places it has.
+    pub(super) fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    /// It can take so many more of these.
+    pub(crate) fn pull(
+        &mut self,
+        order: Order,
+        credit: u32,
+        sh: &Shard,
+    ) -> Result<(), minium_protocol::Problem> {
+        self.lease = order.lease;
+        let key = (order.tasks.clone(), order.queue.clone());
+        if let Some((_, place)) = self.places.iter().find(|(k, _)| *k == key) {
+            place.credit(credit);
+            return Ok(());
+        }
+        let puller = Wire { hub: Arc::downgrade(&sh.hub), shard: sh.id, id: self.id };
+        let place = sh.hub.outside.work()?.join(order, Arc::new(puller));
+        place.credit(credit);
+        self.places.push((key, place));
+        Ok(())
+    }
+
+    /// The first credit in modes that have no word for it.
+    pub(crate) fn first_credit(&self) -> u32 {
+        if self.style == Style::Words { 1 } else { WRITTEN_CREDIT }
+    }
+
+    /// One of its jobs has ended.
+    pub(super) fn ended(&self) {
+        if let (Style::Words | Style::Written, [(_, place)]) = (self.style, &*self.places) {
+            place.credit(1);
+        }
+    }
+
+    /// What stood in `control` is written.
+    pub(super) fn written(&mut self) {
+        self.gone.append(&mut self.going);
+    }
+
+    /// Is there something to write?
+    pub(super) fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Encodes some of what was given to it.
+    pub(super) fn fill(&mut self, control: &mut Vec<u8>, encoding: Encoding) -> bool {
+        let mut jobs = 0;
+        while control.len() < SEGMENT_BYTES {
+            let Some(job) = self.queue.pop_front() else { break };
+            jobs += 1;
+            match self.style {
+                Style::Frames => encode::job(control, &job),
+                Style::Words => {
+                    let data = String::from_utf8_lossy(&job.args);
+                    let text = format!(r#"{{"job":{},"lease":"{}","data":{data}}}"#, job.id, job.lease);
+                    let message = Message::Json(text.into());
+                    encode::ephemeral(control, encoding, &self.source, job.task.as_str(), &message);
+                }
+                Style::Written => {
+                    let message = Message::Json(job.args.clone());
+                    encode::ephemeral(control, encoding, &self.source, job.task.as_str(), &message);
+                    let saying = Saying::Ack { result: None };
+                    self.going.push(Word { job: job.id, lease: job.lease, saying });
+                }
+            }
+        }
+        if jobs > 0 {
+            crate::metrics::delivered().increment(jobs);
+        }
+        jobs > 0
+    }
+}
+
+/// A puller as the queue knows it: its jobs go to the shard's inbox.
+#[derive(Debug)]
+struct Wire {
+    hub: Weak<Hub>,
+    shard: usize,
+    id: u64,
+}
+
+impl Puller for Wire {
+    fn take(&self, job: LeasedJob) -> Result<(), Box<LeasedJob>> {
+        let Some(hub) = self.hub.upgrade() else { return Err(Box::new(job)) };
+        match hub.inboxes[self.shard].put(Item::Job(self.id, Box::new(job))) {
+            Ok(()) => Ok(()),
+            Err(Item::Job(_, job)) => Err(job),
+            Err(_) => Ok(()), // it was this very item
+        }
+    }
+
+    fn cancelled(&self, job: i64) {
+        if let Some(hub) = self.hub.upgrade() {
+            // a shard that has ended has no sessions to tell
+            drop(hub.inboxes[self.shard].put(Item::Cancelled(self.id, job)));
+        }
+    }
+}
+
+/// How a puller acknowledges that does not speak `minium.v1`: `{"ack":JOB,"lease":…}` or `{"nack":JOB,"lease":…}`.
+#[derive(Debug, Default)]
+pub(crate) struct Acks {
+    said: Vec<Word>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wired {
+    ack: Option<i64>,
+    nack: Option<i64>,
+    lease: LeaseToken,
+    result: Option<Box<RawValue>>,
+    error: Option<String>,
+    retry: Option<bool>,
+}
+
+impl Acks {
+    /// Reads one.
+    pub(super) fn take(&mut self, text: &[u8]) -> Result<(), String> {
+        let said: Wired = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+        let (job, saying) = match (said.ack, said.nack) {
+            (Some(job), None) if said.error.is_none() => (job, Saying::Ack { result: said.result }),
+            (None, Some(job)) if said.result.is_none() => {
+                let error = said.error.ok_or("error is missing")?;
+                (job, Saying::Nack { error, retry: said.retry.unwrap_or(true) })
+            }
+            _ => return Err("say ack with a result, or nack with an error".into()),
+        };
+        self.said.push(Word { job, lease: said.lease, saying });
+        Ok(())
+    }
+}
+
+impl Session {
+    /// A job for it. Answers it when it takes none any more.
+    pub(crate) fn give(&self, job: LeasedJob) -> Option<LeasedJob> {
+        let mut st = self.state.borrow_mut();
+        let open = st.phase == Phase::Open;
+        match &mut st.jobs {
+            Some(jobs) if open => {
+                jobs.queue.push_back(job);
+                st.wake();
+                None
+            }
+            _ => Some(job),
+        }
+    }
+
+    /// A job that it has was cancelled.
+    pub(crate) fn cancelled(&self, job: i64) {
+        if let Some(jobs) = &mut self.state.borrow_mut().jobs {
+            jobs.queue.retain(|j| j.id != job);
+        }
+        self.tell(&Answer::Cancel { job });
+    }
+
+    /// Passes on what was acknowledged, by a word or by having been written.
+    pub(super) fn ack_on(self: &Rc<Self>, sh: &Shard) -> On {
+        let words = {
+            let mut st = self.state.borrow_mut();
+            let State { voice: Some(voice), jobs: Some(jobs), .. } = &mut *st else { return On::Idle };
+            let Speech::Acks(acks) = &mut voice.speech else { return On::Idle };
+            let mut words = std::mem::take(&mut acks.said);
+            words.append(&mut jobs.gone);
+            words
+        };
+        if words.is_empty() {
+            return On::Idle;
+        }
+        self.say(words.into_iter().map(|word| (None, word)).collect(), sh);
+        On::Again
+    }
+
+    /// Passes words about jobs on.
+    pub(super) fn say(&self, words: Vec<(super::voice::Reference, Word)>, sh: &Shard) {
+        let ends = |s: &Saying| matches!(s, Saying::Ack { .. } | Saying::Nack { .. });
+        let (asked, words): (Vec<_>, Vec<_>) = words
+            .into_iter()
+            .map(|(reference, word)| (AskedWord { reference, job: word.job, ends: ends(&word.saying) }, word))
+            .unzip();
+        let outside = &sh.hub.outside;
+        let said = outside.say(words);
+        let task = outside.spawn(async move { Answered::Said(said.await) });
+        self.await_outside(Awaited::new(task, Asked::Words(asked)));
+    }
+}
