@@ -98,6 +98,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let open = Router::new()
         .route("/", get(page::index))
         .route("/page/{file}", get(page::file))
+        .route("/sdk.js", get(page::sdk))
         .route("/favicon.ico", get(page::icon))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
