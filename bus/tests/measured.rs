@@ -10,6 +10,9 @@ mod client;
 #[path = "bus/node.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod node;
+#[path = "bus/queue.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod queue;
 
 use client::within;
 use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};

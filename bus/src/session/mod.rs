@@ -69,6 +69,8 @@ struct State {
     phase: Phase,
     /// The kernel takes no more; its word is awaited.
     blocked: bool,
+    /// It waits to be less far behind, to change its log.
+    waits_behind: bool,
     /// Not read, since what it sent must wait: its silence says nothing.
     held_back: bool,
     /// In the list of those who must end soon.

@@ -165,8 +165,10 @@ impl Session {
             }
             ClientOp::Sub { .. } | ClientOp::Unsub { .. } | ClientOp::Bus { .. } => {
                 drop(st);
-                if self.is_far_behind() {
-                    return On::Waits; // its own socket wakes it
+                let behind = self.is_far_behind();
+                self.state.borrow_mut().waits_behind = behind;
+                if behind {
+                    return On::Waits; // who writes to it wakes it
                 }
                 self.next_alone(sh);
                 On::Again

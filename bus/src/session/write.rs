@@ -22,7 +22,7 @@ impl Session {
         assert!(!std::mem::take(&mut st.trips), "as the test asked");
         if !st.blocked && st.phase == Phase::Open {
             self.pump(&mut st, Some((log, ring)), turn);
-            if st.blocked || st.phase != Phase::Open {
+            if st.blocked || st.phase != Phase::Open || st.waits_behind {
                 st.wake();
             }
         }

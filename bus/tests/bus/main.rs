@@ -6,11 +6,14 @@
 mod acceptor;
 mod client;
 mod node;
+mod queue;
 
 mod framing;
+mod jobs;
 mod life;
 mod peers;
 mod pubsub;
 mod replay;
 mod slow;
+mod v1;
 mod work;
