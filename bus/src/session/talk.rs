@@ -28,8 +28,6 @@ use std::time::Duration;
 
 /// Topics of which it is remembered who receives.
 const SENDERS_MAX: usize = 64;
-/// Messages, jobs or words that go to the journal or the queue at once.
-pub(super) const RUN_COUNT_MAX: usize = 1_024;
 
 pub(crate) struct Talk {
     /// What frames may leave out: the path's topic.
@@ -158,7 +156,7 @@ impl Session {
             | ClientOp::Extend { .. } => {
                 let ops = &mut talk.ops;
                 let lease = jobs.as_ref().map_or(Duration::from_secs(30), |jobs| jobs.lease());
-                let words = words(ops, lease);
+                let words = words(ops, lease, sh.hub.options.run_count_max);
                 drop(st);
                 self.say(words, sh);
                 On::Again

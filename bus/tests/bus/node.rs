@@ -218,6 +218,8 @@ struct State {
     /// Offsets up to here are gone.
     pruned: u64,
     broken: bool,
+    /// It will not keep what comes next.
+    refuses: bool,
     /// Positions of what came with an id.
     ids: HashMap<Box<str>, Position>,
     reads: usize,
@@ -263,6 +265,11 @@ impl Journal {
 
     pub(crate) fn break_down(&self) {
         self.state.lock().unwrap().broken = true;
+    }
+
+    /// The next messages are not kept.
+    pub(crate) fn refuse_once(&self) {
+        self.state.lock().unwrap().refuses = true;
     }
 
     /// From now on reads wait, or may go on.
@@ -324,7 +331,7 @@ impl History for Journal {
 
     async fn keep(&self, drafts: Vec<Draft>) -> Result<Vec<Position>, Problem> {
         let mut st = self.state.lock().unwrap();
-        if st.broken {
+        if st.broken || std::mem::take(&mut st.refuses) {
             return Err(Problem::new(ErrorCode::Unavailable, "it is broken"));
         }
         let mut positions = Vec::new();
