@@ -10,6 +10,10 @@ pub const JOURNAL_LAG_SECONDS: &str = "minium_notifier_journal_lag_seconds";
 pub const ENTRIES_NUMBERED: &str = "minium_notifier_entries_numbered_total";
 /// Entries that this node relayed to its bus.
 pub const ENTRIES_RELAYED: &str = "minium_notifier_entries_relayed_total";
+/// Messages of clients that this node committed.
+pub const MESSAGES_KEPT: &str = "minium_notifier_messages_kept_total";
+/// Calls to keep messages that this node answered with a problem.
+pub const KEEPS_FAILED: &str = "minium_notifier_keeps_failed_total";
 /// Entries that retention let go of, by this node.
 pub const ENTRIES_TRIMMED: &str = "minium_notifier_entries_trimmed_total";
 /// Offsets that should be there and are not; above 0, somebody deleted entries by hand.
@@ -33,6 +37,8 @@ pub fn describe() {
     );
     describe_counter!(ENTRIES_NUMBERED, Unit::Count, "Entries that this node numbered.");
     describe_counter!(ENTRIES_RELAYED, Unit::Count, "Entries that this node relayed to its bus.");
+    describe_counter!(MESSAGES_KEPT, Unit::Count, "Messages of clients that this node committed.");
+    describe_counter!(KEEPS_FAILED, Unit::Count, "Calls to keep messages that failed.");
     describe_counter!(ENTRIES_TRIMMED, Unit::Count, "Entries that retention let go of.");
     describe_counter!(JOURNAL_HOLES, Unit::Count, "Offsets that were missing in the journal.");
     describe_counter!(RELAY_FAILURES, Unit::Count, "Attempts to reach the journal that failed.");
