@@ -58,11 +58,13 @@ migrations! {
     POSTGRES in "postgres" {
         1 "queue",
         2 "journal",
+        3 "pull",
     }
     /// Those of SQLite.
     SQLITE in "sqlite" {
         1 "queue",
         2 "journal",
+        3 "pull",
     }
 }
 
