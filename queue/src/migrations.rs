@@ -59,12 +59,14 @@ migrations! {
         1 "queue",
         2 "journal",
         3 "channels",
+        4 "pull",
     }
     /// Those of SQLite.
     SQLITE in "sqlite" {
         1 "queue",
         2 "journal",
         3 "channels",
+        4 "pull",
     }
 }
 
