@@ -27,15 +27,15 @@ impl Shard {
     /// Registers the session, then answers 101.
     pub(crate) fn open(&self, o: Opening) {
         let Some(me) = self.me.upgrade().filter(|_| self.ends.get().is_none()) else { return };
-        let Ok(socket) = TcpStream::from_std(o.socket) else { return };
-        self.tune(&socket);
+        let Ok(sink) = Sink::new(o.socket) else { return };
+        sink.tcp().inspect(|socket| self.tune(socket));
         let encoding = Encoding::from(o.mode);
         let mut parts = Parts { answer: o.answer, ping_at: self.first_ping(), ..Parts::default() };
         if !self.take_role(o.role, o.mode, &o.filter, &mut parts) {
             tracing::warn!(remote = %o.remote, "A session that sends has a filter for topic.");
             return;
         }
-        let s = Session::new(Sink::Socket(socket), encoding, parts, o.permit);
+        let s = Session::new(sink, encoding, parts, o.permit);
         self.register(&s, o.role);
         self.begin_at(&s, o.start.filter(|_| o.role == Role::Subscribe));
         if !o.leftover.is_empty() {

@@ -8,6 +8,7 @@ mod read;
 pub(crate) mod replay;
 pub(crate) mod serve;
 pub(crate) mod sink;
+pub(crate) mod tls;
 mod write;
 
 use crate::encode::{self, Encoding};

@@ -199,7 +199,7 @@ pub(crate) async fn peer(bus: &Bus, topic: &Topic) -> WebSocketStream<TcpStream>
         tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
     let (socket, remote) = accepted.unwrap();
     bus.open(Opening {
-        socket: socket.into_std().unwrap(),
+        socket: socket.into_std().unwrap().into(),
         remote,
         role: Role::Peer { echo: false },
         mode: Mode::Plain,
