@@ -28,8 +28,8 @@
 //! behind is told: by a refusal, by a close code, or by a replay that leaves no gap. A panic ends one session.
 //! Routing is pure.
 //!
-//! **Allowed imports**: tokio, tungstenite (reading only: our own encoder writes), socket2, jsonschema, serde_json,
-//! metrics. No database, no HTTP framework, no queue.
+//! **Allowed imports**: tokio, tungstenite (reading only: our own encoder writes), rustls, socket2, jsonschema,
+//! serde_json, metrics. No database, no HTTP framework, no queue.
 
 #![allow(
     clippy::result_large_err,
@@ -80,7 +80,7 @@ pub use error::BusError;
 pub use grant::{Grant, Review, Revoked};
 pub use history::{Bounds, Draft, History, HistoryError, Page, Relayed};
 pub use message::Message;
-pub use opening::{Mode, Opening, Permit, Role, Start};
+pub use opening::{Mode, Opening, Permit, Role, Socket, Start};
 pub use options::{Options, Slow};
 pub use pattern::Pattern;
 pub use schemas::{

@@ -29,8 +29,8 @@ impl Shard {
     /// Registers the session, then answers 101.
     pub(crate) fn open(&self, o: Opening) {
         let Some(me) = self.me.upgrade().filter(|_| self.ends.get().is_none()) else { return };
-        let Ok(socket) = TcpStream::from_std(o.socket) else { return };
-        self.tune(&socket);
+        let Ok(sink) = Sink::new(o.socket) else { return };
+        sink.tcp().inspect(|socket| self.tune(socket));
         let mut parts = Parts {
             answer: o.answer,
             ping_at: self.first_ping(),
@@ -41,7 +41,7 @@ impl Shard {
         if let Role::Peer { echo } = o.role {
             parts.own = Some(Box::new(Own::new(echo)));
         }
-        let s = Session::new(Sink::Socket(socket), Encoding::from(o.mode), parts, o.permit);
+        let s = Session::new(sink, Encoding::from(o.mode), parts, o.permit);
         self.register(&s);
         self.take_role(&s, o.role, o.mode, o.filter, o.start);
         if !o.leftover.is_empty() {

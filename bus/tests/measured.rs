@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+const TLS: bool = false;
+
 #[path = "../examples/broker/acceptor.rs"]
 mod acceptor;
+#[path = "bus/certificate.rs"]
+mod certificate;
 #[path = "bus/client.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod client;

@@ -14,6 +14,7 @@ mod runs;
 pub(crate) mod serve;
 pub(crate) mod sink;
 mod talk;
+pub(crate) mod tls;
 mod voice;
 mod write;
 
@@ -237,7 +238,7 @@ impl Session {
         if let (Some(log), true) = (&st.log, st.pos < st.goal) {
             st.goal = match self.encoding.is_framed() {
                 false => st.pos,
-                true => log.ring.borrow().boundary(st.pos),
+                true => log.ring.borrow().boundary(st.pos, self.sink.owes()),
             };
         }
         if let Some(mut catching) = st.catching_up.take() {

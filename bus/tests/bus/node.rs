@@ -70,7 +70,7 @@ impl Node {
         let address = listener.local_addr().unwrap();
         let accepting = tokio::spawn({
             let bus = bus.clone();
-            async move { crate::acceptor::accept(listener, bus).await.unwrap() }
+            async move { crate::acceptor::accept(listener, bus, crate::certificate::acceptor()).await.unwrap() }
         });
         Node { bus, address, journal, queue, schemas, accepting }
     }

@@ -1,5 +1,7 @@
 //! A queue in memory behind durable push/pull channels: what the bus sees of one.
 
+#![allow(clippy::result_large_err, reason = "refusals are not on the way of what passes")]
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;

@@ -42,7 +42,7 @@ pub(crate) async fn serve(
     };
     match stream.into_std() {
         Ok(socket) => bus.open(Opening {
-            socket,
+            socket: socket.into(),
             remote,
             role: asked.role,
             mode: asked.mode,

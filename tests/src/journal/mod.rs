@@ -223,7 +223,7 @@ async fn session(bus: &Bus, filter: Filter, role: Role, mode: Mode) -> WebSocket
         tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
     let (socket, remote) = accepted.unwrap();
     bus.open(Opening {
-        socket: socket.into_std().unwrap(),
+        socket: socket.into_std().unwrap().into(),
         remote,
         role,
         mode,
