@@ -43,6 +43,9 @@ mod cli;
 /// Bad input, each with its documented answer.
 mod abuse;
 
+/// RFC 6455 by Autobahn's cases.
+mod autobahn;
+
 /// Processes killed: the node, a worker, the database.
 mod faults;
 
