@@ -43,6 +43,12 @@ mod cli;
 /// Bad input, each with its documented answer.
 mod abuse;
 
+/// RFC 6455 by Autobahn's cases.
+mod autobahn;
+
+/// Attacks: the answer to each, and what they cost the node and everybody else.
+mod hostile;
+
 /// Processes killed: the node, a worker, the database.
 mod faults;
 

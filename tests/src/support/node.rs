@@ -191,6 +191,22 @@ impl Node {
         Pid::from_child(self.process.lock().unwrap().as_ref().expect("the node is running"))
     }
 
+    /// The memory that it has in use, in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(self.proc().join("status")).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("a process has memory");
+        line.split_whitespace().nth(1).expect("in KiB").parse().unwrap()
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(self.proc().join("fd")).unwrap().count()
+    }
+
+    fn proc(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}", self.pid().as_raw_nonzero()))
+    }
+
     /// Fails the test if the process has ended by itself.
     pub(crate) fn assert_alive(&self) {
         let mut process = self.process.lock().unwrap();
