@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use minium_bus::{Bounds, History, Relayed};
-use minium_protocol::{Envelope, Filter, Position, Topic};
+use minium_protocol::{Envelope, EventType, Filter, Position, Topic};
 use minium_queue::Backend;
 use std::fmt;
 use std::sync::Arc;
@@ -87,6 +87,29 @@ pub(crate) struct Entry {
     pub(crate) action: Option<Action>,
     /// Its own id, when a client published it: its publisher may wait for the number.
     pub(crate) message: Option<Uuid>,
+    /// A run that was called off.
+    pub(crate) cancelled: Option<Cancelled>,
+}
+
+/// A run that was called off, if the job was running at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cancelled {
+    pub(crate) job: i64,
+    pub(crate) attempt: i32,
+}
+
+impl Cancelled {
+    fn of(kind: &str, subject: &str, data: &str) -> Option<Cancelled> {
+        #[derive(serde::Deserialize)]
+        struct Run {
+            attempt: i32,
+        }
+        if EventType::parse(kind) != Some(EventType::Cancelled) {
+            return None;
+        }
+        let Run { attempt } = serde_json::from_str(data).ok()?;
+        Some(Cancelled { job: subject.parse().ok()?, attempt })
+    }
 }
 
 /// `type` of what clients publish.
@@ -139,7 +162,8 @@ impl Row<'_> {
         });
         let action = Action::of(self.kind, self.subject);
         let message = (self.kind == MESSAGE).then_some(self.id);
-        Entry { offset: self.offset, at: self.at, relayed, action, message }
+        let cancelled = Cancelled::of(self.kind, self.subject, self.data);
+        Entry { offset: self.offset, at: self.at, relayed, action, message, cancelled }
     }
 }
 
@@ -344,6 +368,14 @@ mod tests {
         assert_eq!(relayed.position, event.position().unwrap());
         assert_eq!(entry.action.map(Action::message).as_deref(), Some(r#"[42,"finished"]"#));
         assert!(String::from_utf8(relayed.event.to_vec()).unwrap().contains("schemas/job.json"));
+    }
+
+    #[test]
+    fn a_cancellation_says_which_run() {
+        let data = r#"{"id":42,"attempt":3,"args":[{"attempt":9}]}"#;
+        let of = |kind| Row { data, ..row("task/import/42", kind) }.entry(1, &options()).cancelled;
+        assert_eq!(of("task.cancelled"), Some(Cancelled { job: 42, attempt: 3 }));
+        assert_eq!(of("task.failed"), None);
     }
 
     #[test]

@@ -25,8 +25,8 @@
 //!
 //! **Invariants.** Offsets are dense and given after the commit of what they number. A position moves only over a
 //! gapless prefix. Nothing is published, and no message acknowledged, before the commit that numbered it. An entry's
-//! event has the same bytes live, on replay and after a restart. A database that is gone is waited for, for ever, and
-//! the wait is visible.
+//! event has the same bytes live, on replay and after a restart. What pullers get and say goes through the queue alone
+//! ([`TaskWork`]). A database that is gone is waited for, for ever, and the wait is visible.
 //!
 //! **Allowed imports**: minium-queue for its databases, minium-bus for its traits, the SQL clients. No HTTP, no
 //! WebSocket, no configuration files.
@@ -50,6 +50,7 @@ mod sqlite;
 mod turn;
 mod waits;
 mod wake;
+mod work;
 
 pub use error::NotifierError;
 pub use journal::{EnvelopeOptions, Journal, JournalOptions};
@@ -57,3 +58,4 @@ pub use keep::KeepOptions;
 pub use relay::{Relay, RelayHandle, RelayOptions, RelayState};
 pub use retention::Retention;
 pub use wake::WakeOptions;
+pub use work::{ArgsCheck, StoreSlot, TaskWork, WorkOptions};

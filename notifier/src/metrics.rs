@@ -23,6 +23,26 @@ pub const RELAY_FAILURES: &str = "minium_notifier_relay_failures_total";
 /// 1 while this node numbers the journal, 0 while another does.
 pub const SEQUENCER_LEADER: &str = "minium_notifier_sequencer_leader";
 
+/// Sessions of this node that pull jobs.
+pub const PULLERS: &str = "minium_notifier_pullers";
+/// Claims that this node made for its pullers.
+pub const CLAIMS: &str = "minium_notifier_claims_total";
+/// Jobs that these claims brought.
+pub const JOBS_PULLED: &str = "minium_notifier_jobs_pulled_total";
+/// Jobs among them that were given back, since their session was gone.
+pub const JOBS_RELEASED: &str = "minium_notifier_jobs_released_total";
+/// What pullers said about their jobs, by `word` and `answer`.
+pub const WORDS: &str = "minium_notifier_words_total";
+
+/// Counts words with their answers, alike ones together.
+pub(crate) fn count_words(metric: &'static str, words: impl Iterator<Item = (&'static str, &'static str)>) {
+    let mut counts = std::collections::BTreeMap::new();
+    words.for_each(|labels| *counts.entry(labels).or_insert(0u64) += 1);
+    for ((word, answer), n) in counts {
+        metrics::counter!(metric, "word" => word, "answer" => answer).increment(n);
+    }
+}
+
 /// Tells the recorder what the names mean.
 pub fn describe() {
     describe_gauge!(
@@ -42,5 +62,10 @@ pub fn describe() {
     describe_counter!(ENTRIES_TRIMMED, Unit::Count, "Entries that retention let go of.");
     describe_counter!(JOURNAL_HOLES, Unit::Count, "Offsets that were missing in the journal.");
     describe_counter!(RELAY_FAILURES, Unit::Count, "Attempts to reach the journal that failed.");
+    describe_gauge!(PULLERS, Unit::Count, "Sessions of this node that pull jobs.");
+    describe_counter!(CLAIMS, Unit::Count, "Claims that this node made for its pullers.");
+    describe_counter!(JOBS_PULLED, Unit::Count, "Jobs that were claimed for pullers.");
+    describe_counter!(JOBS_RELEASED, Unit::Count, "Jobs that were given back, since their session was gone.");
+    describe_counter!(WORDS, Unit::Count, "What pullers said about their jobs, by word and answer.");
     describe_gauge!(SEQUENCER_LEADER, Unit::Count, "1 while this node numbers the journal.");
 }

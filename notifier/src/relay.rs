@@ -12,6 +12,7 @@ use crate::retention::{self, Retention, Upkeep};
 use crate::turn::{Look, Met, Turn, TurnOptions};
 use crate::waits::Waits;
 use crate::wake::{Decision, WakeOptions, Wakefulness};
+use crate::work::TaskWork;
 use jiff::Timestamp;
 use minium_bus::{Bounds, Bus, Message, Relayed};
 use minium_protocol::{Position, Topic};
@@ -27,6 +28,8 @@ use tokio_util::task::TaskTracker;
 pub struct RelayOptions {
     /// Say `[id,"action"]` there too, to peers, as Minion::Notifier does.
     pub minion_topic: Option<Topic>,
+    /// Told at once which running jobs were cancelled, by whichever node.
+    pub work: Option<TaskWork>,
     /// How much of the journal is kept; the usual for where it is kept when nothing is said.
     pub retention: Option<Retention>,
     /// How often the journal is looked at.
@@ -53,6 +56,7 @@ impl Default for RelayOptions {
     fn default() -> RelayOptions {
         RelayOptions {
             minion_topic: None,
+            work: None,
             retention: None,
             wake: WakeOptions::default(),
             follower_step: Duration::from_millis(500),
@@ -333,6 +337,9 @@ impl Feeder {
             let position = Position { epoch, offset: entry.offset };
             numbers.extend(entry.message.map(|message| (message, position)));
             actions.extend(entry.action.filter(|_| self.options.minion_topic.is_some()));
+            if let (Some(work), Some(run)) = (&self.options.work, entry.cancelled) {
+                work.cancelled(run.job, run.attempt);
+            }
             let Some(relayed) = entry.relayed else { continue };
             bytes += relayed.event.len();
             batch.push(relayed);

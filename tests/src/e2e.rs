@@ -22,6 +22,9 @@ mod dev;
 /// Mercury's rules in plain mode: what is kept, what is mended.
 mod mercury;
 
+/// Work over WebSocket: pushes, claims and words behind durable channels, remote workers, and the images.
+mod remote;
+
 /// From an enqueued job to every kind of reader.
 mod road;
 
