@@ -36,6 +36,7 @@
     reason = "a problem is made when something is refused, not on the way of what passes"
 )]
 
+mod allowance;
 mod bus;
 mod channels;
 mod encode;
@@ -74,6 +75,7 @@ mod upkeep;
 mod walk;
 mod work;
 
+pub use allowance::{Allowance, Rate};
 pub use bus::{Backing, Bus, LiveChannel, Stats};
 pub use channels::{Channel, Channels, ChannelsError};
 pub use error::BusError;

@@ -211,8 +211,7 @@ impl Shard {
     /// Grants are judged anew.
     pub(crate) fn review(&self, review: &Review) {
         for s in self.sessions.borrow().iter() {
-            let Some(grant) = s.grant() else { continue };
-            match review(grant) {
+            match review(s.grant().map(|grant| &**grant)) {
                 Ok(()) => {}
                 Err(Revoked::Unauthenticated) => {
                     s.close(CloseCode::Unauthenticated, "the token is no longer accepted");

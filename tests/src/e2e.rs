@@ -43,6 +43,9 @@ mod schemas;
 /// The command line as a script sees it.
 mod cli;
 
+/// Tokens, scopes, rates: who may do what.
+mod trust;
+
 /// Bad input, each with its documented answer.
 mod abuse;
 

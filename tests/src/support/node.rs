@@ -47,6 +47,8 @@ pub(crate) struct Options {
     pub(crate) config: String,
     /// Further arguments.
     pub(crate) args: Vec<String>,
+    /// More of the environment.
+    pub(crate) env: Vec<(&'static str, String)>,
     /// Wait until `/readyz` says yes; without it, only until it listens.
     pub(crate) await_ready: bool,
 }
@@ -64,7 +66,14 @@ impl Options {
 
     /// A database that somebody else looks after.
     pub(crate) fn on(url: &str) -> Options {
-        Options { dev: false, database: url.into(), config: String::new(), args: vec![], await_ready: true }
+        Options {
+            dev: false,
+            database: url.into(),
+            config: String::new(),
+            args: vec![],
+            env: vec![],
+            await_ready: true,
+        }
     }
 
     /// As a newcomer starts it.
@@ -133,6 +142,7 @@ impl Node {
             .arg("--listen")
             .arg(self.address.to_string())
             .args(&self.options.args)
+            .envs(self.options.env.iter().map(|(name, value)| (*name, value.as_str())))
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
