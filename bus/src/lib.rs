@@ -45,6 +45,9 @@ mod error;
 mod faults;
 mod follow;
 mod frame;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grant;
 mod history;
 mod hub;

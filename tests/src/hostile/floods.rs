@@ -4,7 +4,7 @@ use super::Ward;
 use crate::support::node::Options;
 use crate::support::raw::{Bits, End, Frame, Raw};
 
-/// W-7: someone who pings without reading the pongs is not read any more, so that they do not pile up; whoever reads
+/// W-7, W-21: someone who pings without reading the pongs is not read any more, so that they do not pile up; whoever reads
 /// them then gets all of them, in order.
 #[tokio::test]
 async fn pings_without_number_pile_up_with_their_sender() {

@@ -2,7 +2,7 @@
 
 use super::{Ward, attack};
 use crate::support::node::Options;
-use crate::support::raw::{End, Frame};
+use crate::support::raw::{End, Frame, Raw};
 use crate::support::wait;
 
 /// B-10: thousands that come and go, half of them without a word, leave nothing.
@@ -73,7 +73,7 @@ async fn a_storm_beyond_the_room_is_refused() {
     let config = format!("[server.limits]\nsessions = {ROOM}\n");
     let mut ward = Ward::start(Options::memory().config(&config)).await;
     for _ in 0..2 {
-        let handshake = crate::support::raw::Raw::handshake(&ward.node, "/sub/storm", "");
+        let handshake = Raw::handshake(&ward.node, "/sub/storm", "");
         let all = attack(&ward.node, 2 * ROOM, async |_, mut raw| {
             raw.write(handshake.as_bytes()).await;
             (raw.head().await.expect("an answer").status, raw)
