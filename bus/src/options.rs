@@ -1,5 +1,6 @@
 //! The bounds of a bus, each with a default.
 
+use crate::allowance::Rate;
 use crate::error::BusError;
 use std::num::NonZero;
 use std::time::Duration;
@@ -65,6 +66,8 @@ pub struct Options {
     pub replays_max: usize,
     /// How long the journal or the queue may take to answer a session.
     pub outside_patience: Duration,
+    /// What one session may send; nothing where that has no bound.
+    pub session_rate: Option<Rate>,
     /// Messages, jobs or words of one session that go to the journal or the queue at once.
     pub run_count_max: usize,
     /// Subscriptions of one session, and topics of which it is a peer.
@@ -106,6 +109,7 @@ impl Default for Options {
             push_wait: Duration::from_secs(5),
             replays_max: 16,
             outside_patience: Duration::from_secs(10),
+            session_rate: None,
             run_count_max: 1_024,
             session_subs_max: 1_024,
             session_pulls_max: 64,

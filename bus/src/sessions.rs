@@ -3,6 +3,7 @@
 //! A session is registered (its log, the shard's list, the interest table, its lane) before its answer is written;
 //! whatever ends it, its task is dropped, and that takes it out of everything.
 
+use crate::allowance::Rate;
 use crate::encode::Encoding;
 use crate::grant::{Grant, Review, Revoked};
 use crate::inbox::{Assignment, StreamOpening};
@@ -35,7 +36,7 @@ impl Shard {
             answer: o.answer,
             ping_at: self.first_ping(),
             grant: o.grant,
-            voice: voice(o.role, o.mode, &o.filter),
+            voice: voice(o.role, o.mode, &o.filter, self.hub.options.session_rate),
             ..Parts::default()
         };
         if let Role::Peer { echo } = o.role {
@@ -256,19 +257,19 @@ impl Shard {
 }
 
 /// How a session speaks; nothing when it only listens.
-fn voice(role: Role, mode: Mode, filter: &Filter) -> Option<Box<Voice>> {
+fn voice(role: Role, mode: Mode, filter: &Filter, rate: Option<Rate>) -> Option<Box<Voice>> {
     if mode == Mode::V1 {
         let path = (role != Role::Talk).then(|| filter.clone());
-        return Some(Voice::new(Speech::Talk(Talk::new(path))));
+        return Some(Voice::new(Speech::Talk(Talk::new(path)), rate));
     }
     let pattern = match role {
         Role::Subscribe | Role::Talk => return None,
-        Role::Pull { .. } => return Some(Voice::new(Speech::Acks(Acks::default()))),
+        Role::Pull { .. } => return Some(Voice::new(Speech::Acks(Acks::default()), rate)),
         Role::Publish => Pattern::Sub,
         Role::Push => Pattern::Push,
         Role::Peer { .. } => Pattern::Bus,
     };
     // who sends has a topic: whoever opened the session has seen to it
     let topic = filter.as_str().parse().ok()?;
-    Some(Voice::new(Speech::Sender(Sender::new(pattern, topic, mode))))
+    Some(Voice::new(Speech::Sender(Sender::new(pattern, topic, mode)), rate))
 }

@@ -157,7 +157,10 @@ impl Conn {
             }
             self.phase = Phase::Dialogue;
             self.converse();
-            return if rest.is_empty() { () } else { self.take(&rest, finder, each) };
+            if !rest.is_empty() {
+                self.take(&rest, finder, each);
+            }
+            return;
         }
         let (mut pongs, mut closed) = (Vec::new(), None);
         let mut follower = std::mem::take(&mut self.follower);

@@ -155,7 +155,7 @@ impl Judged {
     }
 
     fn value(&self) -> String {
-        self.measured.map_or_else(|| "–".into(), |m| number(m))
+        self.measured.map_or_else(|| "–".into(), number)
     }
 
     fn json(&self) -> Value {

@@ -38,6 +38,16 @@ pub(crate) struct Talk {
     pub(super) senders: VecDeque<Sender>,
 }
 
+/// The `ref` of a frame that is refused unread.
+pub(super) fn reference_of(message: &Message, encoding: Encoding) -> Reference {
+    let text = std::str::from_utf8(message.bytes()).ok().filter(|_| encoding == Encoding::V1)?;
+    match read_client_frame(text) {
+        Ok(frame) => frame.reference,
+        Err(FrameError::Refused { reference, .. }) => reference,
+        Err(FrameError::Bad(_)) => None,
+    }
+}
+
 /// A frame is refused.
 type Refused = Problem;
 

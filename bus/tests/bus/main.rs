@@ -13,6 +13,7 @@ mod node;
 mod queue;
 
 mod framing;
+mod grants;
 mod jobs;
 mod life;
 mod peers;

@@ -445,3 +445,26 @@ async fn so_many_subscriptions_and_no_more() {
     drop(c);
     node.until(|s| s.sessions == 0 && s.channels == 0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_too_much_is_told_and_then_closed_with_4029() {
+    let one = std::num::NonZero::new(1).unwrap();
+    let rate = minium_bus::Rate { per_second: one, burst: one };
+    let node = Node::with(Options { session_rate: Some(rate), ..Options::default() }).await;
+    let mut c = node.v1("/pub/a").await;
+    done(&mut c, json!({"op":"pub","data":1}), json!({"op":"ok"})).await;
+    ask(&mut c, json!({"op":"pub","data":2,"ref":"r"})).await;
+    let answer = c.json().await;
+    assert_eq!((&answer["problem"]["code"], &answer["ref"]), (&json!("rate_limited"), &json!("r")));
+    for _ in 0..100 {
+        ask(&mut c, json!({"op":"ping"})).await;
+    }
+    let code = loop {
+        let (opcode, body) = c.next().await.unwrap();
+        if opcode == CLOSE {
+            assert!(String::from_utf8_lossy(&body[2..]).contains(" s"), "no wait in the reason");
+            break u16::from_be_bytes([body[0], body[1]]);
+        }
+    };
+    assert_eq!(code, 4029);
+}

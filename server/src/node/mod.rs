@@ -23,6 +23,7 @@ use crate::{http, logging};
 use anyhow::Context;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use minium_bus::{Bus, Channels, Schemas};
+use minium_notifier::TaskWork;
 use minium_protocol::format_duration;
 use minium_worker::Worker;
 use opening::Opener;
@@ -79,14 +80,17 @@ pub(crate) async fn run(config: Config, extras: Extras) -> anyhow::Result<()> {
     let dir = load_schemas(&config, &schemas)?;
     let (door, database) = database::awaited();
     let channels = Arc::new(Channels::default());
-    let bus = start_bus(&config, &schemas, &channels, &database)?;
+    let closing = CancellationToken::new();
+    let work = opening::start_work(&database, &schemas, &closing);
+    let bus = start_bus(&config, (&schemas, &channels), &database, &work)?;
     let mut signals = signals::Signals::listen()?;
 
     let node = Node {
-        closing: CancellationToken::new(),
+        closing,
         background: TaskTracker::new(),
         http: TaskTracker::new(),
         bus: bus.clone(),
+        work: work.clone(),
         grace: config.server.shutdown_grace,
         patience: config.server.limits.handshake_timeout,
     };
@@ -108,6 +112,7 @@ pub(crate) async fn run(config: Config, extras: Extras) -> anyhow::Result<()> {
         base_url: base_url.clone(),
         bus: bus.clone(),
         schemas,
+        work,
         door,
         tasks: extras.tasks,
         closing: node.closing.clone(),
@@ -153,6 +158,7 @@ struct Node {
     background: TaskTracker,
     http: TaskTracker,
     bus: Bus,
+    work: TaskWork,
     grace: Duration,
     patience: Duration,
 }
@@ -193,6 +199,10 @@ impl Node {
 
     async fn end(self) {
         self.bus.shutdown(self.grace).await;
+        // what sessions said last is still written
+        if tokio::time::timeout(self.grace, self.work.close()).await.is_err() {
+            warn!("Words of pullers were not written in time; their leases will run out.");
+        }
         self.background.close();
         self.http.close();
         let rest = async {
@@ -248,22 +258,23 @@ fn start_metrics() -> anyhow::Result<PrometheusHandle> {
 
 fn start_bus(
     config: &Config,
-    schemas: &Arc<Schemas>,
-    channels: &Arc<Channels>,
+    (schemas, channels): (&Arc<Schemas>, &Arc<Channels>),
     database: &Database,
+    work: &TaskWork,
 ) -> anyhow::Result<Bus> {
     let limits = &config.server.limits;
     let options = minium_bus::Options {
         sessions_max: limits.sessions as usize,
         message_bytes_max: limits.message_bytes.bytes(),
         source: SOURCE.into(),
+        session_rate: crate::config::rate(limits.session_messages_per_second, limits.session_messages_burst),
         ..minium_bus::Options::default()
     };
     let backing = minium_bus::Backing {
         schemas: schemas.clone(),
         channels: channels.clone(),
         history: Some(Arc::new(database.clone())),
-        ..minium_bus::Backing::default()
+        work: Some(Arc::new(work.clone())),
     };
     Bus::start(options, backing).context("Starting the bus")
 }
