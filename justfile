@@ -22,6 +22,14 @@ e2e module:
 bench *args:
     cargo run --release -- bench {{args}}
 
+# each fuzz target for so long; `just fuzz 600 frames` for some
+fuzz seconds="60" *targets:
+    ./scripts/fuzz {{seconds}} {{targets}}
+
+# mixed load for so many minutes; fails when the node grows
+soak minutes="30":
+    ./scripts/soak {{minutes}}
+
 # a shell with a throwaway PostgreSQL at $MINIUM_TEST_POSTGRES
 db:
     ./scripts/with-postgres bash

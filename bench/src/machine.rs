@@ -41,11 +41,21 @@ pub(crate) fn cpu_of_machine() -> Duration {
 
 /// Resident memory of a process, in bytes.
 pub(crate) fn rss_of(pid: u32) -> anyhow::Result<u64> {
+    memory_of(pid, "VmRSS:")
+}
+
+/// The most resident memory that a process ever had, in bytes.
+pub(crate) fn peak_rss_of(pid: u32) -> anyhow::Result<u64> {
+    memory_of(pid, "VmHWM:")
+}
+
+fn memory_of(pid: u32, name: &str) -> anyhow::Result<u64> {
     let status =
         std::fs::read_to_string(format!("/proc/{pid}/status")).context("reading the memory of a process")?;
-    let line =
-        status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("/proc/PID/status has no VmRSS")?;
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is no number")?;
+    let line = status.lines().find_map(|l| l.strip_prefix(name));
+    let line = line.with_context(|| format!("/proc/PID/status has no {name}"))?;
+    let kib: u64 =
+        line.trim().trim_end_matches(" kB").parse().with_context(|| format!("{name} is no number"))?;
     Ok(kib * 1024)
 }
 

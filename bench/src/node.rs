@@ -20,11 +20,17 @@ pub(crate) struct Node {
 impl Node {
     /// Starts `minium serve` on a free port, and waits until it says where it listens.
     pub(crate) async fn start(database: &str) -> anyhow::Result<Node> {
+        Node::start_with(database, &[]).await
+    }
+
+    /// The same with settings of its own, as environment variables.
+    pub(crate) async fn start_with(database: &str, settings: &[(String, String)]) -> anyhow::Result<Node> {
         let program = std::env::current_exe().context("finding this program")?;
         let mut child = Command::new(program)
             .args(["serve", "--listen", "127.0.0.1:0", "--database", database])
             .env("MINIUM_LOG", "info")
             .env("MINIUM_SERVER__LIMITS__SESSIONS", "50000")
+            .envs(settings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -4,6 +4,7 @@ use crate::{Common, machine, samples};
 use anyhow::Context;
 use serde_json::{Map, Value, json};
 use std::io::Write;
+use std::path::Path;
 
 /// One run's figures by name.
 pub(crate) type Figures = Map<String, Value>;
@@ -24,23 +25,9 @@ impl Report {
         self.runs.push(figures);
     }
 
-    /// Medians by name; what is no number is told as in the last run.
-    fn medians(&self) -> Figures {
-        let Some(last) = self.runs.last() else { return Figures::new() };
-        let middle = |name: &String, value: &Value| {
-            let numbers: Vec<f64> = self.runs.iter().filter_map(|r| r.get(name)?.as_f64()).collect();
-            if numbers.is_empty() { value.clone() } else { rounded(samples::median(&numbers)) }
-        };
-        last.iter().map(|(name, value)| (name.clone(), middle(name, value))).collect()
-    }
-
     fn document(&self) -> Value {
-        let mut document = self.medians();
-        document.insert("bench".into(), json!(self.name));
-        document.insert("settings".into(), self.settings.clone());
-        document.insert("machine".into(), json!(machine::description()));
-        document.insert("at".into(), json!(jiff::Timestamp::now().to_string()));
-        document.insert("version".into(), json!(env!("CARGO_PKG_VERSION")));
+        let mut document = medians(&self.runs);
+        document.append(&mut circumstances(self.name, &self.settings));
         if self.runs.len() > 1 {
             document.insert("runs".into(), json!(self.runs));
         }
@@ -55,22 +42,49 @@ impl Report {
             writeln!(out, "{document}")?;
         } else {
             writeln!(out, "{} (medians of {} runs)", self.name, self.runs.len())?;
-            for (name, value) in self.medians() {
+            for (name, value) in medians(&self.runs) {
                 let all: Vec<String> =
                     self.runs.iter().filter_map(|r| Some(r.get(&name)?.to_string())).collect();
                 writeln!(out, "  {name:<42} {:>16}   {}", value.to_string(), all.join(" "))?;
             }
         }
         if let Some(dir) = &common.save {
-            let day = jiff::Zoned::now().date();
-            let dir = dir.join(format!("{day}-{}", machine::host()));
-            std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-            let path = dir.join(format!("{}.json", self.name));
-            std::fs::write(&path, serde_json::to_string_pretty(&document)? + "\n")
-                .with_context(|| format!("writing {}", path.display()))?;
+            let text = serde_json::to_string_pretty(&document)? + "\n";
+            save(dir, &format!("{}.json", self.name), &text)?;
         }
         Ok(())
     }
+}
+
+/// Medians by name; what is no number is told as in the last run.
+pub(crate) fn medians(runs: &[Figures]) -> Figures {
+    let Some(last) = runs.last() else { return Figures::new() };
+    let middle = |name: &String, value: &Value| {
+        let numbers: Vec<f64> = runs.iter().filter_map(|r| r.get(name)?.as_f64()).collect();
+        if numbers.is_empty() { value.clone() } else { rounded(samples::median(&numbers)) }
+    };
+    last.iter().map(|(name, value)| (name.clone(), middle(name, value))).collect()
+}
+
+/// What a reader of the figures must know besides them.
+pub(crate) fn circumstances(bench: &str, settings: &Value) -> Figures {
+    let told = [
+        ("bench", json!(bench)),
+        ("settings", settings.clone()),
+        ("machine", json!(machine::description())),
+        ("at", json!(jiff::Timestamp::now().to_string())),
+        ("version", json!(env!("CARGO_PKG_VERSION"))),
+    ];
+    told.into_iter().map(|(name, value)| (name.into(), value)).collect()
+}
+
+/// Keeps a file in the folder of this day and machine.
+pub(crate) fn save(dir: &Path, name: &str, text: &str) -> anyhow::Result<()> {
+    let day = jiff::Zoned::now().date();
+    let dir = dir.join(format!("{day}-{}", machine::host()));
+    std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    let path = dir.join(name);
+    std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
 }
 
 /// Three digits behind the point are more than any of these figures is worth.

@@ -5,20 +5,32 @@ pub(crate) const IN_READING: &[u8] = b"panic in reading";
 /// Read from a client that also receives, its next turn in a walk panics.
 pub(crate) const IN_THE_WALK: &[u8] = b"panic in the walk";
 
-use crate::{Backing, Bus, Mode, Opening, Options, Role, Schemas};
+use crate::session::tls::tests::pair;
+use crate::{Backing, Bus, Mode, Opening, Options, Role, Schemas, Socket};
 use bytes::Bytes;
+use rustls::StreamOwned;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A client behind the handshake.
-fn client(bus: &Bus, role: Role) -> TcpStream {
+trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
+
+/// A client behind the handshakes.
+fn client(bus: &Bus, role: Role, tls: bool) -> Box<dyn Stream> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (socket, remote) = listener.accept().unwrap();
     socket.set_nonblocking(true).unwrap();
     client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let (socket, mut client): (_, Box<dyn Stream>) = if tls {
+        let (server, tls) = pair();
+        (Socket::Tls(socket, Box::new(server)), Box::new(StreamOwned::new(tls, client)))
+    } else {
+        (socket.into(), Box::new(client))
+    };
     let (filter, permit) = ("x".parse().unwrap(), bus.admit().unwrap());
     let (answer, leftover) = (b"101".to_vec(), Bytes::new());
     bus.open(Opening {
@@ -38,13 +50,13 @@ fn client(bus: &Bus, role: Role) -> TcpStream {
     client
 }
 
-fn send(client: &mut TcpStream, body: &[u8]) {
+fn send(client: &mut dyn Stream, body: &[u8]) {
     let mut frame = vec![0x81, 0x80 | body.len() as u8, 0, 0, 0, 0];
     frame.extend_from_slice(body);
     client.write_all(&frame).unwrap();
 }
 
-fn receive(client: &mut TcpStream) -> Vec<u8> {
+fn receive(client: &mut dyn Stream) -> Vec<u8> {
     let mut head = [0; 2];
     client.read_exact(&mut head).unwrap();
     let mut body = vec![0; usize::from(head[1])];
@@ -54,30 +66,39 @@ fn receive(client: &mut TcpStream) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_ends_one_session_with_1011_and_the_shard_lives_on() {
+    one_session_ends(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_tls_too_a_panic_ends_one_session() {
+    one_session_ends(true).await;
+}
+
+async fn one_session_ends(tls: bool) {
     let options = Options { shards: 1, ..Options::default() };
     let bus =
         Bus::start(options, Backing { schemas: Arc::new(Schemas::empty()), ..Backing::default() }).unwrap();
     tokio::task::spawn_blocking(move || {
-        let mut first = client(&bus, Role::Subscribe);
+        let mut first = client(&bus, Role::Subscribe, tls);
         for fault in [IN_READING, IN_THE_WALK] {
-            let mut peers = [(); 3].map(|()| client(&bus, Role::Peer { echo: true }));
-            let mut publisher = client(&bus, Role::Publish);
-            send(&mut peers[1], fault);
+            let mut peers = [(); 3].map(|()| client(&bus, Role::Peer { echo: true }, tls));
+            let mut publisher = client(&bus, Role::Publish, tls);
+            send(&mut *peers[1], fault);
             if fault == IN_THE_WALK {
-                send(&mut peers[0], b"walk");
+                send(&mut *peers[0], b"walk");
             }
             // whatever came before, a Close with 1011 is the last that it hears
-            let mut last = receive(&mut peers[1]);
+            let mut last = receive(&mut *peers[1]);
             while last[..2] != 1011u16.to_be_bytes() {
-                last = receive(&mut peers[1]);
+                last = receive(&mut *peers[1]);
             }
             let (left, right) = peers.split_at_mut(2);
-            send(&mut left[0], b"on we go");
+            send(&mut *left[0], b"on we go");
             for peer in [&mut left[0], &mut right[0]] {
-                while receive(peer) != b"on we go" {}
+                while receive(&mut **peer) != b"on we go" {}
             }
-            send(&mut publisher, b"to the first");
-            assert_eq!(receive(&mut first), b"to the first");
+            send(&mut *publisher, b"to the first");
+            assert_eq!(receive(&mut *first), b"to the first");
         }
     })
     .await

@@ -1,10 +1,13 @@
 //! Who a session belongs to and what it may do, as whoever checked its token says.
 
+use crate::allowance::Allowance;
 use jiff::Timestamp;
 use minium_protocol::{ErrorCode, Filter, Problem, Scopes, Verb};
+use std::sync::Arc;
 
-/// What is said of a grant when the rules have changed; a refusal ends its session.
-pub type Review = dyn Fn(&Grant) -> Result<(), Revoked> + Send + Sync;
+/// What is said of a grant when the rules have changed; a refusal ends its session. A session without a grant was
+/// opened when everybody could do everything.
+pub type Review = dyn Fn(Option<&Grant>) -> Result<(), Revoked> + Send + Sync;
 
 /// A grant that holds no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub struct Grant {
     pub scopes: Scopes,
     /// When it ends.
     pub expires: Option<Timestamp>,
+    /// How many messages all sessions with this grant may send together; nothing where that has no bound.
+    pub allowance: Option<Arc<Allowance>>,
 }
 
 impl Grant {

@@ -28,14 +28,15 @@
 //! behind is told: by a refusal, by a close code, or by a replay that leaves no gap. A panic ends one session.
 //! Routing is pure.
 //!
-//! **Allowed imports**: tokio, tungstenite (reading only: our own encoder writes), socket2, jsonschema, serde_json,
-//! metrics. No database, no HTTP framework, no queue.
+//! **Allowed imports**: tokio, tungstenite (reading only: our own encoder writes), rustls, socket2, jsonschema,
+//! serde_json, metrics. No database, no HTTP framework, no queue.
 
 #![allow(
     clippy::result_large_err,
     reason = "a problem is made when something is refused, not on the way of what passes"
 )]
 
+mod allowance;
 mod bus;
 mod channels;
 mod encode;
@@ -44,6 +45,9 @@ mod error;
 mod faults;
 mod follow;
 mod frame;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grant;
 mod history;
 mod hub;
@@ -74,13 +78,14 @@ mod upkeep;
 mod walk;
 mod work;
 
+pub use allowance::{Allowance, Rate};
 pub use bus::{Backing, Bus, LiveChannel, Stats};
 pub use channels::{Channel, Channels, ChannelsError};
 pub use error::BusError;
 pub use grant::{Grant, Review, Revoked};
 pub use history::{Bounds, Draft, History, HistoryError, Page, Relayed};
 pub use message::Message;
-pub use opening::{Mode, Opening, Permit, Role, Start};
+pub use opening::{Mode, Opening, Permit, Role, Socket, Start};
 pub use options::{Options, Slow};
 pub use pattern::Pattern;
 pub use schemas::{

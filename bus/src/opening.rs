@@ -4,6 +4,7 @@ use crate::grant::Grant;
 use crate::hub::Hub;
 use bytes::Bytes;
 use minium_protocol::Filter;
+use rustls::ServerConnection;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -52,12 +53,27 @@ pub struct Start {
     pub after: u64,
 }
 
+/// A connected socket, set to non-blocking.
+#[derive(Debug)]
+pub enum Socket {
+    /// As it is.
+    Plain(TcpStream),
+    /// With TLS, whose handshake is over.
+    Tls(TcpStream, Box<ServerConnection>),
+}
+
+impl From<TcpStream> for Socket {
+    fn from(socket: TcpStream) -> Socket {
+        Socket::Plain(socket)
+    }
+}
+
 /// A checked upgrade, nothing of it answered yet. The shard that takes the socket writes `answer` once the session is
 /// registered: a message sent by someone who saw the 101 arrives.
 #[derive(Debug)]
 pub struct Opening {
-    /// Connected, and set to non-blocking.
-    pub socket: TcpStream,
+    /// Where the client is.
+    pub socket: Socket,
     /// Who it is, for logs.
     pub remote: SocketAddr,
     /// What the session does.

@@ -1,5 +1,6 @@
 //! The bounds of a bus, each with a default.
 
+use crate::allowance::Rate;
 use crate::error::BusError;
 use std::num::NonZero;
 use std::time::Duration;
@@ -65,6 +66,10 @@ pub struct Options {
     pub replays_max: usize,
     /// How long the journal or the queue may take to answer a session.
     pub outside_patience: Duration,
+    /// What one session may send; nothing where that has no bound.
+    pub session_rate: Option<Rate>,
+    /// Messages, jobs or words of one session that go to the journal or the queue at once.
+    pub run_count_max: usize,
     /// Subscriptions of one session, and topics of which it is a peer.
     pub session_subs_max: usize,
     /// Different orders of work of one session.
@@ -104,6 +109,8 @@ impl Default for Options {
             push_wait: Duration::from_secs(5),
             replays_max: 16,
             outside_patience: Duration::from_secs(10),
+            session_rate: None,
+            run_count_max: 1_024,
             session_subs_max: 1_024,
             session_pulls_max: 64,
             recent_bytes_max: 4 << 20,
@@ -126,6 +133,9 @@ impl Options {
         }
         let least = [
             ("replays_max", self.replays_max),
+            ("run_count_max", self.run_count_max),
+            ("session_subs_max", self.session_subs_max),
+            ("session_pulls_max", self.session_pulls_max),
             ("page_count_max", self.page_count_max as usize),
             ("ring_bytes_max", self.ring_bytes_max),
             ("inbox_bytes_max", self.inbox_bytes_max),

@@ -21,10 +21,11 @@ impl Segment {
         self.base + self.bytes.len() as u64
     }
 
-    /// The rest of the frame that `at` stands in; nothing when it stands between frames.
-    pub(crate) fn rest_of_frame(&self, at: u64) -> &[u8] {
+    /// The rest of the frame that `at` stands in; nothing when it stands between frames, unless the next one is begun.
+    pub(crate) fn rest_of_frame(&self, at: u64, begun: bool) -> &[u8] {
         let at = (at - self.base) as usize;
-        &self.bytes[at..frame::boundary(&self.bytes, at)]
+        let within = (at + usize::from(begun)).min(self.bytes.len());
+        &self.bytes[at..frame::boundary(&self.bytes, within)]
     }
 }
 
@@ -64,9 +65,9 @@ impl Ring {
         &s.bytes[(pos - s.base) as usize..]
     }
 
-    /// The first frame boundary at or after `pos`, which must not be the end.
-    pub(crate) fn boundary(&self, pos: u64) -> u64 {
-        pos + self.segment(pos).rest_of_frame(pos).len() as u64
+    /// The first frame boundary at or after `pos`, which must not be the end; behind it when the frame there is begun.
+    pub(crate) fn boundary(&self, pos: u64, begun: bool) -> u64 {
+        pos + self.segment(pos).rest_of_frame(pos, begun).len() as u64
     }
 
     /// Appends whole frames.
@@ -204,7 +205,8 @@ mod tests {
                 }
                 let pos = got.len() as u64;
                 if pos < ring.end() {
-                    prop_assert!(ring.boundary(pos) >= pos && ring.boundary(pos) <= ring.end());
+                    let (at, behind) = (ring.boundary(pos, false), ring.boundary(pos, true));
+                    prop_assert!(at >= pos && behind > pos && at <= behind && behind <= ring.end());
                 }
                 if forget {
                     ring.forget(pos);
@@ -257,7 +259,8 @@ mod tests {
         ring.append(&frame(10, 2), 1);
         let (old, next) = ring.evict().unwrap();
         assert_eq!((next, ring.held(), ring.messages()), (100_010, 12, 2));
-        assert_eq!(old.rest_of_frame(0), [0u8; 0]);
-        assert_eq!(old.rest_of_frame(100_009), [1]);
+        assert_eq!(old.rest_of_frame(0, false), [0u8; 0]);
+        assert_eq!(old.rest_of_frame(100_009, false), [1]);
+        assert_eq!(old.rest_of_frame(0, true).len(), 100_010, "its first byte has gone out");
     }
 }

@@ -3,6 +3,7 @@
 //! A session is registered (its log, the shard's list, the interest table, its lane) before its answer is written;
 //! whatever ends it, its task is dropped, and that takes it out of everything.
 
+use crate::allowance::Rate;
 use crate::encode::Encoding;
 use crate::grant::{Grant, Review, Revoked};
 use crate::inbox::{Assignment, StreamOpening};
@@ -29,19 +30,19 @@ impl Shard {
     /// Registers the session, then answers 101.
     pub(crate) fn open(&self, o: Opening) {
         let Some(me) = self.me.upgrade().filter(|_| self.ends.get().is_none()) else { return };
-        let Ok(socket) = TcpStream::from_std(o.socket) else { return };
-        self.tune(&socket);
+        let Ok(sink) = Sink::new(o.socket) else { return };
+        sink.tcp().inspect(|socket| self.tune(socket));
         let mut parts = Parts {
             answer: o.answer,
             ping_at: self.first_ping(),
             grant: o.grant,
-            voice: voice(o.role, o.mode, &o.filter),
+            voice: voice(o.role, o.mode, &o.filter, self.hub.options.session_rate),
             ..Parts::default()
         };
         if let Role::Peer { echo } = o.role {
             parts.own = Some(Box::new(Own::new(echo)));
         }
-        let s = Session::new(Sink::Socket(socket), Encoding::from(o.mode), parts, o.permit);
+        let s = Session::new(sink, Encoding::from(o.mode), parts, o.permit);
         self.register(&s);
         self.take_role(&s, o.role, o.mode, o.filter, o.start);
         if !o.leftover.is_empty() {
@@ -211,8 +212,7 @@ impl Shard {
     /// Grants are judged anew.
     pub(crate) fn review(&self, review: &Review) {
         for s in self.sessions.borrow().iter() {
-            let Some(grant) = s.grant() else { continue };
-            match review(grant) {
+            match review(s.grant().map(|grant| &**grant)) {
                 Ok(()) => {}
                 Err(Revoked::Unauthenticated) => {
                     s.close(CloseCode::Unauthenticated, "the token is no longer accepted");
@@ -257,19 +257,19 @@ impl Shard {
 }
 
 /// How a session speaks; nothing when it only listens.
-fn voice(role: Role, mode: Mode, filter: &Filter) -> Option<Box<Voice>> {
+fn voice(role: Role, mode: Mode, filter: &Filter, rate: Option<Rate>) -> Option<Box<Voice>> {
     if mode == Mode::V1 {
         let path = (role != Role::Talk).then(|| filter.clone());
-        return Some(Voice::new(Speech::Talk(Talk::new(path))));
+        return Some(Voice::new(Speech::Talk(Talk::new(path)), rate));
     }
     let pattern = match role {
         Role::Subscribe | Role::Talk => return None,
-        Role::Pull { .. } => return Some(Voice::new(Speech::Acks(Acks::default()))),
+        Role::Pull { .. } => return Some(Voice::new(Speech::Acks(Acks::default()), rate)),
         Role::Publish => Pattern::Sub,
         Role::Push => Pattern::Push,
         Role::Peer { .. } => Pattern::Bus,
     };
     // who sends has a topic: whoever opened the session has seen to it
     let topic = filter.as_str().parse().ok()?;
-    Some(Voice::new(Speech::Sender(Sender::new(pattern, topic, mode))))
+    Some(Voice::new(Speech::Sender(Sender::new(pattern, topic, mode)), rate))
 }

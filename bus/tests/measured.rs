@@ -2,14 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+const TLS: bool = false;
+
 #[path = "../examples/broker/acceptor.rs"]
 mod acceptor;
+#[path = "bus/certificate.rs"]
+mod certificate;
 #[path = "bus/client.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod client;
 #[path = "bus/node.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod node;
+#[path = "bus/queue.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod queue;
 
 use client::within;
 use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};

@@ -1,6 +1,6 @@
 //! What can go wrong in the notifier.
 
-use minium_protocol::ErrorCode;
+use minium_protocol::{ErrorCode, Problem};
 use minium_queue::QueueError;
 
 /// An operation on the journal failed. What had been numbered stays so; nothing is relayed twice for it.
@@ -25,6 +25,24 @@ pub enum NotifierError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The database does not take what it was given, and will not take it later either.
+    #[error("the database refused what it was given while trying to {attempted}")]
+    Refused {
+        /// What was attempted.
+        attempted: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// There is no room left where the database is kept.
+    #[error("the database has no room left while trying to {attempted}")]
+    StorageFull {
+        /// What was attempted.
+        attempted: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The journal's tables are not there, or hold what this program does not understand.
     #[error("the journal cannot be read: {0}")]
     Schema(String),
@@ -36,7 +54,14 @@ impl NotifierError {
         match self {
             NotifierError::Unavailable { .. } | NotifierError::Schema(_) => ErrorCode::Unavailable,
             NotifierError::Database { .. } => ErrorCode::Internal,
+            NotifierError::Refused { .. } => ErrorCode::InvalidRequest,
+            NotifierError::StorageFull { .. } => ErrorCode::StorageFull,
         }
+    }
+
+    /// The problem document for a client. It never shows what the database said.
+    pub fn problem(&self) -> Problem {
+        Problem::new(self.code(), self.to_string())
     }
 
     pub(crate) fn unavailable(
@@ -48,21 +73,22 @@ impl NotifierError {
 
     /// The error and all its causes in one line, for logs and `/readyz`.
     pub(crate) fn story(&self) -> String {
-        let mut story = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            story.push_str(": ");
-            story.push_str(&error.to_string());
-            cause = error.source();
-        }
-        story
+        chain(self)
     }
+}
+
+/// An error and all its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |story, cause| format!("{story}: {cause}"))
 }
 
 impl From<QueueError> for NotifierError {
     fn from(error: QueueError) -> NotifierError {
         match error {
             QueueError::Unavailable { attempted, source } => NotifierError::Unavailable { attempted, source },
+            QueueError::Refused { attempted, source } => NotifierError::Refused { attempted, source },
+            QueueError::StorageFull { attempted, source } => NotifierError::StorageFull { attempted, source },
             QueueError::Schema(words) => NotifierError::Schema(words),
             other => NotifierError::Database { attempted: "use the queue's database", source: other.into() },
         }

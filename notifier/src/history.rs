@@ -5,20 +5,22 @@
 
 use crate::error::NotifierError;
 use crate::journal::{Found, JournalStore, Range};
+use crate::keep::Keeper;
 use async_trait::async_trait;
 use minium_bus::{Bounds, Draft, History, HistoryError, Page};
-use minium_protocol::{ErrorCode, Filter, Position, Problem};
+use minium_protocol::{Filter, Position, Problem};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(crate) struct JournalHistory {
     store: Arc<dyn JournalStore>,
     reads: Semaphore,
+    keeper: Keeper,
 }
 
 impl JournalHistory {
-    pub(crate) fn new(store: Arc<dyn JournalStore>, reads_max: usize) -> JournalHistory {
-        JournalHistory { store, reads: Semaphore::new(reads_max.max(1)) }
+    pub(crate) fn new(store: Arc<dyn JournalStore>, reads_max: usize, keeper: Keeper) -> JournalHistory {
+        JournalHistory { store, reads: Semaphore::new(reads_max.max(1)), keeper }
     }
 
     async fn turn(&self) -> SemaphorePermit<'_> {
@@ -67,8 +69,8 @@ impl History for JournalHistory {
         self.store.before_last(filter.clone(), count).await.map_err(|e| unavailable(&e))
     }
 
-    async fn keep(&self, _drafts: Vec<Draft>) -> Result<Vec<Position>, Problem> {
-        Err(Problem::new(ErrorCode::Unavailable, "this version keeps no messages"))
+    async fn keep(&self, drafts: Vec<Draft>) -> Result<Vec<Position>, Problem> {
+        self.keeper.keep(drafts).await
     }
 }
 

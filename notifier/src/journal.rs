@@ -5,15 +5,17 @@
 
 use crate::error::NotifierError;
 use crate::history::JournalHistory;
+use crate::keep::{KeepOptions, Keeper};
 use crate::minion::Action;
 use crate::postgres::PgJournal;
 use crate::retention::Retention;
 use crate::sqlite::SqliteJournal;
+use crate::waits::Waits;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use minium_bus::{Bounds, History, Relayed};
-use minium_protocol::{Envelope, Filter, Position, Topic};
+use minium_protocol::{Envelope, EventType, Filter, Position, Topic};
 use minium_queue::Backend;
 use std::fmt;
 use std::sync::Arc;
@@ -55,6 +57,8 @@ pub struct JournalOptions {
     pub patience: Duration,
     /// Partitions of so many days to come are made ahead.
     pub days_ahead: u32,
+    /// Bounds of keeping messages.
+    pub keep: KeepOptions,
 }
 
 impl Default for JournalOptions {
@@ -68,6 +72,7 @@ impl Default for JournalOptions {
             reads_max: 3,
             patience: Duration::from_secs(30),
             days_ahead: 2,
+            keep: KeepOptions::default(),
         }
     }
 }
@@ -80,7 +85,35 @@ pub(crate) struct Entry {
     /// Nothing when its topic is none that could be said on a bus.
     pub(crate) relayed: Option<Relayed>,
     pub(crate) action: Option<Action>,
+    /// Its own id, when a client published it: its publisher may wait for the number.
+    pub(crate) message: Option<Uuid>,
+    /// A run that was called off.
+    pub(crate) cancelled: Option<Cancelled>,
 }
+
+/// A run that was called off, if the job was running at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cancelled {
+    pub(crate) job: i64,
+    pub(crate) attempt: i32,
+}
+
+impl Cancelled {
+    fn of(kind: &str, subject: &str, data: &str) -> Option<Cancelled> {
+        #[derive(serde::Deserialize)]
+        struct Run {
+            attempt: i32,
+        }
+        if EventType::parse(kind) != Some(EventType::Cancelled) {
+            return None;
+        }
+        let Run { attempt } = serde_json::from_str(data).ok()?;
+        Some(Cancelled { job: subject.parse().ok()?, attempt })
+    }
+}
+
+/// `type` of what clients publish.
+pub(crate) const MESSAGE: &str = "message";
 
 /// An entry as a row holds it; borrowed, to be written once.
 #[derive(Debug)]
@@ -121,10 +154,16 @@ impl Row<'_> {
             }
             .write(&mut event);
             let position = Position { epoch, offset: self.offset };
-            Relayed { position, topic, event: Bytes::from(event), data: None }
+            let event = Bytes::from(event);
+            // the data stands last in an event, as it came
+            let end = event.len() - 1;
+            let data = (self.kind == MESSAGE).then(|| event.slice(end - self.data.len()..end));
+            Relayed { position, topic, event, data }
         });
         let action = Action::of(self.kind, self.subject);
-        Entry { offset: self.offset, at: self.at, relayed, action }
+        let message = (self.kind == MESSAGE).then_some(self.id);
+        let cancelled = Cancelled::of(self.kind, self.subject, self.data);
+        Entry { offset: self.offset, at: self.at, relayed, action, message, cancelled }
     }
 }
 
@@ -174,6 +213,36 @@ pub(crate) struct Range {
     pub(crate) bytes_max: usize,
 }
 
+/// A message as it is written.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) topic: Topic,
+    /// What its publisher called it.
+    pub(crate) id: Option<Box<str>>,
+    /// What we call it.
+    pub(crate) entry: Uuid,
+    /// JSON on one line.
+    pub(crate) data: Box<str>,
+}
+
+/// Where an entry without a number waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Its number among the writers.
+    pub(crate) seq: i64,
+    /// Its offset will lie behind this one.
+    pub(crate) behind: i64,
+}
+
+/// What became of a message, once it is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// It has its number, or the one of the same id before it.
+    Numbered(Position),
+    /// It gets its number when it is this entry's turn, which is another's if the id was used before.
+    Waiting(Uuid, Place),
+}
+
 /// A journal in a database. Everything may be called from any node; the database decides who numbers.
 #[async_trait]
 pub(crate) trait JournalStore: Send + Sync + 'static {
@@ -196,6 +265,16 @@ pub(crate) trait JournalStore: Send + Sync + 'static {
     /// The offset behind which the last `count` entries that match begin.
     async fn before_last(&self, filter: Filter, count: u32) -> Result<u64, NotifierError>;
 
+    /// Writes messages in their order, all or none, committed when this returns. No two of them have the same topic
+    /// and id; one whose id was used within [`ID_WINDOW`] is not written again.
+    async fn keep(&self, messages: &[Kept]) -> Result<Vec<Stored>, NotifierError>;
+
+    /// The numbers of entries, as far as they have one.
+    async fn find(&self, places: &[Place]) -> Result<Vec<Option<Position>>, NotifierError>;
+
+    /// Forgets at most `batch` ids whose time is over, and says how many.
+    async fn forget_ids(&self, batch: u32) -> Result<u64, NotifierError>;
+
     /// Asks writers to notify, or to stop it.
     async fn arm(&self, armed: bool) -> Result<(), NotifierError>;
 
@@ -215,27 +294,34 @@ pub(crate) trait JournalStore: Send + Sync + 'static {
     async fn retention(&self) -> Result<Retention, NotifierError>;
 }
 
+/// So long is the id of a message remembered.
+pub(crate) const ID_WINDOW: Duration = Duration::from_secs(120);
+
 /// The journal of a database. Cheap to clone.
 #[derive(Clone)]
 pub struct Journal {
     pub(crate) store: Arc<dyn JournalStore>,
+    pub(crate) waits: Arc<Waits>,
     history: Arc<JournalHistory>,
 }
 
 impl Journal {
-    /// The journal of the queue's database, with the usual bounds. Nothing is connected yet.
+    /// The journal of the queue's database, with the usual bounds. Nothing is connected yet. To be called on a tokio
+    /// runtime: what keeps messages runs there.
     pub fn open(backend: &Backend, envelope: EnvelopeOptions) -> Journal {
         Journal::open_with(backend, envelope, JournalOptions::default())
     }
 
     /// As [`Journal::open`], with bounds.
     pub fn open_with(backend: &Backend, envelope: EnvelopeOptions, options: JournalOptions) -> Journal {
-        let reads_max = options.reads_max;
+        let (reads_max, keep) = (options.reads_max, options.keep.clone());
         let store: Arc<dyn JournalStore> = match backend {
             Backend::Postgres(store) => Arc::new(PgJournal::new(store, envelope, options)),
             Backend::Sqlite(store) => Arc::new(SqliteJournal::new(store.clone(), envelope, &options)),
         };
-        Journal { history: Arc::new(JournalHistory::new(store.clone(), reads_max)), store }
+        let waits = Arc::new(Waits::default());
+        let keeper = Keeper::start(store.clone(), waits.clone(), keep);
+        Journal { history: Arc::new(JournalHistory::new(store.clone(), reads_max, keeper)), waits, store }
     }
 
     /// What the bus reads back from.
@@ -282,6 +368,14 @@ mod tests {
         assert_eq!(relayed.position, event.position().unwrap());
         assert_eq!(entry.action.map(Action::message).as_deref(), Some(r#"[42,"finished"]"#));
         assert!(String::from_utf8(relayed.event.to_vec()).unwrap().contains("schemas/job.json"));
+    }
+
+    #[test]
+    fn a_cancellation_says_which_run() {
+        let data = r#"{"id":42,"attempt":3,"args":[{"attempt":9}]}"#;
+        let of = |kind| Row { data, ..row("task/import/42", kind) }.entry(1, &options()).cancelled;
+        assert_eq!(of("task.cancelled"), Some(Cancelled { job: 42, attempt: 3 }));
+        assert_eq!(of("task.failed"), None);
     }
 
     #[test]

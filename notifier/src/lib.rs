@@ -3,7 +3,8 @@
 //! It is the only part that knows both the database and the bus. Every transition of the queue leaves an entry in the
 //! journal; the notifier gives each a dense offset after its commit, makes it an event, and brings it to the bus in
 //! the order of offsets. Whoever comes back with a position reads on from the journal, byte for byte what went out
-//! live.
+//! live. What clients publish on durable channels comes the other way: it is kept here, answered with its number, and
+//! goes out by the relay like everything else.
 //!
 //! ```no_run
 //! # async fn example(bus: minium_bus::Bus) -> Result<(), Box<dyn std::error::Error>> {
@@ -23,15 +24,22 @@
 //! ```
 //!
 //! **Invariants.** Offsets are dense and given after the commit of what they number. A position moves only over a
-//! gapless prefix. Nothing is published before the commit that numbered it. An entry's event has the same bytes live,
-//! on replay and after a restart. A database that is gone is waited for, for ever, and the wait is visible.
+//! gapless prefix. Nothing is published, and no message acknowledged, before the commit that numbered it. An entry's
+//! event has the same bytes live, on replay and after a restart. What pullers get and say goes through the queue alone
+//! ([`TaskWork`]). A database that is gone is waited for, for ever, and the wait is visible.
 //!
 //! **Allowed imports**: minium-queue for its databases, minium-bus for its traits, the SQL clients. No HTTP, no
 //! WebSocket, no configuration files.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "a problem is made when something is refused, not on the way of what passes"
+)]
+
 mod error;
 mod history;
 mod journal;
+mod keep;
 pub mod metrics;
 mod minion;
 mod postgres;
@@ -40,10 +48,14 @@ mod relay;
 mod retention;
 mod sqlite;
 mod turn;
+mod waits;
 mod wake;
+mod work;
 
 pub use error::NotifierError;
 pub use journal::{EnvelopeOptions, Journal, JournalOptions};
+pub use keep::KeepOptions;
 pub use relay::{Relay, RelayHandle, RelayOptions, RelayState};
 pub use retention::Retention;
 pub use wake::WakeOptions;
+pub use work::{ArgsCheck, StoreSlot, TaskWork, WorkOptions};

@@ -10,6 +10,10 @@ pub const JOURNAL_LAG_SECONDS: &str = "minium_notifier_journal_lag_seconds";
 pub const ENTRIES_NUMBERED: &str = "minium_notifier_entries_numbered_total";
 /// Entries that this node relayed to its bus.
 pub const ENTRIES_RELAYED: &str = "minium_notifier_entries_relayed_total";
+/// Messages of clients that this node committed.
+pub const MESSAGES_KEPT: &str = "minium_notifier_messages_kept_total";
+/// Calls to keep messages that this node answered with a problem.
+pub const KEEPS_FAILED: &str = "minium_notifier_keeps_failed_total";
 /// Entries that retention let go of, by this node.
 pub const ENTRIES_TRIMMED: &str = "minium_notifier_entries_trimmed_total";
 /// Offsets that should be there and are not; above 0, somebody deleted entries by hand.
@@ -18,6 +22,26 @@ pub const JOURNAL_HOLES: &str = "minium_notifier_journal_holes_total";
 pub const RELAY_FAILURES: &str = "minium_notifier_relay_failures_total";
 /// 1 while this node numbers the journal, 0 while another does.
 pub const SEQUENCER_LEADER: &str = "minium_notifier_sequencer_leader";
+
+/// Sessions of this node that pull jobs.
+pub const PULLERS: &str = "minium_notifier_pullers";
+/// Claims that this node made for its pullers.
+pub const CLAIMS: &str = "minium_notifier_claims_total";
+/// Jobs that these claims brought.
+pub const JOBS_PULLED: &str = "minium_notifier_jobs_pulled_total";
+/// Jobs among them that were given back, since their session was gone.
+pub const JOBS_RELEASED: &str = "minium_notifier_jobs_released_total";
+/// What pullers said about their jobs, by `word` and `answer`.
+pub const WORDS: &str = "minium_notifier_words_total";
+
+/// Counts words with their answers, alike ones together.
+pub(crate) fn count_words(metric: &'static str, words: impl Iterator<Item = (&'static str, &'static str)>) {
+    let mut counts = std::collections::BTreeMap::new();
+    words.for_each(|labels| *counts.entry(labels).or_insert(0u64) += 1);
+    for ((word, answer), n) in counts {
+        metrics::counter!(metric, "word" => word, "answer" => answer).increment(n);
+    }
+}
 
 /// Tells the recorder what the names mean.
 pub fn describe() {
@@ -33,8 +57,15 @@ pub fn describe() {
     );
     describe_counter!(ENTRIES_NUMBERED, Unit::Count, "Entries that this node numbered.");
     describe_counter!(ENTRIES_RELAYED, Unit::Count, "Entries that this node relayed to its bus.");
+    describe_counter!(MESSAGES_KEPT, Unit::Count, "Messages of clients that this node committed.");
+    describe_counter!(KEEPS_FAILED, Unit::Count, "Calls to keep messages that failed.");
     describe_counter!(ENTRIES_TRIMMED, Unit::Count, "Entries that retention let go of.");
     describe_counter!(JOURNAL_HOLES, Unit::Count, "Offsets that were missing in the journal.");
     describe_counter!(RELAY_FAILURES, Unit::Count, "Attempts to reach the journal that failed.");
+    describe_gauge!(PULLERS, Unit::Count, "Sessions of this node that pull jobs.");
+    describe_counter!(CLAIMS, Unit::Count, "Claims that this node made for its pullers.");
+    describe_counter!(JOBS_PULLED, Unit::Count, "Jobs that were claimed for pullers.");
+    describe_counter!(JOBS_RELEASED, Unit::Count, "Jobs that were given back, since their session was gone.");
+    describe_counter!(WORDS, Unit::Count, "What pullers said about their jobs, by word and answer.");
     describe_gauge!(SEQUENCER_LEADER, Unit::Count, "1 while this node numbers the journal.");
 }

@@ -10,7 +10,9 @@ use crate::metrics;
 use crate::prefix::Prefix;
 use crate::retention::{self, Retention, Upkeep};
 use crate::turn::{Look, Met, Turn, TurnOptions};
-use crate::wake::{WakeOptions, Wakefulness};
+use crate::waits::Waits;
+use crate::wake::{Decision, WakeOptions, Wakefulness};
+use crate::work::TaskWork;
 use jiff::Timestamp;
 use minium_bus::{Bounds, Bus, Message, Relayed};
 use minium_protocol::{Position, Topic};
@@ -26,6 +28,8 @@ use tokio_util::task::TaskTracker;
 pub struct RelayOptions {
     /// Say `[id,"action"]` there too, to peers, as Minion::Notifier does.
     pub minion_topic: Option<Topic>,
+    /// Told at once which running jobs were cancelled, by whichever node.
+    pub work: Option<TaskWork>,
     /// How much of the journal is kept; the usual for where it is kept when nothing is said.
     pub retention: Option<Retention>,
     /// How often the journal is looked at.
@@ -52,6 +56,7 @@ impl Default for RelayOptions {
     fn default() -> RelayOptions {
         RelayOptions {
             minion_topic: None,
+            work: None,
             retention: None,
             wake: WakeOptions::default(),
             follower_step: Duration::from_millis(500),
@@ -104,7 +109,8 @@ impl Relay {
         };
         let tasks = TaskTracker::new();
         tasks.spawn(retention::keep(store.clone(), upkeep, stop.clone()));
-        tasks.spawn(Feeder { store, bus, options, state, stop, told: None, reached: false }.run());
+        let waits = journal.waits.clone();
+        tasks.spawn(Feeder { store, waits, bus, options, state, stop, told: None, reached: false }.run());
         tasks.close();
         RelayHandle { state: watched, tasks }
     }
@@ -136,6 +142,8 @@ enum End {
 
 struct Feeder {
     store: Arc<dyn JournalStore>,
+    /// Who waits for the numbers of messages.
+    waits: Arc<Waits>,
     bus: Bus,
     options: RelayOptions,
     state: watch::Sender<RelayState>,
@@ -217,12 +225,23 @@ impl Feeder {
             if let Some(armed) = decision.arm {
                 self.store.arm(armed).await?;
             }
+            self.rest(decision, started, &mut events).await;
+        }
+    }
+
+    /// Waits until it is time for the next look: at once when a message of this node was committed.
+    async fn rest(&self, decision: Decision, started: Instant, events: &mut watch::Receiver<u64>) {
+        let signalled = async {
             if decision.listen {
                 // a sender that is gone signals no more, but the time still passes
-                drop(tokio::time::timeout(decision.wait, signal(&mut events)).await);
+                drop(tokio::time::timeout(decision.wait, signal(events)).await);
             } else {
                 tokio::time::sleep_until(started + decision.wait).await;
             }
+        };
+        tokio::select! {
+            () = signalled => {}
+            () = self.waits.committed.notified() => {}
         }
     }
 
@@ -313,8 +332,14 @@ impl Feeder {
         let mut batch: Vec<Relayed> = Vec::with_capacity(entries.len());
         let mut bytes = 0;
         let mut actions = Vec::new();
+        let mut numbers = Vec::new();
         for entry in entries {
+            let position = Position { epoch, offset: entry.offset };
+            numbers.extend(entry.message.map(|message| (message, position)));
             actions.extend(entry.action.filter(|_| self.options.minion_topic.is_some()));
+            if let (Some(work), Some(run)) = (&self.options.work, entry.cancelled) {
+                work.cancelled(run.job, run.attempt);
+            }
             let Some(relayed) = entry.relayed else { continue };
             bytes += relayed.event.len();
             batch.push(relayed);
@@ -326,6 +351,8 @@ impl Feeder {
         if !batch.is_empty() {
             self.bus.relay(batch).await;
         }
+        // only now: publishers wait while the shards are full
+        self.waits.numbered(numbers.into_iter());
         if let Some(topic) = &self.options.minion_topic {
             for action in actions {
                 // to peers, at most once: a bus that refuses it is going down

@@ -78,6 +78,7 @@ async fn round(
         store.tend(&retention).await?;
         *tended = Some(Instant::now());
     }
+    while store.forget_ids(upkeep.batch).await? >= u64::from(upkeep.batch) {}
     loop {
         let gone = store.trim(&retention, upkeep.batch).await?;
         ::metrics::counter!(metrics::ENTRIES_TRIMMED).increment(gone);

@@ -35,6 +35,6 @@ pub use backend::{Backend, DatabaseUrl, SqlitePlace};
 pub use error::QueueError;
 pub use migrations::{Migration, MigrationStatus};
 pub use store::{
-    Annotation, Claim, Ending, Enqueued, Exchanged, Extension, JobFilter, JobPage, Leased, Outcome,
-    RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept, Verdict,
+    Annotation, Claim, Ending, Enqueued, Exchanged, Extension, JobFilter, JobPage, Leased, Outcome, Pull,
+    Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept, Verdict,
 };

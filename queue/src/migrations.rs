@@ -58,11 +58,15 @@ migrations! {
     POSTGRES in "postgres" {
         1 "queue",
         2 "journal",
+        3 "channels",
+        4 "pull",
     }
     /// Those of SQLite.
     SQLITE in "sqlite" {
         1 "queue",
         2 "journal",
+        3 "channels",
+        4 "pull",
     }
 }
 

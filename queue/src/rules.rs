@@ -5,7 +5,7 @@
 //! microseconds since 1970 throughout, since that is what both databases keep.
 
 use crate::error::QueueError;
-use crate::store::{Claim, Ending, JobFilter, Outcome, RetryOptions, Schedule, Verdict};
+use crate::store::{Claim, Ending, JobFilter, Outcome, Pull, RetryOptions, Schedule, Verdict};
 use minium_protocol::{EnqueueRequest, JobOptions, Phase, State, check_json};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -352,6 +352,31 @@ pub fn check_claim(claim: &Claim) -> Result<(), QueueError> {
         return Err(QueueError::Invalid("a claimed queue or task has a NUL character".into()));
     }
     check_span("lease", Some(claim.lease))
+}
+
+/// Checks what pullers ask for.
+///
+/// # Errors
+/// [`QueueError::Invalid`].
+pub fn check_pulls(pulls: &[Pull]) -> Result<(), QueueError> {
+    for pull in pulls {
+        if pull.queue.contains('\0') || pull.tasks.iter().any(|task| task.contains('\0')) {
+            return Err(QueueError::Invalid("a pulled queue or task has a NUL character".into()));
+        }
+        check_span("lease", Some(pull.lease))?;
+    }
+    Ok(())
+}
+
+/// How many jobs each pull may take, so that together they take no more than [`CLAIM_MAX`].
+pub fn pull_limits(pulls: &[Pull]) -> Vec<usize> {
+    let mut left = CLAIM_MAX as usize;
+    let share = |pull: &Pull| {
+        let limit = pull.workers.len().min(left);
+        left -= limit;
+        limit
+    };
+    pulls.iter().map(share).collect()
 }
 
 /// Checks how long a lease is to be extended.

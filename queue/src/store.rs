@@ -64,6 +64,33 @@ pub struct Leased {
     pub queue: String,
 }
 
+/// What pullers of one kind take: jobs of these tasks, each for one of them.
+#[derive(Debug, Clone)]
+pub struct Pull {
+    /// From which queue.
+    pub queue: String,
+    /// Jobs of which tasks. A higher priority comes first; among jobs of one priority and one task, who became ready
+    /// first; the order of tasks means nothing.
+    pub tasks: Vec<String>,
+    /// How long each lease holds unless it is extended.
+    pub lease: Duration,
+    /// Who gets the first job, the second, and so on: as many jobs are taken at most.
+    pub workers: Vec<WorkerRef>,
+}
+
+/// A job for a puller.
+#[derive(Debug, Clone)]
+pub struct Pulled {
+    /// Which of the pulls it is for.
+    pub pull: usize,
+    /// Which of the pull's workers it is for.
+    pub place: usize,
+    /// The job.
+    pub job: Leased,
+    /// The whole job as it stands now.
+    pub snapshot: Box<RawValue>,
+}
+
 /// How a run ended.
 #[derive(Debug, Clone)]
 pub enum Ending {
@@ -274,6 +301,18 @@ pub trait Store: Send + Sync + 'static {
 
     /// Hands outcomes in and claims more, in one commit. Either part may be empty.
     async fn exchange(&self, outcomes: &[Outcome], claim: &Claim) -> Result<Exchanged, QueueError>;
+
+    /// Claims jobs for many pullers at once, by one look into an index for each task: what it costs does not grow with
+    /// the jobs of other tasks, and one commit serves all. No two pulls get one job; one that shares a task with another
+    /// may get fewer than there are. At most [`rules::CLAIM_MAX`](crate::rules::CLAIM_MAX) jobs are taken.
+    ///
+    /// # Errors
+    /// [`QueueError::Invalid`] for a pull that breaks a rule.
+    async fn pull(&self, pulls: &[Pull]) -> Result<Vec<Pulled>, QueueError>;
+
+    /// Gives back jobs that were claimed and that nobody has begun: they wait again, and the claim does not count as an
+    /// attempt. The event is `task.lost`. Leases that are gone are passed over. Answers how many were given back.
+    async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<u64, QueueError>;
 
     /// Extends leases to `lease` from now. One answer per lease, in order.
     async fn extend(

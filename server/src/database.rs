@@ -5,6 +5,7 @@
 
 use async_trait::async_trait;
 use minium_bus::{Bounds, Draft, History, HistoryError, Page};
+use minium_notifier::StoreSlot;
 use minium_protocol::{ErrorCode, Filter, Position, Problem};
 use minium_queue::Store;
 use std::fmt;
@@ -45,36 +46,49 @@ impl From<Missing> for Problem {
 
 /// What handlers hold. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Database(watch::Receiver<State>);
+pub(crate) struct Database {
+    state: watch::Receiver<State>,
+    store: StoreSlot,
+}
 
 /// What the node holds, to say how it stands.
-pub(crate) struct Door(watch::Sender<State>);
+pub(crate) struct Door {
+    state: watch::Sender<State>,
+    store: watch::Sender<Option<Arc<dyn Store>>>,
+}
 
 /// A database that is not there yet.
 pub(crate) fn awaited() -> (Door, Database) {
-    let (sender, receiver) = watch::channel(State::Awaited("it has not been opened yet".into()));
-    (Door(sender), Database(receiver))
+    let (state, seen) = watch::channel(State::Awaited("it has not been opened yet".into()));
+    let (store, slot) = watch::channel(None);
+    (Door { state, store }, Database { state: seen, store: slot })
 }
 
 impl Door {
     /// It was tried in vain.
     pub(crate) fn refused(&self, why: &str) {
-        self.0.send_replace(State::Awaited(why.into()));
+        self.state.send_replace(State::Awaited(why.into()));
     }
 
     /// It is there.
     pub(crate) fn opened(&self, open: Open) {
-        self.0.send_replace(State::Open(open));
+        self.store.send_replace(Some(open.store.clone()));
+        self.state.send_replace(State::Open(open));
     }
 }
 
 impl Database {
     /// Everything about it.
     pub(crate) fn open(&self) -> Result<Open, Missing> {
-        match &*self.0.borrow() {
+        match &*self.state.borrow() {
             State::Open(open) => Ok(open.clone()),
             State::Awaited(_) => Err(Missing),
         }
+    }
+
+    /// The queue, to be waited for.
+    pub(crate) fn store_slot(&self) -> StoreSlot {
+        self.store.clone()
     }
 
     /// The queue.
@@ -84,7 +98,7 @@ impl Database {
 
     /// Is it there now? Else why not, without what a database's own words might give away.
     pub(crate) async fn check(&self) -> Result<(), String> {
-        let open = match &*self.0.borrow() {
+        let open = match &*self.state.borrow() {
             State::Open(open) => open.clone(),
             State::Awaited(why) => return Err(why.to_string()),
         };
@@ -97,7 +111,7 @@ impl Database {
 
     /// Does what is durable reach the bus?
     pub(crate) fn is_relaying(&self) -> bool {
-        let open = match &*self.0.borrow() {
+        let open = match &*self.state.borrow() {
             State::Open(open) => open.clone(),
             State::Awaited(_) => return false,
         };
@@ -107,7 +121,7 @@ impl Database {
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let open = matches!(&*self.0.borrow(), State::Open(_));
+        let open = matches!(&*self.state.borrow(), State::Open(_));
         f.debug_struct("Database").field("open", &open).finish_non_exhaustive()
     }
 }

@@ -1,9 +1,24 @@
 //! Logs: tracing to stderr, as text or JSON. What is data goes to stdout, and never through here.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::OnceLock;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Directive;
+
+/// What these say below `info` holds frames, headers or the arguments of statements, and with them payloads and
+/// tokens. No setting brings it into the log.
+const DISCREET: &[&str] = &[
+    "tungstenite",
+    "tokio_tungstenite",
+    "hyper",
+    "hyper_util",
+    "rustls",
+    "tokio_postgres",
+    "rusqlite",
+    "reqwest",
+    "axum",
+];
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -24,8 +39,9 @@ pub(crate) fn start(format: LogFormat) {
     let said = ["MINIUM_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok());
     let filter =
         said.and_then(|text| EnvFilter::try_new(text).ok()).unwrap_or_else(|| EnvFilter::new("info"));
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let discreet = DISCREET.iter().filter_map(|name| format!("{name}=info").parse::<Directive>().ok());
+    let filter = discreet.fold(filter, EnvFilter::add_directive);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| OneLine).with_target(false);
     // A second subscriber is refused; then the first one serves.
     match format {
         LogFormat::Text => {
@@ -39,6 +55,39 @@ pub(crate) fn start(format: LogFormat) {
     }
 }
 
+/// Writes each record as one line. tracing escapes what would steer a terminal; line ends are left, and with them
+/// whoever chose a part of a record could write records of their own.
+struct OneLine;
+
+impl Write for OneLine {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        io::stderr().lock().write_all(&one_line(record)).map(|()| record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// The record with escapes for all control characters but its own end, and colours.
+fn one_line(record: &[u8]) -> Vec<u8> {
+    const ESCAPE: u8 = 0x1b;
+    let (body, end) = match record.strip_suffix(b"\n") {
+        Some(body) => (body, &b"\n"[..]),
+        None => (record, &b""[..]),
+    };
+    let mut line = Vec::with_capacity(record.len());
+    for byte in body {
+        if byte.is_ascii_control() && *byte != ESCAPE {
+            line.extend(byte.escape_ascii());
+        } else {
+            line.push(*byte);
+        }
+    }
+    line.extend_from_slice(end);
+    line
+}
+
 /// Says where the node listens: whatever the log's level, since scripts that take a free port read it. As text it is
 /// the line `listening on http://ADDRESS`; as JSON a line with the member `url`.
 pub(crate) fn announce(url: &str) {
@@ -48,4 +97,17 @@ pub(crate) fn announce(url: &str) {
     }
     // A closed stderr is no reason not to run.
     writeln!(std::io::stderr(), "listening on {url}").ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    ///
+    #[test]
+    fn a_record_is_one_line_whoever_chose_its_words() {
+        assert_eq!(one_line(b"a\nb\r\n"), b"a\\nb\\r\n");
+        assert_eq!(one_line(b"a\0\tb\x7f"), b"a\\x00\\tb\\x7f");
+        assert_eq!(one_line(b"\x1b[31mERROR\x1b[0m \xc3\xa4\n"), b"\x1b[31mERROR\x1b[0m \xc3\xa4\n");
+    }
 }

@@ -3,10 +3,11 @@
 //! Only this crate reads files, flags and environment, and only here is axum. The other crates get options structs.
 //!
 //! **Map.** `cli` is the command line and the commands that are clients of a node; `command` are the commands that
-//! are a node or look after one; `config` reads the configuration; `http` is everything that speaks HTTP, up to the
+//! are a node or look after one; `config` reads the configuration; `auth` says who may do what; `http` is everything that speaks HTTP, up to the
 //! moment at which a checked upgrade is handed to the bus; `node` says what is started in which order and stopped
 //! in reverse; `listener` takes connections.
 
+mod auth;
 mod cli;
 mod command;
 mod config;

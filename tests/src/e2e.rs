@@ -22,6 +22,9 @@ mod dev;
 /// Mercury's rules in plain mode: what is kept, what is mended.
 mod mercury;
 
+/// Work over WebSocket: pushes, claims and words behind durable channels, remote workers, and the images.
+mod remote;
+
 /// From an enqueued job to every kind of reader.
 mod road;
 
@@ -40,8 +43,17 @@ mod schemas;
 /// The command line as a script sees it.
 mod cli;
 
+/// Tokens, scopes, rates: who may do what.
+mod trust;
+
 /// Bad input, each with its documented answer.
 mod abuse;
+
+/// RFC 6455 by Autobahn's cases.
+mod autobahn;
+
+/// Attacks: the answer to each, and what they cost the node and everybody else.
+mod hostile;
 
 /// Processes killed: the node, a worker, the database.
 mod faults;

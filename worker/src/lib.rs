@@ -21,6 +21,7 @@ mod options;
 mod running;
 mod side;
 mod source;
+mod spool;
 mod task;
 mod worker;
 
@@ -29,5 +30,6 @@ pub use context::JobContext;
 pub use error::WorkerError;
 pub use options::{UpkeepOptions, WorkerOptions};
 pub use source::{JobSource, StoreSource};
+pub use spool::{Spool, SpoolError, SpoolOptions};
 pub use task::{ArgsCheck, Failure};
 pub use worker::Worker;

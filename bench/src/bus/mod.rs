@@ -1,54 +1,63 @@
-//! The bus: one publisher to many subscribers, flat out and at a steady rate, and sessions that do nothing.
+//! The bus: named scenarios against this binary as a node, a bare relay (the floor), and, with `--peers`, the
+//! WebSocket listeners of NATS, mosquitto and uWebSockets.
 //!
-//! Flat out, at most `--window` messages are on their way at once. Deliveries per second of the *server's* CPU time is
-//! the figure to compare, since load and server share the machine; beside it stands the floor, a relay that only
-//! copies bytes, driven by the same load in the same run.
+//! Load and server share the machine, so deliveries per second of the *server's* CPU time is the figure to compare.
+//! Contenders take turns (A B A B …), each on a fresh server, and shares are taken within a round: what else ran on the
+//! machine meanwhile then disturbs all alike. How much that was is told, as foreign CPU.
+//!
+//! `scenario.rs` is the table, `load.rs` the load.
 
+mod conn;
+mod curves;
+mod dialect;
+mod durable;
 mod floor;
+mod histogram;
+mod link;
 mod load;
+mod measure;
+mod results;
+mod scenario;
+mod server;
+mod svg;
+mod tls;
 mod wire;
 
-use crate::node::Node;
-use crate::report::{Figures, Report, rounded};
-use crate::samples::percentile;
+use crate::report::{Figures, circumstances, save};
 use crate::{Common, machine};
-use anyhow::ensure;
-use load::{Flood, Subscribers};
+use anyhow::{bail, ensure};
+use results::{Result, Results};
+use scenario::{Contender, Load, SCENARIOS, Scenario};
 use serde_json::json;
+use std::io::Write;
 use std::time::Duration;
 
 /// Options of `minium bench bus`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// How many subscribers
-    #[arg(long, default_value_t = 1_000)]
-    subscribers: usize,
-    /// Bytes of one message
-    #[arg(long, default_value_t = 128)]
-    size: usize,
-    /// How many messages may be on their way
-    #[arg(long, default_value_t = 64)]
-    window: u64,
-    /// How long to publish
+    /// Only these scenarios, by name; `--list` tells them
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Tell the scenarios and what they aim at, and measure nothing
+    #[arg(long)]
+    list: bool,
+    /// How long to publish in each round
     #[arg(long, default_value_t = 3)]
-    seconds: u64,
-    /// Messages per second in the part that takes latency
-    #[arg(long, default_value_t = 100)]
-    rate: u64,
-    /// How many sessions in the part that takes memory; 0 leaves it out
-    #[arg(long, default_value_t = 10_000)]
-    idle: usize,
-    /// How often to run it; medians are told
+    seconds: u32,
+    /// How many rounds; medians are told
     #[arg(long, default_value_t = 5)]
     runs: usize,
+    /// Also measure NATS, mosquitto and uWebSockets; `scripts/get-bench-peers` fetches them
+    #[arg(long)]
+    peers: bool,
+    /// Also measure latency over rate and throughput over subscribers, and draw them where `--save` says
+    #[arg(long)]
+    curves: bool,
+    /// The PostgreSQL for what needs one; it is migrated, and the rows stay in it
+    #[arg(long, env = "MINIUM_DATABASE__URL", hide_env_values = true, value_name = "URL")]
+    database: Option<String>,
     #[command(flatten)]
     common: Common,
-}
-
-/// Who is under load: where it listens and which process its CPU time is read from.
-struct Target {
-    address: String,
-    pid: u32,
 }
 
 /// Runs the bench.
@@ -56,85 +65,106 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     if floor::is_wanted() {
         return tokio::task::spawn_blocking(floor::serve).await?;
     }
-    ensure!(options.size >= wire::STAMP_BYTES, "--size must be at least {}", wire::STAMP_BYTES);
+    let scenarios = options.scenarios()?;
+    if options.list {
+        let mut out = std::io::stdout().lock();
+        return scenarios.iter().try_for_each(|s| Ok(writeln!(out, "{:<18} {}", s.name, s.what)?));
+    }
+    ensure!(options.runs > 0 && options.seconds > 0, "--runs and --seconds must be at least 1");
     machine::raise_open_files();
-    let settings = json!({ "subscribers": options.subscribers, "size": options.size, "window": options.window,
-        "seconds": options.seconds, "rate": options.rate, "idle": options.idle });
-    let mut report = Report::new("bus", settings);
-    for _ in 0..options.runs {
-        report.add(one_run(options).await?);
+    let mut all = Vec::new();
+    for scenario in scenarios {
+        let results = options.measure(scenario).await?;
+        if !options.common.json {
+            write!(std::io::stdout(), "{}", results.text())?;
+        }
+        all.push(results);
     }
-    report.finish(&options.common)
-}
-
-async fn one_run(options: &Options) -> anyhow::Result<Figures> {
-    let mut figures = Figures::new();
-    let node = Node::start("sqlite::memory:").await?;
-    node.ready().await?;
-    let target = Target { address: node.address.clone(), pid: node.pid };
-    let ours = flood(options, &target, "", &mut figures).await?;
-    steady(options, &target, "", &mut figures).await?;
-    if options.idle > 0 {
-        idle(options.idle, &target, &mut figures).await?;
-    }
-    node.stop().await?;
-
-    let relay = floor::Floor::start().await?;
-    let target = Target { address: relay.address.clone(), pid: relay.pid };
-    let floor = flood(options, &target, "floor_", &mut figures).await?;
-    relay.stop().await?;
-    figures.insert("ratio_to_floor".into(), rounded(ours / floor));
-    Ok(figures)
-}
-
-/// As fast as it goes; answers deliveries per second of the server's CPU time.
-async fn flood(options: &Options, target: &Target, name: &str, figures: &mut Figures) -> anyhow::Result<f64> {
-    let all = machine::cpu_of_machine();
-    let us = machine::cpu_of(std::process::id())?;
-    let mut subscribers = Subscribers::open(&target.address, "/sub/bench/flood", options.subscribers).await?;
-    let cpu = machine::cpu_of(target.pid)?;
-    let flood = Flood {
-        window: options.window,
-        size: options.size,
-        time: Duration::from_secs(options.seconds),
-        rate: None,
-    };
-    let done = subscribers.flood(&target.address, "/pub/bench/flood", &flood).await?;
-    let server = (machine::cpu_of(target.pid)? - cpu).as_secs_f64().max(0.01);
-    subscribers.close().await;
-    let us = machine::cpu_of(std::process::id())? - us;
-    let foreign = (machine::cpu_of_machine().saturating_sub(all).saturating_sub(us)).as_secs_f64() - server;
-    let deliveries = done.deliveries as f64;
-    let per_cpu = deliveries / server;
-    let mut put = |what: &str, value: f64| figures.insert(format!("{name}{what}"), rounded(value));
-    put("deliveries_per_second", (deliveries / done.seconds).round());
-    put("deliveries_per_server_cpu_second", per_cpu.round());
-    put("foreign_cpu_seconds", foreign.max(0.0));
-    Ok(per_cpu)
-}
-
-/// At a steady rate, where latency means something.
-async fn steady(options: &Options, target: &Target, name: &str, figures: &mut Figures) -> anyhow::Result<()> {
-    let mut subscribers =
-        Subscribers::open(&target.address, "/sub/bench/steady", options.subscribers).await?;
-    let time = Duration::from_secs(options.seconds);
-    let flood = Flood { window: u64::MAX, size: options.size, time, rate: Some(options.rate) };
-    let mut done = subscribers.flood(&target.address, "/pub/bench/steady", &flood).await?;
-    subscribers.close().await;
-    figures.insert(format!("{name}latency_p50_ms"), rounded(percentile(&mut done.latencies_ms, 50.0)));
-    figures.insert(format!("{name}latency_p99_ms"), rounded(percentile(&mut done.latencies_ms, 99.0)));
+    let curves = if options.curves { curves::measure(options).await? } else { vec![] };
+    options.finish(&all, &curves)?;
+    let broken: Vec<_> = all.iter().filter(|r| !r.is_whole()).map(|r| r.scenario.name).collect();
+    ensure!(broken.is_empty(), "messages were lost, doubled or out of order in {broken:?}");
     Ok(())
 }
 
-/// Memory of sessions that do nothing, and how fast they open.
-async fn idle(count: usize, target: &Target, figures: &mut Figures) -> anyhow::Result<()> {
-    let rss = machine::rss_of(target.pid)?;
-    let started = std::time::Instant::now();
-    let subscribers = Subscribers::open(&target.address, "/sub/bench/idle", count).await?;
-    let seconds = started.elapsed().as_secs_f64();
-    let grown = machine::rss_of(target.pid)?.saturating_sub(rss);
-    subscribers.close().await;
-    figures.insert("idle_rss_bytes_per_session".into(), rounded((grown as f64 / count as f64).round()));
-    figures.insert("openings_per_second".into(), rounded((count as f64 / seconds).round()));
-    Ok(())
+impl Options {
+    fn scenarios(&self) -> anyhow::Result<Vec<&'static Scenario>> {
+        if let Some(name) = self.only.iter().find(|n| SCENARIOS.iter().all(|s| s.name != **n)) {
+            let names: Vec<_> = SCENARIOS.iter().map(|s| s.name).collect();
+            bail!("there is no scenario {name}; there are {}", names.join(", "));
+        }
+        let wanted = |s: &&Scenario| self.only.is_empty() || self.only.iter().any(|n| n == s.name);
+        Ok(SCENARIOS.iter().filter(wanted).collect())
+    }
+
+    fn time(&self) -> Duration {
+        Duration::from_secs(self.seconds.into())
+    }
+
+    /// Who takes part, with what each is; or why one does not.
+    async fn contenders(&self, all: &[Contender]) -> Vec<(Contender, Result)> {
+        let mut contenders = Vec::new();
+        for contender in all.iter().filter(|c| self.peers || !c.server.is_peer()) {
+            let (version, left_out) = match contender.server.version().await {
+                Ok(version) => (version, None),
+                Err(e) => (String::new(), Some(format!("{e:#}"))),
+            };
+            let result = Result { contender: contender.name, version, rounds: Vec::new(), left_out };
+            contenders.push((*contender, result));
+        }
+        contenders
+    }
+
+    async fn measure(&self, scenario: &'static Scenario) -> anyhow::Result<Results> {
+        let mut contenders = self.contenders(scenario.contenders).await;
+        for _ in 0..self.runs {
+            for (contender, result) in contenders.iter_mut().filter(|(_, r)| r.left_out.is_none()) {
+                match self.round(scenario, contender).await {
+                    Ok(figures) => result.rounds.push(figures),
+                    Err(e) => result.left_out = Some(format!("{e:#}")),
+                }
+            }
+        }
+        Ok(Results { scenario, contenders: contenders.into_iter().map(|(_, result)| result).collect() })
+    }
+
+    /// One contender, once, on a fresh server.
+    async fn round(&self, scenario: &Scenario, contender: &Contender) -> anyhow::Result<Figures> {
+        if let Load::Durable(store) = scenario.load {
+            return durable::run(store, self.database.as_deref(), self.time()).await;
+        }
+        let server = contender.server.start().await?;
+        let figures = tokio::task::block_in_place(|| match scenario.load {
+            Load::Flood(flood) => measure::flood(&server, contender, &flood, self.time()),
+            Load::Steady { subscribers, size, rate, longer } => {
+                measure::steady(&server, contender, (subscribers, size, rate), self.time() * longer)
+            }
+            Load::Idle { sessions } => measure::idle(&server, contender, sessions),
+            Load::Openings { sessions } => measure::openings(&server, contender, sessions),
+            Load::Durable(_) => unreachable!("it has a node of its own"),
+        });
+        server.stop().await?;
+        figures
+    }
+
+    fn finish(&self, all: &[Results], curves: &[curves::Curve]) -> anyhow::Result<()> {
+        let settings = json!({ "seconds": self.seconds, "runs": self.runs, "peers": self.peers });
+        let mut document = circumstances("bus", &settings);
+        document.insert("scenarios".into(), all.iter().map(Results::json).collect());
+        document.insert("curves".into(), curves.iter().map(curves::Curve::json).collect());
+        if self.common.json {
+            writeln!(std::io::stdout(), "{}", json!(document))?;
+        }
+        let Some(dir) = &self.common.save else { return Ok(()) };
+        save(dir, "bus.json", &(serde_json::to_string_pretty(&document)? + "\n"))?;
+        let words = format!(
+            "# `minium bench bus`\n\n{}; {} rounds of {} s; medians.\n{}",
+            machine::description(),
+            self.runs,
+            self.seconds,
+            all.iter().map(Results::markdown).collect::<String>()
+        );
+        save(dir, "bus.md", &words)?;
+        curves.iter().try_for_each(|c| save(dir, &format!("bus-{}.svg", c.name()), &c.svg()))
+    }
 }

@@ -4,31 +4,55 @@
 //! tested alone.
 
 use bytes::Bytes;
-use minium_bus::{Bus, Mode, Opening, Role};
+use minium_bus::{Bus, Mode, Opening, Role, Socket};
 use minium_protocol::{After, Filter};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Accepts for ever.
-pub(crate) async fn accept(listener: TcpListener, bus: Bus) -> io::Result<()> {
+pub(crate) async fn accept(listener: TcpListener, bus: Bus, tls: Option<TlsAcceptor>) -> io::Result<()> {
     loop {
         let (socket, remote) = listener.accept().await?;
-        let bus = bus.clone();
-        tokio::spawn(async move {
-            // whoever is too slow or speaks something else is simply not served
-            drop(tokio::time::timeout(HEAD_TIME_MAX, serve(socket, remote, bus)).await);
-        });
+        let (bus, tls) = (bus.clone(), tls.clone());
+        let served = async move {
+            match tls {
+                Some(tls) => serve(tls.accept(socket).await?, remote, bus).await,
+                None => serve(socket, remote, bus).await,
+            }
+        };
+        // whoever is too slow or speaks something else is simply not served
+        tokio::spawn(async { drop(tokio::time::timeout(HEAD_TIME_MAX, served).await) });
     }
 }
 
-async fn serve(mut socket: TcpStream, remote: SocketAddr, bus: Bus) -> io::Result<()> {
+/// What the bus can take over.
+trait Stream: AsyncRead + AsyncWrite + Unpin {
+    fn into_socket(self) -> io::Result<Socket>;
+}
+
+impl Stream for TcpStream {
+    fn into_socket(self) -> io::Result<Socket> {
+        Ok(Socket::Plain(self.into_std()?))
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn into_socket(self) -> io::Result<Socket> {
+        let (socket, tls) = self.into_inner();
+        Ok(Socket::Tls(socket.into_std()?, Box::new(tls)))
+    }
+}
+
+async fn serve(mut socket: impl Stream, remote: SocketAddr, bus: Bus) -> io::Result<()> {
     let mut head = Vec::new();
     let end = loop {
         if socket.read_buf(&mut head).await? == 0 || head.len() > HEAD_BYTES_MAX {
@@ -43,7 +67,7 @@ async fn serve(mut socket: TcpStream, remote: SocketAddr, bus: Bus) -> io::Resul
     match opening(&text, &bus).await {
         Ok((role, mode, filter, start, answer)) => {
             let Ok(permit) = bus.admit() else { return refuse(socket, "503 Service Unavailable").await };
-            let socket = socket.into_std()?;
+            let socket = socket.into_socket()?;
             bus.open(Opening {
                 socket,
                 remote,
@@ -62,7 +86,7 @@ async fn serve(mut socket: TcpStream, remote: SocketAddr, bus: Bus) -> io::Resul
     }
 }
 
-async fn refuse(mut socket: TcpStream, status: &str) -> io::Result<()> {
+async fn refuse(mut socket: impl Stream, status: &str) -> io::Result<()> {
     let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     socket.write_all(answer.as_bytes()).await
 }

@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let bus = Bus::start(Options::default(), Backing::default())?;
         let listener = tokio::net::TcpListener::bind(&address).await?;
         writeln!(std::io::stdout(), "ws://{}", listener.local_addr()?)?;
-        let accepting = tokio::spawn(acceptor::accept(listener, bus.clone()));
+        let accepting = tokio::spawn(acceptor::accept(listener, bus.clone(), None));
         tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
         accepting.abort();
         bus.shutdown(Duration::from_secs(5)).await;

@@ -137,13 +137,12 @@ impl Shard {
         if same {
             return;
         }
-        if let Some((log, index, echo)) = s.detach() {
-            self.leave_log(&log, index, echo);
+        // the new one is announced before the old one goes: publishers on other shards must never find nobody
+        let log = (!wanted.is_empty()).then(|| self.log(wanted, s.encoding, s));
+        if let Some((old, index, echo)) = s.detach() {
+            self.leave_log(&old, index, echo);
         }
-        if wanted.is_empty() {
-            return;
-        }
-        let log = self.log(wanted, s.encoding, s);
+        let Some(log) = log else { return };
         let echo = s.state.borrow().own.as_ref().is_some_and(|own| own.echo);
         log.echoers.set(log.echoers.get() + u32::from(echo));
         log.add(s);

@@ -116,6 +116,11 @@ impl Jobs {
         self.gone.append(&mut self.going);
     }
 
+    /// Is there something to acknowledge?
+    pub(super) fn has_written(&self) -> bool {
+        !self.gone.is_empty()
+    }
+
     /// Is there something to write?
     pub(super) fn has_queued(&self) -> bool {
         !self.queue.is_empty()

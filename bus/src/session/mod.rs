@@ -14,6 +14,7 @@ mod runs;
 pub(crate) mod serve;
 pub(crate) mod sink;
 mod talk;
+pub(crate) mod tls;
 mod voice;
 mod write;
 
@@ -69,6 +70,8 @@ struct State {
     phase: Phase,
     /// The kernel takes no more; its word is awaited.
     blocked: bool,
+    /// It waits to be less far behind, to change its log.
+    waits_behind: bool,
     /// Not read, since what it sent must wait: its silence says nothing.
     held_back: bool,
     /// In the list of those who must end soon.
@@ -235,7 +238,7 @@ impl Session {
         if let (Some(log), true) = (&st.log, st.pos < st.goal) {
             st.goal = match self.encoding.is_framed() {
                 false => st.pos,
-                true => log.ring.borrow().boundary(st.pos),
+                true => log.ring.borrow().boundary(st.pos, self.sink.owes()),
             };
         }
         if let Some(mut catching) = st.catching_up.take() {

@@ -3,7 +3,8 @@
 //! Its context exists only while a message is half read, so that ten thousand quiet sessions have none.
 
 use super::plain::Said;
-use super::voice::refuse;
+use super::talk::reference_of;
+use super::voice::{Limited, refuse};
 use super::{Phase, Session, Speech, State};
 use crate::frame::{self, Track};
 use crate::hub::Targets;
@@ -195,6 +196,19 @@ impl Session {
                 crate::faults::IN_READING => panic!("as the test asked"),
                 crate::faults::IN_THE_WALK => st.trips = true,
                 _ => {}
+            }
+            let limited = match &mut st.voice {
+                Some(voice) => voice.take_allowance(self.grant.as_deref()).err(),
+                None => None,
+            };
+            match limited {
+                None => {}
+                Some(Limited::Close(why)) => return Some(End::Broken(CloseCode::RateLimited, why.into())),
+                Some(Limited::Refuse(why)) => {
+                    let problem = Problem::new(ErrorCode::RateLimited, why);
+                    refuse(feed.control, self.encoding, &reference_of(&message, self.encoding), &problem);
+                    continue;
+                }
             }
             let taken = match st.voice.as_mut().map(|v| &mut v.speech) {
                 None => Ok(()),

@@ -4,7 +4,7 @@
 use super::Session;
 use super::following::Sub;
 use super::outside::{Answered, Asked, Awaited};
-use super::talk::{RUN_COUNT_MAX, Talk, invalid};
+use super::talk::{Talk, invalid};
 use super::voice::{Handed, On, Pending, Reference, refuse};
 use crate::encode::{self, Encoding};
 use crate::history::Draft;
@@ -116,7 +116,7 @@ impl Session {
         let mut drafts = Vec::new();
         let mut references = Vec::new();
         self.with_talk(|talk, control| {
-            while drafts.len() < RUN_COUNT_MAX {
+            while drafts.len() < sh.hub.options.run_count_max {
                 let Some(ClientFrame { op: ClientOp::Pub { topic, .. }, .. }) = talk.ops.front() else {
                     break;
                 };
@@ -163,7 +163,7 @@ impl Session {
             };
             let topic = talk.topic(topic.clone())?;
             let durable = talk.sender(self, Pattern::Push, &topic, sh)?.is_durable();
-            while handed.len() + pushed.len() < RUN_COUNT_MAX {
+            while handed.len() + pushed.len() < sh.hub.options.run_count_max {
                 let Some((reference, data, options)) = talk.pop_work(&topic) else { break };
                 let sender = &talk.senders[0];
                 match sender.judge(message_of(data, sender.wants_json())) {
@@ -233,13 +233,17 @@ impl Talk {
 }
 
 /// The next frames, as long as they are words about jobs.
-pub(super) fn words(ops: &mut VecDeque<ClientFrame>, lease_time: Duration) -> Vec<(Reference, Word)> {
+pub(super) fn words(
+    ops: &mut VecDeque<ClientFrame>,
+    lease_time: Duration,
+    count_max: usize,
+) -> Vec<(Reference, Word)> {
     let mut words = Vec::new();
     let is_word = |f: &mut ClientFrame| {
         use ClientOp::{Ack, Extend, Nack, Note};
         matches!(f.op, Ack { .. } | Nack { .. } | Note { .. } | Extend { .. })
     };
-    while words.len() < RUN_COUNT_MAX
+    while words.len() < count_max
         && let Some(ClientFrame { reference, op }) = ops.pop_front_if(is_word)
     {
         let (job, lease, saying) = match op {

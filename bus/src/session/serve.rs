@@ -35,7 +35,7 @@ impl Serve {
         s.state.borrow_mut().waker.get_or_insert_with(|| cx.waker().clone());
         for burst in 0.. {
             let mut on = s.hand_on(sh, cx.waker());
-            while self.write(cx) != Phase::Gone && on == HandOn::Unheard && !s.is_full(sh) {
+            while self.write(cx) != Phase::Gone && s.may_go_on(on, sh) {
                 on = s.hand_on(sh, cx.waker());
             }
             if s.state.borrow().phase == Phase::Gone {
@@ -99,6 +99,15 @@ impl Session {
         let open = st.phase == Phase::Open || st.phase == Phase::Closing;
         let unsaid = !st.control.is_empty() || rest || st.phase == Phase::Closing || work;
         (st.blocked && open, unsaid && open)
+    }
+
+    /// Did writing make room for what had to wait?
+    fn may_go_on(&self, on: HandOn, sh: &Shard) -> bool {
+        match on {
+            HandOn::Unheard => !self.is_full(sh),
+            HandOn::Waits => self.state.borrow().waits_behind && !self.is_far_behind(),
+            HandOn::Done => self.state.borrow().jobs.as_ref().is_some_and(|jobs| jobs.has_written()),
+        }
     }
 
     /// A client is not read while its last messages wait, or while it doesn't read what it is told.

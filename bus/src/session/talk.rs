@@ -28,8 +28,6 @@ use std::time::Duration;
 
 /// Topics of which it is remembered who receives.
 const SENDERS_MAX: usize = 64;
-/// Messages, jobs or words that go to the journal or the queue at once.
-pub(super) const RUN_COUNT_MAX: usize = 1_024;
 
 pub(crate) struct Talk {
     /// What frames may leave out: the path's topic.
@@ -38,6 +36,16 @@ pub(crate) struct Talk {
     pub(super) ops: VecDeque<ClientFrame>,
     /// The most recent first.
     pub(super) senders: VecDeque<Sender>,
+}
+
+/// The `ref` of a frame that is refused unread.
+pub(super) fn reference_of(message: &Message, encoding: Encoding) -> Reference {
+    let text = std::str::from_utf8(message.bytes()).ok().filter(|_| encoding == Encoding::V1)?;
+    match read_client_frame(text) {
+        Ok(frame) => frame.reference,
+        Err(FrameError::Refused { reference, .. }) => reference,
+        Err(FrameError::Bad(_)) => None,
+    }
 }
 
 /// A frame is refused.
@@ -158,15 +166,17 @@ impl Session {
             | ClientOp::Extend { .. } => {
                 let ops = &mut talk.ops;
                 let lease = jobs.as_ref().map_or(Duration::from_secs(30), |jobs| jobs.lease());
-                let words = words(ops, lease);
+                let words = words(ops, lease, sh.hub.options.run_count_max);
                 drop(st);
                 self.say(words, sh);
                 On::Again
             }
             ClientOp::Sub { .. } | ClientOp::Unsub { .. } | ClientOp::Bus { .. } => {
                 drop(st);
-                if self.is_far_behind() {
-                    return On::Waits; // its own socket wakes it
+                let behind = self.is_far_behind();
+                self.state.borrow_mut().waits_behind = behind;
+                if behind {
+                    return On::Waits; // who writes to it wakes it
                 }
                 self.next_alone(sh);
                 On::Again

@@ -9,7 +9,9 @@ use super::read::HandOn;
 use super::talk::Talk;
 use super::write::say;
 use super::{Session, State};
+use crate::allowance::{Allowance, Rate};
 use crate::encode::{self, Encoding};
+use crate::grant::Grant;
 use crate::lanes::Refusal;
 use crate::message::Message;
 use crate::peers::Sender;
@@ -23,6 +25,10 @@ use std::sync::Arc;
 use std::task::Waker;
 
 pub(crate) struct Voice {
+    /// What this session may send; nothing where that has no bound.
+    allowance: Option<Allowance>,
+    /// Messages in a row that were more than it may send.
+    refused: u32,
     pub(super) pending: Pending,
     pub(super) speech: Speech,
 }
@@ -36,6 +42,15 @@ pub(crate) enum Speech {
     /// A puller of a durable channel, in another mode.
     Acks(Acks),
 }
+
+/// It sent more than it may: so it is told.
+pub(super) enum Limited {
+    Refuse(String),
+    Close(String),
+}
+
+/// Refusals in a row before a session that sends too much is closed with 4029.
+const REFUSED_MAX: u32 = 100;
 
 /// What has found no room yet.
 #[derive(Default)]
@@ -60,8 +75,21 @@ pub(super) struct Handed {
 pub(super) type Reference = Option<Box<str>>;
 
 impl Voice {
-    pub(crate) fn new(speech: Speech) -> Box<Voice> {
-        Box::new(Voice { pending: Pending::Nothing, speech })
+    pub(crate) fn new(speech: Speech, rate: Option<Rate>) -> Box<Voice> {
+        Box::new(Voice { allowance: rate.map(Allowance::new), refused: 0, pending: Pending::Nothing, speech })
+    }
+
+    /// May it send one message more? Who goes on in spite of many refusals is not answered any more.
+    pub(super) fn take_allowance(&mut self, grant: Option<&Grant>) -> Result<(), Limited> {
+        let shared = grant.and_then(|g| g.allowance.as_deref());
+        let taken = [self.allowance.as_ref(), shared].into_iter().flatten().try_for_each(|a| a.take(1));
+        let Err(wait) = taken else {
+            self.refused = 0;
+            return Ok(());
+        };
+        self.refused += 1;
+        let words = format!("too many messages; there is room for one more in {:.3} s", wait.as_secs_f64());
+        if self.refused > REFUSED_MAX { Err(Limited::Close(words)) } else { Err(Limited::Refuse(words)) }
     }
 }
 

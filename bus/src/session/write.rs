@@ -22,7 +22,7 @@ impl Session {
         assert!(!std::mem::take(&mut st.trips), "as the test asked");
         if !st.blocked && st.phase == Phase::Open {
             self.pump(&mut st, Some((log, ring)), turn);
-            if st.blocked || st.phase != Phase::Open {
+            if st.blocked || st.phase != Phase::Open || st.waits_behind {
                 st.wake();
             }
         }
@@ -135,7 +135,8 @@ impl Session {
         }
         let mut next = st.pos;
         if self.encoding.is_framed() {
-            let rest = old.rest_of_frame(st.pos);
+            let begun = st.pos < st.goal && self.sink.owes();
+            let rest = old.rest_of_frame(st.pos, begun);
             next += rest.len() as u64;
             // control was not begun, or pos would be between frames
             st.control.splice(0..0, rest.iter().copied());

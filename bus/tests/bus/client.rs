@@ -1,8 +1,8 @@
 //! A WebSocket client that may say anything, also what no library would.
 
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 pub(crate) const TEXT: u8 = 1;
 pub(crate) const BINARY: u8 = 2;
@@ -13,8 +13,13 @@ pub(crate) const PONG: u8 = 10;
 /// Nothing here takes so long; it only keeps a broken test from hanging.
 const GUARD: Duration = Duration::from_secs(60);
 
+/// Plain or with TLS: to the tests it is the same.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Stream for S {}
+
 pub(crate) struct Client {
-    socket: TcpStream,
+    pub(crate) socket: Box<dyn Stream>,
     buffer: Vec<u8>,
     read: usize,
 }
@@ -63,11 +68,18 @@ impl Client {
         }
         let socket = socket.connect(address).await.unwrap();
         socket.set_nodelay(true).unwrap();
+        let socket = match crate::certificate::connector() {
+            Some(tls) => {
+                Box::new(within(tls.connect("localhost".try_into().unwrap(), socket)).await.unwrap())
+            }
+            None => Box::new(socket) as Box<dyn Stream>,
+        };
         Client { socket, buffer: Vec::new(), read: 0 }
     }
 
     pub(crate) async fn say(&mut self, bytes: &[u8]) {
         within(self.socket.write_all(bytes)).await.unwrap();
+        within(self.socket.flush()).await.unwrap();
     }
 
     pub(crate) async fn text(&mut self, body: &str) {
@@ -183,6 +195,7 @@ impl Client {
     async fn say_close(&mut self, body: &[u8]) {
         // the server may have gone already
         drop(within(self.socket.write_all(&frame(CLOSE, body))).await);
+        drop(within(self.socket.flush()).await);
     }
 
     /// Says goodbye and waits for the answer and the end.

@@ -1,14 +1,16 @@
 //! A bus behind a listener, and a journal in memory.
 
 use crate::client::{Client, handshake, within};
+use crate::queue::Queue;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use minium_bus::{
     Backing, Bounds, Bus, Channel, Channels, Draft, History, HistoryError, Options, Page, Relayed,
-    SchemaFile, Schemas, Subscription,
+    SchemaFile, Schemas, Subscription, Work,
 };
 use minium_protocol::{ErrorCode, Filter, Position, Problem, Topic};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
@@ -20,6 +22,7 @@ pub(crate) struct Node {
     pub(crate) bus: Bus,
     pub(crate) address: SocketAddr,
     pub(crate) journal: Arc<Journal>,
+    pub(crate) queue: Arc<Queue>,
     pub(crate) schemas: Arc<Schemas>,
     accepting: JoinHandle<()>,
 }
@@ -41,21 +44,35 @@ impl Node {
     }
 
     pub(crate) async fn with_channels(options: Options, channels: Vec<Channel>) -> Node {
+        let queue = Arc::new(Queue::default());
+        Node::with_queue(options, channels, queue.clone(), Some(queue)).await
+    }
+
+    pub(crate) async fn without_queue(channels: Vec<Channel>) -> Node {
+        Node::with_queue(Options::default(), channels, Arc::default(), None).await
+    }
+
+    async fn with_queue(
+        options: Options,
+        channels: Vec<Channel>,
+        queue: Arc<Queue>,
+        work: Option<Arc<Queue>>,
+    ) -> Node {
+        let work = work.map(|w| w as Arc<dyn Work>);
         let options = Options { shards: 2, ..options };
         let channels = Arc::new(Channels::new(channels).unwrap());
         let journal = Arc::new(Journal::default());
         let schemas = Arc::new(Schemas::built_in());
         let history: Arc<dyn History> = journal.clone();
-        let backing =
-            Backing { schemas: schemas.clone(), channels, history: Some(history), ..Backing::default() };
+        let backing = Backing { schemas: schemas.clone(), channels, history: Some(history), work };
         let bus = Bus::start(options, backing).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let accepting = tokio::spawn({
             let bus = bus.clone();
-            async move { crate::acceptor::accept(listener, bus).await.unwrap() }
+            async move { crate::acceptor::accept(listener, bus, crate::certificate::acceptor()).await.unwrap() }
         });
-        Node { bus, address, journal, schemas, accepting }
+        Node { bus, address, journal, queue, schemas, accepting }
     }
 
     pub(crate) fn schema(&self, path: &str, text: &str) {
@@ -70,6 +87,15 @@ impl Node {
 
     pub(crate) async fn events(&self, path: &str) -> Client {
         self.open_as(path, "cloudevents.json", None).await
+    }
+
+    /// A client of `minium.v1`.
+    pub(crate) async fn v1(&self, path: &str) -> Client {
+        self.open_as(path, "minium.v1", None).await
+    }
+
+    pub(crate) async fn v1_narrow(&self, path: &str) -> Client {
+        self.open_as(path, "minium.v1", Some(4096)).await
     }
 
     /// With a small window, so that it lags as soon as it does not read.
@@ -107,6 +133,21 @@ impl Node {
     /// The journal begins: its numbering is known from here on.
     pub(crate) async fn begin(&self) {
         self.bus.relay_from(self.journal.position()).await;
+    }
+
+    /// The journal begins, and from now on what is kept is relayed.
+    pub(crate) async fn keep_relaying(&self) {
+        self.begin().await;
+        let (bus, journal) = (self.bus.clone(), self.journal.clone());
+        let mut relayed = journal.position().offset;
+        let mut kept = journal.kept.subscribe();
+        tokio::spawn(async move {
+            while kept.changed().await.is_ok() {
+                let batch = journal.behind(relayed);
+                relayed += batch.len() as u64;
+                bus.relay(batch).await;
+            }
+        });
     }
 
     /// Writes entries to the journal and relays them.
@@ -161,11 +202,13 @@ pub(crate) struct Journal {
     state: Mutex<State>,
     /// Reads wait while this is false.
     open: watch::Sender<bool>,
+    /// Messages were kept.
+    kept: watch::Sender<()>,
 }
 
 impl Default for Journal {
     fn default() -> Journal {
-        Journal { state: Mutex::default(), open: watch::Sender::new(true) }
+        Journal { state: Mutex::default(), open: watch::Sender::new(true), kept: watch::Sender::default() }
     }
 }
 
@@ -175,6 +218,10 @@ struct State {
     /// Offsets up to here are gone.
     pruned: u64,
     broken: bool,
+    /// It will not keep what comes next.
+    refuses: bool,
+    /// Positions of what came with an id.
+    ids: HashMap<Box<str>, Position>,
     reads: usize,
 }
 
@@ -208,12 +255,21 @@ impl Journal {
         Position { epoch: EPOCH, offset: self.state.lock().unwrap().entries.len() as u64 }
     }
 
+    fn behind(&self, offset: u64) -> Vec<Relayed> {
+        self.state.lock().unwrap().entries[offset as usize..].to_vec()
+    }
+
     pub(crate) fn prune(&self, up_to: u64) {
         self.state.lock().unwrap().pruned = up_to;
     }
 
     pub(crate) fn break_down(&self) {
         self.state.lock().unwrap().broken = true;
+    }
+
+    /// The next messages are not kept.
+    pub(crate) fn refuse_once(&self) {
+        self.state.lock().unwrap().refuses = true;
     }
 
     /// From now on reads wait, or may go on.
@@ -275,16 +331,24 @@ impl History for Journal {
 
     async fn keep(&self, drafts: Vec<Draft>) -> Result<Vec<Position>, Problem> {
         let mut st = self.state.lock().unwrap();
-        if st.broken {
+        if st.broken || std::mem::take(&mut st.refuses) {
             return Err(Problem::new(ErrorCode::Unavailable, "it is broken"));
         }
         let mut positions = Vec::new();
         for draft in drafts {
+            let known = draft.id.as_deref().and_then(|id| st.ids.get(id).copied());
+            if let Some(position) = known {
+                positions.push(position);
+                continue;
+            }
             let position = Position { epoch: EPOCH, offset: st.entries.len() as u64 + 1 };
+            st.ids.extend(draft.id.map(|id| (id, position)));
             let event = Bytes::from(event(position.offset));
             st.entries.push(Relayed { position, topic: draft.topic, event, data: Some(draft.data) });
             positions.push(position);
         }
+        drop(st);
+        self.kept.send_replace(());
         Ok(positions)
     }
 }

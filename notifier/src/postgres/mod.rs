@@ -5,11 +5,14 @@
 //! each transaction another session. For the same reason nothing here relies on a session: no session lock, no LISTEN
 //! (the queue's listener only wakes).
 
+mod keep;
 mod read;
 mod sequencer;
 
 use crate::error::NotifierError;
-use crate::journal::{Entry, EnvelopeOptions, Found, JournalOptions, JournalStore, Range, Step};
+use crate::journal::{
+    Entry, EnvelopeOptions, Found, JournalOptions, JournalStore, Kept, Place, Range, Step, Stored,
+};
 use crate::retention::Retention;
 use async_trait::async_trait;
 use deadpool_postgres::{Object, Pool, PoolError};
@@ -118,11 +121,15 @@ fn failed(attempted: &'static str, error: tokio_postgres::Error) -> NotifierErro
         // no such table, function or schema: nobody has migrated
         "42P01" | "42883" | "3F000" => NotifierError::Schema(format!("{}: run minium migrate", db.message())),
         // shutdown, start-up, too many connections, a standby, cancelled
-        "57P01" | "57P02" | "57P03" | "53300" | "25006" | "57014" => {
-            NotifierError::unavailable(attempted, error)
-        }
-        _ if code.starts_with("08") => NotifierError::unavailable(attempted, error),
-        _ => NotifierError::Database { attempted, source: Box::new(error) },
+        "57P01" | "57P02" | "57P03" | "25006" | "57014" => NotifierError::unavailable(attempted, error),
+        "53100" => NotifierError::StorageFull { attempted, source: Box::new(error) },
+        _ => match code.get(..2) {
+            // no connection, or no resources: memory, connections, a limit that was set
+            Some("08" | "53") => NotifierError::unavailable(attempted, error),
+            // what was given: its data, a limit of the program
+            Some("22" | "54") => NotifierError::Refused { attempted, source: Box::new(error) },
+            _ => NotifierError::Database { attempted, source: Box::new(error) },
+        },
     }
 }
 
@@ -166,6 +173,21 @@ impl JournalStore for PgJournal {
 
     async fn before_last(&self, filter: Filter, count: u32) -> Result<u64, NotifierError> {
         self.find_before_last(&filter, count).await
+    }
+
+    async fn keep(&self, messages: &[Kept]) -> Result<Vec<Stored>, NotifierError> {
+        self.keep_messages(messages).await
+    }
+
+    async fn find(&self, places: &[Place]) -> Result<Vec<Option<Position>>, NotifierError> {
+        self.find_offsets(places).await
+    }
+
+    async fn forget_ids(&self, batch: u32) -> Result<u64, NotifierError> {
+        let batch = i32::try_from(batch).unwrap_or(i32::MAX);
+        let sql = "select minium.journal_forget_ids($1)";
+        let rows = self.query("forget the ids of messages", sql, &[(&batch, Type::INT4)]).await?;
+        Ok(rows.first().map_or(0, |row| row.get::<_, i32>(0)) as u64)
     }
 
     async fn arm(&self, armed: bool) -> Result<(), NotifierError> {

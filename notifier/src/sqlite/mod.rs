@@ -1,10 +1,13 @@
 //! The journal on SQLite. One writer commits in the order of `seq`, so `seq` is the offset and there is nothing to
 //! number: what remains is reading, and a new epoch at each start for a journal in memory.
 
+mod keep;
 mod read;
 
 use crate::error::NotifierError;
-use crate::journal::{Entry, EnvelopeOptions, Found, JournalOptions, JournalStore, Outcome, Range, Step};
+use crate::journal::{
+    Entry, EnvelopeOptions, Found, JournalOptions, JournalStore, Kept, Outcome, Place, Range, Step, Stored,
+};
 use crate::retention::Retention;
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -113,6 +116,21 @@ impl JournalStore for SqliteJournal {
 
     async fn before_last(&self, filter: Filter, count: u32) -> Result<u64, NotifierError> {
         self.read("read the journal", move |reader, conn| reader.before_last(conn, &filter, count)).await
+    }
+
+    async fn keep(&self, messages: &[Kept]) -> Result<Vec<Stored>, NotifierError> {
+        self.in_memory().await?;
+        let rows: Vec<keep::Row> = messages.iter().map(keep::Row::from).collect();
+        self.write("keep messages", move |conn| keep::keep(conn, &rows)).await
+    }
+
+    /// What is committed has its number.
+    async fn find(&self, places: &[Place]) -> Result<Vec<Option<Position>>, NotifierError> {
+        Ok(vec![None; places.len()])
+    }
+
+    async fn forget_ids(&self, batch: u32) -> Result<u64, NotifierError> {
+        self.write("forget the ids of messages", move |conn| keep::forget_ids(conn, batch)).await
     }
 
     /// Every commit is signalled: there is no flag.

@@ -15,6 +15,7 @@ mod exchange;
 mod listener;
 mod marks;
 mod operations;
+mod pull;
 mod read;
 mod schedules;
 mod schema;
@@ -22,8 +23,8 @@ mod upkeep;
 
 use crate::error::QueueError;
 use crate::store::{
-    Annotation, Claim, Enqueued, Exchanged, Extension, JobFilter, JobPage, Outcome, RetryOptions, Schedule,
-    Stats, Store, UpkeepRules, Upkept,
+    Annotation, Claim, Enqueued, Exchanged, Extension, JobFilter, JobPage, Outcome, Pull, Pulled,
+    RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
 };
 use async_trait::async_trait;
 use deadpool_postgres::Pool;
@@ -148,6 +149,14 @@ impl Store for PgStore {
 
     async fn exchange(&self, outcomes: &[Outcome], claim: &Claim) -> Result<Exchanged, QueueError> {
         self.exchange_all(outcomes, claim).await
+    }
+
+    async fn pull(&self, pulls: &[Pull]) -> Result<Vec<Pulled>, QueueError> {
+        self.pull_jobs(pulls).await
+    }
+
+    async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<u64, QueueError> {
+        self.release_jobs(leases).await
     }
 
     async fn extend(

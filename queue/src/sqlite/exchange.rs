@@ -61,6 +61,16 @@ fn choose(change: &Change<'_>, claim: &Claim) -> Result<Vec<i64>, QueueError> {
 }
 
 fn take(change: &mut Change<'_>, id: i64, worker: &str, lease: Duration) -> Result<Leased, QueueError> {
+    claim(change, id, worker, lease).map(|(leased, _)| leased)
+}
+
+/// Claims one job that is ready. Answers it with its row as it stands then.
+pub(super) fn claim(
+    change: &mut Change<'_>,
+    id: i64,
+    worker: &str,
+    lease: Duration,
+) -> Result<(Leased, Job), QueueError> {
     let token = LeaseToken::fresh();
     let now = change.now;
     let until = now + rules::micros(lease);
@@ -71,18 +81,19 @@ fn take(change: &mut Change<'_>, id: i64, worker: &str, lease: Duration) -> Resu
     )?;
     change.execute("insert or replace into renewal (job, until) values (?1, ?2)", [id, until])?;
     change.moved(id, Some(State::Inactive), Some(State::Active))?;
-    Ok(Leased {
+    let leased = Leased {
         id,
         attempt: job.attempt,
         attempts: job.attempts,
         lease: token,
         lease_expires: timestamp(until),
         timeout: job.timeout.map(|t| Duration::from_micros(t.unsigned_abs())),
-        args: RawValue::from_string(job.args).expect("arguments were JSON when they came in"),
-        task: job.task,
-        trace: job.trace,
-        queue: job.queue,
-    })
+        args: RawValue::from_string(job.args.clone()).expect("arguments were JSON when they came in"),
+        task: job.task.clone(),
+        trace: job.trace.clone(),
+        queue: job.queue.clone(),
+    };
+    Ok((leased, job))
 }
 
 /// What a judgement needs of a job, without its wide columns.

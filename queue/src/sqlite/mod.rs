@@ -15,6 +15,7 @@ mod enqueue;
 mod exchange;
 mod failure;
 mod operations;
+mod pull;
 mod read;
 mod row;
 mod schedules;
@@ -28,8 +29,8 @@ use crate::error::QueueError;
 use crate::migrations::{self, Migration, MigrationStatus, SQLITE};
 use crate::rules;
 use crate::store::{
-    Annotation, Claim, Enqueued, Exchanged, Extension, JobFilter, JobPage, Outcome, RetryOptions, Schedule,
-    Stats, Store, UpkeepRules, Upkept,
+    Annotation, Claim, Enqueued, Exchanged, Extension, JobFilter, JobPage, Outcome, Pull, Pulled,
+    RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
 };
 use actor::{Actor, ActorOptions, Signals, Touched};
 use async_trait::async_trait;
@@ -241,6 +242,17 @@ impl Store for SqliteStore {
         let (outcomes, claim) = (outcomes.to_vec(), claim.clone());
         self.change("exchange outcomes for jobs", move |change| exchange::exchange(change, &outcomes, &claim))
             .await
+    }
+
+    async fn pull(&self, pulls: &[Pull]) -> Result<Vec<Pulled>, QueueError> {
+        rules::check_pulls(pulls)?;
+        let pulls = pulls.to_vec();
+        self.change("claim jobs for pullers", move |change| pull::pull(change, &pulls)).await
+    }
+
+    async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<u64, QueueError> {
+        let leases = leases.to_vec();
+        self.change("give jobs back", move |change| pull::release(change, &leases)).await
     }
 
     async fn extend(

@@ -1,6 +1,6 @@
 //! The command line: the root, and the commands that are clients of a node.
 //!
-//! Commands that are a node or look after one (serve, dev, migrate, doctor, config, schema) live in `command`. Data
+//! Commands that are a node or look after one (serve, dev, migrate, doctor, config, schema, token) live in `command`. Data
 //! goes to stdout; progress, hints and logs to stderr. Exit codes are those of `exit`.
 
 mod completions;
@@ -15,7 +15,7 @@ mod stream_render;
 mod stream_send;
 pub(crate) mod worker;
 
-use crate::command::{config, dev, doctor, migrate, schema, serve};
+use crate::command::{config, dev, doctor, migrate, schema, serve, token};
 use crate::logging::LogFormat;
 use clap::{Args, Parser, Subcommand};
 
@@ -57,6 +57,9 @@ pub(crate) enum Command {
     /// Look after schemas
     #[command(subcommand)]
     Schema(schema::Schema),
+    /// Make tokens, and look at them
+    #[command(subcommand)]
+    Token(token::Token),
     /// Enqueue jobs, look at them, steer them, wait for them
     Job(job::Job),
     /// Run jobs by commands, over the database
@@ -91,6 +94,7 @@ impl Command {
             Command::Doctor(doctor) => doctor.run().await,
             Command::Config(config) => config.run(),
             Command::Schema(schema) => schema.run(),
+            Command::Token(token) => token.run().await,
             Command::Job(job) => job.run().await,
             Command::Worker(worker) => worker.run().await,
             Command::Sub(sub) => sub.run().await,

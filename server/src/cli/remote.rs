@@ -4,7 +4,9 @@ use crate::exit::{Exit, fault};
 use clap::Args;
 use minium_client::{Client, ClientError};
 use minium_protocol::{ErrorCode, Problem};
+use secrecy::{ExposeSecret, SecretString};
 use std::fmt::Write;
+use std::path::PathBuf;
 
 /// Which server a command talks to.
 #[derive(Debug, Args)]
@@ -13,12 +15,34 @@ pub(crate) struct Remote {
     #[arg(long, value_name = "URL", env = "MINIUM_URL", default_value = "http://127.0.0.1:3000")]
     #[arg(hide_env_values = true, display_order = 900)]
     url: String,
+    /// Token that shows who asks; others on this machine can see it, so better set MINIUM_TOKEN or a file
+    #[arg(long, value_name = "TOKEN", env = "MINIUM_TOKEN", hide_env_values = true, display_order = 901)]
+    token: Option<SecretString>,
+    /// File that holds the token; it counts before the others
+    #[arg(long, value_name = "FILE", display_order = 902)]
+    token_file: Option<PathBuf>,
 }
 
 impl Remote {
     /// A client of that server. Nothing is connected yet.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
-        Client::new(&self.url, None).map_err(explain)
+        Client::new(&self.url, self.token()?).map_err(explain)
+    }
+
+    fn token(&self) -> anyhow::Result<Option<String>> {
+        let of_file = |path: &PathBuf| {
+            let text = std::fs::read_to_string(path);
+            text.map_err(|error| {
+                fault(Exit::Usage, format!("The token in {} cannot be read: {error}", path.display()))
+            })
+        };
+        let text = match (&self.token_file, &self.token) {
+            (Some(path), _) => Some(of_file(path)?),
+            (None, Some(token)) => Some(token.expose_secret().to_owned()),
+            (None, None) => None,
+        };
+        // an empty variable is none
+        Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
     }
 }
 
@@ -76,6 +100,10 @@ fn hint(error: &ClientError) -> Option<String> {
                     first.map_or(String::new(), |p| format!(" ({p})"))
                 ))
             }
+            ErrorCode::Unauthorized => Some(
+                "say --token-file or set MINIUM_TOKEN; `minium token inspect` says what is wrong with one"
+                    .into(),
+            ),
             ErrorCode::NoPuller => Some("start one with `minium pull`".into()),
             ErrorCode::Unavailable => Some("the server says what is missing at /readyz".into()),
             _ => None,

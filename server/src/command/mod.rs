@@ -6,3 +6,4 @@ pub(crate) mod doctor;
 pub(crate) mod migrate;
 pub(crate) mod schema;
 pub(crate) mod serve;
+pub(crate) mod token;

@@ -1,8 +1,9 @@
 //! `minium serve`: everything in one process.
 
 use crate::config::{Flags, load};
-use crate::node::{self, Extras};
+use crate::node::{self, Extras, Reread};
 use clap::Args;
+use std::sync::Arc;
 use tracing::info;
 
 /// Arguments of `minium serve`.
@@ -22,7 +23,9 @@ impl Serve {
         if let Some(file) = &loaded.file {
             info!(file = %file.display(), "Configuration read.");
         }
-        let extras = Extras { insecure: self.insecure_no_auth, ..Extras::default() };
+        let flags = self.flags;
+        let reread: Reread = Arc::new(move || load(&flags).map(|loaded| loaded.config));
+        let extras = Extras { insecure: self.insecure_no_auth, reread: Some(reread), ..Extras::default() };
         node::run(loaded.config, extras).await
     }
 }

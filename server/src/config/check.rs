@@ -1,20 +1,19 @@
 //! What one key alone cannot say: ranges, keys that need each other, what this version does not do yet.
 
 use super::section::{Mistake, Origins};
-use super::{Channel, Config, Schedule, Task};
-use crate::http::origin::OriginPattern;
+use super::{Channel, Config, Schedule, Task, check_auth};
 use minium_protocol::{EnqueueRequest, Filter, Topic};
 use minium_queue::DatabaseUrl;
 use std::time::Duration;
 
 /// Where mistakes go.
-struct Findings<'a> {
+pub(super) struct Findings<'a> {
     origins: &'a Origins,
     mistakes: &'a mut Vec<Mistake>,
 }
 
 impl Findings<'_> {
-    fn add(&mut self, path: String, what: impl Into<String>) {
+    pub(super) fn add(&mut self, path: String, what: impl Into<String>) {
         // A key that could not be read has been told of already, and holds its default here.
         if self.mistakes.iter().all(|m| m.path != path) {
             let origin = self.origins.get(&path).cloned();
@@ -39,11 +38,7 @@ pub(super) fn check(config: &Config, origins: &Origins, mistakes: &mut Vec<Mista
     for (name, task) in &config.tasks {
         check_task(name, task, &mut findings);
     }
-    for pattern in &config.auth.allowed_origins {
-        if let Err(why) = pattern.parse::<OriginPattern>() {
-            findings.add("auth.allowed_origins".into(), why);
-        }
-    }
+    check_auth::check(config, &mut findings);
     for queue in &config.worker.queues {
         if let Err(error) = queue.parse::<Topic>() {
             findings.add("worker.queues".into(), format!("{queue:?}: {error}"));
@@ -176,7 +171,7 @@ fn check_task(name: &str, task: &Task, findings: &mut Findings<'_>) {
 }
 
 /// A name as it stands in a dotted key.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     if bare { name.to_owned() } else { format!("{name:?}") }
 }
@@ -203,7 +198,6 @@ mod tests {
                 .contains("channels.task.retention.bytes: is not supported")
         );
         assert!(wrong("[schedules.x]\nevery = \"1s\"\ntask = \"a b\"").contains("schedules.x: task"));
-        assert!(wrong("[auth]\nallowed_origins = [\"*\"]").contains("auth.allowed_origins: "));
     }
 
     #[test]

@@ -190,7 +190,7 @@ mod tests {
             "schedules.a.cron: is not supported by this version; use every",
             "schedules.a.every: is missing",
             "schedules.b.task: is missing",
-            "auth.keys: is not supported by this version",
+            "auth.keys.ops.secret_file: is missing",
             "tasks.\"x y\".timeout: \"soon\" must be a duration",
             "tasks.\"x y\".command: is missing",
             "colour: there is no such key; the keys here are server, database",

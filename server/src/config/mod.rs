@@ -4,6 +4,7 @@
 //! all mistakes are told at once. The comments here are the reference: `docs/configuration.md` is written from them.
 
 mod check;
+mod check_auth;
 mod env;
 mod load;
 mod section;
@@ -17,9 +18,11 @@ pub(crate) use load::{Flags, load, load_text};
 pub(crate) use show::show;
 pub(crate) use value::Json;
 
+use minium_bus::Rate;
 use minium_protocol::Topic;
 use section::{Reader, section};
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 use value::{BaseUrl, Listen, Size};
@@ -28,7 +31,8 @@ section! {
     /// What the node listens on.
     Server {
         /// Address and port of the one listener for HTTP and WebSocket. Port 0 takes a free one, and the log says
-        /// which. Anything but loopback needs `--insecure-no-auth` in this version.
+        /// which. Anything but loopback needs
+        /// `[auth]` with keys, certificates or anonymous scopes, or `--insecure-no-auth`.
         listen: Listen = "127.0.0.1:3000";
         /// How clients reach the node, as it stands in `dataschema`. Without it, what it listens on.
         public_url: Option<BaseUrl> = "";
@@ -59,6 +63,16 @@ section! {
         sessions: u32 = "20000";
         /// Waits for jobs (`/api/v1/jobs/{id}/wait`) at one moment. The next one is answered 503.
         waits: u32 = "1024";
+        /// Messages that one session may send; a request without a token counts for its address. Without it there
+        /// is no such bound.
+        session_messages_per_second: Option<u32> = "";
+        /// How many of them at once. Without it, as many as in a second.
+        session_messages_burst: Option<u32> = "";
+        /// WebSocket and SSE sessions that one address may open. Behind a proxy all come from its address. Without it
+        /// there is no such bound.
+        openings_per_second: Option<u32> = "";
+        /// How many of them at once. Without it, as many as in a second.
+        openings_burst: Option<u32> = "";
     }
 }
 
@@ -144,17 +158,76 @@ section! {
 }
 
 section! {
-    /// Who may connect.
+    /// Who may connect, and what they may do.
     Auth {
         /// Origins of pages that may connect besides the host's own: hosts (`example.com`, `*.example.com`) or whole
         /// origins (`https://example.com:8443`). `*` stands for one label.
         allowed_origins: Vec<String> = "";
         /// Refuse requests without an `Origin` too.
         require_origin: bool = "false";
-        later {
-            "keys": "it knows no tokens";
-            "anonymous": "it knows no tokens, so everybody may do everything";
+        /// What `iss` of every token must be. Without it `iss` is not looked at.
+        issuer: Option<String> = "";
+        /// What must be `aud` of every token, or one of its members. Without it `aud` is not looked at: say it where
+        /// the issuer's tokens are for others too.
+        audience: Option<String> = "";
+        /// How far the clocks of issuers may be off: `exp` and `nbf` are read with so much patience. At most 5m.
+        leeway: Duration = "0s";
+        inside {
+            /// What whoever brings no token may do.
+            anonymous: Anonymous;
+            /// How much those may send who bring a token.
+            limits: AuthLimits;
         }
+        named {
+            /// The keys that vouch for tokens.
+            keys: AuthKey;
+            /// What the holders of client certificates may do.
+            certificates: Certificate;
+        }
+    }
+}
+
+section! {
+    /// A key that vouches for tokens, as in `[auth.keys.ops]`.
+    AuthKey {
+        /// `EdDSA`, `ES256`, `RS256` or `HS256`. It is a property of the key: a token that names another is refused.
+        algorithm: Option<String> = "";
+        /// The shared secret of `HS256`, 32 bytes or more. Whitespace around it does not count.
+        secret_file: Option<PathBuf> = "";
+        /// The public key of `EdDSA`, `ES256` or `RS256`, as PEM (`BEGIN PUBLIC KEY`).
+        public_key_file: Option<PathBuf> = "";
+        /// A set of public keys (RFC 7517): an `https://` URL, an `http://` URL on loopback, or a file.
+        jwks: Option<String> = "";
+        /// The set is fetched again when it is so old. A token whose `kid` is not in it has it fetched earlier, but
+        /// not more often than every 10 s; while that fails, the keys that are known go on counting.
+        jwks_max_age: Duration = "10m";
+    }
+}
+
+section! {
+    /// What whoever brings no token may do.
+    Anonymous {
+        /// Scopes, as in `["sub:public"]`. Nothing, once there is any key, certificate or this list.
+        scopes: Option<Vec<String>> = "";
+    }
+}
+
+section! {
+    /// A client certificate, as in `[auth.certificates."image-7"]`.
+    Certificate {
+        /// What its holder may do, as in `["pull:livesys/7"]`.
+        scopes: Vec<String> = "";
+    }
+}
+
+section! {
+    /// How much those may send who bring a token.
+    AuthLimits {
+        /// Messages and requests that change something, for each token: all its sessions and requests together.
+        /// Without it there is no such bound.
+        messages_per_second: Option<u32> = "";
+        /// How many of them at once. Without it, as many as in a second.
+        messages_burst: Option<u32> = "";
     }
 }
 
@@ -194,6 +267,12 @@ section! {
     }
 }
 
+/// A rate out of its two keys; they were checked to be no zeros.
+pub(crate) fn rate(per_second: Option<u32>, burst: Option<u32>) -> Option<Rate> {
+    let per_second = per_second.and_then(NonZero::new)?;
+    Some(Rate { per_second, burst: burst.and_then(NonZero::new).unwrap_or(per_second) })
+}
+
 /// All of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
@@ -223,6 +302,12 @@ impl Config {
             worker: reader.section("worker"),
             tasks: reader.named("tasks"),
         }
+    }
+
+    /// Must whoever comes show who they are? Else everybody may do everything.
+    pub(crate) fn is_guarded(&self) -> bool {
+        let Auth { keys, certificates, anonymous, .. } = &self.auth;
+        !keys.is_empty() || !certificates.is_empty() || anonymous.scopes.is_some()
     }
 
     /// What is kept of task events.

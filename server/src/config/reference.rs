@@ -2,7 +2,8 @@
 
 use super::section::{Key, Section};
 use super::{
-    Auth, Channel, Database, Limits, Notifier, Queue, Retention, Schedule, Schemas, Server, Task, Worker,
+    Anonymous, Auth, AuthKey, AuthLimits, Certificate, Channel, Database, Limits, Notifier, Queue, Retention,
+    Schedule, Schemas, Server, Task, Worker,
 };
 use std::fmt::Write;
 
@@ -73,9 +74,18 @@ fn written() -> String {
     section(
         &mut out,
         "auth",
-        "Who may connect. `keys` and `anonymous` come with a later version; until then a listener that is not loopback refuses to start without `--insecure-no-auth`.",
+        "Who may connect, and what they may do: see [security.md](security.md). Without keys, certificates and anonymous scopes everybody may do everything, on loopback alone. SIGHUP reads all of `[auth]` again, the files that it names included.",
         Auth::KEYS,
     );
+    section(&mut out, "auth.keys.NAME", "A key that vouches for tokens.", AuthKey::KEYS);
+    section(&mut out, "auth.anonymous", "What whoever brings no token may do.", Anonymous::KEYS);
+    section(
+        &mut out,
+        "auth.certificates.\"NAME\"",
+        "A client certificate, by the name that it was issued to.",
+        Certificate::KEYS,
+    );
+    section(&mut out, "auth.limits", "How much those may send who bring a token.", AuthLimits::KEYS);
     section(&mut out, "queue", "The queue's own affairs.", Queue::KEYS);
     section(
         &mut out,

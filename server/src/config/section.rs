@@ -52,6 +52,11 @@ pub(crate) trait Section: Sized {
     fn show(&self) -> toml::Table;
 }
 
+/// Sections with names, as they would stand in the file.
+pub(crate) fn show_named<S: Section>(sections: &BTreeMap<String, S>) -> toml::Table {
+    sections.iter().map(|(name, section)| (name.clone(), section.show().into())).collect()
+}
+
 /// What was said outside of the file: dotted path to where it came from. Such values are text.
 pub(crate) type Origins = BTreeMap<String, String>;
 
@@ -186,12 +191,14 @@ macro_rules! section {
         $($(#[doc = $text:literal])+ $key:ident: $kind:ty = $default:literal;)*
         $(later { $($later:literal: $instead:literal;)* })?
         $(inside { $($(#[doc = $inner_text:literal])+ $inner:ident: $section:ty;)* })?
+        $(named { $($(#[doc = $named_text:literal])+ $named:ident: $each:ty;)* })?
     }) => {
         $(#[$doc])*
         #[derive(Debug, Clone)]
         pub(crate) struct $name {
             $($(#[doc = $text])+ pub(crate) $key: $kind,)*
             $($($(#[doc = $inner_text])+ pub(crate) $inner: $section,)*)?
+            $($($(#[doc = $named_text])+ pub(crate) $named: std::collections::BTreeMap<String, $each>,)*)?
         }
         impl $crate::config::section::Section for $name {
             #[cfg(test)]
@@ -206,6 +213,7 @@ macro_rules! section {
                 $name {
                     $($key: reader.value(stringify!($key), $default),)*
                     $($($inner: reader.section(stringify!($inner)),)*)?
+                    $($($named: reader.named(stringify!($named)),)*)?
                 }
             }
             fn show(&self) -> toml::Table {
@@ -217,6 +225,12 @@ macro_rules! section {
                     let inner = $crate::config::section::Section::show(&self.$inner);
                     if !inner.is_empty() {
                         table.insert(stringify!($inner).into(), inner.into());
+                    }
+                )*)?
+                $($(
+                    let named = $crate::config::section::show_named(&self.$named);
+                    if !named.is_empty() {
+                        table.insert(stringify!($named).into(), named.into());
                     }
                 )*)?
                 table

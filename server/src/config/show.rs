@@ -1,9 +1,8 @@
 //! The configuration as it holds, for people: TOML that could be a configuration file, secrets masked.
 
 use super::Config;
-use super::section::Section;
+use super::section::{Section, show_named as named};
 use minium_queue::DatabaseUrl;
-use std::collections::BTreeMap;
 
 /// The whole configuration, defaults included.
 pub(crate) fn show(config: &Config) -> String {
@@ -28,10 +27,6 @@ pub(crate) fn show(config: &Config) -> String {
         }
     }
     toml::to_string_pretty(&root).expect("tables with string keys print as TOML")
-}
-
-fn named<S: Section>(sections: &BTreeMap<String, S>) -> toml::Table {
-    sections.iter().map(|(name, section)| (name.clone(), section.show().into())).collect()
 }
 
 /// A URL of a database shows itself without a password; what is none was refused before.

@@ -18,14 +18,25 @@ pub(crate) async fn read(body: Body, bytes_max: usize, patience: Duration) -> Re
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(too_large());
     }
-    let collected = tokio::time::timeout(patience, Limited::new(body, bytes_max).collect()).await;
-    match collected {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+    match tokio::time::timeout(patience, collect(Limited::new(body, bytes_max))).await {
+        Ok(Ok(whole)) => Ok(whole),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         // The client has gone or broke off; most likely nobody reads this.
         Ok(Err(_)) => Err(Refusal::invalid("the body ended before it was complete")),
         Err(_) => Err(Refusal::new(ErrorCode::Timeout, "the body did not arrive in time")),
     }
+}
+
+/// Copies each piece as it comes: a piece is a view of the buffer that it was read into, and a body that trickles in
+/// byte by byte would keep 8 KiB for every byte.
+async fn collect(mut body: Limited<Body>) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
+    let mut whole = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(piece) = frame?.into_data() {
+            whole.extend_from_slice(&piece);
+        }
+    }
+    Ok(whole.into_boxed_slice().into())
 }
 
 /// What a POST brought, as the message that a socket would have brought.

@@ -1,5 +1,7 @@
 //! One connection: HTTP until it ends or becomes a WebSocket, and then the bus has the socket.
 
+use super::goodbye;
+use super::limit::Remote;
 use super::upgrade::{Asked, Slot};
 use axum::body::Body;
 use bytes::Bytes;
@@ -37,12 +39,15 @@ pub(crate) async fn serve(
     options: Options,
     closing: CancellationToken,
 ) {
-    let Some((asked, stream, leftover)) = until_upgrade(stream, router, options, &closing).await else {
-        return;
+    let served = until_upgrade(stream, remote, router, options, &closing).await;
+    let Some((asked, stream, leftover)) = served else { return };
+    let asked = match asked {
+        Asked::Session(session) => session,
+        Asked::Goodbye(goodbye) => return goodbye::say(goodbye, stream).await,
     };
     match stream.into_std() {
         Ok(socket) => bus.open(Opening {
-            socket,
+            socket: socket.into(),
             remote,
             role: asked.role,
             mode: asked.mode,
@@ -50,7 +55,7 @@ pub(crate) async fn serve(
             start: asked.start,
             answer: asked.answer,
             leftover,
-            grant: None,
+            grant: asked.grant,
             permit: asked.permit,
         }),
         Err(error) => debug!(%error, "A socket could not be handed over."),
@@ -60,6 +65,7 @@ pub(crate) async fn serve(
 /// HTTP until the connection ends (`None`) or a handler has checked an upgrade; then nothing was answered yet.
 async fn until_upgrade(
     stream: TcpStream,
+    remote: SocketAddr,
     router: axum::Router,
     options: Options,
     closing: &CancellationToken,
@@ -68,6 +74,7 @@ async fn until_upgrade(
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(slot.clone());
+        request.extensions_mut().insert(Remote(remote));
         Box::pin(router.clone().oneshot(request))
     });
     let mut connection = http1::Builder::new()

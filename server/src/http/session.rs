@@ -3,14 +3,15 @@
 //! Everything that can be refused is refused here, before the 101, so that a client that reads statuses hears why:
 //! the handshake, the topic, the position, the room for one session more.
 
+use super::permit::Granted;
 use super::problem::Refusal;
-use super::upgrade::{Asked, Slot, announcing, check, hand_over, is_wanted, needed};
+use super::upgrade::{Session, Slot, announcing, check, hand_over, is_wanted, needed};
 use super::{App, path, query, sse};
 use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::Method;
 use http::request::Parts;
-use minium_bus::{Mode, Pattern, Role, Start};
+use minium_bus::{Grant, Mode, Pattern, Role, Start};
 use minium_protocol::{After, ErrorCode, Filter};
 use std::sync::Arc;
 
@@ -114,7 +115,7 @@ fn no_session(parts: &Parts, streams: bool) -> Response {
     needed(detail).into_response()
 }
 
-async fn ask(app: &App, parts: &Parts, role: Role, filter: Filter, after: After) -> Result<Asked, Refusal> {
+async fn ask(app: &App, parts: &Parts, role: Role, filter: Filter, after: After) -> Result<Session, Refusal> {
     let handshake = check(&parts.method, parts.version, &parts.headers)?;
     if app.closing.is_cancelled() {
         return Err(Refusal::new(ErrorCode::Unavailable, "the node is going down"));
@@ -122,7 +123,15 @@ async fn ask(app: &App, parts: &Parts, role: Role, filter: Filter, after: After)
     let permit = app.bus.admit()?;
     let start = if role == Role::Subscribe { begin(app, &filter, after).await? } else { None };
     let answer = announcing(handshake.answer, start);
-    Ok(Asked { role, mode: handshake.mode, filter, start, answer, permit })
+    let grant = granted(parts)?;
+    Ok(Session { role, mode: handshake.mode, filter, start, answer, grant, permit })
+}
+
+/// What was granted by whoever stands before the handlers.
+pub(crate) fn granted(parts: &Parts) -> Result<Option<Arc<Grant>>, Refusal> {
+    let granted = parts.extensions.get::<Granted>().map(|granted| granted.0.clone());
+    // a route that nobody guards must open nothing
+    granted.ok_or_else(|| Refusal::new(ErrorCode::Internal, "the server failed"))
 }
 
 /// The position, found in good time or not at all.
@@ -133,7 +142,7 @@ pub(crate) async fn begin(app: &App, filter: &Filter, after: After) -> Result<Op
     }
 }
 
-async fn answer(slot: &Slot, asked: Result<Asked, Refusal>) -> Response {
+async fn answer(slot: &Slot, asked: Result<Session, Refusal>) -> Response {
     match asked {
         Ok(asked) => match hand_over(slot, asked).await {},
         Err(refusal) => refusal.into_response(),

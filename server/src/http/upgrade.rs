@@ -5,11 +5,12 @@
 //! the session. So nobody who saw a 101 can miss a message.
 
 use super::problem::Refusal;
+use super::token;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
-use http::header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
+use http::header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
 use http::{HeaderMap, Method, Version};
-use minium_bus::{Mode, Permit, Role, Start};
-use minium_protocol::{ErrorCode, Filter};
+use minium_bus::{Grant, Mode, Permit, Role, Start};
+use minium_protocol::{CloseCode, ErrorCode, Filter};
 use std::sync::{Arc, Mutex};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -17,15 +18,45 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 const SUBPROTOCOLS: &[(&str, Mode)] =
     &[("minium.v1", Mode::V1), ("minium.plain", Mode::Plain), ("cloudevents.json", Mode::CloudEvents)];
 
+/// What becomes of a connection whose handshake was checked.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// It goes to the bus.
+    Session(Box<Session>),
+    /// It is answered and closed at once.
+    Goodbye(Goodbye),
+}
+
 /// A checked upgrade.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct Session {
     pub(crate) role: Role,
     pub(crate) mode: Mode,
     pub(crate) filter: Filter,
     pub(crate) start: Option<Start>,
     pub(crate) answer: Vec<u8>,
+    pub(crate) grant: Option<Arc<Grant>>,
     pub(crate) permit: Permit,
+}
+
+/// A 101, and the code that closes at once.
+#[derive(Debug)]
+pub(crate) struct Goodbye {
+    pub(crate) answer: Vec<u8>,
+    pub(crate) code: CloseCode,
+    pub(crate) reason: String,
+}
+
+impl From<Session> for Asked {
+    fn from(session: Session) -> Asked {
+        Asked::Session(Box::new(session))
+    }
+}
+
+impl From<Goodbye> for Asked {
+    fn from(goodbye: Goodbye) -> Asked {
+        Asked::Goodbye(goodbye)
+    }
 }
 
 /// Where a connection finds the upgrade that its handler has checked.
@@ -45,8 +76,8 @@ impl Slot {
 }
 
 /// Hands the upgrade to the connection. The answer never comes from here.
-pub(crate) async fn hand_over(slot: &Slot, asked: Asked) -> std::convert::Infallible {
-    slot.put(asked);
+pub(crate) async fn hand_over(slot: &Slot, asked: impl Into<Asked>) -> std::convert::Infallible {
+    slot.put(asked.into());
     std::future::pending().await
 }
 
@@ -116,10 +147,9 @@ fn is_key(key: &[u8]) -> bool {
         && matches!(key[21], b'A' | b'Q' | b'g' | b'w')
 }
 
-/// The first of the client's subprotocols that is spoken here.
+/// The first of the client's subprotocols that is spoken here. One that carries a token is none.
 fn choose(headers: &HeaderMap) -> Result<(Mode, Option<&'static str>), Refusal> {
-    let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
-    let mut offered = values.flat_map(|v| v.to_str().unwrap_or("?").split(',')).map(str::trim).peekable();
+    let mut offered = token::subprotocols(headers).peekable();
     if offered.peek().is_none() {
         return Ok((Mode::Plain, None));
     }
@@ -129,7 +159,7 @@ fn choose(headers: &HeaderMap) -> Result<(Mode, Option<&'static str>), Refusal> 
         None => {
             let ours: Vec<_> = SUBPROTOCOLS.iter().map(|(name, _)| *name).collect();
             Err(Refusal::invalid(format!(
-                "none of the subprotocols is spoken here; offer {} or none",
+                "none of the subprotocols is spoken here; offer {} (beside a token too) or none",
                 ours.join(", ")
             )))
         }

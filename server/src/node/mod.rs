@@ -8,12 +8,14 @@
 mod opening;
 mod rounds;
 mod signals;
+mod trust;
 
+use crate::auth::Auth;
 use crate::config::Config;
 use crate::database::{self, Database};
 use crate::exit::{Exit, fault};
 use crate::http::connection;
-use crate::http::origin::Rules;
+use crate::http::limit::Limiter;
 use crate::http::{App, Limits, router};
 use crate::listener::{self, Service};
 use crate::schema_files::SchemaDir;
@@ -21,6 +23,7 @@ use crate::{http, logging};
 use anyhow::Context;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use minium_bus::{Bus, Channels, Schemas};
+use minium_notifier::TaskWork;
 use minium_protocol::format_duration;
 use minium_worker::Worker;
 use opening::Opener;
@@ -31,10 +34,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
+pub(crate) use trust::Reread;
 
 /// `source` of all events. Names of installations come with a later version.
 const SOURCE: &str = "/minium/default";
@@ -56,6 +60,8 @@ pub(crate) struct Extras {
     pub(crate) insecure: bool,
     /// Tasks in Rust; without any, and without `[tasks]`, the node has no worker.
     pub(crate) tasks: Option<AddTasks>,
+    /// Reads the configuration again, on SIGHUP.
+    pub(crate) reread: Option<Reread>,
     /// Called once with the URL when the node listens.
     pub(crate) greeting: Option<Greeting>,
 }
@@ -63,9 +69,8 @@ pub(crate) struct Extras {
 /// Runs a node until a signal ends it.
 pub(crate) async fn run(config: Config, extras: Extras) -> anyhow::Result<()> {
     let address = config.server.listen.0;
-    if !address.ip().is_loopback() && !extras.insecure {
-        return Err(fault(Exit::Usage, open_to_all(address)));
-    }
+    let place = trust::Place { address, insecure: extras.insecure };
+    let auth = Arc::new(Auth::new(trust::rules(&config, place, None)?));
     raise_open_files();
     let metrics = start_metrics()?;
     let listener = listener::bind(address)?;
@@ -75,23 +80,28 @@ pub(crate) async fn run(config: Config, extras: Extras) -> anyhow::Result<()> {
     let dir = load_schemas(&config, &schemas)?;
     let (door, database) = database::awaited();
     let channels = Arc::new(Channels::default());
-    let bus = start_bus(&config, &schemas, &channels, &database)?;
+    let closing = CancellationToken::new();
+    let work = opening::start_work(&database, &schemas, &closing);
+    let bus = start_bus(&config, (&schemas, &channels), &database, &work)?;
     let mut signals = signals::Signals::listen()?;
 
     let node = Node {
-        closing: CancellationToken::new(),
+        closing,
         background: TaskTracker::new(),
         http: TaskTracker::new(),
         bus: bus.clone(),
+        work: work.clone(),
         grace: config.server.shutdown_grace,
+        patience: config.server.limits.handshake_timeout,
     };
     node.serve(
         listener,
-        app(&config, &extras, &node, (&schemas, &channels, &database), metrics.clone()),
+        app(&config, &node, &auth, (&schemas, &channels, &database), metrics.clone()),
         &config,
     );
     node.background.spawn(rounds::sweep(metrics, METRICS_SWEEP, node.closing.clone()));
-    let reload = Arc::new(tokio::sync::Notify::new());
+    let reload = Arc::new(Notify::new());
+    let again = node.look_after(auth, extras.reread, place);
     if let Some(dir) = dir {
         let watching =
             rounds::watch_schemas(dir, schemas.clone(), reload.clone(), SCHEMA_LOOK, node.closing.clone());
@@ -102,6 +112,7 @@ pub(crate) async fn run(config: Config, extras: Extras) -> anyhow::Result<()> {
         base_url: base_url.clone(),
         bus: bus.clone(),
         schemas,
+        work,
         door,
         tasks: extras.tasks,
         closing: node.closing.clone(),
@@ -116,7 +127,10 @@ pub(crate) async fn run(config: Config, extras: Extras) -> anyhow::Result<()> {
         tokio::select! {
             ended = &mut engine => break Some(ended),
             signal = signals.next() => match signal {
-                signals::Signal::Reload => reload.notify_one(),
+                signals::Signal::Reload => {
+                    reload.notify_one();
+                    again.notify_one();
+                }
                 signals::Signal::End => break None,
             },
         }
@@ -144,7 +158,9 @@ struct Node {
     background: TaskTracker,
     http: TaskTracker,
     bus: Bus,
+    work: TaskWork,
     grace: Duration,
+    patience: Duration,
 }
 
 impl Node {
@@ -163,8 +179,30 @@ impl Node {
         self.http.spawn(listener::run(listener, service, self.grace));
     }
 
+    /// Keeps the rules up to date; they are read again when what this gives is notified.
+    fn look_after(&self, auth: Arc<Auth>, reread: Option<Reread>, place: trust::Place) -> Arc<Notify> {
+        let again = Arc::new(Notify::new());
+        auth.now().table.keep_sets(&self.background, &self.closing);
+        if let Some(reread) = reread {
+            let watch = trust::Watch {
+                auth,
+                bus: self.bus.clone(),
+                place,
+                tasks: self.background.clone(),
+                closing: self.closing.clone(),
+                patience: self.patience,
+            };
+            self.background.spawn(trust::watch(watch, reread, again.clone()));
+        }
+        again
+    }
+
     async fn end(self) {
         self.bus.shutdown(self.grace).await;
+        // what sessions said last is still written
+        if tokio::time::timeout(self.grace, self.work.close()).await.is_err() {
+            warn!("Words of pullers were not written in time; their leases will run out.");
+        }
         self.background.close();
         self.http.close();
         let rest = async {
@@ -180,24 +218,19 @@ impl Node {
 
 fn app(
     config: &Config,
-    extras: &Extras,
     node: &Node,
+    auth: &Arc<Auth>,
     (schemas, channels, database): (&Arc<Schemas>, &Arc<Channels>, &Database),
     metrics: PrometheusHandle,
 ) -> Arc<App> {
     let limits = &config.server.limits;
-    let allowed = config.auth.allowed_origins.iter().filter_map(|o| o.parse().ok()).collect();
     Arc::new(App {
         bus: node.bus.clone(),
         schemas: schemas.clone(),
         channels: channels.clone(),
         database: database.clone(),
-        rules: Rules {
-            allowed,
-            required: config.auth.require_origin,
-            public_url: config.server.public_url.as_ref().map(|url| url.0.clone()),
-            loopback_only: !extras.insecure,
-        },
+        auth: auth.clone(),
+        limiter: Limiter::new(config),
         limits: Limits {
             message_bytes: limits.message_bytes.bytes(),
             request_bytes: limits.request_bytes.bytes(),
@@ -225,22 +258,23 @@ fn start_metrics() -> anyhow::Result<PrometheusHandle> {
 
 fn start_bus(
     config: &Config,
-    schemas: &Arc<Schemas>,
-    channels: &Arc<Channels>,
+    (schemas, channels): (&Arc<Schemas>, &Arc<Channels>),
     database: &Database,
+    work: &TaskWork,
 ) -> anyhow::Result<Bus> {
     let limits = &config.server.limits;
     let options = minium_bus::Options {
         sessions_max: limits.sessions as usize,
         message_bytes_max: limits.message_bytes.bytes(),
         source: SOURCE.into(),
+        session_rate: crate::config::rate(limits.session_messages_per_second, limits.session_messages_burst),
         ..minium_bus::Options::default()
     };
     let backing = minium_bus::Backing {
         schemas: schemas.clone(),
         channels: channels.clone(),
         history: Some(Arc::new(database.clone())),
-        ..minium_bus::Backing::default()
+        work: Some(Arc::new(work.clone())),
     };
     Bus::start(options, backing).context("Starting the bus")
 }
@@ -257,13 +291,6 @@ fn load_schemas(config: &Config, schemas: &Schemas) -> anyhow::Result<Option<Sch
         fault(Exit::Usage, format!("The schema directory {} cannot be read: {error}", path.display()))
     })?;
     Ok(Some(dir))
-}
-
-fn open_to_all(address: SocketAddr) -> String {
-    format!(
-        "This version knows no authentication, so a node on {address} would be open to everybody who reaches it. \
-         Listen on 127.0.0.1, or say --insecure-no-auth if that is what you want"
-    )
 }
 
 /// An address that a client on this machine can use.

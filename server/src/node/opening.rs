@@ -3,14 +3,21 @@
 //! A database that is not there is tried again and again, while everything that needs none already works. A schema
 //! that is newer than this program ends the node: working on it could destroy what is there.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "a problem is made when something is refused, not on the way of what passes"
+)]
+
 use super::{AddTasks, SOURCE, rounds};
 use crate::config::Config;
-use crate::database::{Door, Open};
+use crate::database::{Database, Door, Open};
 use crate::exit::{Exit, fault};
 use anyhow::Context;
 use minium_bus::{Bus, Schemas};
-use minium_notifier::{EnvelopeOptions, Journal, Relay, RelayOptions, RelayState, Retention};
-use minium_protocol::SchemaFault;
+use minium_notifier::{
+    EnvelopeOptions, Journal, Relay, RelayOptions, RelayState, Retention, TaskWork, WorkOptions,
+};
+use minium_protocol::{ErrorCode, Problem, SchemaFault};
 use minium_queue::postgres::PgOptions;
 use minium_queue::{Backend, DatabaseUrl, QueueError, Schedule, Store, UpkeepRules};
 use minium_worker::{ArgsCheck, CommandTask, StoreSource, Worker, WorkerOptions};
@@ -32,6 +39,7 @@ pub(super) struct Opener {
     pub(super) base_url: String,
     pub(super) bus: Bus,
     pub(super) schemas: Arc<Schemas>,
+    pub(super) work: TaskWork,
     pub(super) door: Door,
     pub(super) tasks: Option<AddTasks>,
     pub(super) closing: CancellationToken,
@@ -145,7 +153,8 @@ impl Opener {
             count: kept.and_then(|r| r.count).map_or(usual.count, u64::from),
         };
         let minion_topic = self.config.notifier.minion_topic.clone();
-        RelayOptions { minion_topic, retention: Some(retention), ..RelayOptions::default() }
+        let work = Some(self.work.clone());
+        RelayOptions { minion_topic, retention: Some(retention), work, ..RelayOptions::default() }
     }
 
     fn schedules(&self) -> Vec<Schedule> {
@@ -227,6 +236,22 @@ pub(crate) fn causes(error: &dyn Error) -> String {
 
 /// The task schemas of the node, for jobs that no HTTP request has checked.
 struct TaskSchemas(Arc<Schemas>);
+
+/// The queue behind durable push/pull channels; it waits for the database by itself.
+pub(super) fn start_work(
+    database: &Database,
+    schemas: &Arc<Schemas>,
+    closing: &CancellationToken,
+) -> TaskWork {
+    let schemas = schemas.clone();
+    let check = move |task: &str, args: &RawValue| {
+        TaskSchemas(schemas.clone()).check(task, args).map_err(|errors| {
+            let words = format!("the arguments do not fit the schema of the task {task}");
+            Problem { errors, ..Problem::new(ErrorCode::SchemaViolation, words) }
+        })
+    };
+    TaskWork::start(&database.store_slot(), Arc::new(check), WorkOptions::default(), closing)
+}
 
 impl ArgsCheck for TaskSchemas {
     fn check(&self, task: &str, args: &RawValue) -> Result<(), Vec<SchemaFault>> {

@@ -15,6 +15,12 @@ mod epochs;
 /// Reading back: filters, bounds, the same bytes.
 mod replay;
 
+/// What clients publish, kept: on both databases.
+mod keep;
+
+/// Publishers and a PostgreSQL that crashes between commit and number.
+mod publishers;
+
 /// What is let go, and partitions.
 mod retention;
 
@@ -203,16 +209,25 @@ pub(crate) async fn assert_dense(client: &Client) {
 
 /// A peer of a bus topic, over a real socket.
 pub(crate) async fn peer(bus: &Bus, topic: &Topic) -> WebSocketStream<TcpStream> {
+    session(bus, topic.clone().into(), Role::Peer { echo: false }, Mode::Plain).await
+}
+
+/// A subscriber that asks for events, over a real socket.
+pub(crate) async fn subscriber(bus: &Bus, filter: &str) -> WebSocketStream<TcpStream> {
+    session(bus, filter.parse().unwrap(), Role::Subscribe, Mode::CloudEvents).await
+}
+
+async fn session(bus: &Bus, filter: Filter, role: Role, mode: Mode) -> WebSocketStream<TcpStream> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (client, accepted) =
         tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
     let (socket, remote) = accepted.unwrap();
     bus.open(Opening {
-        socket: socket.into_std().unwrap(),
+        socket: socket.into_std().unwrap().into(),
         remote,
-        role: Role::Peer { echo: false },
-        mode: Mode::Plain,
-        filter: topic.clone().into(),
+        role,
+        mode,
+        filter,
         start: None,
         answer: b"!".to_vec(),
         leftover: bytes::Bytes::new(),

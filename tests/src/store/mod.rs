@@ -2,7 +2,7 @@
 //! held against, and the comparison of the two with each other.
 
 mod conformance;
-mod fixture;
+pub(crate) mod fixture;
 mod model;
 mod postgres_only;
 mod property;

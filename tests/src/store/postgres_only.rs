@@ -5,7 +5,7 @@ use crate::support::postgres::{Cluster, ClusterOptions, Database, connect};
 use crate::support::wait;
 use minium_protocol::{EnqueueRequest, Phase, State};
 use minium_queue::postgres::{PgOptions, PgStore};
-use minium_queue::{Backend, Claim, QueueError, Store, UpkeepRules, Verdict};
+use minium_queue::{Backend, Claim, Pull, QueueError, Store, UpkeepRules, Verdict};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -286,6 +286,40 @@ async fn a_finish_is_a_hot_update() {
         (row.get::<_, i64>(0) == 2).then(|| row.get::<_, i64>(1))
     });
     assert_eq!(hot.await, 1, "the claim leaves the index of ready jobs, the finish touches no index");
+}
+
+/// How often an index was looked into, and how many entries were read there.
+async fn index_use(client: &tokio_postgres::Client, index: &str) -> (i64, i64) {
+    let sql = "select idx_scan, idx_tup_read from pg_stat_user_indexes where indexrelname = $1";
+    let row = client.query_one(sql, &[&index]).await.unwrap();
+    (row.get(0), row.get(1))
+}
+
+#[tokio::test]
+async fn pulling_single_tasks_reads_nothing_of_the_others() {
+    let f = Fixture::postgres().await;
+    f.store().enqueue(&vec![EnqueueRequest::new("foreign", json("[]")); 5_000]).await.unwrap();
+    let pull = |task: String| Pull {
+        queue: "default".into(),
+        tasks: vec![task],
+        lease: LEASE,
+        workers: vec![worker()],
+    };
+    let pulls: Vec<_> = (0..100).map(|n| pull(format!("livesys/{n}"))).collect();
+    f.enqueue(EnqueueRequest::new("livesys/7", json("[]"))).await;
+    for expected in [1, 0, 0] {
+        assert_eq!(f.store().pull(&pulls).await.unwrap().len(), expected);
+    }
+    let client = f.client().await;
+    // sessions that have been idle for a moment have told what they did
+    let (looks, read) = wait::until("statistics of three rounds", async || {
+        let (looks, read) = index_use(&client, "job_ready_task").await;
+        (looks >= 300).then_some((looks, read))
+    })
+    .await;
+    assert_eq!(looks, 300, "one look for each task");
+    assert!(read <= 3, "{read} entries were read where one job was ready");
+    assert_eq!(index_use(&client, "job_ready").await, (0, 0));
 }
 
 #[tokio::test]

@@ -47,6 +47,8 @@ pub(crate) struct Options {
     pub(crate) config: String,
     /// Further arguments.
     pub(crate) args: Vec<String>,
+    /// More of the environment.
+    pub(crate) env: Vec<(&'static str, String)>,
     /// Wait until `/readyz` says yes; without it, only until it listens.
     pub(crate) await_ready: bool,
 }
@@ -64,7 +66,14 @@ impl Options {
 
     /// A database that somebody else looks after.
     pub(crate) fn on(url: &str) -> Options {
-        Options { dev: false, database: url.into(), config: String::new(), args: vec![], await_ready: true }
+        Options {
+            dev: false,
+            database: url.into(),
+            config: String::new(),
+            args: vec![],
+            env: vec![],
+            await_ready: true,
+        }
     }
 
     /// As a newcomer starts it.
@@ -133,6 +142,7 @@ impl Node {
             .arg("--listen")
             .arg(self.address.to_string())
             .args(&self.options.args)
+            .envs(self.options.env.iter().map(|(name, value)| (*name, value.as_str())))
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
@@ -189,6 +199,22 @@ impl Node {
     /// Its process.
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(self.process.lock().unwrap().as_ref().expect("the node is running"))
+    }
+
+    /// The memory that it has in use, in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(self.proc().join("status")).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("a process has memory");
+        line.split_whitespace().nth(1).expect("in KiB").parse().unwrap()
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(self.proc().join("fd")).unwrap().count()
+    }
+
+    fn proc(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}", self.pid().as_raw_nonzero()))
     }
 
     /// Fails the test if the process has ended by itself.

@@ -3,6 +3,7 @@
 use super::node::Node;
 use super::wait;
 use std::collections::HashMap;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -124,6 +125,46 @@ impl Raw {
     /// Sends a whole, masked frame.
     pub(crate) async fn send(&mut self, opcode: u8, payload: &[u8]) {
         self.write(&Bits::plain(opcode).frame(payload, payload.len() as u64)).await;
+    }
+
+    /// Sends byte by byte, with pauses, until all is sent or the server answers or closes; gives how many went out.
+    /// The pauses are what is done to the server: nothing is awaited by them.
+    pub(crate) async fn trickle(&mut self, bytes: &[u8], pause: Duration) -> usize {
+        let mut ticks = tokio::time::interval(pause);
+        let (mut read, mut write) = self.stream.split();
+        for (sent, byte) in bytes.iter().enumerate() {
+            tokio::select! {
+                biased;
+                _ = read.read_buf(&mut self.buffer) => return sent,
+                _ = ticks.tick() => {}
+            }
+            if write.write_all(&[*byte]).await.is_err() {
+                return sent;
+            }
+        }
+        bytes.len()
+    }
+
+    /// Sends bytes, and reads nothing before `unread` has ended; then reads so many bytes, and gives them.
+    pub(crate) async fn flood(
+        &mut self,
+        bytes: &[u8],
+        unread: impl Future<Output = ()>,
+        answer_bytes: usize,
+    ) -> Vec<u8> {
+        let (mut read, mut write) = self.stream.split();
+        let reading = async {
+            unread.await;
+            while self.buffer.len() < answer_bytes {
+                let n = read.read_buf(&mut self.buffer).await.unwrap_or(0);
+                assert_ne!(n, 0, "the connection ended after {} bytes", self.buffer.len());
+            }
+        };
+        // a server that has closed already is no error: its answer tells
+        let writing = async { write.write_all(bytes).await.ok() };
+        let both = Box::pin(async { tokio::join!(writing, reading) });
+        wait::within("the flood to run off", both).await;
+        self.buffer.drain(..answer_bytes).collect()
     }
 
     /// More bytes from the server; false at the end.

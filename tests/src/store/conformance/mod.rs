@@ -12,6 +12,7 @@ mod lists;
 mod operations;
 mod outcomes;
 mod parents;
+mod pulling;
 mod schedules;
 mod schema;
 mod upkeep;
@@ -89,6 +90,19 @@ macro_rules! conformance {
                 what_an_outcome_made_ready_is_claimed_then_or_next
                 thousands_are_claimed_and_finished_at_once
                 whatever_makes_jobs_ready_wakes_workers
+            }
+            pulling {
+                a_pulled_job_runs_for_its_puller
+                each_pull_gets_jobs_of_its_tasks_only
+                a_pull_takes_no_more_than_it_has_workers
+                a_higher_priority_is_pulled_first
+                pulls_that_share_a_task_never_share_a_job
+                two_processes_that_pull_never_share_a_job
+                what_is_not_ready_is_not_pulled
+                a_thousand_pulls_are_served_at_once
+                a_released_job_waits_again_with_its_attempt
+                a_released_job_that_never_ran_may_still_expire
+                only_who_holds_the_lease_can_release
             }
             outcomes {
                 a_finished_job_has_its_result

@@ -1,0 +1,274 @@
+//! The dispatcher: claims jobs for pullers who have credit, and hands them over.
+//!
+//! One claim is under way at a time, for all groups that may find something ([`super::pullers`]); so a wake-up costs
+//! one statement, however many pull. It looks when pullers give credit, when the store wakes, and at a slow pace
+//! besides. A claim that brought nothing is followed by a pause that grows with what the claim cost.
+
+use super::held::{Held, Run};
+use super::options::{Backoff, WorkOptions, jittered};
+use super::pullers::{Asked, Pullers};
+use super::{Store, StoreSlot};
+use crate::error::chain;
+use crate::metrics::{CLAIMS, JOBS_PULLED, JOBS_RELEASED};
+use bytes::Bytes;
+use minium_bus::LeasedJob;
+use minium_protocol::{LeaseToken, WorkerRef};
+use minium_queue::{Pull, Pulled, QueueError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// The pullers, and the word that there is news of them.
+#[derive(Debug, Default)]
+pub(super) struct Counter {
+    pullers: Mutex<Pullers>,
+    pub(super) news: Notify,
+}
+
+impl Counter {
+    pub(super) fn pullers(&self) -> MutexGuard<'_, Pullers> {
+        self.pullers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// This node among the workers. It registers when somebody first pulls here.
+#[derive(Debug, Default)]
+pub(super) struct Identity(Mutex<Option<WorkerRef>>);
+
+impl Identity {
+    pub(super) fn current(&self) -> Option<WorkerRef> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, worker: Option<WorkerRef>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = worker;
+    }
+
+    async fn obtain(&self, store: &dyn Store, options: &WorkOptions) -> Result<WorkerRef, QueueError> {
+        if let Some(worker) = self.current() {
+            return Ok(worker);
+        }
+        let host = options.host.clone().unwrap_or_else(host_name);
+        let worker = store.register_worker(&host, std::process::id()).await?;
+        tracing::info!(worker = worker.id, "This node gives out work to pullers.");
+        self.set(Some(worker.clone()));
+        Ok(worker)
+    }
+
+    /// Signs off, if it was registered.
+    pub(super) async fn end(&self, store: &dyn Store) -> Result<(), QueueError> {
+        match self.current() {
+            Some(worker) => store.unregister_worker(worker.id).await,
+            None => Ok(()),
+        }
+    }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Says that this node is alive. One that was forgotten registers anew with the next claim.
+pub(super) async fn heartbeat(
+    identity: Arc<Identity>,
+    store: StoreSlot,
+    options: Arc<WorkOptions>,
+    stop: CancellationToken,
+) {
+    while stop.run_until_cancelled(sleep(jittered(options.heartbeat))).await.is_some() {
+        let current = store.borrow().clone();
+        let (Some(worker), Some(store)) = (identity.current(), current) else { continue };
+        match store.heartbeat(worker.id).await {
+            Ok(()) => {}
+            Err(QueueError::Unregistered(_)) => identity.set(None),
+            Err(error) => tracing::debug!(error = chain(&error), "A heartbeat has failed."),
+        }
+    }
+}
+
+pub(super) struct Dispatcher {
+    pub(super) counter: Arc<Counter>,
+    pub(super) held: Arc<Held>,
+    pub(super) identity: Arc<Identity>,
+    pub(super) store: StoreSlot,
+    pub(super) options: Arc<WorkOptions>,
+    pub(super) stop: CancellationToken,
+    /// Jobs of sessions that were gone, to be given back.
+    pub(super) unwanted: Vec<(i64, LeaseToken)>,
+    /// What a job took in the last claim.
+    pub(super) job_bytes: usize,
+}
+
+impl Dispatcher {
+    /// Until it is told to stop. A store that is away is waited for.
+    pub(super) async fn run(mut self) {
+        let stop = self.stop.clone();
+        let mut backoff = Backoff::default();
+        loop {
+            let Some(store) = self.present().await else { return };
+            let ended = self.serve(store.as_ref(), &mut backoff).await;
+            let Err(error) = ended else { break };
+            let pause = backoff.pause(&self.options);
+            tracing::debug!(error = chain(&error), ?pause, "Work cannot be given out; trying again.");
+            if stop.run_until_cancelled(sleep(pause)).await.is_none() {
+                break;
+            }
+        }
+        // a last try: else their leases run out
+        let current = self.store.borrow().clone();
+        if let (false, Some(store)) = (self.unwanted.is_empty(), current)
+            && let Err(error) = self.give_back(store.as_ref()).await
+        {
+            tracing::warn!(error = chain(&error), "Jobs that nobody took wait for their leases to end.");
+        }
+    }
+
+    /// The store, when it is there; nothing when it is time to stop.
+    async fn present(&mut self) -> Option<Arc<dyn Store>> {
+        let there = self.stop.run_until_cancelled(self.store.wait_for(Option::is_some)).await?;
+        there.ok()?.clone()
+    }
+
+    async fn serve(&mut self, store: &dyn Store, backoff: &mut Backoff) -> Result<(), QueueError> {
+        let mut wakeups = Some(store.wakeups());
+        // whatever came while nobody looked
+        self.counter.pullers().wake();
+        while !self.stop.is_cancelled() {
+            if !self.unwanted.is_empty() {
+                self.give_back(store).await?;
+            }
+            let jobs_max = self.options.claim_bytes_max / self.job_bytes.max(1);
+            let asked = self.counter.pullers().ask(jobs_max.clamp(1, self.options.claim_jobs_max));
+            if asked.is_empty() {
+                self.idle(&mut wakeups).await;
+                continue;
+            }
+            let began = Instant::now();
+            let got = self.claim(store, &asked).await?;
+            if backoff.reset() {
+                tracing::info!("Work is given out again.");
+            }
+            if got == 0 {
+                let pause = began.elapsed() * self.options.vain_pause_factor;
+                self.stop.run_until_cancelled(sleep(pause.min(self.options.vain_pause_max))).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody has to be looked for, until somebody gives credit, or there may be something new.
+    async fn idle(&self, wakeups: &mut Option<watch::Receiver<u64>>) {
+        let wanting = self.counter.pullers().is_wanting();
+        let poll_at = Instant::now() + jittered(self.options.poll);
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.counter.news.notified() => {}
+            // without anybody who wants something, wake-ups would be in vain
+            () = changed(wakeups), if wanting => self.counter.pullers().wake(),
+            () = sleep_until(poll_at), if wanting => self.counter.pullers().wake(),
+        }
+    }
+
+    /// One claim for all of these. Answers how many jobs it brought.
+    async fn claim(&mut self, store: &dyn Store, asked: &[Asked]) -> Result<usize, QueueError> {
+        let pulled = match self.pull(store, asked).await {
+            Ok(pulled) => pulled,
+            Err(error) => {
+                let mut pullers = self.counter.pullers();
+                asked.iter().for_each(|a| pullers.failed(a));
+                return Err(error);
+            }
+        };
+        metrics::counter!(CLAIMS).increment(1);
+        metrics::counter!(JOBS_PULLED).increment(pulled.len() as u64);
+        if !pulled.is_empty() {
+            let bytes: usize = pulled.iter().map(|p| p.snapshot.get().len() + p.job.args.get().len()).sum();
+            self.job_bytes = bytes / pulled.len();
+        }
+        let mut got = vec![0; asked.len()];
+        pulled.iter().for_each(|p| got[p.pull] += 1);
+        {
+            let mut pullers = self.counter.pullers();
+            asked.iter().zip(&got).for_each(|(a, got)| pullers.answered(a, *got));
+        }
+        let count = pulled.len();
+        for p in pulled {
+            let asked = &asked[p.pull];
+            self.hand_over(asked.takers[p.place].0, asked, p);
+        }
+        Ok(count)
+    }
+
+    async fn pull(&self, store: &dyn Store, asked: &[Asked]) -> Result<Vec<Pulled>, QueueError> {
+        let me = self.identity.obtain(store, &self.options).await?;
+        // the node's number, the puller's name: who ran it is what people ask for
+        let worker = |(_, name): &(u64, String)| WorkerRef { host: name.clone(), ..me.clone() };
+        let pull = |a: &Asked| Pull {
+            queue: a.wish.queue.clone(),
+            tasks: a.tasks.clone(),
+            lease: a.wish.lease,
+            workers: a.takers.iter().map(worker).collect(),
+        };
+        let pulls: Vec<Pull> = asked.iter().map(pull).collect();
+        store.pull(&pulls).await
+    }
+
+    /// To the puller for whom it was claimed; if he is gone, it is given back.
+    fn hand_over(&mut self, id: u64, asked: &Asked, pulled: Pulled) {
+        let Pulled { job, snapshot, .. } = pulled;
+        let (number, lease) = (job.id, job.lease);
+        let Some(puller) = self.counter.pullers().puller(id) else {
+            self.unwanted.push((number, lease));
+            return;
+        };
+        let Ok(task) = job.task.parse() else {
+            // the queue checks names; only whoever writes the table by hand gets here
+            tracing::error!(
+                job_id = number,
+                task = job.task,
+                "A job's task is no channel; it is given back."
+            );
+            self.unwanted.push((number, lease));
+            return;
+        };
+        let span = asked.wish.lease;
+        // before it is handed over: from then on it may be cancelled, or over
+        let run = Run { lease, attempt: job.attempt, span, puller: Arc::downgrade(&puller) };
+        self.held.begin(number, run, Instant::now());
+        let leased = LeasedJob {
+            id: number,
+            task,
+            snapshot: Bytes::from(String::from(Box::<str>::from(snapshot))),
+            args: Bytes::from(String::from(Box::<str>::from(job.args))),
+            lease,
+            expires: job.lease_expires,
+        };
+        if puller.take(leased).is_err() {
+            // nothing more is claimed for him
+            self.counter.pullers().leave(id);
+            self.held.end(number, lease);
+            self.unwanted.push((number, lease));
+        }
+    }
+
+    async fn give_back(&mut self, store: &dyn Store) -> Result<(), QueueError> {
+        let released = store.release(&self.unwanted).await?;
+        self.unwanted.clear();
+        metrics::counter!(JOBS_RELEASED).increment(released);
+        tracing::debug!(released, "Jobs whose puller was gone wait again.");
+        Ok(())
+    }
+}
+
+/// Waits for a wake-up. A store that has none left is polled only.
+async fn changed(wakeups: &mut Option<watch::Receiver<u64>>) {
+    match wakeups {
+        Some(receiver) => {
+            if receiver.changed().await.is_err() {
+                *wakeups = None;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}

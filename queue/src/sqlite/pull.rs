@@ -1,0 +1,71 @@
+//! Claims for pullers, and what they give back.
+
+use super::change::Change;
+use super::exchange::claim;
+use crate::error::QueueError;
+use crate::rules;
+use crate::store::{Pull, Pulled};
+use minium_protocol::{EventType, LeaseToken, State};
+use rusqlite::params;
+use serde_json::value::RawValue;
+
+/// One pull after the other: what one took is not ready for the next.
+pub(super) fn pull(change: &mut Change<'_>, pulls: &[Pull]) -> Result<Vec<Pulled>, QueueError> {
+    let mut pulled = Vec::new();
+    for (i, (pull, limit)) in pulls.iter().zip(rules::pull_limits(pulls)).enumerate() {
+        for (place, id) in choose(change, pull, limit)?.into_iter().enumerate() {
+            let worker = serde_json::to_string(&pull.workers[place]).expect("a worker always serialises");
+            let (leased, job) = claim(change, id, &worker, pull.lease)?;
+            let snapshot = RawValue::from_string(job.snapshot()).expect("a snapshot is made of JSON");
+            pulled.push(Pulled { pull: i, place, job: leased, snapshot });
+        }
+    }
+    Ok(pulled)
+}
+
+/// The ids for one pull, in claim order. Each task is read by its index alone as far as the limit, then they are merged.
+fn choose(change: &Change<'_>, pull: &Pull, limit: usize) -> Result<Vec<i64>, QueueError> {
+    const READY: &str = "select priority, seq, id from job indexed by job_ready_task
+         where ready and task = ?1 and queue = ?2 and (expires is null or attempt > 0 or expires > ?3)
+         order by priority desc, seq limit ?4";
+    if limit == 0 {
+        return Ok(Vec::new());
+    }
+    let count = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut tasks: Vec<&String> = pull.tasks.iter().collect();
+    tasks.sort();
+    tasks.dedup();
+    let mut found: Vec<(i32, i64, i64)> = Vec::new();
+    for task in tasks {
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        found.extend(change.all(READY, params![task, pull.queue, change.now, count], read)?);
+    }
+    found.sort_by_key(|(priority, seq, _)| (std::cmp::Reverse(*priority), *seq));
+    found.truncate(limit);
+    Ok(found.into_iter().map(|(_, _, id)| id).collect())
+}
+
+/// Jobs that nobody has begun wait again.
+pub(super) fn release(change: &mut Change<'_>, leases: &[(i64, LeaseToken)]) -> Result<u64, QueueError> {
+    let mut released = 0;
+    for (id, token) in leases {
+        let held = change.first(
+            "select open_edges from job where id = ?1 and state = 'active' and lease = ?2",
+            params![id, token.to_string()],
+            |row| row.get::<_, i64>(0),
+        )?;
+        let Some(open_edges) = held else { continue };
+        change.execute("delete from renewal where job = ?1", [id])?;
+        let ready = open_edges == 0;
+        let seq = if ready { change.draw()? } else { 0 };
+        change.update(
+            EventType::Lost,
+            "state = 'inactive', lease = null, attempt = attempt - 1, ready = ?2, seq = ?3,
+             started = iif(attempt > 1, started, null)",
+            params![id, ready, seq],
+        )?;
+        change.moved(*id, Some(State::Active), Some(State::Inactive))?;
+        released += 1;
+    }
+    Ok(released)
+}

@@ -1,0 +1,181 @@
+//! Keys as a set, served by a small HTTP server in here: rotation, outage, and tokens that ask for too much.
+
+use super::{bearer, now, part};
+use crate::support::node::{Node, Options};
+use crate::support::wait;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::Method;
+use ring::rand::SystemRandom;
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+/// A key pair with a name.
+struct Named {
+    kid: &'static str,
+    pair: Ed25519KeyPair,
+}
+
+impl Named {
+    fn new(kid: &'static str) -> Named {
+        let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        Named { kid, pair: Ed25519KeyPair::from_pkcs8(document.as_ref()).unwrap() }
+    }
+
+    fn jwk(&self) -> Value {
+        let x = URL_SAFE_NO_PAD.encode(self.pair.public_key());
+        json!({ "kty": "OKP", "crv": "Ed25519", "x": x, "kid": self.kid, "use": "sig", "alg": "EdDSA" })
+    }
+
+    /// As it stands in `Authorization`.
+    fn bearer(&self) -> String {
+        let claims = json!({ "sub": self.kid, "aud": "minium", "exp": now() + 600, "scope": "jobs:read" });
+        let message = format!("{}.{}", part(&json!({ "alg": "EdDSA", "kid": self.kid })), part(&claims));
+        bearer(&format!("{message}.{}", URL_SAFE_NO_PAD.encode(self.pair.sign(message.as_bytes()))))
+    }
+}
+
+/// What the provider answers; `None` is 503.
+#[derive(Default)]
+struct Served {
+    body: Option<String>,
+    count: usize,
+}
+
+/// An identity provider, as far as a set of keys goes.
+struct Provider {
+    url: String,
+    served: Arc<Mutex<Served>>,
+}
+
+impl Provider {
+    async fn start() -> Provider {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/keys", listener.local_addr().unwrap());
+        let served = Arc::new(Mutex::new(Served::default()));
+        let state = served.clone();
+        // ends with the test's runtime
+        drop(tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
+                        break;
+                    }
+                }
+                let answer = {
+                    let mut state = state.lock().unwrap();
+                    state.count += 1;
+                    match &state.body {
+                        Some(body) => {
+                            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+                        }
+                        None => "HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n".into(),
+                    }
+                };
+                stream.write_all(answer.as_bytes()).await.ok();
+            }
+        }));
+        Provider { url, served }
+    }
+
+    fn serve(&self, keys: &[&Named]) {
+        let keys: Vec<Value> = keys.iter().map(|key| key.jwk()).collect();
+        self.serve_text(Some(json!({ "keys": keys }).to_string()));
+    }
+
+    fn serve_text(&self, body: Option<String>) {
+        self.served.lock().unwrap().body = body;
+    }
+
+    fn count(&self) -> usize {
+        self.served.lock().unwrap().count
+    }
+
+    async fn node(&self) -> Node {
+        let config = format!(
+            "[auth]\naudience = \"minium\"\n[auth.keys.idp]\nalgorithm = \"EdDSA\"\njwks = \"{}\"\njwks_max_age = \"1h\"",
+            self.url
+        );
+        Node::start(Options::memory().config(&config)).await
+    }
+}
+
+async fn status(node: &Node, key: &Named) -> u16 {
+    node.request(Method::GET, "/api/v1/jobs", &[("authorization", &key.bearer())], "").await.status
+}
+
+/// A-4.
+#[tokio::test]
+async fn a_key_that_is_new_in_the_set_is_found_by_the_token_that_names_it() {
+    let (first, second, stranger) = (Named::new("first"), Named::new("second"), Named::new("second"));
+    let provider = Provider::start().await;
+    provider.serve(&[&first]);
+    let node = provider.node().await;
+    assert_eq!(status(&node, &first).await, 200);
+    // both for a while, then the new one alone
+    provider.serve(&[&first, &second]);
+    assert_eq!(status(&node, &second).await, 200);
+    assert_eq!(status(&node, &first).await, 200);
+    assert_eq!(status(&node, &stranger).await, 401, "a name is not enough");
+    let third = Named::new("third");
+    provider.serve(&[&third]);
+    assert_eq!(status(&node, &third).await, 200);
+    assert_eq!(
+        status(&node, &first).await,
+        401,
+        "a key that left the set is gone, also for tokens that were good"
+    );
+}
+
+/// A-4.
+#[tokio::test]
+async fn while_the_set_cannot_be_had_the_known_keys_count() {
+    let (known, new) = (Named::new("known"), Named::new("new"));
+    let provider = Provider::start().await;
+    provider.serve(&[&known]);
+    let node = provider.node().await;
+    assert_eq!(status(&node, &known).await, 200);
+    for outage in [None, Some("<html>".to_owned()), Some(r#"{"keys":[]}"#.to_owned())] {
+        provider.serve_text(outage.clone());
+        let before = provider.count();
+        assert_eq!(status(&node, &new).await, 401, "{outage:?}");
+        assert_eq!(provider.count(), before + 1, "it was asked for");
+        // another token than before, so that nothing is remembered of it
+        assert_eq!(status(&node, &known).await, 200, "{outage:?}");
+    }
+    assert!(node.log().contains("the known ones go on counting"), "{}", node.log());
+    node.assert_well().await;
+}
+
+/// A-4.
+#[tokio::test]
+async fn a_node_starts_without_the_set_and_takes_tokens_when_it_is_there() {
+    let key = Named::new("key");
+    let provider = Provider::start().await;
+    let node = provider.node().await;
+    assert_eq!(status(&node, &key).await, 401);
+    provider.serve(&[&key]);
+    wait::until("the set to be read", async || (status(&node, &key).await == 200).then_some(())).await;
+}
+
+/// A-4: nobody has the provider flooded.
+#[tokio::test]
+async fn unknown_keys_have_the_set_fetched_at_a_bounded_rate() {
+    let known = Named::new("known");
+    let provider = Provider::start().await;
+    provider.serve(&[&known]);
+    let node = provider.node().await;
+    assert_eq!(status(&node, &known).await, 200);
+    let before = provider.count();
+    let strangers = (0..60).map(|_| async {
+        assert_eq!(status(&node, &Named::new("stranger")).await, 401);
+    });
+    futures::future::join_all(strangers).await;
+    // a burst, and one more for each 10 s that a slow machine may have taken
+    assert!(provider.count() - before <= 10, "{} fetches", provider.count() - before);
+    assert_eq!(status(&node, &known).await, 200);
+}

@@ -1,0 +1,272 @@
+//! Outcomes on disk, until they are reported: they survive a connection that is away, and the worker that is killed.
+//!
+//! One file, to which records are appended ([`record`]). An outcome is on the disk (fdatasync) when [`Spool::append`]
+//! returns; that it was reported is written without waiting for the disk, since reporting it again is harmless. When most
+//! of the file is of no more use, it is written anew and put in its place by a rename. A file beside it is locked, so
+//! that no two workers write to one spool.
+//!
+//! **Invariants.** What was appended is there after any crash until it is settled. A torn end is cut off; damage before
+//! the end is told, the damaged file kept, and costs no record that is whole.
+
+mod record;
+
+use minium_protocol::LeaseToken;
+use minium_queue::{Ending, Outcome};
+use record::Record;
+use rustix::fs::{FlockOperation, flock};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Below so many bytes a file is not written anew.
+const COMPACT_BYTES_MIN: u64 = 1 << 20;
+/// Workers of one machine that report to one server have a file each.
+const FILES_MAX: u32 = 64;
+
+/// Bounds of a spool.
+#[derive(Debug, Clone)]
+pub struct SpoolOptions {
+    /// While it holds so many outcomes, it is full.
+    pub count_max: usize,
+    /// While its outcomes have so many bytes, it is full.
+    pub bytes_max: usize,
+}
+
+impl Default for SpoolOptions {
+    fn default() -> SpoolOptions {
+        SpoolOptions { count_max: 10_000, bytes_max: 256 << 20 }
+    }
+}
+
+/// A spool that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpoolError {
+    /// The disk, or who may use it.
+    #[error("cannot {attempted} {path}: {source}")]
+    Disk {
+        /// What was attempted.
+        attempted: &'static str,
+        /// On what.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Other workers use every file that there may be.
+    #[error("all {FILES_MAX} spools in {0} are in use by other workers")]
+    InUse(String),
+}
+
+/// Outcomes on disk.
+#[derive(Debug)]
+pub struct Spool {
+    path: PathBuf,
+    file: File,
+    length: u64,
+    options: SpoolOptions,
+    /// In the order in which they came.
+    live: BTreeMap<u64, Outcome>,
+    places: HashMap<LeaseToken, u64>,
+    last: u64,
+    bytes: usize,
+    /// Locked as long as this lives.
+    _lock: File,
+}
+
+impl Spool {
+    /// Opens or creates the spool for one server in `dir`: outcomes for another are never reported to it. Of several
+    /// files, the first that no other worker has.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn open(dir: &Path, server: &str, options: SpoolOptions) -> Result<Spool, SpoolError> {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(dir).map_err(|e| disk("create", dir, e))?;
+        for n in 1..=FILES_MAX {
+            let path = dir.join(format!("{}-{n}.spool", name(server)));
+            if let Some(lock) = lock(&path.with_extension("lock"))? {
+                return Spool::read(path, lock, options);
+            }
+        }
+        Err(SpoolError::InUse(dir.display().to_string()))
+    }
+
+    fn read(path: PathBuf, lock: File, options: SpoolOptions) -> Result<Spool, SpoolError> {
+        let mut file = open(&path, false)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|e| disk("read", &path, e))?;
+        let found = record::scan(&bytes);
+        if found.damaged > 0 {
+            let kept = path.with_extension(format!("damaged-{}", std::process::id()));
+            let copied = fs::copy(&path, &kept).map(|_| kept.display().to_string());
+            tracing::error!(
+                spool = %path.display(),
+                bytes = found.damaged,
+                kept = copied.unwrap_or_else(|e| e.to_string()),
+                "The spool is damaged; what was whole goes on."
+            );
+        }
+        let mut spool = Spool {
+            path,
+            file,
+            length: bytes.len() as u64,
+            options,
+            live: BTreeMap::new(),
+            places: HashMap::new(),
+            last: 0,
+            bytes: 0,
+            _lock: lock,
+        };
+        for record in found.records {
+            match record {
+                Record::Outcome(outcome) => spool.remember(outcome),
+                Record::Done(lease) => spool.forget(lease),
+            }
+        }
+        if found.end < bytes.len() || found.damaged > 0 || spool.live.is_empty() {
+            spool.rewrite()?;
+        }
+        Ok(spool)
+    }
+
+    /// Keeps outcomes. When this returns, they are on the disk.
+    ///
+    /// # Errors
+    /// [`SpoolError::Disk`]: none of them is kept.
+    pub fn append(&mut self, outcomes: &[Outcome]) -> Result<(), SpoolError> {
+        let mut bytes = Vec::new();
+        let fresh: Vec<&Outcome> = outcomes.iter().filter(|o| !self.places.contains_key(&o.lease)).collect();
+        fresh.iter().for_each(|outcome| record::write_outcome(&mut bytes, outcome));
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+        if let Err(error) = written {
+            // half a record would hide those behind it from nobody, but would be there for ever
+            self.cut_back();
+            return Err(disk("write to", &self.path, error));
+        }
+        self.length += bytes.len() as u64;
+        fresh.into_iter().for_each(|outcome| self.remember(outcome.clone()));
+        Ok(())
+    }
+
+    /// These were reported. If the disk does not take it, they are reported again one day, which is harmless.
+    pub fn settle(&mut self, leases: &[LeaseToken]) {
+        let mut bytes = Vec::new();
+        for lease in leases.iter().filter(|lease| self.places.contains_key(lease)) {
+            record::write_done(&mut bytes, *lease);
+        }
+        leases.iter().for_each(|lease| self.forget(*lease));
+        match self.file.write_all(&bytes) {
+            Ok(()) => self.length += bytes.len() as u64,
+            Err(error) => {
+                tracing::warn!(%error, "The spool could not note what was reported.");
+                self.cut_back();
+            }
+        }
+        let worth = self.length >= COMPACT_BYTES_MIN && self.length > 2 * self.bytes as u64;
+        if worth && let Err(error) = self.rewrite() {
+            tracing::warn!(%error, "The spool could not be written anew.");
+        }
+    }
+
+    /// What is to be reported, the oldest first.
+    pub fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
+        self.live.values()
+    }
+
+    /// How many outcomes it holds.
+    pub fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Is there nothing to be reported?
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+
+    /// Is it as full as it may be? Nothing more should be claimed; what runs is kept all the same.
+    pub fn is_full(&self) -> bool {
+        self.live.len() >= self.options.count_max || self.bytes >= self.options.bytes_max
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn remember(&mut self, outcome: Outcome) {
+        self.forget(outcome.lease);
+        self.last += 1;
+        self.bytes += size(&outcome);
+        self.places.insert(outcome.lease, self.last);
+        self.live.insert(self.last, outcome);
+    }
+
+    fn forget(&mut self, lease: LeaseToken) {
+        if let Some(outcome) = self.places.remove(&lease).and_then(|place| self.live.remove(&place)) {
+            self.bytes -= size(&outcome);
+        }
+    }
+
+    /// Back to what was written in whole.
+    fn cut_back(&mut self) {
+        let cut = self.file.set_len(self.length).and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
+        if let Err(error) = cut {
+            tracing::warn!(%error, "The spool could not be cut back.");
+        }
+    }
+
+    /// Writes what is to be reported into a new file, which takes the old one's place.
+    fn rewrite(&mut self) -> Result<(), SpoolError> {
+        let fresh = self.path.with_extension("new");
+        let mut bytes = Vec::new();
+        self.live.values().for_each(|outcome| record::write_outcome(&mut bytes, outcome));
+        let mut file = open(&fresh, true)?;
+        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(|e| disk("write", &fresh, e))?;
+        fs::rename(&fresh, &self.path).map_err(|e| disk("replace", &self.path, e))?;
+        (self.file, self.length) = (file, bytes.len() as u64);
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        File::open(dir).and_then(|d| d.sync_all()).map_err(|e| disk("write", dir, e))
+    }
+}
+
+/// A file name for a server, whatever its URL has in it.
+fn name(server: &str) -> String {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(server.trim_end_matches('/').as_bytes());
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn open(path: &Path, anew: bool) -> Result<File, SpoolError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(anew).mode(0o600);
+    options.open(path).map_err(|e| disk("open", path, e))
+}
+
+/// Nothing when another worker has it.
+fn lock(path: &Path) -> Result<Option<File>, SpoolError> {
+    let file = open(path, false)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(disk("lock", path, error.into())),
+    }
+}
+
+fn disk(attempted: &'static str, path: &Path, source: io::Error) -> SpoolError {
+    SpoolError::Disk { attempted, path: path.display().to_string(), source }
+}
+
+fn size(outcome: &Outcome) -> usize {
+    match &outcome.ending {
+        Ending::Finished(result) => result.get().len(),
+        Ending::Failed { error, .. } => error.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
