@@ -9,7 +9,7 @@ use crate::database::{Door, Open};
 use crate::exit::{Exit, fault};
 use anyhow::Context;
 use minium_bus::{Bus, Schemas};
-use minium_notifier::{EnvelopeOptions, Journal, Relay, RelayOptions, RelayState, Retention};
+use minium_notifier::{EnvelopeOptions, Journal, Relay, RelayOptions, RelayState, Retentions};
 use minium_protocol::SchemaFault;
 use minium_queue::postgres::PgOptions;
 use minium_queue::{Backend, DatabaseUrl, QueueError, Schedule, Store, UpkeepRules};
@@ -32,6 +32,7 @@ pub(super) struct Opener {
     pub(super) base_url: String,
     pub(super) bus: Bus,
     pub(super) schemas: Arc<Schemas>,
+    pub(super) retentions: Retentions,
     pub(super) door: Door,
     pub(super) tasks: Option<AddTasks>,
     pub(super) closing: CancellationToken,
@@ -137,15 +138,8 @@ impl Opener {
     }
 
     fn relay_options(&self) -> RelayOptions {
-        let memory = self.config.database.url == "sqlite::memory:";
-        let usual = if memory { Retention::in_memory() } else { Retention::default() };
-        let kept = self.config.task_retention();
-        let retention = Retention {
-            age: kept.and_then(|r| r.age).unwrap_or(usual.age),
-            count: kept.and_then(|r| r.count).map_or(usual.count, u64::from),
-        };
         let minion_topic = self.config.notifier.minion_topic.clone();
-        RelayOptions { minion_topic, retention: Some(retention), ..RelayOptions::default() }
+        RelayOptions { minion_topic, retention: Some(self.retentions.clone()), ..RelayOptions::default() }
     }
 
     fn schedules(&self) -> Vec<Schedule> {

@@ -291,16 +291,22 @@ async fn rules_that_are_read_again_judge_who_is_there() {
         Err(Revoked::Changed) => "4503",
     };
     let all = |table: &Table| {
-        [Some(&by_token), Some(&by_certificate), Some(&by_nothing), None].map(|grant| said(table, grant)).join(" ")
+        [Some(&by_token), Some(&by_certificate), Some(&by_nothing), None]
+            .map(|grant| said(table, grant))
+            .join(" ")
     };
     assert_eq!(all(&keys.table(text)), "stands stands stands 4503");
     // more is fine, less is not
-    assert_eq!(all(&keys.table(&text.replace("pull:a", "pull:+\", \"jobs:read"))), "stands stands stands 4503");
+    assert_eq!(
+        all(&keys.table(&text.replace("pull:a", "pull:+\", \"jobs:read"))),
+        "stands stands stands 4503"
+    );
     assert_eq!(all(&keys.table(&text.replace("pull:a", "pull:a/b"))), "stands 4503 stands 4503");
     assert_eq!(all(&keys.table(&text.replace("sub:public", "pub:public"))), "stands stands 4503 4503");
     assert_eq!(all(&keys.table(&text.replace("sub:public", "admin"))), "stands stands stands stands");
     // without the key and the certificate
-    let hs = format!("[auth.keys.hs]\nalgorithm = \"HS256\"\nsecret_file = \"{}/hs.key\"", keys.path().display());
+    let hs =
+        format!("[auth.keys.hs]\nalgorithm = \"HS256\"\nsecret_file = \"{}/hs.key\"", keys.path().display());
     assert_eq!(all(&table(&hs)), "4501 4501 4503 4503");
     // another key of the same name, or other claims asked for, is another key
     assert_eq!(all(&Keys::new().table(text)), "4501 stands stands 4503");
