@@ -45,9 +45,9 @@ fn page(found: Found, after: u64) -> Result<Page, HistoryError> {
 
 #[async_trait]
 impl History for JournalHistory {
-    async fn bounds(&self, _filter: &Filter) -> Result<Bounds, HistoryError> {
+    async fn bounds(&self, filter: &Filter) -> Result<Bounds, HistoryError> {
         let _turn = self.turn().await;
-        self.store.bounds().await.map_err(|e| unavailable(&e))
+        self.store.bounds_of(filter.clone()).await.map_err(|e| unavailable(&e))
     }
 
     async fn read(

@@ -8,7 +8,7 @@ use crate::history::JournalHistory;
 use crate::keep::{KeepOptions, Keeper};
 use crate::minion::Action;
 use crate::postgres::PgJournal;
-use crate::retention::Retention;
+use crate::retention::{Retention, Trim, Trimmed};
 use crate::sqlite::SqliteJournal;
 use crate::waits::Waits;
 use async_trait::async_trait;
@@ -253,8 +253,11 @@ pub(crate) trait JournalStore: Send + Sync + 'static {
     /// Numbers what has become visible and has waited for `patience`, committed when this returns.
     async fn step(&self, patience: Duration) -> Result<Step, NotifierError>;
 
-    /// What the journal holds now.
+    /// What the journal holds now, of all channels together: what lies before `first` is gone.
     async fn bounds(&self) -> Result<Bounds, NotifierError>;
+
+    /// What it holds now of what a filter matches: from `first` on all of it.
+    async fn bounds_of(&self, filter: Filter) -> Result<Bounds, NotifierError>;
 
     /// Entries behind an offset, in order.
     async fn page(&self, epoch: u64, after: u64) -> Result<Vec<Entry>, NotifierError>;
@@ -278,11 +281,21 @@ pub(crate) trait JournalStore: Send + Sync + 'static {
     /// Asks writers to notify, or to stop it.
     async fn arm(&self, armed: bool) -> Result<(), NotifierError>;
 
-    /// Lets go of at most `batch` entries that are past their retention, and says how many went.
-    async fn trim(&self, retention: &Retention, batch: u32) -> Result<u64, NotifierError>;
+    /// Says which channels there are besides the one of all others. When they are not those that were, what is kept is
+    /// counted anew.
+    async fn assign(&self, prefixes: &[String]) -> Result<(), NotifierError>;
+
+    /// Counts at most `batch` entries for their channels, and says how many.
+    async fn count(&self, batch: u32) -> Result<u64, NotifierError>;
+
+    /// Lets go of what a channel has beyond its retention, the oldest first. What is not counted stays.
+    async fn trim(&self, prefix: &str, retention: &Retention, trim: Trim) -> Result<Trimmed, NotifierError>;
+
+    /// Moves the floor of the journal to the oldest entry that any channel keeps.
+    async fn sweep(&self) -> Result<(), NotifierError>;
 
     /// Room for the days to come, and none for empty days that have gone.
-    async fn tend(&self, retention: &Retention) -> Result<(), NotifierError>;
+    async fn tend(&self) -> Result<(), NotifierError>;
 
     /// Changes whenever there may be new entries. It only wakes.
     fn events(&self) -> watch::Receiver<u64>;

@@ -56,6 +56,6 @@ pub use error::NotifierError;
 pub use journal::{EnvelopeOptions, Journal, JournalOptions};
 pub use keep::KeepOptions;
 pub use relay::{Relay, RelayHandle, RelayOptions, RelayState};
-pub use retention::Retention;
+pub use retention::{Policy, Retention, Retentions};
 pub use wake::WakeOptions;
 pub use work::{ArgsCheck, StoreSlot, TaskWork, WorkOptions};

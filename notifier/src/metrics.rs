@@ -16,7 +16,7 @@ pub const MESSAGES_KEPT: &str = "minium_notifier_messages_kept_total";
 pub const KEEPS_FAILED: &str = "minium_notifier_keeps_failed_total";
 /// Entries that retention let go of, by this node.
 pub const ENTRIES_TRIMMED: &str = "minium_notifier_entries_trimmed_total";
-/// Offsets that should be there and are not; above 0, somebody deleted entries by hand.
+/// Offsets that were gone before this node relayed them: it lagged behind retention, or somebody deleted by hand.
 pub const JOURNAL_HOLES: &str = "minium_notifier_journal_holes_total";
 /// Attempts to reach the journal that failed.
 pub const RELAY_FAILURES: &str = "minium_notifier_relay_failures_total";

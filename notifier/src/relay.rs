@@ -8,7 +8,7 @@ use crate::error::NotifierError;
 use crate::journal::{Entry, Journal, JournalStore, Outcome, Step};
 use crate::metrics;
 use crate::prefix::Prefix;
-use crate::retention::{self, Retention, Upkeep};
+use crate::retention::{self, Retentions, Upkeep};
 use crate::turn::{Look, Met, Turn, TurnOptions};
 use crate::waits::Waits;
 use crate::wake::{Decision, WakeOptions, Wakefulness};
@@ -31,7 +31,7 @@ pub struct RelayOptions {
     /// Told at once which running jobs were cancelled, by whichever node.
     pub work: Option<TaskWork>,
     /// How much of the journal is kept; the usual for where it is kept when nothing is said.
-    pub retention: Option<Retention>,
+    pub retention: Option<Retentions>,
     /// How often the journal is looked at.
     pub wake: WakeOptions,
     /// Between two attempts of a node that does not number to take over.
@@ -48,6 +48,8 @@ pub struct RelayOptions {
     pub retention_interval: Duration,
     /// So many entries are let go in one transaction.
     pub retention_batch: u32,
+    /// Nothing younger than this is let go: other nodes have so long to relay it.
+    pub retention_grace: Duration,
     /// Between two looks at the partitions of the days.
     pub days_interval: Duration,
 }
@@ -66,6 +68,7 @@ impl Default for RelayOptions {
             backoff_max: Duration::from_secs(5),
             retention_interval: Duration::from_secs(5),
             retention_batch: 5_000,
+            retention_grace: Duration::from_secs(10),
             days_interval: Duration::from_secs(600),
         }
     }
@@ -105,10 +108,11 @@ impl Relay {
             retention: options.retention.clone(),
             interval: options.retention_interval,
             batch: options.retention_batch.max(1),
+            grace: options.retention_grace,
             days_interval: options.days_interval,
         };
         let tasks = TaskTracker::new();
-        tasks.spawn(retention::keep(store.clone(), upkeep, stop.clone()));
+        tasks.spawn(retention::keep(store.clone(), upkeep, watched.clone(), stop.clone()));
         let waits = journal.waits.clone();
         tasks.spawn(Feeder { store, waits, bus, options, state, stop, told: None, reached: false }.run());
         tasks.close();

@@ -1,26 +1,37 @@
-//! How much of the journal is kept, and the task that lets the rest go.
+//! How much of the journal is kept, channel by channel, and the task that lets the rest go.
+//!
+//! A channel is a prefix of topics, and the nearest one governs an entry. Each keeps so much for itself: what is older
+//! or more is let go of, the oldest first, so that what is kept of a channel has no holes. Entries are counted as they
+//! are numbered, and once; only what is counted, relayed by this node and old enough for other nodes to have relayed it
+//! is let go of.
 
 use crate::error::NotifierError;
 use crate::journal::JournalStore;
 use crate::metrics;
+use crate::relay::RelayState;
+use minium_protocol::Topic;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How much of the journal is kept: what is older or more is let go.
+/// How much is kept: what is older or more is let go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
     /// How old an entry may become.
     pub age: Duration,
     /// How many entries are kept.
     pub count: u64,
+    /// How many bytes are kept, as the database stores the entries' data.
+    pub bytes: u64,
 }
 
 impl Default for Retention {
     /// 30 days, a million entries.
     fn default() -> Retention {
-        Retention { age: Duration::from_secs(30 * 86_400), count: 1_000_000 }
+        Retention { age: Duration::from_secs(30 * 86_400), count: 1_000_000, bytes: u64::MAX }
     }
 }
 
@@ -31,59 +42,177 @@ impl Retention {
     }
 }
 
+/// How much is kept of which channel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Of what belongs to no channel: one that is not configured any more.
+    pub others: Retention,
+    /// Of each channel, by its prefix.
+    pub channels: BTreeMap<Topic, Retention>,
+}
+
+impl Policy {
+    /// What holds for each channel; the empty prefix is that of all others.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &Retention)> {
+        let channels = self.channels.iter().map(|(prefix, retention)| (prefix.as_str(), retention));
+        channels.chain([("", &self.others)])
+    }
+
+    pub(crate) fn prefixes(&self) -> Vec<String> {
+        self.channels.keys().map(ToString::to_string).collect()
+    }
+}
+
+/// A policy that may be replaced while a relay keeps to it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Retentions(Arc<watch::Sender<Arc<Policy>>>);
+
+impl Retentions {
+    /// To begin with.
+    pub fn new(policy: Policy) -> Retentions {
+        Retentions(Arc::new(watch::Sender::new(Arc::new(policy))))
+    }
+
+    /// From the next round on.
+    pub fn set(&self, policy: Policy) {
+        self.0.send_replace(Arc::new(policy));
+    }
+
+    fn watch(&self) -> watch::Receiver<Arc<Policy>> {
+        self.0.subscribe()
+    }
+}
+
 /// How the work is done.
 #[derive(Debug, Clone)]
 pub(crate) struct Upkeep {
     /// The store's usual one when nothing was said.
-    pub(crate) retention: Option<Retention>,
+    pub(crate) retention: Option<Retentions>,
     /// Between two rounds.
     pub(crate) interval: Duration,
     /// So many entries go in one transaction.
     pub(crate) batch: u32,
+    /// Nothing younger than this goes.
+    pub(crate) grace: Duration,
     /// Between two looks at the days.
     pub(crate) days_interval: Duration,
 }
 
+/// What may be let go of in one step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Trim {
+    /// Nothing behind this offset.
+    pub(crate) to: u64,
+    /// Nothing younger than this.
+    pub(crate) grace: Duration,
+    /// At most so many entries.
+    pub(crate) batch: u32,
+}
+
+/// What was let go of in one step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Trimmed {
+    /// So many entries.
+    pub(crate) gone: u64,
+    /// There may be more to let go of.
+    pub(crate) more: bool,
+}
+
 /// Keeps at it until it is stopped. A failed round is told and tried again at the next.
-pub(crate) async fn keep(store: Arc<dyn JournalStore>, upkeep: Upkeep, stop: CancellationToken) {
-    let mut tended: Option<Instant> = None;
-    let mut failing = false;
-    loop {
-        match stop.run_until_cancelled(round(&*store, &upkeep, &mut tended)).await {
-            None => return,
-            Some(Ok(())) => failing = false,
-            // the relay tells about a database that is gone; this one need not say it each time
-            Some(Err(error)) if !failing => {
-                failing = true;
-                tracing::warn!(error = error.story(), "The journal's retention is not kept up.");
+pub(crate) async fn keep(
+    store: Arc<dyn JournalStore>,
+    upkeep: Upkeep,
+    states: watch::Receiver<RelayState>,
+    stop: CancellationToken,
+) {
+    let keeping = async {
+        let retentions = match &upkeep.retention {
+            Some(retentions) => retentions.clone(),
+            None => usual(&*store, upkeep.interval).await,
+        };
+        let mut keeper =
+            Keeper { store, upkeep, policies: retentions.watch(), states, assigned: None, tended: None };
+        let mut failing = false;
+        loop {
+            match keeper.round().await {
+                Ok(()) => failing = false,
+                Err(error) => {
+                    // the relay tells about a database that is gone; this one need not say it each time
+                    if !failing {
+                        tracing::warn!(error = error.story(), "The journal's retention is not kept up.");
+                    }
+                    failing = true;
+                }
             }
-            Some(Err(_)) => {}
+            keeper.rest().await;
         }
-        if stop.run_until_cancelled(tokio::time::sleep(upkeep.interval)).await.is_none() {
-            return;
+    };
+    stop.run_until_cancelled(keeping).await;
+}
+
+/// The policy of a journal of which nothing was said, once the store can tell.
+async fn usual(store: &dyn JournalStore, pause: Duration) -> Retentions {
+    loop {
+        if let Ok(others) = store.retention().await {
+            return Retentions::new(Policy { others, ..Policy::default() });
         }
+        tokio::time::sleep(pause).await;
     }
 }
 
-async fn round(
-    store: &dyn JournalStore,
-    upkeep: &Upkeep,
-    tended: &mut Option<Instant>,
-) -> Result<(), NotifierError> {
-    let retention = match &upkeep.retention {
-        Some(retention) => retention.clone(),
-        None => store.retention().await?,
-    };
-    if tended.is_none_or(|at| at.elapsed() >= upkeep.days_interval) {
-        store.tend(&retention).await?;
-        *tended = Some(Instant::now());
-    }
-    while store.forget_ids(upkeep.batch).await? >= u64::from(upkeep.batch) {}
-    loop {
-        let gone = store.trim(&retention, upkeep.batch).await?;
-        ::metrics::counter!(metrics::ENTRIES_TRIMMED).increment(gone);
-        if gone < u64::from(upkeep.batch) {
-            return Ok(());
+struct Keeper {
+    store: Arc<dyn JournalStore>,
+    upkeep: Upkeep,
+    policies: watch::Receiver<Arc<Policy>>,
+    states: watch::Receiver<RelayState>,
+    /// The channels that we have told the store of.
+    assigned: Option<Vec<String>>,
+    tended: Option<Instant>,
+}
+
+impl Keeper {
+    async fn round(&mut self) -> Result<(), NotifierError> {
+        let policy = self.policies.borrow_and_update().clone();
+        let (store, batch) = (&self.store, self.upkeep.batch);
+        while store.forget_ids(batch).await? >= u64::from(batch) {}
+        let prefixes = policy.prefixes();
+        if self.assigned.as_ref() != Some(&prefixes) {
+            store.assign(&prefixes).await?;
+            self.assigned = Some(prefixes);
         }
+        while store.count(batch).await? >= u64::from(batch) {}
+        // what this node has not relayed yet is not let go of
+        let relayed = match &*self.states.borrow() {
+            RelayState::Relaying(position) => Some(position.offset),
+            RelayState::Starting | RelayState::Waiting { .. } => None,
+        };
+        if let Some(to) = relayed {
+            let trim = Trim { to, grace: self.upkeep.grace, batch };
+            for (prefix, retention) in policy.all() {
+                loop {
+                    let trimmed = store.trim(prefix, retention, trim).await?;
+                    ::metrics::counter!(metrics::ENTRIES_TRIMMED).increment(trimmed.gone);
+                    if !trimmed.more {
+                        break;
+                    }
+                }
+            }
+        }
+        store.sweep().await?;
+        if self.tended.is_none_or(|at| at.elapsed() >= self.upkeep.days_interval) {
+            store.tend().await?;
+            self.tended = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Until the next round, which comes at once when the policy was replaced.
+    async fn rest(&mut self) {
+        let changed = async {
+            if self.policies.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        drop(tokio::time::timeout(self.upkeep.interval, changed).await);
     }
 }

@@ -34,6 +34,9 @@ mod streams;
 /// The journal: numbered, relayed in order, read back, let go.
 mod journal;
 
+/// What is kept, by the page, and channels that are read again.
+mod history;
+
 /// The queue over HTTP, and by SQL.
 mod jobs;
 

@@ -7,13 +7,14 @@
 
 mod keep;
 mod read;
+mod retention;
 mod sequencer;
 
 use crate::error::NotifierError;
 use crate::journal::{
     Entry, EnvelopeOptions, Found, JournalOptions, JournalStore, Kept, Place, Range, Step, Stored,
 };
-use crate::retention::Retention;
+use crate::retention::{Retention, Trim, Trimmed};
 use async_trait::async_trait;
 use deadpool_postgres::{Object, Pool, PoolError};
 use minium_bus::Bounds;
@@ -167,6 +168,10 @@ impl JournalStore for PgJournal {
         self.next_page(epoch, after).await
     }
 
+    async fn bounds_of(&self, filter: Filter) -> Result<Bounds, NotifierError> {
+        self.find_bounds(&filter).await
+    }
+
     async fn read(&self, range: Range) -> Result<Found, NotifierError> {
         self.find(&range).await
     }
@@ -184,10 +189,7 @@ impl JournalStore for PgJournal {
     }
 
     async fn forget_ids(&self, batch: u32) -> Result<u64, NotifierError> {
-        let batch = i32::try_from(batch).unwrap_or(i32::MAX);
-        let sql = "select minium.journal_forget_ids($1)";
-        let rows = self.query("forget the ids of messages", sql, &[(&batch, Type::INT4)]).await?;
-        Ok(rows.first().map_or(0, |row| row.get::<_, i32>(0)) as u64)
+        self.forget_some_ids(batch).await
     }
 
     async fn arm(&self, armed: bool) -> Result<(), NotifierError> {
@@ -195,23 +197,27 @@ impl JournalStore for PgJournal {
         self.relay_query("set the journal's flag", sql, &[(&armed, Type::BOOL)]).await.map(drop)
     }
 
-    async fn trim(&self, retention: &Retention, batch: u32) -> Result<u64, NotifierError> {
-        let sql = "select minium.journal_trim(clock_timestamp() - $1 * interval '1 second', $2, $3)";
-        let parameters: [Parameter<'_>; 3] = [
-            (&retention.age.as_secs_f64(), Type::FLOAT8),
-            (&i64::try_from(retention.count).unwrap_or(i64::MAX), Type::INT8),
-            (&i32::try_from(batch).unwrap_or(i32::MAX), Type::INT4),
-        ];
-        let rows = self.query("trim the journal", sql, &parameters).await?;
-        Ok(rows.first().map_or(0, |row| row.get::<_, i32>(0)) as u64)
+    async fn assign(&self, prefixes: &[String]) -> Result<(), NotifierError> {
+        self.assign_channels(prefixes).await
     }
 
-    async fn tend(&self, retention: &Retention) -> Result<(), NotifierError> {
-        let sql = "select * from minium.journal_days($1, now() - $2 * interval '1 second', now())";
+    async fn count(&self, batch: u32) -> Result<u64, NotifierError> {
+        self.count_entries(batch).await
+    }
+
+    async fn trim(&self, prefix: &str, retention: &Retention, trim: Trim) -> Result<Trimmed, NotifierError> {
+        self.trim_channel(prefix, retention, trim).await
+    }
+
+    async fn sweep(&self) -> Result<(), NotifierError> {
+        self.query("sweep the journal", "select minium.journal_sweep()", &[]).await.map(drop)
+    }
+
+    async fn tend(&self) -> Result<(), NotifierError> {
+        // a day is over when it is, whoever keeps something of it
+        let sql = "select * from minium.journal_days($1, now(), now())";
         let days = i32::try_from(self.options.days_ahead).unwrap_or(i32::MAX);
-        let parameters: [Parameter<'_>; 2] =
-            [(&days, Type::INT4), (&retention.age.as_secs_f64(), Type::FLOAT8)];
-        self.query("tend the journal's days", sql, &parameters).await.map(drop)
+        self.query("tend the journal's days", sql, &[(&days, Type::INT4)]).await.map(drop)
     }
 
     fn events(&self) -> watch::Receiver<u64> {

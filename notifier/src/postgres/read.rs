@@ -94,13 +94,23 @@ impl PgJournal {
         entries(&rows, 0, epoch, &self.envelope)
     }
 
+    /// What there is of what a filter matches.
+    pub(super) async fn find_bounds(&self, filter: &Filter) -> Result<Bounds, NotifierError> {
+        let (below, _) = parts(filter);
+        let parameters: [Parameter<'_>; 2] = [(&filter.as_str(), Type::TEXT), (&below, Type::TEXT)];
+        let rows = self.query(WHAT, "select * from minium.journal_bounds_of($1, $2)", &parameters).await?;
+        let first = rows.first().ok_or_else(|| NotifierError::Schema("the journal has no cursor".into()))?;
+        bounds(first, 0)
+    }
+
     /// Entries by filter.
     pub(super) async fn find(&self, range: &Range) -> Result<Found, NotifierError> {
         let (below, pattern) = parts(&range.filter);
         let count = i32::try_from(range.count_max).unwrap_or(i32::MAX);
         let bytes = i64::try_from(range.bytes_max).unwrap_or(i64::MAX);
         let walk = i32::try_from(self.options.walk_count_max).unwrap_or(i32::MAX);
-        let parameters: [Parameter<'_>; 7] = [
+        let parameters: [Parameter<'_>; 8] = [
+            (&range.filter.as_str(), Type::TEXT),
             (&below, Type::TEXT),
             (&pattern, Type::TEXT),
             (&offset(range.after), Type::INT8),
@@ -109,7 +119,7 @@ impl PgJournal {
             (&bytes, Type::INT8),
             (&walk, Type::INT4),
         ];
-        let sql = "select * from minium.journal_read($1, $2, $3, $4, $5, $6, $7)";
+        let sql = "select * from minium.journal_read($1, $2, $3, $4, $5, $6, $7, $8)";
         let rows = self.query(WHAT, sql, &parameters).await?;
         let (head, rest) =
             rows.split_first().ok_or_else(|| NotifierError::Schema("a read answered nothing".into()))?;
@@ -129,9 +139,14 @@ impl PgJournal {
         let (below, pattern) = parts(filter);
         let count = i32::try_from(count).unwrap_or(i32::MAX);
         let walk = i32::try_from(self.options.last_walk_count_max).unwrap_or(i32::MAX);
-        let parameters: [Parameter<'_>; 4] =
-            [(&below, Type::TEXT), (&pattern, Type::TEXT), (&count, Type::INT4), (&walk, Type::INT4)];
-        let sql = "select minium.journal_before_last($1, $2, $3, $4)";
+        let parameters: [Parameter<'_>; 5] = [
+            (&filter.as_str(), Type::TEXT),
+            (&below, Type::TEXT),
+            (&pattern, Type::TEXT),
+            (&count, Type::INT4),
+            (&walk, Type::INT4),
+        ];
+        let sql = "select minium.journal_before_last($1, $2, $3, $4, $5)";
         let rows = self.query(WHAT, sql, &parameters).await?;
         let first = rows.first().ok_or_else(|| NotifierError::Schema("a read answered nothing".into()))?;
         first.try_get::<_, i64>(0).map(|n| n as u64).map_err(|e| failed(WHAT, e))

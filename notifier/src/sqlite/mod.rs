@@ -3,19 +3,20 @@
 
 mod keep;
 mod read;
+mod retention;
 
 use crate::error::NotifierError;
 use crate::journal::{
     Entry, EnvelopeOptions, Found, JournalOptions, JournalStore, Kept, Outcome, Place, Range, Step, Stored,
 };
-use crate::retention::Retention;
+use crate::retention::{Retention, Trim, Trimmed};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use minium_bus::Bounds;
 use minium_protocol::{Filter, Position};
 use minium_queue::sqlite::{SqliteStore, failure};
 use read::Reader;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OnceCell, watch};
@@ -57,7 +58,12 @@ impl SqliteJournal {
         work: impl FnOnce(&Reader, &Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, NotifierError> {
         let reader = self.reader.clone();
-        let done = self.store.read(move |conn| work(&reader, conn)).await?;
+        let done = self.store.read(move |conn| {
+            // several statements that see the same: what is let go of meanwhile must not be missed in silence
+            let snapshot = conn.unchecked_transaction()?;
+            work(&reader, &snapshot)
+        });
+        let done = done.await?;
         done.map_err(|e| failure(attempted, e).into())
     }
 
@@ -106,6 +112,10 @@ impl JournalStore for SqliteJournal {
         self.read("look at the journal", |_, conn| read::bounds(conn)).await
     }
 
+    async fn bounds_of(&self, filter: Filter) -> Result<Bounds, NotifierError> {
+        self.read("look at the journal", move |_, conn| read::bounds_of(conn, &filter)).await
+    }
+
     async fn page(&self, epoch: u64, after: u64) -> Result<Vec<Entry>, NotifierError> {
         self.read("read the journal", move |reader, conn| reader.page(conn, epoch, after)).await
     }
@@ -138,26 +148,36 @@ impl JournalStore for SqliteJournal {
         Ok(())
     }
 
-    async fn trim(&self, retention: &Retention, batch: u32) -> Result<u64, NotifierError> {
-        let now = Timestamp::now().as_microsecond();
-        let age = i64::try_from(retention.age.as_micros()).unwrap_or(i64::MAX);
-        let before = now.saturating_sub(age);
-        let count = i64::try_from(retention.count).unwrap_or(i64::MAX);
-        let mut left = batch;
-        let mut gone = 0;
-        while left > 0 {
-            let piece = left.min(TRIM_BATCH_MAX);
-            let went = self.write("trim the journal", move |conn| trim(conn, before, count, piece)).await?;
-            gone += went;
-            left -= piece;
-            if went < u64::from(piece) {
+    async fn assign(&self, prefixes: &[String]) -> Result<(), NotifierError> {
+        let prefixes = prefixes.to_vec();
+        self.write("set the journal's channels", move |conn| retention::assign(conn, &prefixes)).await
+    }
+
+    async fn count(&self, batch: u32) -> Result<u64, NotifierError> {
+        let piece = batch.min(TRIM_BATCH_MAX);
+        let mut counted = 0;
+        // in pieces, between which writers get their turn
+        while counted < u64::from(batch) {
+            let more = self.write("count the journal", move |conn| retention::count(conn, piece)).await?;
+            counted += more;
+            if more < u64::from(piece) {
                 break;
             }
         }
-        Ok(gone)
+        Ok(counted)
     }
 
-    async fn tend(&self, _retention: &Retention) -> Result<(), NotifierError> {
+    async fn trim(&self, prefix: &str, retention: &Retention, trim: Trim) -> Result<Trimmed, NotifierError> {
+        let trim = Trim { batch: trim.batch.min(TRIM_BATCH_MAX), ..trim };
+        let (prefix, retention) = (prefix.to_owned(), retention.clone());
+        self.write("trim the journal", move |conn| retention::trim(conn, &prefix, &retention, trim)).await
+    }
+
+    async fn sweep(&self) -> Result<(), NotifierError> {
+        self.write("sweep the journal", retention::sweep).await
+    }
+
+    async fn tend(&self) -> Result<(), NotifierError> {
         Ok(())
     }
 
@@ -172,22 +192,4 @@ impl JournalStore for SqliteJournal {
     async fn retention(&self) -> Result<Retention, NotifierError> {
         Ok(if self.in_memory().await? { Retention::in_memory() } else { Retention::default() })
     }
-}
-
-/// Deletes the oldest entries, up to the first that is kept: what is kept has no holes.
-fn trim(conn: &mut Connection, before: i64, count: i64, batch: u32) -> rusqlite::Result<u64> {
-    let Bounds { first, last, .. } = read::bounds(conn)?;
-    let (first, last) = (first as i64, last as i64);
-    let kept: Option<i64> = conn
-        .prepare_cached(
-            "select seq from (select seq, at from entry where seq >= ?1 order by seq limit ?2)
-              where at >= ?3 and seq > ?4 order by seq limit 1",
-        )?
-        .query_row(params![first, batch, before, last.saturating_sub(count)], |r| r.get(0))
-        .optional()?;
-    let stop = kept.unwrap_or_else(|| first.saturating_add(i64::from(batch)).min(last + 1));
-    let gone = conn
-        .prepare_cached("delete from entry where seq >= ?1 and seq < ?2")?
-        .execute(params![first, stop])?;
-    Ok(gone as u64)
 }

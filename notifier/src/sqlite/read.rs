@@ -1,5 +1,6 @@
 //! Reading the journal on SQLite.
 
+use super::retention::{self, Floor};
 use crate::journal::{Entry, EnvelopeOptions, Found, JournalOptions, Range, Row};
 use jiff::Timestamp;
 use minium_bus::Bounds;
@@ -34,8 +35,26 @@ pub(super) fn bounds(conn: &Connection) -> rusqlite::Result<Bounds> {
     })
 }
 
+/// What there is of what a filter matches: from `first` on all of it, which is the greatest floor of the channels that
+/// it reaches.
+pub(super) fn bounds_of(conn: &Connection, filter: &Filter) -> rusqlite::Result<Bounds> {
+    let bounds = bounds(conn)?;
+    let first = first_of(filter, &retention::floors(conn)?);
+    Ok(Bounds { first: u64::try_from(first).unwrap_or(1), ..bounds })
+}
+
+fn first_of(filter: &Filter, floors: &[Floor]) -> i64 {
+    let fixed = filter.fixed_prefix();
+    let below = floors.iter().filter(|floor| {
+        let own = floor.prefix.split('/').filter(|segment| !segment.is_empty());
+        let agrees = own.zip(filter.as_str().split('/')).all(|(own, wanted)| own == wanted || wanted == "+");
+        retention::reaches(fixed, &floor.prefix) && agrees
+    });
+    below.map(|floor| floor.first).chain([retention::floor_of(floors, fixed)]).max().unwrap_or(1)
+}
+
 /// Offsets as SQLite keeps them.
-fn offset(value: u64) -> i64 {
+pub(super) fn offset(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
@@ -80,7 +99,7 @@ impl Reader {
 
     /// Entries by filter: by the index when they are few and far, by walking otherwise.
     pub(super) fn read(&self, conn: &Connection, range: &Range) -> rusqlite::Result<Found> {
-        let bounds = bounds(conn)?;
+        let bounds = bounds_of(conn, &range.filter)?;
         let low = range.after.max(bounds.first.saturating_sub(1));
         let high = range.to.min(bounds.last);
         let far = high.saturating_sub(low) > u64::from(self.options.walk_count_max);
@@ -153,7 +172,7 @@ impl Reader {
         filter: &Filter,
         count: u32,
     ) -> rusqlite::Result<u64> {
-        let bounds = bounds(conn)?;
+        let bounds = bounds_of(conn, filter)?;
         let lowest = bounds.first.saturating_sub(1);
         if let Some(offsets) = self.few(conn, filter)? {
             let nth = offsets.len().checked_sub(count as usize).and_then(|i| offsets.get(i));
@@ -207,5 +226,19 @@ impl Read<'_> {
         let full = self.entries.len() >= self.range.count_max as usize || self.bytes >= self.range.bytes_max;
         self.full = full.then_some(entry.offset);
         Ok(!full)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_kept_from_the_greatest_floor_of_the_channels_it_reaches() {
+        let floor = |(prefix, first): (&str, i64)| Floor { prefix: prefix.into(), first, active: true };
+        let floors = [("", 9), ("a", 5), ("a/b", 7), ("a/c/d", 3)].map(floor);
+        let of = |filter: &str| first_of(&filter.parse().unwrap(), &floors);
+        assert_eq!(["a/b", "a/b/x", "a/c", "a/x", "a", "b"].map(of), [7, 7, 5, 5, 7, 9]);
+        assert_eq!(["a/+/d", "a/+/x", "a/c/+", "+"].map(of), [7, 7, 5, 9]);
     }
 }

@@ -1,8 +1,8 @@
 //! What one key alone cannot say: ranges, keys that need each other, what this version does not do yet.
 
-use super::section::{Mistake, Origins};
-use super::{Channel, Config, Schedule, Task, check_auth};
-use minium_protocol::{EnqueueRequest, Filter, Topic};
+use super::section::{Mistake, Origins, path_of};
+use super::{Config, Schedule, Task, channels, check_auth};
+use minium_protocol::{EnqueueRequest, Topic};
 use minium_queue::DatabaseUrl;
 use std::time::Duration;
 
@@ -29,9 +29,7 @@ pub(super) fn check(config: &Config, origins: &Origins, mistakes: &mut Vec<Mista
     if let Err(error) = config.database.url.parse::<DatabaseUrl>() {
         findings.add("database.url".into(), error.to_string());
     }
-    for (name, channel) in &config.channels {
-        check_channel(name, channel, &mut findings);
-    }
+    channels::check(&config.channels, &mut findings);
     for (name, schedule) in &config.schedules {
         check_schedule(name, schedule, &mut findings);
     }
@@ -84,48 +82,8 @@ fn limits(config: &Config, findings: &mut Findings<'_>) {
     }
 }
 
-fn check_channel(name: &str, channel: &Channel, findings: &mut Findings<'_>) {
-    let path = |key: &str| format!("channels.{}.{key}", quoted(name));
-    if let Err(error) = name.parse::<Filter>() {
-        findings.add(format!("channels.{}", quoted(name)), error.to_string());
-        return;
-    }
-    let task = name == "task";
-    match (task, channel.durable) {
-        (true, Some(false)) => findings.add(path("durable"), "task is always durable"),
-        (false, Some(true)) => {
-            findings
-                .add(path("durable"), "is not supported by this version; only task is durable, and always");
-        }
-        _ => {}
-    }
-    let retention = &channel.retention;
-    if !task && (retention.age.is_some() || retention.count.is_some()) {
-        findings.add(
-            path("retention"),
-            "only durable channels keep anything, and only task is durable in this version",
-        );
-    }
-    if retention.age.is_some_and(|age| age < Duration::from_secs(1)) {
-        findings.add(path("retention.age"), "must be 1s or more");
-    }
-    if retention.count == Some(0) {
-        findings.add(path("retention.count"), "must be 1 or more");
-    }
-    match (task, channel.slow.as_deref()) {
-        (_, None) | (true, Some("replay")) | (false, Some("close")) => {}
-        (true, Some("close" | "gap")) | (false, Some("replay" | "gap")) => {
-            let only = if task { "replay" } else { "close" };
-            findings.add(path("slow"), format!("is not supported by this version here; only {only:?} is"));
-        }
-        (_, Some(other)) => {
-            findings.add(path("slow"), format!("{other:?} must be \"replay\", \"close\" or \"gap\""));
-        }
-    }
-}
-
 fn check_schedule(name: &str, schedule: &Schedule, findings: &mut Findings<'_>) {
-    let path = |key: &str| format!("schedules.{}.{key}", quoted(name));
+    let path = |key: &str| path_of(&["schedules", name, key]);
     match schedule.every {
         None => findings.add(path("every"), "is missing; it must be a duration, as in \"10s\""),
         Some(every) if every < Duration::from_secs(1) => findings.add(path("every"), "must be 1s or more"),
@@ -135,7 +93,7 @@ fn check_schedule(name: &str, schedule: &Schedule, findings: &mut Findings<'_>) 
         None => findings.add(path("task"), "is missing; it must be the name of a task"),
         Some(_) => {
             if let Err(why) = schedule.request(name).check() {
-                findings.add(format!("schedules.{}", quoted(name)), why);
+                findings.add(path_of(&["schedules", name]), why);
             }
         }
     }
@@ -156,9 +114,9 @@ impl Schedule {
 }
 
 fn check_task(name: &str, task: &Task, findings: &mut Findings<'_>) {
-    let path = |key: &str| format!("tasks.{}.{key}", quoted(name));
+    let path = |key: &str| path_of(&["tasks", name, key]);
     if let Err(error) = Topic::of_job(name, i64::MAX) {
-        findings.add(format!("tasks.{}", quoted(name)), error.to_string());
+        findings.add(path_of(&["tasks", name]), error.to_string());
     }
     if task.command.is_empty() {
         findings.add(path("command"), "is missing; it must be a list, as in [\"./burn-in.sh\", \"--fast\"]");
@@ -168,12 +126,6 @@ fn check_task(name: &str, task: &Task, findings: &mut Findings<'_>) {
     if task.timeout.is_some_and(|t| t.is_zero()) {
         findings.add(path("timeout"), "must be more than 0s");
     }
-}
-
-/// A name as it stands in a dotted key.
-pub(super) fn quoted(name: &str) -> String {
-    let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-    if bare { name.to_owned() } else { format!("{name:?}") }
 }
 
 #[cfg(test)]
@@ -190,13 +142,6 @@ mod tests {
         assert!(wrong("[server.limits]\nheader_bytes = 10").contains("8192 to 1048576"));
         assert!(wrong("[worker]\nlease = \"1ms\"").contains("worker.lease: must be 1s to 1d"));
         assert!(wrong("[database]\nurl = \"mysql://x\"").contains("database.url: "));
-        assert!(wrong("[channels.task]\ndurable = false").contains("always durable"));
-        assert!(wrong("[channels.task]\nslow = \"drop\"").contains("must be \"replay\""));
-        assert!(wrong("[channels.x]\nretention = { age = \"1d\" }").contains("only task is durable"));
-        assert!(
-            wrong("[channels.task]\nretention = { bytes = \"1GiB\" }")
-                .contains("channels.task.retention.bytes: is not supported")
-        );
         assert!(wrong("[schedules.x]\nevery = \"1s\"\ntask = \"a b\"").contains("schedules.x: task"));
     }
 

@@ -1,6 +1,7 @@
 //! What one key of `[auth]` alone cannot say: which of them go together, and what they mean.
 
-use super::check::{Findings, quoted};
+use super::check::Findings;
+use super::section::path_of;
 use super::{AuthKey, Config};
 use crate::auth::{Algorithm, JwksPlace};
 use crate::http::origin::OriginPattern;
@@ -33,7 +34,7 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
         check_scopes("auth.anonymous.scopes", scopes, findings);
     }
     for (name, certificate) in &auth.certificates {
-        let path = format!("auth.certificates.{}", quoted(name));
+        let path = path_of(&["auth", "certificates", name]);
         if name.is_empty() {
             findings.add(path.clone(), "must be the name in the certificate");
         }
@@ -72,11 +73,11 @@ fn check_scopes(path: &str, scopes: &[String], findings: &mut Findings<'_>) {
 }
 
 fn check_key(name: &str, key: &AuthKey, findings: &mut Findings<'_>) {
-    let path = |member: &str| format!("auth.keys.{}.{member}", quoted(name));
+    let path = |member: &str| path_of(&["auth", "keys", name, member]);
     let good = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
     if name.is_empty() || name.len() > 64 || !name.bytes().all(good) {
         let what = "the name of a key must be 1 to 64 of the characters A-Z a-z 0-9 _ - .";
-        findings.add(format!("auth.keys.{}", quoted(name)), what);
+        findings.add(path_of(&["auth", "keys", name]), what);
     }
     let Some(text) = &key.algorithm else {
         findings.add(path("algorithm"), "is missing; it must be EdDSA, ES256, RS256 or HS256");

@@ -138,7 +138,12 @@ mod tests {
             url = "sqlite::memory:"
             [channels."task"]
             retention = { age = "30d", count = 100000 }
+            [channels."livesys"]
+            durable = true
+            retention = { age = "30d", bytes = "1GiB", count = 100000 }
             slow = "replay"
+            lease = "30s"
+            patterns = ["sub"]
             [schedules.inventory]
             task = "livesys/inventory"
             every = "10s"
@@ -154,7 +159,7 @@ mod tests {
         let config = from_text(text).unwrap();
         assert_eq!(config.schedules["inventory"].every, Some(Duration::from_secs(10)));
         assert_eq!(config.tasks["burn-in"].timeout, Some(Duration::from_secs(600)));
-        assert_eq!(config.task_retention().unwrap().count, Some(100_000));
+        assert_eq!(config.channels["livesys"].retention.count, Some(100_000));
     }
 
     #[test]
@@ -169,7 +174,7 @@ mod tests {
             [database]
             url = 7
             [channels."livesys"]
-            durable = true
+            durable = "yes"
             [schedules.a]
             task = "x"
             cron = "0 3 * * *"
@@ -186,7 +191,7 @@ mod tests {
             "server.listen: \"nowhere\" must be an address with a port",
             "server.limits.message_bytes: \"1 KB\" must be a size",
             "database.url: 7 must be a text",
-            "channels.livesys.durable: is not supported by this version",
+            "channels.livesys.durable: \"yes\" must be true or false",
             "schedules.a.cron: is not supported by this version; use every",
             "schedules.a.every: is missing",
             "schedules.b.task: is missing",

@@ -3,6 +3,7 @@
 //! Defaults, then one TOML file, then `MINIUM_…` variables, then flags; later ones win. Unknown keys are refused and
 //! all mistakes are told at once. The comments here are the reference: `docs/configuration.md` is written from them.
 
+mod channels;
 mod check;
 mod check_auth;
 mod env;
@@ -25,7 +26,7 @@ use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
-use value::{BaseUrl, Listen, Size};
+use value::{BaseUrl, Listen, Size, SlowPolicy};
 
 section! {
     /// What the node listens on.
@@ -96,30 +97,33 @@ section! {
 }
 
 section! {
-    /// How much of a durable channel is kept.
+    /// How much is kept of a durable channel.
     Retention {
-        /// Entries older than this may be dropped. Without it 30 days.
+        /// Messages older than this are let go. Without it 30 days.
         age: Option<Duration> = "";
-        /// No more than so many of the newest entries are kept. Without it a million, or 100000 in memory.
+        /// No more than so many of the newest are kept. Without it a million, or 100000 in memory; without bound where
+        /// `bytes` is said.
         count: Option<u32> = "";
-        later {
-            "bytes": "use age or count";
-        }
+        /// No more of the newest are kept than have so many bytes, as the database stores them. Without it, without
+        /// bound.
+        bytes: Option<Size> = "";
     }
 }
 
 section! {
-    /// A topic prefix, as in `[channels."task"]`.
+    /// A topic prefix, as in `[channels."livesys"]`.
     Channel {
-        /// Is it kept in the journal? `task` always is; other channels cannot be in this version.
+        /// For subscribers: is what is published kept in the journal? For pushers and pullers: is it a task? `task`
+        /// always is durable, and so is what lies below a durable channel. Not at all when nothing is said.
         durable: Option<bool> = "";
-        /// What happens to a subscriber that falls behind: `replay` reads on from the journal (durable channels),
-        /// `close` closes with 4000 (all others).
-        slow: Option<String> = "";
-        later {
-            "patterns": "a channel's configuration goes for all patterns";
-            "lease": "workers say how long their leases are";
-        }
+        /// What happens to a subscriber that falls behind: `replay` reads on from the journal (durable channels, unless
+        /// something else is said), `close` closes with 4000 (all others), `gap` tells it what it missed and goes on
+        /// (in `minium.v1`; other modes are closed).
+        slow: Option<SlowPolicy> = "";
+        /// How long a puller's lease holds unless it extends it. Without it 30 seconds.
+        lease: Option<Duration> = "";
+        /// Only for these: `sub`, `push`, `bus`. Without it all three; `task` is for `sub` alone.
+        patterns: Option<Vec<String>> = "";
         inside {
             /// How much of it is kept.
             retention: Retention;
@@ -308,10 +312,5 @@ impl Config {
     pub(crate) fn is_guarded(&self) -> bool {
         let Auth { keys, certificates, anonymous, .. } = &self.auth;
         !keys.is_empty() || !certificates.is_empty() || anonymous.scopes.is_some()
-    }
-
-    /// What is kept of task events.
-    pub(crate) fn task_retention(&self) -> Option<&Retention> {
-        self.channels.get("task").map(|channel| &channel.retention)
     }
 }

@@ -55,13 +55,13 @@ fn written() -> String {
     section(
         &mut out,
         "channels.\"PREFIX\"",
-        "A topic prefix. In this version only `task`, the task events, is durable.",
+        "A topic prefix, as in `[channels.\"livesys\"]`; the nearest one governs a topic. What a channel does not say is what the nearest configured prefix above it says. Channels are read again on SIGHUP: sessions that are open keep what they began with, and a file with mistakes changes nothing.",
         Channel::KEYS,
     );
     section(
         &mut out,
         "channels.\"PREFIX\".retention",
-        "How much of a durable channel is kept. `bytes` comes with a later version.",
+        "How much of a durable channel is kept: each channel for itself, without those below it. What lets go first counts.",
         Retention::KEYS,
     );
     section(

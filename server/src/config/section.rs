@@ -172,6 +172,11 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key } else { format!("{path}.{key}") }
 }
 
+/// The names of a key and of the sections around it, as one dotted key.
+pub(super) fn path_of(names: &[&str]) -> String {
+    names.iter().fold(String::new(), |path, name| join(&path, name))
+}
+
 /// A value for a message: never a whole table.
 fn short(value: &toml::Value) -> String {
     match value {

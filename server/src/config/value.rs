@@ -3,6 +3,7 @@
 //! A value comes from TOML, or as text from the environment and from flags. Defaults are text too, so that the
 //! reference shows them as one would write them.
 
+use minium_bus::Slow;
 use minium_protocol::{Topic, format_duration, parse_bytes, parse_duration};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -133,6 +134,22 @@ impl Value for PathBuf {
     }
 }
 
+/// What happens to a subscriber that falls behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SlowPolicy(pub(crate) Slow);
+
+const SLOW: [(&str, Slow); 3] = [("replay", Slow::Replay), ("close", Slow::Close), ("gap", Slow::Gap)];
+
+impl Value for SlowPolicy {
+    const ALLOWED: &'static str = "\"replay\", \"close\" or \"gap\"";
+    fn from_text(text: &str) -> Option<SlowPolicy> {
+        SLOW.iter().find(|(word, _)| *word == text).map(|(_, slow)| SlowPolicy(*slow))
+    }
+    fn to_toml(&self) -> Option<toml::Value> {
+        SLOW.iter().find(|(_, slow)| *slow == self.0).map(|(word, _)| (*word).into())
+    }
+}
+
 /// Where to listen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Listen(pub(crate) SocketAddr);
@@ -249,6 +266,7 @@ mod tests {
         there_and_back::<Vec<String>>("a, b");
         there_and_back::<Json>(r#"[{"a":1.5},"x",true]"#);
         there_and_back::<Option<Topic>>("livesys/7");
+        there_and_back::<SlowPolicy>("gap");
     }
 
     #[test]

@@ -5,8 +5,10 @@
 
 mod body;
 pub(crate) mod connection;
+mod events;
 mod goodbye;
 mod health;
+mod history;
 mod jobs;
 pub(crate) mod limit;
 mod metrics;
@@ -120,7 +122,10 @@ fn share(response: &mut Response, origin: HeaderValue, preflight: bool) {
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.append(VARY, HeaderValue::from_static("Origin"));
-    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Location, Retry-After"));
+    headers.insert(
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("Location, Minium-Next, Retry-After"),
+    );
     if preflight {
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PATCH, DELETE"));
         let allowed = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Traceparent";

@@ -3,7 +3,7 @@
 
 use super::permit::{self, Need};
 use super::problem::{self, Refusal};
-use super::{App, gate, health, jobs, metrics, page, publish, schemas, session};
+use super::{App, gate, health, history, jobs, metrics, page, publish, schemas, session};
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodRouter, get, post};
@@ -33,6 +33,8 @@ fn guarded(app: &Arc<App>) -> Router<Arc<App>> {
         .at("/pull/{*topic}", Need::Topic(Pull), get(session::pull))
         .at("/bus/", Need::Topic(Bus), get(session::peer).post(publish::send))
         .at("/bus/{*topic}", Need::Topic(Bus), get(session::peer).post(publish::send))
+        .at("/history/", Need::Topic(Sub), get(history::history))
+        .at("/history/{*topic}", Need::Topic(Sub), get(history::history))
         .at("/api/v1/jobs", Need::Jobs, get(jobs::list).post(jobs::enqueue))
         .at("/api/v1/jobs/{id}", Need::Jobs, get(jobs::show).patch(jobs::change).delete(jobs::remove))
         .at("/api/v1/jobs/{id}/events", Need::Jobs, get(jobs::events))

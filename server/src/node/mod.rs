@@ -6,6 +6,7 @@
 //! `server.shutdown_grace`.
 
 mod opening;
+mod reload;
 mod rounds;
 mod signals;
 mod trust;
@@ -23,7 +24,7 @@ use crate::{http, logging};
 use anyhow::Context;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use minium_bus::{Bus, Channels, Schemas};
-use minium_notifier::TaskWork;
+use minium_notifier::{Retentions, TaskWork};
 use minium_protocol::format_duration;
 use minium_worker::Worker;
 use opening::Opener;
@@ -79,7 +80,8 @@ pub(crate) async fn run(config: Config, extras: Extras) -> anyhow::Result<()> {
     let schemas = Arc::new(Schemas::built_in());
     let dir = load_schemas(&config, &schemas)?;
     let (door, database) = database::awaited();
-    let channels = Arc::new(Channels::default());
+    let channels = Arc::new(Channels::new(config.bus_channels()).context("Setting up the channels")?);
+    let retentions = Retentions::new(config.retention_policy());
     let closing = CancellationToken::new();
     let work = opening::start_work(&database, &schemas, &closing);
     let bus = start_bus(&config, (&schemas, &channels), &database, &work)?;
@@ -100,12 +102,17 @@ pub(crate) async fn run(config: Config, extras: Extras) -> anyhow::Result<()> {
         &config,
     );
     node.background.spawn(rounds::sweep(metrics, METRICS_SWEEP, node.closing.clone()));
-    let reload = Arc::new(Notify::new());
-    let again = node.look_after(auth, extras.reread, place);
+    let (reload, reread) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let again = node.look_after(auth, extras.reread.clone(), place);
     if let Some(dir) = dir {
         let watching =
             rounds::watch_schemas(dir, schemas.clone(), reload.clone(), SCHEMA_LOOK, node.closing.clone());
         node.background.spawn(watching);
+    }
+    if let Some(read) = extras.reread {
+        let reading =
+            reload::channels(read, channels, retentions.clone(), reread.clone(), node.closing.clone());
+        node.background.spawn(reading);
     }
     let opener = Opener {
         config: Arc::new(config),
@@ -113,6 +120,7 @@ pub(crate) async fn run(config: Config, extras: Extras) -> anyhow::Result<()> {
         bus: bus.clone(),
         schemas,
         work,
+        retentions,
         door,
         tasks: extras.tasks,
         closing: node.closing.clone(),
@@ -128,8 +136,7 @@ pub(crate) async fn run(config: Config, extras: Extras) -> anyhow::Result<()> {
             ended = &mut engine => break Some(ended),
             signal = signals.next() => match signal {
                 signals::Signal::Reload => {
-                    reload.notify_one();
-                    again.notify_one();
+                    [&reload, &reread, &again].iter().for_each(|asked| asked.notify_one());
                 }
                 signals::Signal::End => break None,
             },

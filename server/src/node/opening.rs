@@ -15,7 +15,7 @@ use crate::exit::{Exit, fault};
 use anyhow::Context;
 use minium_bus::{Bus, Schemas};
 use minium_notifier::{
-    EnvelopeOptions, Journal, Relay, RelayOptions, RelayState, Retention, TaskWork, WorkOptions,
+    EnvelopeOptions, Journal, Relay, RelayOptions, RelayState, Retentions, TaskWork, WorkOptions,
 };
 use minium_protocol::{ErrorCode, Problem, SchemaFault};
 use minium_queue::postgres::PgOptions;
@@ -40,6 +40,7 @@ pub(super) struct Opener {
     pub(super) bus: Bus,
     pub(super) schemas: Arc<Schemas>,
     pub(super) work: TaskWork,
+    pub(super) retentions: Retentions,
     pub(super) door: Door,
     pub(super) tasks: Option<AddTasks>,
     pub(super) closing: CancellationToken,
@@ -145,16 +146,9 @@ impl Opener {
     }
 
     fn relay_options(&self) -> RelayOptions {
-        let memory = self.config.database.url == "sqlite::memory:";
-        let usual = if memory { Retention::in_memory() } else { Retention::default() };
-        let kept = self.config.task_retention();
-        let retention = Retention {
-            age: kept.and_then(|r| r.age).unwrap_or(usual.age),
-            count: kept.and_then(|r| r.count).map_or(usual.count, u64::from),
-        };
         let minion_topic = self.config.notifier.minion_topic.clone();
-        let work = Some(self.work.clone());
-        RelayOptions { minion_topic, retention: Some(retention), work, ..RelayOptions::default() }
+        let (work, retention) = (Some(self.work.clone()), Some(self.retentions.clone()));
+        RelayOptions { minion_topic, retention, work, ..RelayOptions::default() }
     }
 
     fn schedules(&self) -> Vec<Schedule> {

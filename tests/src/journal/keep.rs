@@ -1,95 +1,16 @@
 //! Messages of clients, kept: the same promises on PostgreSQL and on SQLite.
 
+use super::home::{Home, draft, keep, on_both};
 use super::{Node, read_all};
-use crate::support::postgres::Database;
 use crate::support::wait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join_all;
-use minium_bus::{Draft, History};
-use minium_notifier::{EnvelopeOptions, Journal, JournalOptions, KeepOptions};
-use minium_protocol::{CloudEvent, ErrorCode, Position, Problem};
+use minium_bus::Draft;
+use minium_notifier::KeepOptions;
+use minium_protocol::{CloudEvent, ErrorCode, Position};
 use minium_queue::Backend;
 use std::collections::HashSet;
-use std::sync::Arc;
-use tempfile::TempDir;
-
-/// A message on its way.
-pub(crate) fn draft(topic: &str, id: Option<&str>, data: impl Into<String>) -> Draft {
-    let data: String = data.into();
-    Draft { topic: topic.parse().unwrap(), id: id.map(Into::into), data: Bytes::from(data) }
-}
-
-/// Keeps one message.
-pub(crate) async fn keep(
-    history: &Arc<dyn History>,
-    topic: &str,
-    id: Option<&str>,
-    data: &str,
-) -> Result<Position, Problem> {
-    let kept = wait::within("a message to be kept", history.keep(vec![draft(topic, id, data)])).await?;
-    let [position] = kept[..] else { panic!("one message has one position: {kept:?}") };
-    Ok(position)
-}
-
-/// Where a journal is kept, for as long as a test needs it.
-pub(crate) enum Home {
-    Postgres(Database),
-    File(TempDir),
-}
-
-impl Home {
-    async fn postgres() -> Home {
-        Home::Postgres(Database::create().await)
-    }
-
-    async fn sqlite() -> Home {
-        Home::File(tempfile::tempdir().unwrap())
-    }
-
-    /// As a node opens it; each time a node of its own.
-    pub(crate) async fn open(&self, keep: KeepOptions) -> (Backend, Journal) {
-        let url = match self {
-            Home::Postgres(database) => database.url().to_owned(),
-            Home::File(dir) => format!("sqlite:{}", dir.path().join("journal.db").display()),
-        };
-        let backend = Backend::open(&url.parse().unwrap()).await.unwrap();
-        backend.migrate().await.unwrap();
-        let options = JournalOptions { keep, ..JournalOptions::default() };
-        let journal = Journal::open_with(&backend, EnvelopeOptions::default(), options);
-        (backend, journal)
-    }
-
-    /// As if so many seconds had gone by for the ids of messages.
-    async fn age_ids(&self, backend: &Backend, seconds: i64) {
-        match (self, backend) {
-            (Home::Postgres(database), _) => {
-                let sql =
-                    format!("update minium.message_id set until = until - interval '{seconds} seconds'");
-                database.connect().await.batch_execute(&sql).await.unwrap();
-            }
-            (Home::File(_), Backend::Sqlite(store)) => {
-                let sql = format!("update message_id set until = until - {seconds} * 1000000");
-                store.call(move |conn| conn.execute(&sql, [])).await.unwrap().unwrap();
-            }
-            (Home::File(_), Backend::Postgres(_)) => panic!("a file is SQLite"),
-        }
-    }
-}
-
-/// Runs each test on both.
-macro_rules! on_both {
-    ($($test:ident)*) => {
-        mod postgres {$(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() { super::$test(super::Home::postgres().await).await }
-        )*}
-        mod sqlite {$(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() { super::$test(super::Home::sqlite().await).await }
-        )*}
-    };
-}
 
 on_both! {
     messages_read_back_as_they_went_out
@@ -100,7 +21,7 @@ on_both! {
 }
 
 async fn messages_read_back_as_they_went_out(home: Home) {
-    let (backend, journal) = home.open(KeepOptions::default()).await;
+    let (backend, journal) = home.open().await;
     let node = Node::start(&journal);
     let epoch = node.begun().await.epoch;
     let mut live = super::subscriber(&node.bus, "news").await;
@@ -130,7 +51,7 @@ async fn messages_read_back_as_they_went_out(home: Home) {
     }
     node.stop().await;
     drop((backend, journal, history));
-    let (_backend, journal) = home.open(KeepOptions::default()).await;
+    let (_backend, journal) = home.open().await;
     let again = read_all(&*journal.history(), "news", 100).await;
     assert_eq!(
         again.iter().map(|r| &r.event).collect::<Vec<_>>(),
@@ -142,7 +63,7 @@ async fn messages_read_back_as_they_went_out(home: Home) {
 async fn one_call_keeps_its_order_and_many_calls_share_commits(home: Home) {
     // so small that calls are put off to the next commit again and again, and one call is larger than a commit
     let options = KeepOptions { commit_count_max: 7, queue_count_max: 2, ..KeepOptions::default() };
-    let (_backend, journal) = home.open(options).await;
+    let (_backend, journal) = home.open_with(options).await;
     let node = Node::start(&journal);
     node.begun().await;
     let history = journal.history();
@@ -174,7 +95,7 @@ async fn one_call_keeps_its_order_and_many_calls_share_commits(home: Home) {
 }
 
 async fn a_repeated_id_is_the_same_message(home: Home) {
-    let (backend, journal) = home.open(KeepOptions::default()).await;
+    let (backend, journal) = home.open().await;
     let node = Node::start(&journal);
     node.begun().await;
     let history = journal.history();
@@ -198,7 +119,7 @@ async fn a_repeated_id_is_the_same_message(home: Home) {
     node.stop().await;
     drop((journal, history, backend));
 
-    let (backend, journal) = home.open(KeepOptions::default()).await;
+    let (backend, journal) = home.open().await;
     let node = Node::start(&journal);
     node.begun().await;
     let history = journal.history();
@@ -214,8 +135,8 @@ async fn a_repeated_id_is_the_same_message(home: Home) {
 }
 
 async fn one_id_at_once_from_everywhere_is_one_message(home: Home) {
-    let (_one, journal) = home.open(KeepOptions::default()).await;
-    let (_two, other) = home.open(KeepOptions::default()).await;
+    let (_one, journal) = home.open().await;
+    let (_two, other) = home.open().await;
     let nodes = [Node::start(&journal), Node::start(&other)];
     let histories = [journal.history(), other.history()];
     for node in &nodes {
@@ -249,7 +170,7 @@ async fn one_id_at_once_from_everywhere_is_one_message(home: Home) {
 
 async fn what_cannot_be_kept_is_refused_whole(home: Home) {
     let options = KeepOptions { call_count_max: 3, ..KeepOptions::default() };
-    let (_backend, journal) = home.open(options).await;
+    let (_backend, journal) = home.open_with(options).await;
     let node = Node::start(&journal);
     node.begun().await;
     let history = journal.history();
@@ -274,7 +195,7 @@ async fn what_cannot_be_kept_is_refused_whole(home: Home) {
 #[tokio::test]
 async fn a_full_disk_is_told_as_such_and_room_makes_it_well_again() {
     let home = Home::sqlite().await;
-    let (backend, journal) = home.open(KeepOptions::default()).await;
+    let (backend, journal) = home.open().await;
     let Backend::Sqlite(store) = &backend else { panic!("a file is SQLite") };
     let limit = |pages: &'static str| async move {
         let sql = format!("pragma max_page_count = {pages}");

@@ -15,8 +15,14 @@ mod epochs;
 /// Reading back: filters, bounds, the same bytes.
 mod replay;
 
+/// Where journals live, for tests that hold on both databases.
+mod home;
+
 /// What clients publish, kept: on both databases.
 mod keep;
+
+/// How much is kept of each channel: on both databases.
+mod channels;
 
 /// Publishers and a PostgreSQL that crashes between commit and number.
 mod publishers;
@@ -101,7 +107,13 @@ impl Node {
         Node::start_with(journal, RelayOptions::default())
     }
 
+    /// With these, but that nothing is too young to be let go of.
     pub(crate) fn start_with(journal: &Journal, options: RelayOptions) -> Node {
+        let options = RelayOptions { retention_grace: std::time::Duration::ZERO, ..options };
+        Node::start_patient(journal, options)
+    }
+
+    pub(crate) fn start_patient(journal: &Journal, options: RelayOptions) -> Node {
         let schemas = Arc::new(Schemas::empty());
         let bus = Bus::start(
             Options::default(),

@@ -1,6 +1,6 @@
 //! Publishers and a PostgreSQL that does what it can to lose their messages between the commit and the number.
 
-use super::keep::{draft, keep};
+use super::home::{draft, keep};
 use super::{Fixture, Node, assert_dense, number_all, open, read_all, step};
 use crate::support::postgres::{Cluster, ClusterOptions, connect};
 use crate::support::wait;

@@ -220,7 +220,9 @@ async fn what_is_no_longer_kept_is_never_skipped_in_silence() {
     let client = fixture.client().await;
     write(&client, &(0..10).collect::<Vec<_>>(), "task.enqueue").await;
     number_all(&client).await;
-    client.batch_execute("select minium.journal_trim('-infinity', 4, 100)").await.unwrap();
+    let trim = "select minium.journal_count(100);
+                select minium.journal_trim('', '-infinity', 4, 1000000000, 'infinity', 10, 100)";
+    client.batch_execute(trim).await.unwrap();
     let history = fixture.journal.history();
     for text in ["task", "task/t/8", "task/+/8"] {
         let expired = history.read(&filter(text), 5, u64::MAX, 10, 1 << 20).await;

@@ -2,15 +2,24 @@
 
 use super::{Fixture, Node, everything, number_all, offsets, write};
 use crate::support::wait;
-use minium_notifier::{RelayOptions, Retention};
+use minium_notifier::{Policy, RelayOptions, Retention, Retentions};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
+/// One step of letting go, of what belongs to no channel, after everything was counted.
 async fn trim(client: &Client, before: &str, count: i64, batch: i32) -> i32 {
-    let sql = format!("select minium.journal_trim({before}, $1, $2)");
-    client.query_one(&sql, &[&count, &batch]).await.unwrap().get(0)
+    trim_to(client, before, count, batch, i64::MAX).await
+}
+
+async fn trim_to(client: &Client, before: &str, count: i64, batch: i32, to: i64) -> i32 {
+    client.execute("select minium.journal_count(1000)", &[]).await.unwrap();
+    let sql =
+        format!("select gone from minium.journal_trim('', {before}, $1, 1000000000, 'infinity', $3, $2)");
+    let gone = client.query_one(&sql, &[&count, &batch, &to]).await.unwrap().get(0);
+    client.execute("select minium.journal_sweep()", &[]).await.unwrap();
+    gone
 }
 
 /// As if it were noon, so that the test does not depend on when it runs.
@@ -30,8 +39,9 @@ async fn count(client: &Client, sql: &str) -> i64 {
 async fn a_running_node_keeps_so_many_entries() {
     let fixture = Fixture::new().await;
     let client = fixture.client().await;
+    let others = Retention { count: 25, ..Retention::default() };
     let options = RelayOptions {
-        retention: Some(Retention { count: 25, ..Retention::default() }),
+        retention: Some(Retentions::new(Policy { others, ..Policy::default() })),
         retention_interval: Duration::from_millis(20),
         retention_batch: 10,
         ..RelayOptions::default()
@@ -67,7 +77,9 @@ async fn age_and_count_let_go_in_batches_and_never_of_what_has_no_offset() {
         .unwrap();
     write(&client, &[100], "task.enqueue").await; // not numbered yet
     let before = "now() - interval '30 days'";
-    assert_eq!(trim(&client, before, 1_000, 5).await, 5);
+    assert_eq!(trim_to(&client, before, 1_000, 5, 3).await, 3, "nothing that this node has not relayed");
+    assert_eq!(trim_to(&client, before, 1_000, 5, 3).await, 0);
+    assert_eq!(trim(&client, before, 1_000, 2).await, 2);
     assert_eq!(trim(&client, before, 1_000, 5).await, 5);
     assert_eq!(trim(&client, before, 1_000, 5).await, 2, "what is young enough stays");
     assert_eq!(trim(&client, before, 1_000, 5).await, 0);

@@ -3,7 +3,7 @@
 use super::{Node, everything, read_all};
 use crate::support::wait;
 use minium_bus::HistoryError;
-use minium_notifier::{EnvelopeOptions, Journal, RelayOptions, Retention};
+use minium_notifier::{EnvelopeOptions, Journal, Policy, RelayOptions, Retention, Retentions};
 use minium_protocol::EnqueueRequest;
 use minium_queue::sqlite::SqliteStore;
 use minium_queue::{Backend, QueueError, Store};
@@ -145,8 +145,9 @@ async fn filters_and_the_last_entries_are_found_as_on_postgres() {
 async fn retention_lets_the_oldest_go_and_their_numbers_never_come_back() {
     let (_dir, url) = in_file().await;
     let (store, journal) = open(&url).await;
+    let three = Retention { count: 3, ..Retention::default() };
     let options = RelayOptions {
-        retention: Some(Retention { count: 3, ..Retention::default() }),
+        retention: Some(Retentions::new(Policy { others: three, ..Policy::default() })),
         retention_interval: Duration::from_millis(20),
         retention_batch: 4,
         ..RelayOptions::default()

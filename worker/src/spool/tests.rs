@@ -169,7 +169,7 @@ proptest! {
         let spool = open_in(dir.path());
         let held: Vec<(i64, LeaseToken, String)> = spool.outcomes().map(|o| match &o.ending {
             Ending::Finished(r) => (o.job, o.lease, serde_json::from_str(r.get()).unwrap()),
-            other => panic!("{other:?}"),
+            other @ Ending::Failed { .. } => panic!("{other:?}"),
         }).collect();
         prop_assert_eq!(held, model);
     }

@@ -1,20 +1,17 @@
 //! GET `/api/v1/jobs/{id}/events`: a job's history, read from the journal.
 
+use super::super::events::{NDJSON, answer};
 use super::super::problem::Refusal;
 use super::super::query::{one, only, pairs};
 use super::super::session::accepts;
 use super::super::{App, path};
 use super::find;
-use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use minium_bus::{History, HistoryError};
 use minium_protocol::{ErrorCode, Filter, Topic};
-use std::convert::Infallible;
 use std::sync::Arc;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 /// Histories that are read or held at once; who comes next waits a little, and is told to come again.
@@ -23,8 +20,6 @@ pub(crate) const HISTORIES_MAX: usize = 4;
 const EVENTS_MAX: usize = 10_000;
 /// Bytes of events in one answer.
 const BYTES_MAX: usize = 64 << 20;
-/// An answer this small keeps no room while its reader takes it.
-const SMALL_BYTES_MAX: usize = 256 << 10;
 /// One read of the journal.
 const PAGE_COUNT: u32 = 1_000;
 const PAGE_BYTES: usize = 4 << 20;
@@ -58,7 +53,8 @@ pub(crate) async fn events(
     if events.is_empty() && gone {
         return Err(Refusal::new(ErrorCode::NotFound, "the journal knows no such job of this task"));
     }
-    Ok(written(events, accepts(&parts, "application/x-ndjson"), room))
+    let lines = accepts(&parts, NDJSON);
+    Ok(answer(events, lines, room, "{\"events\":[", "]}".into()))
 }
 
 async fn read(history: &dyn History, topic: &Topic) -> Result<Vec<Bytes>, Refusal> {
@@ -92,59 +88,4 @@ async fn read(history: &dyn History, topic: &Topic) -> Result<Vec<Bytes>, Refusa
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err calls")]
 fn refusal(error: HistoryError) -> Refusal {
     Refusal::new(ErrorCode::Unavailable, error.to_string())
-}
-
-/// Sent piece by piece from where it was read, so that it is not held twice.
-fn written(events: Vec<Bytes>, lines: bool, room: OwnedSemaphorePermit) -> Response {
-    let small = events.iter().map(Bytes::len).sum::<usize>() <= SMALL_BYTES_MAX;
-    let room = (!small).then_some(room);
-    let (kind, first, between, last) = match lines {
-        true => ("application/x-ndjson", "", "\n", if events.is_empty() { "" } else { "\n" }),
-        false => ("application/json", "{\"events\":[", ",", "]}"),
-    };
-    let pieces = events.into_iter().enumerate().flat_map(move |(i, event)| {
-        [Bytes::from_static(if i > 0 { between.as_bytes() } else { b"" }), event]
-    });
-    let whole = std::iter::once(Bytes::from_static(first.as_bytes()))
-        .chain(pieces)
-        .chain([Bytes::from_static(last.as_bytes())])
-        .filter(|piece| !piece.is_empty())
-        .map(move |piece| {
-            let _held = &room; // until the last piece is taken, or the reader is gone
-            Ok::<_, Infallible>(piece)
-        });
-    let headers = [(CONTENT_TYPE, kind), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    (headers, Body::from_stream(futures::stream::iter(whole))).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::sync::Semaphore;
-
-    async fn text(events: &[&'static str], lines: bool) -> (String, usize) {
-        let rooms = Arc::new(Semaphore::new(1));
-        let room = rooms.clone().acquire_owned().await.unwrap();
-        let events = events.iter().map(|e| Bytes::from_static(e.as_bytes())).collect();
-        let response = written(events, lines, room);
-        let free = rooms.available_permits();
-        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
-        assert_eq!(rooms.available_permits(), 1);
-        (String::from_utf8(body.to_vec()).unwrap(), free)
-    }
-
-    #[tokio::test]
-    async fn a_history_is_one_document_or_lines() {
-        assert_eq!(text(&[], false).await.0, r#"{"events":[]}"#);
-        assert_eq!(text(&["{}", "[]"], false).await.0, r#"{"events":[{},[]]}"#);
-        assert_eq!(text(&[], true).await.0, "");
-        assert_eq!(text(&["{}", "[]"], true).await.0, "{}\n[]\n");
-    }
-
-    #[tokio::test]
-    async fn a_large_history_keeps_its_room_until_it_is_taken() {
-        assert_eq!(text(&["{}"], false).await.1, 1);
-        let large: &'static str = "x".repeat(SMALL_BYTES_MAX + 1).leak();
-        assert_eq!(text(&[large], false).await.1, 0);
-    }
 }
