@@ -7,7 +7,7 @@ mod cuts;
 mod proxy;
 
 /// What sdk.js does, one after the other, and its types.
-mod sdk;
+pub(crate) mod sdk;
 
 /// What the Rust client does with more than one subscription.
 mod rust;
