@@ -76,6 +76,8 @@ pub struct Options {
     pub session_pulls_max: usize,
     /// The newest entries of the journal, kept in memory for those who come back.
     pub recent_bytes_max: usize,
+    /// The last message of each topic, kept in memory for `?last=1`.
+    pub latest_bytes_max: usize,
     /// Pages of history that are kept for others who ask for the same.
     pub pages_bytes_max: usize,
     /// Entries in one page of history.
@@ -114,6 +116,7 @@ impl Default for Options {
             session_subs_max: 1_024,
             session_pulls_max: 64,
             recent_bytes_max: 4 << 20,
+            latest_bytes_max: 16 << 20,
             pages_bytes_max: 16 << 20,
             page_count_max: 512,
             page_bytes_max: 64 << 10,
