@@ -18,7 +18,7 @@ use crate::session::sink::Sink;
 use crate::session::{Parts, Pull, Session, Speech, Talk, Voice};
 use crate::shard::Shard;
 use crate::work::{LeasedJob, Order};
-use minium_protocol::{Answer, CloseCode, Filter, Position, Topic};
+use minium_protocol::{Answer, CloseCode, Filter, LeaseToken, Position, Topic};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -186,7 +186,7 @@ impl Shard {
             None => Some(job),
         };
         if let Some(job) = left {
-            tracing::debug!(job = job.id, "A job came for a puller that had left; its lease will run out.");
+            self.give_jobs_back(vec![(job.id, job.lease)]);
         }
     }
 
@@ -206,6 +206,14 @@ impl Shard {
         }
         if let Some(jobs) = jobs {
             self.pullers.borrow_mut().remove(&jobs.id);
+            self.give_jobs_back(jobs.into_unwritten());
+        }
+    }
+
+    /// Nobody has begun these.
+    fn give_jobs_back(&self, jobs: Vec<(i64, LeaseToken)>) {
+        if let (false, Ok(work)) = (jobs.is_empty(), self.hub.outside.work()) {
+            work.give_back(jobs);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The client: one server, one HTTP pool, and the owner of all its sockets' tasks.
 
 use crate::address::Address;
+use crate::connection::{ConnectOptions, Connection};
 use crate::error::ClientError;
 use crate::link::{Peer, Publisher};
 use crate::subscription::{SubscribeOptions, Subscription};
@@ -19,6 +20,19 @@ pub enum Mode {
     Plain,
     /// A frame is one CloudEvent, also on topics that are not durable.
     CloudEvents,
+    /// What a [`Connection`] speaks.
+    V1,
+}
+
+impl Mode {
+    /// Its subprotocol, if it needs one.
+    pub(crate) fn subprotocol(self) -> Option<&'static str> {
+        match self {
+            Mode::Plain => None,
+            Mode::CloudEvents => Some("cloudevents.json"),
+            Mode::V1 => Some("minium.v1"),
+        }
+    }
 }
 
 /// Bounds of everything that a client does.
@@ -86,9 +100,7 @@ impl Client {
     ) -> Result<Client, ClientError> {
         let address = Address::parse(base_url)?;
         let fault = |reason: String| ClientError::Url { url: base_url.into(), reason };
-        if token.as_deref().is_some_and(|t| t.is_empty() || !t.bytes().all(|b| b.is_ascii_graphic())) {
-            return Err(fault("the token has characters that no header may have".into()));
-        }
+        check_token(base_url, token.as_deref())?;
         let http = reqwest::Client::builder()
             .connect_timeout(options.connect_timeout)
             .timeout(options.request_timeout)
@@ -100,13 +112,22 @@ impl Client {
         Ok(Client { inner: Arc::new(Inner { address, token, http, options, tasks, stop }) })
     }
 
-    /// Subscribes. When this returns, delivery is certain from here on; the subscription then comes back by itself,
+    /// A connection in `minium.v1`: subscriptions, publishing, work and peers that survive cuts. Nothing is connected
+    /// yet.
+    ///
+    /// # Errors
+    /// [`ClientError::Url`] for one of [`ConnectOptions::elsewhere`] that cannot be used.
+    pub fn connect(&self, options: ConnectOptions) -> Result<Connection, ClientError> {
+        Connection::new(self, options)
+    }
+
+    /// Subscribes in plain mode or in that of CloudEvents. When this returns, delivery is certain from here on; the subscription then comes back by itself,
     /// and on durable topics resumes behind the last event that it delivered.
     ///
     /// # Errors
     /// When the first connection fails, unless the options say to be patient: [`ClientError::Connect`], or the
     /// server's problem.
-    pub async fn subscribe(
+    pub async fn plain_subscribe(
         &self,
         filter: &Filter,
         options: SubscribeOptions,
@@ -114,19 +135,19 @@ impl Client {
         Subscription::open(self, "sub", filter.as_str(), options).await
     }
 
-    /// Takes work from a work channel that is not durable, at most once. Comes back by itself like a subscription.
+    /// Takes work in plain mode, at most once. Comes back by itself like a subscription.
     ///
     /// # Errors
-    /// As [`Client::subscribe`].
-    pub async fn puller(&self, topic: &Topic) -> Result<Subscription, ClientError> {
-        self.puller_with(topic, SubscribeOptions::default()).await
+    /// As [`Client::plain_subscribe`].
+    pub async fn plain_puller(&self, topic: &Topic) -> Result<Subscription, ClientError> {
+        self.plain_puller_with(topic, SubscribeOptions::default()).await
     }
 
-    /// As [`Client::puller`], with options; positions mean nothing here.
+    /// As [`Client::plain_puller`], with options; positions mean nothing here.
     ///
     /// # Errors
-    /// As [`Client::subscribe`].
-    pub async fn puller_with(
+    /// As [`Client::plain_subscribe`].
+    pub async fn plain_puller_with(
         &self,
         topic: &Topic,
         options: SubscribeOptions,
@@ -134,27 +155,27 @@ impl Client {
         Subscription::open(self, "pull", topic.as_str(), options).await
     }
 
-    /// Publishes over one socket.
+    /// Publishes over one socket, in plain mode.
     ///
     /// # Errors
     /// When the connection fails or is refused.
-    pub async fn publisher(&self, topic: &Topic) -> Result<Publisher, ClientError> {
+    pub async fn plain_publisher(&self, topic: &Topic) -> Result<Publisher, ClientError> {
         Publisher::open(self, "pub", topic).await
     }
 
-    /// Hands out work over one socket.
+    /// Hands out work over one socket, in plain mode.
     ///
     /// # Errors
     /// When the connection fails or is refused.
-    pub async fn pusher(&self, topic: &Topic) -> Result<Publisher, ClientError> {
+    pub async fn plain_pusher(&self, topic: &Topic) -> Result<Publisher, ClientError> {
         Publisher::open(self, "push", topic).await
     }
 
-    /// Joins a bus: everyone gets what the others send; with `echo`, also one's own.
+    /// Joins a bus in plain mode: everyone gets what the others send; with `echo`, also one's own.
     ///
     /// # Errors
     /// When the connection fails or is refused.
-    pub async fn peer(&self, topic: &Topic, echo: bool) -> Result<Peer, ClientError> {
+    pub async fn plain_peer(&self, topic: &Topic, echo: bool) -> Result<Peer, ClientError> {
         Peer::open(self, topic, echo).await
     }
 
@@ -163,6 +184,23 @@ impl Client {
         self.inner.stop.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+    }
+
+    /// The same client of another node.
+    pub(crate) fn at(&self, base_url: &str) -> Result<Client, ClientError> {
+        Ok(self.but(Address::parse(base_url)?, self.inner.token.clone()))
+    }
+
+    /// The same client with another token.
+    pub(crate) fn with_token(&self, token: &str) -> Result<Client, ClientError> {
+        check_token(self.base_url(), Some(token))?;
+        Ok(self.but(self.inner.address.clone(), Some(token.to_owned())))
+    }
+
+    fn but(&self, address: Address, token: Option<String>) -> Client {
+        let Inner { http, options, tasks, stop, .. } = &*self.inner;
+        let (http, options, tasks) = (http.clone(), options.clone(), tasks.clone());
+        Client { inner: Arc::new(Inner { address, token, http, options, tasks, stop: stop.clone() }) }
     }
 
     /// The server's base URL.
@@ -195,6 +233,14 @@ impl Client {
     pub(crate) fn session_token(&self) -> CancellationToken {
         self.inner.stop.child_token()
     }
+}
+
+fn check_token(url: &str, token: Option<&str>) -> Result<(), ClientError> {
+    if token.is_some_and(|t| t.is_empty() || !t.bytes().all(|b| b.is_ascii_graphic())) {
+        let reason = "the token has characters that no header may have".into();
+        return Err(ClientError::Url { url: url.into(), reason });
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Client {

@@ -105,6 +105,35 @@ impl From<Problem> for ClientError {
 }
 
 impl ClientError {
+    /// The same once more, for everybody who waits for the same thing.
+    pub(crate) fn again(&self) -> ClientError {
+        match self {
+            ClientError::Url { url, reason } => ClientError::Url { url: url.clone(), reason: reason.clone() },
+            ClientError::Connect { url, source } => {
+                ClientError::Connect { url: url.clone(), source: source.to_string().into() }
+            }
+            ClientError::Problem(problem) => ClientError::Problem(problem.clone()),
+            ClientError::Status { status, text } => {
+                ClientError::Status { status: *status, text: text.clone() }
+            }
+            ClientError::Answer { what, reason } => {
+                ClientError::Answer { what: what.clone(), reason: reason.clone() }
+            }
+            ClientError::Closed { code, reason } => {
+                ClientError::Closed { code: *code, reason: reason.clone() }
+            }
+            ClientError::Cut { url, reason } => ClientError::Cut { url: url.clone(), reason: reason.clone() },
+            ClientError::OutOfOrder { last, got } => ClientError::OutOfOrder { last: *last, got: *got },
+            ClientError::GaveUp { failures, last } => {
+                ClientError::GaveUp { failures: *failures, last: Box::new(last.again()) }
+            }
+            ClientError::Timeout { what, limit } => {
+                ClientError::Timeout { what: what.clone(), limit: *limit }
+            }
+            ClientError::ClientClosed => ClientError::ClientClosed,
+        }
+    }
+
     /// The problem, if the server gave one.
     pub fn problem(&self) -> Option<&Problem> {
         match self {

@@ -2,32 +2,36 @@
 //!
 //! ```no_run
 //! use futures::StreamExt;
-//! use minium_client::{Client, SubscribeOptions};
+//! use minium_client::{Client, ConnectOptions, Event};
 //! use minium_protocol::After;
 //!
 //! # async fn run() -> Result<(), minium_client::ClientError> {
 //! let client = Client::new("http://127.0.0.1:3000", None)?;
-//! let options = SubscribeOptions { after: After::Earliest, ..SubscribeOptions::default() };
-//! let mut events = client.subscribe(&"task".parse().expect("a filter"), options).await?;
-//! while let Some(received) = events.next().await {
-//!     let received = received?;
-//!     println!("{:?} {}", received.position, received.message);
+//! let connection = client.connect(ConnectOptions::default())?;
+//! let mut events = connection.subscribe(&"task".parse().expect("a filter"), After::Earliest).await?;
+//! while let Some(event) = events.next().await {
+//!     match event? {
+//!         Event::Message(message) => println!("{} {}", message.topic, message.payload),
+//!         Event::Lost(_) => events.begin(After::Earliest).await?,
+//!         other => println!("{other:?}"),
+//!     }
 //! }
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! **Invariants.** A subscription of a durable topic yields each event once and in order, across any number of cuts,
-//! or ends with an error that says why it cannot; it never skips in silence. A subscription of anything else says
-//! with [`Received::after_gap`] where messages may be missing. Close codes decide whether a client comes back.
-//! Every wait, buffer and message has a bound in an options struct. Nothing runs longer than its [`Client`] when
-//! [`Client::close`] is awaited.
+//! **Invariants.** A subscription of a durable topic yields each message once and in order, across any number of cuts,
+//! or says why it cannot; it never skips in silence. A subscription of anything else says where messages may be
+//! missing. What was published and not acknowledged is said again with the same id. Close codes decide whether a
+//! client comes back. Every wait, buffer and message has a bound in an options struct. Nothing runs longer than its
+//! [`Client`] when [`Client::close`] is awaited.
 //!
 //! **Allowed imports**: protocol, tokio, tokio-tungstenite, reqwest. No SQL, no axum, no environment, no files.
 
 mod address;
 mod backoff;
 mod client;
+mod connection;
 mod error;
 mod http;
 mod jobs;
@@ -38,9 +42,19 @@ mod socket;
 mod subscription;
 
 pub use backoff::Backoff;
-pub use client::{Client, ClientOptions, Mode};
+pub use client::{Client, ClientOptions};
+pub use connection::{
+    ConnectOptions, Connection, Event, LeasedJob, Payload, Peer, PeerEvent, PeerSender, Pending, PullOptions,
+    Puller, Receipt, Received, State, Subscription, TaskEvent, TokenSource, Work,
+};
 pub use error::ClientError;
 pub use jobs::{EnqueuedJob, JobInfo, JobList, JobQuery, RetryRequest, Statistics};
-pub use link::{Peer, Publisher, Speaker};
 pub use message::Message;
-pub use subscription::{Received, Status, SubscribeOptions, Subscription};
+
+/// Sessions that speak plain mode, where a frame is one message, bare: for bytes that are no JSON, and for programs
+/// that must hear exactly what others hear.
+pub mod plain {
+    pub use crate::client::Mode;
+    pub use crate::link::{Peer, Publisher, Speaker};
+    pub use crate::subscription::{Received, Status, SubscribeOptions, Subscription};
+}

@@ -44,6 +44,13 @@ impl Order {
         self.advanced = false;
     }
 
+    /// Nothing up to this offset comes any more, of the epoch that holds.
+    pub(crate) fn pass(&mut self, offset: u64) {
+        if let Some(last) = &mut self.last {
+            last.offset = last.offset.max(offset);
+        }
+    }
+
     /// Judges the next event.
     pub(crate) fn judge(&mut self, got: Position) -> Judgement {
         match self.last {
@@ -120,6 +127,19 @@ mod tests {
         order.judge(at(1, 8));
         order.connected(Some(at(1, 20)));
         assert_eq!(order.position(), Some(at(1, 8)), "an announced start never skips what was not delivered");
+    }
+
+    #[test]
+    fn what_was_passed_is_not_asked_for_again() {
+        let mut order = Order::default();
+        order.pass(3);
+        assert_eq!(order.position(), None);
+        order.judge(at(1, 5));
+        order.pass(4);
+        assert_eq!(order.position(), Some(at(1, 5)));
+        order.pass(9);
+        assert_eq!(order.position(), Some(at(1, 9)));
+        assert_eq!(order.judge(at(1, 8)), Judgement::StepBack(at(1, 9)));
     }
 
     #[test]

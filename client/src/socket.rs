@@ -102,8 +102,8 @@ fn request(client: &Client, route: &Route) -> Result<Request, ClientError> {
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
     }
-    if route.mode == Mode::CloudEvents {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("cloudevents.json"));
+    if let Some(name) = route.mode.subprotocol() {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
     }
     Ok(request)
 }

@@ -397,7 +397,7 @@ fn end_of(error: ClientError) -> End {
 }
 
 /// The first duration that stands in a text, as in `rate limited, wait 2.5s`.
-fn wait_in(reason: &str) -> Option<Duration> {
+pub(crate) fn wait_in(reason: &str) -> Option<Duration> {
     reason
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '.')
         .find_map(|word| parse_duration(word.trim_end_matches('.')).ok())

@@ -49,6 +49,9 @@ mod schemas;
 /// The command line as a script sees it.
 mod cli;
 
+/// Our own clients: cut, restarted, and looked at.
+mod clients;
+
 /// Tokens, scopes, rates: who may do what.
 mod trust;
 

@@ -16,7 +16,7 @@ const CRATE_GRAPH: &[(&str, &[&str])] = &[
     ("worker", &["protocol", "queue"]),
     ("bench", &["protocol", "queue", "worker"]),
     ("server", &["protocol", "queue", "bus", "notifier", "worker", "client", "bench"]),
-    ("tests", &["protocol", "queue", "bus", "notifier"]),
+    ("tests", &["protocol", "queue", "bus", "notifier", "client"]),
 ];
 
 /// Crates that only some may use: SQL stays in queue and notifier, HTTP in the server.

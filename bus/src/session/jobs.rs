@@ -111,6 +111,11 @@ impl Jobs {
         }
     }
 
+    /// What its session never began to write, when it ends.
+    pub(crate) fn into_unwritten(self: Box<Self>) -> Vec<(i64, LeaseToken)> {
+        self.queue.into_iter().map(|job| (job.id, job.lease)).collect()
+    }
+
     /// What stood in `control` is written.
     pub(super) fn written(&mut self) {
         self.gone.append(&mut self.going);

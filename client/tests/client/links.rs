@@ -1,4 +1,4 @@
-//! Publishers, pushers and peers.
+//! Publishers, pushers and peers in plain mode.
 
 use crate::script::{Server, impatient, until_closed};
 use futures::{SinkExt, StreamExt};
@@ -37,7 +37,7 @@ async fn digits_only() -> (Server, mpsc::UnboundedReceiver<String>) {
 #[tokio::test]
 async fn refused_messages_are_told_and_the_others_go_through() {
     let (server, mut took) = digits_only().await;
-    let mut publisher = server.client().publisher(&topic("a/b")).await.unwrap();
+    let mut publisher = server.client().plain_publisher(&topic("a/b")).await.unwrap();
     for text in ["1", "one", "2", "two"] {
         publisher.send(text).await.unwrap();
     }
@@ -55,7 +55,7 @@ async fn refused_messages_are_told_and_the_others_go_through() {
 #[tokio::test]
 async fn closing_sends_what_is_still_on_its_way() {
     let (server, mut took) = digits_only().await;
-    let mut pusher = server.client().pusher(&topic("work")).await.unwrap();
+    let mut pusher = server.client().plain_pusher(&topic("work")).await.unwrap();
     for n in 0..5_000 {
         pusher.send(n.to_string()).await.unwrap();
     }
@@ -69,7 +69,7 @@ async fn closing_sends_what_is_still_on_its_way() {
 #[tokio::test]
 async fn a_program_that_only_writes_never_blocks_a_server_that_only_refuses() {
     let (server, _took) = digits_only().await;
-    let mut publisher = server.client().publisher(&topic("a")).await.unwrap();
+    let mut publisher = server.client().plain_publisher(&topic("a")).await.unwrap();
     let wrong = "x".repeat(10_000);
     // 40 MB each way: far beyond what the kernel would hold for a program that does not read.
     let write = async {
@@ -89,7 +89,7 @@ async fn a_session_that_the_server_closes_tells_the_sender_why() {
         crate::script::close(&mut session, 1009, "too big").await;
     })
     .await;
-    let mut publisher = server.client().publisher(&topic("a")).await.unwrap();
+    let mut publisher = server.client().plain_publisher(&topic("a")).await.unwrap();
     publisher.send("x").await.unwrap();
     let error = loop {
         // Those that are on their way when the Close comes are lost, as PROTOCOL's "at most once" says.
@@ -114,7 +114,7 @@ async fn a_silent_publisher_answers_pings_and_notices_a_dead_server() {
     })
     .await;
     let client = Client::with_options(&server.url, None, impatient()).unwrap();
-    let mut publisher = client.publisher(&topic("a")).await.unwrap();
+    let mut publisher = client.plain_publisher(&topic("a")).await.unwrap();
     assert_eq!(publisher.refused().await, None);
     let error = publisher.send("x").await.unwrap_err();
     assert!(matches!(&error, ClientError::Cut { reason, .. } if reason.contains("ping")), "{error}");
@@ -131,7 +131,7 @@ async fn peers_hear_and_speak_at_once_and_binary_stays_binary() {
         }
     })
     .await;
-    let mut peer = server.client().peer(&topic("chat"), true).await.unwrap();
+    let mut peer = server.client().plain_peer(&topic("chat"), true).await.unwrap();
     let said = [Message::from("grün"), Message::from(bytes::Bytes::from_static(&[0, 255]))];
     for message in said.clone() {
         peer.send(message).await.unwrap();
@@ -153,7 +153,7 @@ async fn a_split_peer_speaks_and_listens_beyond_what_any_buffer_holds() {
         }
     })
     .await;
-    let (speaker, mut peer) = server.client().peer(&topic("chat"), true).await.unwrap().split();
+    let (speaker, mut peer) = server.client().plain_peer(&topic("chat"), true).await.unwrap().split();
     let speaker = speaker.unwrap();
     let text = "x".repeat(10_000);
     let speak = async move {
@@ -176,7 +176,7 @@ async fn a_split_peer_speaks_and_listens_beyond_what_any_buffer_holds() {
 #[tokio::test]
 async fn a_cut_peer_ends_with_the_cut() {
     let server = Server::start(|_, incoming| async move { drop(incoming.accept().await) }).await;
-    let mut peer = server.client().peer(&topic("chat"), false).await.unwrap();
+    let mut peer = server.client().plain_peer(&topic("chat"), false).await.unwrap();
     let error = peer.next().await.unwrap().unwrap_err();
     assert_eq!(error.exit_code(), 5, "{error}");
     assert!(peer.next().await.is_none());
@@ -191,7 +191,7 @@ async fn dropping_a_publisher_closes_it_orderly() {
     })
     .await;
     let client = server.client();
-    drop(client.publisher(&topic("a")).await.unwrap());
+    drop(client.plain_publisher(&topic("a")).await.unwrap());
     assert_eq!(closed.recv().await, Some(Some(1000)));
     client.close().await;
 }

@@ -5,6 +5,7 @@
 
 mod script;
 
+mod connection;
 mod http;
 mod links;
 mod subscriptions;

@@ -4,6 +4,7 @@ use futures::{SinkExt, StreamExt};
 use jiff::Timestamp;
 use minium_client::{Client, ClientOptions};
 use minium_protocol::Envelope;
+use serde_json::Value;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -77,12 +78,28 @@ impl Incoming {
         let asked = self.asked;
         let answer = |request: &Request, mut response: Response| {
             asked.lock().unwrap().push(request.uri().to_string());
+            choose(request, &mut response);
             for (name, value) in headers {
                 response.headers_mut().insert(*name, value.parse().unwrap());
             }
             Ok(response)
         };
         accept_hdr_async(self.socket, answer).await.unwrap()
+    }
+
+    /// Shakes hands, and tells the token that was brought.
+    #[expect(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
+    pub(crate) async fn accept_known(self) -> (Session, Option<String>) {
+        let mut token = None;
+        let asked = self.asked;
+        let answer = |request: &Request, mut response: Response| {
+            asked.lock().unwrap().push(request.uri().to_string());
+            choose(request, &mut response);
+            token = request.headers().get("authorization").map(|t| t.to_str().unwrap().to_owned());
+            Ok(response)
+        };
+        let session = accept_hdr_async(self.socket, answer).await.unwrap();
+        (session, token)
     }
 
     /// Shakes hands over a socket that breaks after `budget` bytes were written. `None`: it broke meanwhile.
@@ -96,8 +113,9 @@ impl Incoming {
             self.socket.set_zero_linger().unwrap();
         }
         let mut uri = String::new();
-        let answer = |request: &Request, response: Response| {
+        let answer = |request: &Request, mut response: Response| {
             uri = request.uri().to_string();
+            choose(request, &mut response);
             Ok(response)
         };
         let session = accept_hdr_async(Brittle { socket: self.socket, budget }, answer).await.ok()?;
@@ -131,6 +149,32 @@ impl Incoming {
         self.asked.lock().unwrap().push(head.split(' ').nth(1).unwrap().into());
         head
     }
+}
+
+/// Agrees to the subprotocol that is asked for.
+fn choose(request: &Request, response: &mut Response) {
+    if let Some(asked) = request.headers().get("sec-websocket-protocol") {
+        response.headers_mut().insert("sec-websocket-protocol", asked.clone());
+    }
+}
+
+/// The next frame of `minium.v1` that a client says, as JSON; `None` when it said goodbye or is gone.
+pub(crate) async fn said<S: AsyncRead + AsyncWrite + Unpin>(session: &mut Session<S>) -> Option<Value> {
+    loop {
+        match session.next().await? {
+            Ok(Message::Text(text)) => return Some(serde_json::from_str(text.as_str()).unwrap()),
+            Ok(Message::Ping(_) | Message::Pong(_)) => {}
+            _ => return None,
+        }
+    }
+}
+
+/// Says frames of `minium.v1`. `false`: the socket broke.
+pub(crate) async fn say<S: AsyncRead + AsyncWrite + Unpin>(
+    session: &mut Session<S>,
+    frames: impl IntoIterator<Item = Value>,
+) -> bool {
+    send(session, frames.into_iter().map(|f| f.to_string())).await
 }
 
 /// An HTTP answer with a body.

@@ -1,8 +1,9 @@
-//! Subscriptions: what survives, what ends, and what is asked for after a cut.
+//! Subscriptions in plain mode: what survives, what ends, and what is asked for after a cut.
 
 use crate::script::{Server, answer, close, event, impatient, send, until_closed};
 use futures::StreamExt;
-use minium_client::{Backoff, Client, ClientError, Status, SubscribeOptions, Subscription};
+use minium_client::plain::{Status, SubscribeOptions, Subscription};
+use minium_client::{Backoff, Client, ClientError};
 use minium_protocol::{After, CloseCode, ErrorCode, Filter, Position, Problem};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -67,7 +68,7 @@ async fn two_hundred_cuts_at_random_bytes_lose_nothing_and_double_nothing() {
         })
         .await;
         let options = SubscribeOptions { patient: true, ..from(After::Earliest) };
-        let mut events = server.client().subscribe(&filter("task"), options).await.unwrap();
+        let mut events = server.client().plain_subscribe(&filter("task"), options).await.unwrap();
         let expected: Vec<_> = (1..=EVENTS).collect();
         assert_eq!(offsets(&mut events, EVENTS as usize).await, expected, "seed {seed}");
         assert_eq!(
@@ -95,7 +96,8 @@ async fn a_client_comes_back_exactly_when_the_close_code_says_so() {
             }
         })
         .await;
-        let mut events = server.client().subscribe(&filter("task/x"), from(After::Earliest)).await.unwrap();
+        let mut events =
+            server.client().plain_subscribe(&filter("task/x"), from(After::Earliest)).await.unwrap();
         assert_eq!(offsets(&mut events, 1).await, [1]);
         let next = events.next().await;
         match code {
@@ -130,7 +132,8 @@ async fn after_a_cut_the_last_position_is_asked_for() {
         }
     })
     .await;
-    let mut events = server.client().subscribe(&filter("task/+/1"), from(After::Last(2))).await.unwrap();
+    let mut events =
+        server.client().plain_subscribe(&filter("task/+/1"), from(After::Last(2))).await.unwrap();
     assert_eq!(offsets(&mut events, 3).await, [7, 9, 10]);
     let wanted = ["/sub/task/+/1?last=2", "/sub/task/+/1?after=4%3A9", "/sub/task/+/1?after=4%3A9"];
     assert_eq!(server.asked(), wanted);
@@ -146,7 +149,7 @@ async fn a_cut_before_the_first_event_resumes_at_the_announced_start() {
         }
     })
     .await;
-    let mut events = server.client().subscribe(&filter("task"), at_once()).await.unwrap();
+    let mut events = server.client().plain_subscribe(&filter("task"), at_once()).await.unwrap();
     let first = events.next().await.unwrap().unwrap();
     assert_eq!((first.position, first.after_gap), (Some(Position { epoch: 2, offset: 41 }), false));
     assert_eq!(server.asked(), ["/sub/task?last=0", "/sub/task?after=2%3A40"]);
@@ -163,7 +166,7 @@ async fn where_nothing_can_be_resumed_the_gap_is_told() {
         }
     })
     .await;
-    let mut messages = server.client().subscribe(&filter("livesys"), at_once()).await.unwrap();
+    let mut messages = server.client().plain_subscribe(&filter("livesys"), at_once()).await.unwrap();
     let mut told = Vec::new();
     for _ in 0..4 {
         let received = messages.next().await.unwrap().unwrap();
@@ -182,7 +185,7 @@ async fn a_step_back_ends_the_subscription_with_an_error() {
         until_closed(&mut session).await;
     })
     .await;
-    let mut events = server.client().subscribe(&filter("task"), at_once()).await.unwrap();
+    let mut events = server.client().plain_subscribe(&filter("task"), at_once()).await.unwrap();
     assert_eq!(offsets(&mut events, 1).await, [5]);
     let error = events.next().await.unwrap().unwrap_err();
     assert!(matches!(error, ClientError::OutOfOrder { got: Position { offset: 4, .. }, .. }), "{error}");
@@ -208,7 +211,7 @@ async fn a_position_that_is_gone_ends_the_subscription_with_the_problem() {
             incoming.http(&[head, body]).await;
         })
         .await;
-        let mut events = server.client().subscribe(&filter("task"), at_once()).await.unwrap();
+        let mut events = server.client().plain_subscribe(&filter("task"), at_once()).await.unwrap();
         assert_eq!(offsets(&mut events, 1).await, [5]);
         let error = events.next().await.unwrap().unwrap_err();
         assert_eq!(error.code(), Some(code), "{error}");
@@ -235,7 +238,7 @@ async fn a_server_that_is_starting_is_waited_for_and_no_longer_than_asked() {
     .await;
     let backoff = Backoff { failures_max: Some(6), ..Backoff::none() };
     let options = SubscribeOptions { backoff, ..SubscribeOptions::default() };
-    let mut events = server.client().subscribe(&filter("task"), options).await.unwrap();
+    let mut events = server.client().plain_subscribe(&filter("task"), options).await.unwrap();
     assert_eq!(offsets(&mut events, 2).await, [1, 2]);
     let error = events.next().await.unwrap().unwrap_err();
     assert!(matches!(error, ClientError::GaveUp { failures: 6, .. }), "{error}");
@@ -251,11 +254,11 @@ async fn a_first_connection_that_fails_is_an_error_unless_one_is_patient() {
         listener.local_addr().unwrap()
     };
     let client = Client::new(&format!("http://{gone}"), None).unwrap();
-    let error = client.subscribe(&filter("task"), at_once()).await.unwrap_err();
+    let error = client.plain_subscribe(&filter("task"), at_once()).await.unwrap_err();
     assert!(matches!(error, ClientError::Connect { .. }) && error.exit_code() == 5, "{error}");
     let backoff = Backoff { failures_max: Some(3), ..Backoff::none() };
     let options = SubscribeOptions { patient: true, backoff, ..SubscribeOptions::default() };
-    let mut events = client.subscribe(&filter("task"), options).await.unwrap();
+    let mut events = client.plain_subscribe(&filter("task"), options).await.unwrap();
     let error = events.next().await.unwrap().unwrap_err();
     assert!(matches!(error, ClientError::GaveUp { failures: 3, .. }), "{error}");
 }
@@ -270,7 +273,7 @@ async fn a_refused_subscription_says_why_at_once() {
     })
     .await;
     let options = SubscribeOptions { patient: true, ..at_once() };
-    let error = server.client().subscribe(&filter("task"), options).await.unwrap_err();
+    let error = server.client().plain_subscribe(&filter("task"), options).await.unwrap_err();
     assert_eq!((error.code(), error.exit_code()), (Some(ErrorCode::Forbidden), 4));
     assert_eq!(server.asked().len(), 1);
 }
@@ -296,7 +299,7 @@ async fn a_silent_server_is_pinged_and_then_left() {
     })
     .await;
     let client = Client::with_options(&server.url, None, impatient()).unwrap();
-    let events = client.subscribe(&filter("task"), from(After::Earliest)).await.unwrap();
+    let events = client.plain_subscribe(&filter("task"), from(After::Earliest)).await.unwrap();
     for _ in 0..4 {
         pinged.recv().await.unwrap();
     }
@@ -318,25 +321,25 @@ async fn dropping_a_subscription_closes_it_orderly() {
     })
     .await;
     let client = server.client();
-    let quiet = client.subscribe(&filter("quiet"), at_once()).await.unwrap();
+    let quiet = client.plain_subscribe(&filter("quiet"), at_once()).await.unwrap();
     drop(quiet);
     assert_eq!(closed.recv().await, Some(Some(1000)));
     // Unread messages stand in the way of neither kind of end.
-    let unread = client.subscribe(&filter("task"), at_once()).await.unwrap();
+    let unread = client.plain_subscribe(&filter("task"), at_once()).await.unwrap();
     drop(unread);
     assert_eq!(closed.recv().await, Some(Some(1000)));
-    let mut half_read = client.subscribe(&filter("task"), at_once()).await.unwrap();
+    let mut half_read = client.plain_subscribe(&filter("task"), at_once()).await.unwrap();
     assert_eq!(offsets(&mut half_read, 3).await, [1, 2, 3]);
     half_read.close().await;
     assert_eq!(closed.recv().await, Some(Some(1000)));
-    let mut kept = client.subscribe(&filter("task"), at_once()).await.unwrap();
+    let mut kept = client.plain_subscribe(&filter("task"), at_once()).await.unwrap();
     client.close().await;
     assert_eq!(closed.recv().await, Some(Some(1000)));
     while let Some(received) = kept.next().await {
         received.unwrap();
     }
     assert_eq!(*kept.status().borrow(), Status::Ended);
-    let after = client.subscribe(&filter("task"), at_once()).await.unwrap_err();
+    let after = client.plain_subscribe(&filter("task"), at_once()).await.unwrap_err();
     assert!(matches!(after, ClientError::ClientClosed));
 }
 
@@ -356,7 +359,7 @@ async fn a_slow_reader_is_not_buffered_for_beyond_the_bound() {
         }
     })
     .await;
-    let mut events = server.client().subscribe(&filter("task"), at_once()).await.unwrap();
+    let mut events = server.client().plain_subscribe(&filter("task"), at_once()).await.unwrap();
     // 64 messages of the client's and what the kernel holds: the server comes to a halt long before 1,000.
     let mut sent = 0;
     while let Ok(Some(n)) = tokio::time::timeout(Duration::from_millis(500), reached.recv()).await {

@@ -2,8 +2,8 @@
 
 use super::job_show::colour;
 use super::output::{Colour, Output, Style, clean, one_line, shortened};
-use minium_client::Message;
-use minium_protocol::{CloudEvent, Job, State};
+use minium_client::{Message, Payload};
+use minium_protocol::{CloudEvent, Job, Position, State, Topic};
 use serde::de::IgnoredAny;
 use serde_json::json;
 
@@ -13,6 +13,40 @@ pub(super) fn write(output: Output, message: &Message) -> anyhow::Result<()> {
         Style::Plain | Style::Json => output.line(&ndjson(message)),
         Style::People { .. } => output.line(&for_people(output, message)),
     }
+}
+
+/// What is shown beside the message itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown {
+    /// To people: its topic.
+    pub(super) topic: bool,
+    /// To programs: an object that has it.
+    pub(super) wrapped: bool,
+}
+
+/// Writes one message of a subscription.
+pub(super) fn write_from(
+    output: Output,
+    shown: Shown,
+    topic: &Topic,
+    position: Option<Position>,
+    payload: Payload,
+) -> anyhow::Result<()> {
+    let message = payload.into_message(position.is_some());
+    match output.style() {
+        Style::Plain | Style::Json if shown.wrapped => output.line(&wrapped(topic, position, &message)),
+        Style::People { .. } if shown.topic => {
+            let line = for_people(output, &message);
+            output.line(&format!("{}  {line}", output.paint(Colour::Grey, topic.as_str())))
+        }
+        Style::Plain | Style::Json | Style::People { .. } => write(output, &message),
+    }
+}
+
+/// One line of JSON that says where the message comes from.
+fn wrapped(topic: &Topic, position: Option<Position>, message: &Message) -> String {
+    let position = position.map_or("null".into(), |p| format!("\"{p}\""));
+    format!("{{\"topic\":{},\"position\":{position},\"data\":{}}}", json!(topic), ndjson(message))
 }
 
 /// One line of JSON, whatever it is: JSON as it came, other text as a string, binary as an object that says so.
@@ -89,6 +123,15 @@ mod tests {
         }
         let binary = Message::Binary(vec![0, 255, 16].into());
         assert_eq!(ndjson(&binary), r#"{"data_base64":"AP8Q"}"#);
+    }
+
+    #[test]
+    fn a_wrapped_message_says_where_it_comes_from() {
+        let topic: Topic = "a/b".parse().unwrap();
+        let at = Some(Position { epoch: 1, offset: 2 });
+        let line = wrapped(&topic, at, &"{\n\"a\":1}".into());
+        assert_eq!(line, r#"{"topic":"a/b","position":"1:2","data":{ "a":1}}"#);
+        assert_eq!(wrapped(&topic, None, &"x".into()), r#"{"topic":"a/b","position":null,"data":"x"}"#);
     }
 
     #[test]

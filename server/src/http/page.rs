@@ -38,6 +38,11 @@ pub(crate) async fn file(Path(name): Path<String>) -> Result<Response, Refusal> 
     }
 }
 
+/// GET `/sdk.js`: the client for pages and for Node.
+pub(crate) async fn sdk() -> Response {
+    content("text/javascript; charset=utf-8", include_str!("../../../console/sdk.js"))
+}
+
 /// Browsers ask for it unbidden.
 pub(crate) async fn icon() -> StatusCode {
     StatusCode::NO_CONTENT

@@ -1,0 +1,169 @@
+//! A publisher and a subscriber, each behind a proxy that cuts: what was acknowledged arrives, once and in order.
+
+use super::proxy::Cutter;
+use super::sdk::{Script, node_script};
+use crate::support::node::{Node, Options};
+use crate::support::wait;
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
+use minium_client::{Backoff, Client, ConnectOptions, Connection, Event};
+use minium_protocol::{After, Position};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// So many connections are cut on each side.
+const CUTS: usize = 200;
+/// Below, handshakes are cut, too: they have some hundred bytes.
+const BYTES_MAX: usize = 4_000;
+const KEPT: &str = "[channels.kept]\ndurable = true\n";
+
+/// What the message says: its number, and something to be cut in.
+fn data(n: u64) -> Value {
+    json!({ "n": n, "text": "x".repeat((n * 37 % 500) as usize) })
+}
+
+fn impatient(url: &str) -> Connection {
+    let first = Duration::from_millis(2);
+    let backoff = Backoff { first, max: 10 * first, failures_max: None };
+    let options = ConnectOptions { backoff, patient: true, ..ConnectOptions::default() };
+    Client::new(url, None).unwrap().connect(options).unwrap()
+}
+
+/// A node, and a proxy in front of it for each side.
+struct Bench {
+    _node: Node,
+    publishing: Cutter,
+    subscribing: Cutter,
+}
+
+impl Bench {
+    async fn start() -> Bench {
+        let seed = fastrand::u64(..);
+        let node = Node::start(Options::file().config(KEPT)).await;
+        let publishing = Cutter::start(node.address(), seed, BYTES_MAX).await;
+        let subscribing = Cutter::start(node.address(), seed.wrapping_add(1), BYTES_MAX).await;
+        Bench { _node: node, publishing, subscribing }
+    }
+
+    /// Have there been enough cuts? Then there are no more.
+    fn is_over(&self) -> bool {
+        let over = self.publishing.cuts() >= CUTS && self.subscribing.cuts() >= CUTS;
+        if over {
+            self.publishing.calm();
+            self.subscribing.calm();
+        }
+        over
+    }
+}
+
+/// Each number that was acknowledged, with its place; in the order in which they were said.
+type Acknowledged = Vec<(u64, Position)>;
+
+/// What came must be what was acknowledged.
+fn compare(acknowledged: &Acknowledged, came: &Acknowledged) {
+    let ordered = |all: &Acknowledged| all.windows(2).all(|w| w[0].1.offset < w[1].1.offset);
+    assert!(ordered(came), "the order is broken");
+    assert!(ordered(acknowledged), "messages of one connection are committed in order");
+    assert_eq!(
+        acknowledged.iter().map(|(n, _)| *n).collect::<Vec<_>>(),
+        (0..acknowledged.len() as u64).collect::<Vec<_>>()
+    );
+    let missing: Vec<_> = acknowledged.iter().filter(|a| !came.contains(a)).collect();
+    assert!(missing.is_empty(), "lost: {missing:?}");
+    let wrong: Vec<_> = came.iter().filter(|c| !acknowledged.contains(c)).collect();
+    assert!(wrong.is_empty(), "doubled, or from nowhere: {wrong:?}");
+    assert_eq!(acknowledged.len(), came.len());
+}
+
+/// Q-7, P-3: the Rust client.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rust_client_survives_two_hundred_cuts() {
+    let bench = Bench::start().await;
+    let (publisher, subscriber) = (impatient(&bench.publishing.url()), impatient(&bench.subscribing.url()));
+    let mut events = subscriber.subscribe(&"kept".parse().unwrap(), After::Earliest).await.unwrap();
+    let publish = async {
+        let topic = "kept/here".parse().unwrap();
+        let (mut answers, mut acknowledged, mut n) = (FuturesOrdered::new(), Vec::new(), 0);
+        while !bench.is_over() {
+            let answer = publisher.offer(&topic, data(n), None).await.unwrap();
+            let number = n;
+            answers.push_back(async move { (number, answer.await.unwrap().position.unwrap()) });
+            n += 1;
+            if answers.len() >= 16 {
+                acknowledged.extend(answers.next().await);
+            }
+        }
+        acknowledged.extend(answers.collect::<Vec<_>>().await);
+        let last = publisher.publish(&topic, json!("last"), None).await.unwrap().position.unwrap();
+        (acknowledged, last)
+    };
+    let read = async {
+        let mut came = Vec::new();
+        while let Some(event) = events.next().await {
+            let Event::Message(message) = event.unwrap() else { continue };
+            let said: Value = message.payload.parse().unwrap();
+            if said == "last" {
+                return (came, message.position.unwrap());
+            }
+            let n = said["n"].as_u64().unwrap();
+            assert_eq!(said, data(n), "a message is whole or not there");
+            came.push((n, message.position.unwrap()));
+        }
+        panic!("the subscription ended");
+    };
+    let both = async { tokio::join!(publish, read) };
+    let ((acknowledged, last), (came, last_came)) = wait::within("200 cuts on each side", both).await;
+    assert_eq!(last, last_came);
+    compare(&acknowledged, &came);
+}
+
+fn position(line: &Value) -> Position {
+    line["position"].as_str().unwrap().parse().unwrap()
+}
+
+/// Q-7, P-3: sdk.js in Node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_javascript_client_survives_two_hundred_cuts() {
+    let bench = Bench::start().await;
+    let mut subscriber =
+        Script::start(&mut node_script("sdk_cuts.mjs"), &["subscribe", &bench.subscribing.url(), "kept"]);
+    let mut publisher =
+        Script::start(&mut node_script("sdk_cuts.mjs"), &["publish", &bench.publishing.url(), "kept/here"]);
+    let both = async {
+        let (mut acknowledged, mut came) = (Vec::new(), Vec::new());
+        let (mut said_stop, mut last) = (false, None);
+        loop {
+            if !said_stop && bench.is_over() {
+                publisher.say("stop").await;
+                said_stop = true;
+            }
+            tokio::select! {
+                line = publisher.line(), if last.is_none() => {
+                    let n = line["n"].as_u64();
+                    match n {
+                        Some(n) => acknowledged.push((n, position(&line))),
+                        None => last = Some(position(&line)),
+                    }
+                }
+                line = subscriber.line() => {
+                    let Some(n) = line["data"]["n"].as_u64() else {
+                        assert_eq!(Some(position(&line)), last.or(Some(position(&line))));
+                        break;
+                    };
+                    assert_eq!(line["data"], data(n), "a message is whole or not there");
+                    came.push((n, position(&line)));
+                }
+            }
+        }
+        while last.is_none() {
+            let line = publisher.line().await;
+            match line["n"].as_u64() {
+                Some(n) => acknowledged.push((n, position(&line))),
+                None => last = Some(position(&line)),
+            }
+        }
+        (acknowledged, came)
+    };
+    let (acknowledged, came) = wait::within("200 cuts on each side", both).await;
+    compare(&acknowledged, &came);
+}
