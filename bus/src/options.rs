@@ -31,6 +31,10 @@ pub struct Options {
     pub message_bytes_max: usize,
     /// `source` of the events that ephemeral messages are wrapped in.
     pub source: String,
+    /// How long one message may take to arrive; then its session is closed with 1008.
+    pub message_time_max: Duration,
+    /// What all sessions of the node have half read; the one that goes beyond is closed with 1013.
+    pub half_read_bytes_max: usize,
     /// Between pings; two that are not answered end a session.
     pub ping_interval: Duration,
     /// Between comments on SSE streams, so that proxies keep them open.
@@ -94,6 +98,8 @@ impl Default for Options {
             sessions_max: 65_536,
             message_bytes_max: 262_144,
             source: "/minium/default".into(),
+            message_time_max: Duration::from_secs(60),
+            half_read_bytes_max: 256 << 20,
             ping_interval: Duration::from_secs(30),
             comment_interval: Duration::from_secs(15),
             linger: Duration::from_secs(5),

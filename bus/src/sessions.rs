@@ -247,6 +247,7 @@ impl Shard {
     /// Takes a session out of everything. Called when its task is dropped, and by nobody else.
     pub(crate) fn ended(&self, s: &Rc<Session>) {
         let left = s.leave();
+        self.half_read.set(self.half_read.get() - left.half_read);
         self.retire(left.pulls, left.jobs);
         if let Some(log) = left.log {
             self.leave_log(&log, left.index, left.echo);
@@ -272,7 +273,7 @@ fn voice(role: Role, mode: Mode, filter: &Filter, rate: Option<Rate>) -> Option<
     }
     let pattern = match role {
         Role::Subscribe | Role::Talk => return None,
-        Role::Pull { .. } => return Some(Voice::new(Speech::Acks(Acks::default()), rate)),
+        Role::Pull { acks } => return Some(Voice::new(Speech::Acks(Acks::new(acks)), rate)),
         Role::Publish => Pattern::Sub,
         Role::Push => Pattern::Push,
         Role::Peer { .. } => Pattern::Bus,

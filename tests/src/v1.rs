@@ -184,11 +184,12 @@ async fn plain_pullers_of_a_durable_channel(options: Options) {
         state(&first["job"], "finished").await;
         state(&second["job"], "failed").await;
         state(&third["job"], "finished").await;
-        drop(acks);
+        acks.close(1000).await;
         let mut written = client.open(&node.ws("/pull/work")).await;
         let job = node.post("/push/work", "{\"x\":1}").await.json()["job"].clone();
         assert_eq!(written.json().await, json!({"x":1}));
         state(&job, "finished").await;
+        written.close(1000).await;
         let refused = client.refused(&node.ws("/pull/free?ack=1"), json!({})).await;
         assert_eq!(refused.status, 400);
     }
