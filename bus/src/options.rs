@@ -23,7 +23,7 @@ pub enum Slow {
 /// Bounds and habits of a bus. All have defaults; change the ones you mean.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Threads that own sockets; by default one per core.
+    /// Threads that own sockets; by default one per core, but for one core that is left to everything else (ADR 0007).
     pub shards: usize,
     /// Sessions in all, WebSocket and SSE together.
     pub sessions_max: usize,
@@ -94,7 +94,7 @@ impl Default for Options {
     fn default() -> Options {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Options {
-            shards: cores.min(SHARDS_MAX),
+            shards: cores.saturating_sub(1).clamp(1, SHARDS_MAX),
             sessions_max: 65_536,
             message_bytes_max: 262_144,
             source: "/minium/default".into(),
