@@ -7,7 +7,8 @@
 //! ```text
 //! minium bench queue --database postgres:///minium?host=/tmp/pg --jobs 50000
 //! minium bench road --database postgres:///minium?host=/tmp/pg
-//! minium bench bus --subscribers 1000 --size 128 --window 64
+//! minium bench bus --list
+//! minium bench bus --only thousand,latency --peers --save bench/runs
 //! ```
 //!
 //! **Invariants.** A run that lost or doubled anything fails; it has no figures. Tests never call benches: speed is
@@ -34,7 +35,7 @@ pub enum Bench {
     Queue(queue::Options),
     /// The whole road: enqueue, worker, three events a job, one WebSocket subscriber
     Road(road::Options),
-    /// The bus: one publisher to many subscribers, and idle sessions
+    /// The bus: fan-out, latency, idle sessions, openings, beside a bare relay and other brokers
     Bus(bus::Options),
 }
 

@@ -42,8 +42,10 @@ impl Node {
         let mut lines = BufReader::new(stderr).lines();
         let mut said = String::new();
         while let Some(line) = lines.next_line().await? {
-            if let Some((_, rest)) = line.split_once("listening on http://") {
-                let address = rest.split_whitespace().next().unwrap_or("").to_owned();
+            // http:// or, with a certificate, https://
+            if let Some((_, rest)) = line.split_once("listening on http") {
+                let url = rest.split_whitespace().next().unwrap_or("");
+                let address = url.trim_start_matches('s').trim_start_matches("://").to_owned();
                 let mut drain = JoinSet::new();
                 drain.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
                 return Ok(Node { child, _drain: drain, address, pid });

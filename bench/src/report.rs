@@ -4,7 +4,7 @@ use crate::{Common, machine, samples};
 use anyhow::Context;
 use serde_json::{Map, Value, json};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One run's figures by name.
 pub(crate) type Figures = Map<String, Value>;
@@ -50,7 +50,7 @@ impl Report {
         }
         if let Some(dir) = &common.save {
             let text = serde_json::to_string_pretty(&document)? + "\n";
-            save(dir, &format!("{}.json", self.name), &text)?;
+            save(&todays(dir)?, &format!("{}.json", self.name), &text)?;
         }
         Ok(())
     }
@@ -78,11 +78,16 @@ pub(crate) fn circumstances(bench: &str, settings: &Value) -> Figures {
     told.into_iter().map(|(name, value)| (name.into(), value)).collect()
 }
 
-/// Keeps a file in the folder of this day and machine.
-pub(crate) fn save(dir: &Path, name: &str, text: &str) -> anyhow::Result<()> {
+/// The folder of this day and machine.
+pub(crate) fn todays(dir: &Path) -> anyhow::Result<PathBuf> {
     let day = jiff::Zoned::now().date();
     let dir = dir.join(format!("{day}-{}", machine::host()));
     std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// Keeps a file.
+pub(crate) fn save(dir: &Path, name: &str, text: &str) -> anyhow::Result<()> {
     let path = dir.join(name);
     std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
 }

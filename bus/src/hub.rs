@@ -8,6 +8,7 @@ use crate::encode::Encoding;
 use crate::follow::Follow;
 use crate::inbox::Inbox;
 use crate::lanes::Lanes;
+use crate::latest::Latest;
 use crate::options::Options;
 use crate::outside::Outside;
 use crate::pattern::Pattern;
@@ -17,7 +18,7 @@ use minium_protocol::{Position, Topic};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 /// Which shards have receivers, for each encoding one bit a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,6 +71,7 @@ pub(crate) struct Hub {
     interest: RwLock<Interest>,
     generation: AtomicU64,
     relayed: Mutex<Option<Position>>,
+    latest: Mutex<Latest>,
 }
 
 impl std::fmt::Debug for Hub {
@@ -85,6 +87,7 @@ impl Hub {
         channels: Arc<Channels>,
         outside: Outside,
     ) -> Arc<Hub> {
+        let latest_bytes_max = options.latest_bytes_max;
         let options = Arc::new(options);
         // what an inbox holds is appended at once: it must not be what makes a ring run over
         let inbox_bytes_max = options.inbox_bytes_max.min(options.ring_bytes_max / 8);
@@ -101,6 +104,7 @@ impl Hub {
             interest: RwLock::default(),
             generation: AtomicU64::new(1),
             relayed: Mutex::new(None),
+            latest: Mutex::new(Latest::new(latest_bytes_max)),
         })
     }
 
@@ -173,6 +177,11 @@ impl Hub {
         let pullers = self.lanes.names(max - names.len());
         names.extend(pullers.into_iter().map(|t| (Pattern::Push, t)));
         names
+    }
+
+    /// The last durable messages, known here before any shard has them.
+    pub(crate) fn latest(&self) -> MutexGuard<'_, Latest> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How far every shard's inbox has the journal; nothing before the relay began.

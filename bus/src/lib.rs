@@ -53,6 +53,7 @@ mod history;
 mod hub;
 mod inbox;
 mod lanes;
+mod latest;
 mod log;
 mod message;
 mod metrics;

@@ -23,7 +23,7 @@ pub enum Slow {
 /// Bounds and habits of a bus. All have defaults; change the ones you mean.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Threads that own sockets; by default one per core.
+    /// Threads that own sockets; by default one per core, but for one core that is left to everything else (ADR 0007).
     pub shards: usize,
     /// Sessions in all, WebSocket and SSE together.
     pub sessions_max: usize,
@@ -31,6 +31,10 @@ pub struct Options {
     pub message_bytes_max: usize,
     /// `source` of the events that ephemeral messages are wrapped in.
     pub source: String,
+    /// How long one message may take to arrive; then its session is closed with 1008.
+    pub message_time_max: Duration,
+    /// What all sessions of the node have half read; the one that goes beyond is closed with 1013.
+    pub half_read_bytes_max: usize,
     /// Between pings; two that are not answered end a session.
     pub ping_interval: Duration,
     /// Between comments on SSE streams, so that proxies keep them open.
@@ -76,6 +80,8 @@ pub struct Options {
     pub session_pulls_max: usize,
     /// The newest entries of the journal, kept in memory for those who come back.
     pub recent_bytes_max: usize,
+    /// The last message of each topic, kept in memory for `?last=1`.
+    pub latest_bytes_max: usize,
     /// Pages of history that are kept for others who ask for the same.
     pub pages_bytes_max: usize,
     /// Entries in one page of history.
@@ -88,10 +94,12 @@ impl Default for Options {
     fn default() -> Options {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Options {
-            shards: cores.min(SHARDS_MAX),
+            shards: cores.saturating_sub(1).clamp(1, SHARDS_MAX),
             sessions_max: 65_536,
             message_bytes_max: 262_144,
             source: "/minium/default".into(),
+            message_time_max: Duration::from_secs(60),
+            half_read_bytes_max: 256 << 20,
             ping_interval: Duration::from_secs(30),
             comment_interval: Duration::from_secs(15),
             linger: Duration::from_secs(5),
@@ -114,6 +122,7 @@ impl Default for Options {
             session_subs_max: 1_024,
             session_pulls_max: 64,
             recent_bytes_max: 4 << 20,
+            latest_bytes_max: 16 << 20,
             pages_bytes_max: 16 << 20,
             page_count_max: 512,
             page_bytes_max: 64 << 10,

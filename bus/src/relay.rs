@@ -157,6 +157,13 @@ pub(crate) async fn relay(hub: &Hub, entries: Vec<Relayed>) {
 
 async fn send(hub: &Hub, entries: Vec<Relayed>, bytes: usize) {
     let Some(last) = entries.last().map(|e| e.position) else { return };
+    {
+        let mut latest = hub.latest();
+        if hub.relayed().is_some_and(|p| p.epoch != last.epoch) {
+            latest.clear();
+        }
+        entries.iter().for_each(|e| latest.set(e));
+    }
     let batch = Arc::new(RelayBatch::new(entries));
     for inbox in &hub.inboxes {
         inbox.send(|| Item::Relay(batch.clone()), bytes, None).await;
@@ -166,6 +173,7 @@ async fn send(hub: &Hub, entries: Vec<Relayed>, bytes: usize) {
 
 /// Tells every shard how far the numbering is known.
 pub(crate) fn relay_from(hub: &Hub, position: Position) {
+    hub.latest().clear();
     for inbox in &hub.inboxes {
         if inbox.put(Item::RelayFrom(position)).is_err() {
             return; // the bus ends

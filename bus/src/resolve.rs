@@ -16,6 +16,12 @@ pub(crate) async fn resolve(hub: &Hub, filter: &Filter, after: After) -> Result<
         let words = format!("{filter} is not kept: there are no positions in it");
         return Err(Problem::new(ErrorCode::InvalidRequest, words));
     }
+    if after == After::Last(1)
+        && let Some(known) = hub.latest().of(filter)
+    {
+        let Position { epoch, offset } = known.position;
+        return Ok(Some(Start { epoch, after: offset - 1 }));
+    }
     let unavailable = |words: &str| Problem::new(ErrorCode::Unavailable, words);
     let history: &Arc<dyn History> =
         hub.outside.history().ok_or_else(|| unavailable("this node has no journal"))?;

@@ -18,7 +18,7 @@ use crate::session::sink::Sink;
 use crate::session::{Parts, Pull, Session, Speech, Talk, Voice};
 use crate::shard::Shard;
 use crate::work::{LeasedJob, Order};
-use minium_protocol::{Answer, CloseCode, Filter, Position, Topic};
+use minium_protocol::{Answer, CloseCode, Filter, LeaseToken, Position, Topic};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -186,7 +186,7 @@ impl Shard {
             None => Some(job),
         };
         if let Some(job) = left {
-            tracing::debug!(job = job.id, "A job came for a puller that had left; its lease will run out.");
+            self.give_jobs_back(vec![(job.id, job.lease)]);
         }
     }
 
@@ -206,6 +206,14 @@ impl Shard {
         }
         if let Some(jobs) = jobs {
             self.pullers.borrow_mut().remove(&jobs.id);
+            self.give_jobs_back(jobs.into_unwritten());
+        }
+    }
+
+    /// Nobody has begun these.
+    fn give_jobs_back(&self, jobs: Vec<(i64, LeaseToken)>) {
+        if let (false, Ok(work)) = (jobs.is_empty(), self.hub.outside.work()) {
+            work.give_back(jobs);
         }
     }
 
@@ -239,6 +247,7 @@ impl Shard {
     /// Takes a session out of everything. Called when its task is dropped, and by nobody else.
     pub(crate) fn ended(&self, s: &Rc<Session>) {
         let left = s.leave();
+        self.half_read.set(self.half_read.get() - left.half_read);
         self.retire(left.pulls, left.jobs);
         if let Some(log) = left.log {
             self.leave_log(&log, left.index, left.echo);
@@ -264,7 +273,7 @@ fn voice(role: Role, mode: Mode, filter: &Filter, rate: Option<Rate>) -> Option<
     }
     let pattern = match role {
         Role::Subscribe | Role::Talk => return None,
-        Role::Pull { .. } => return Some(Voice::new(Speech::Acks(Acks::default()), rate)),
+        Role::Pull { acks } => return Some(Voice::new(Speech::Acks(Acks::new(acks)), rate)),
         Role::Publish => Pattern::Sub,
         Role::Push => Pattern::Push,
         Role::Peer { .. } => Pattern::Bus,

@@ -40,6 +40,8 @@ pub(crate) struct Shard {
     pub(crate) lingering: RefCell<Vec<(Instant, Weak<Session>)>>,
     /// Logs whose publishers wait.
     pub(crate) crowds: RefCell<Vec<Rc<Log>>>,
+    /// What its sessions have half read.
+    pub(crate) half_read: Cell<usize>,
     /// Sweeps so far.
     pub(crate) tick: Cell<u32>,
     /// When it ends at the latest, once it was told to.
@@ -92,6 +94,7 @@ impl Shard {
             sessions: RefCell::default(),
             lingering: RefCell::default(),
             crowds: RefCell::default(),
+            half_read: Cell::new(0),
             tick: Cell::new(0),
             ends: Cell::new(None),
             me: me.clone(),

@@ -94,6 +94,7 @@ impl Shard {
         let stop = sessions.len().min(first + STRIDE);
         for s in sessions.get(first..stop).unwrap_or_default() {
             self.check_expiry(s, now);
+            s.check_reading(tick, ticks(self.hub.options.message_time_max));
             s.ping(tick, if s.is_stream() { comment } else { ping });
         }
         (stop < sessions.len()).then_some(stop)

@@ -131,6 +131,9 @@ pub trait Work: Send + Sync + 'static {
     /// A puller joins, without credit yet.
     fn join(&self, order: Order, puller: Arc<dyn Puller>) -> Box<dyn Pulling>;
 
+    /// Jobs that came for sessions that were gone, and of which nothing was written: nobody has begun them. Does not wait.
+    fn give_back(&self, jobs: Vec<(i64, LeaseToken)>);
+
     /// Words of pullers, one answer each, in order.
     ///
     /// # Errors

@@ -239,10 +239,10 @@ impl Writer {
         if group.is_empty() {
             return true;
         }
-        let mut together = Together::of(&mut group);
-        match self.write(&mut together).await {
+        let together = Together::of(&mut group);
+        match self.write(&together).await {
             Ok(numbers) => {
-                together.answer(group, numbers);
+                group.into_iter().zip(numbers).for_each(|(call, numbers)| call.committed(numbers));
                 true
             }
             Err(NotifierError::Refused { .. }) if group.len() > 1 => {
@@ -267,11 +267,13 @@ impl Writer {
         }
     }
 
-    /// Writes what is unique among the messages; for each the way to its number.
-    async fn write(&self, together: &mut Together) -> Result<Vec<Way>, NotifierError> {
+    /// Writes what is unique among the messages; for each message of each call the way to its number.
+    async fn write(&self, together: &Together) -> Result<Vec<Vec<Number>>, NotifierError> {
         let messages = &together.unique;
-        // from before the commit: the relay may bring the number before we know that the commit stands
-        let expected: Vec<_> = messages.iter().map(|m| self.waits.expect(m.entry)).collect();
+        // from before the commit: the relay may bring a number before we know that the commit stands
+        let expect = |place: &usize| (*place, self.waits.expect(messages[*place].entry));
+        let told: Vec<Vec<_>> =
+            together.places.iter().map(|call| call.iter().map(expect).collect()).collect();
         let stored = match self.store.keep(messages).await {
             Ok(stored) => stored,
             Err(error) => {
@@ -280,43 +282,38 @@ impl Writer {
             }
         };
         ::metrics::counter!(metrics::MESSAGES_KEPT).increment(messages.len() as u64);
-        let mut ways: Vec<Way> = Vec::with_capacity(messages.len());
+        let number = |(place, told): (usize, oneshot::Receiver<Position>)| match stored[place] {
+            Stored::Numbered(position) => Number::Known(position),
+            Stored::Waiting(entry, _) if entry == messages[place].entry => Number::Comes(told),
+            // the same id was there before us, perhaps by another node
+            Stored::Waiting(entry, _) => Number::Comes(self.waits.expect(entry)),
+        };
+        let numbers = told.into_iter().map(|call| call.into_iter().map(number).collect()).collect();
+        self.settle(messages, &stored).await;
+        Ok(numbers)
+    }
+
+    /// Says where the entries wait that are waited for, and has them numbered.
+    async fn settle(&self, messages: &[Kept], stored: &[Stored]) {
         let mut of_others = Vec::new();
-        for ((message, stored), told) in messages.iter().zip(stored).zip(expected) {
-            ways.push(match stored {
-                Stored::Numbered(position) => {
-                    self.waits.forget(message.entry);
-                    Way::Known(position)
-                }
-                Stored::Waiting(entry, place) if entry == message.entry => {
-                    self.waits.placed(entry, place);
-                    Way::Comes(entry, Some(told))
-                }
+        for (message, stored) in messages.iter().zip(stored) {
+            match *stored {
+                Stored::Numbered(_) => self.waits.forget(message.entry),
                 Stored::Waiting(entry, place) => {
-                    // the same id was there before us, perhaps by another node
-                    self.waits.forget(message.entry);
-                    let told = self.waits.expect(entry);
                     self.waits.placed(entry, place);
-                    of_others.push((entry, place));
-                    Way::Comes(entry, Some(told))
+                    if entry != message.entry {
+                        self.waits.forget(message.entry);
+                        of_others.push((entry, place));
+                    }
                 }
-            });
+            }
         }
-        together.more(&self.waits, &mut ways);
         self.waits.committed.notify_one();
-        // it may have been numbered between the commit that we saw and our wait for it
+        // theirs may have been numbered between the commit that we saw and our wait for it
         if !of_others.is_empty() && find(&*self.store, &self.waits, of_others).await.is_err() {
             tracing::debug!("Numbers were not found at once; they are looked up later.");
         }
-        Ok(ways)
     }
-}
-
-/// The way to the number of one entry.
-#[derive(Debug)]
-enum Way {
-    Known(Position),
-    Comes(Uuid, Option<oneshot::Receiver<Position>>),
 }
 
 /// The messages of some calls, each topic and id once.
@@ -368,30 +365,12 @@ impl Together {
             }
         }
     }
+}
 
-    /// One more way for each further message that is the same as another.
-    fn more(&mut self, waits: &Waits, ways: &mut Vec<Way>) {
-        for (call, at, _) in &self.twins {
-            let place = &mut self.places[*call][*at];
-            let way = match &ways[*place] {
-                Way::Known(position) => Way::Known(*position),
-                Way::Comes(entry, _) => Way::Comes(*entry, Some(waits.expect(*entry))),
-            };
-            *place = ways.len();
-            ways.push(way);
-        }
-    }
-
-    fn answer(self, group: Vec<Call>, mut ways: Vec<Way>) {
-        for (call, places) in group.into_iter().zip(self.places) {
-            let numbers = places.into_iter().filter_map(|place| match &mut ways[place] {
-                Way::Known(position) => Some(Number::Known(*position)),
-                Way::Comes(_, told) => told.take().map(Number::Comes),
-            });
-            let committed = Committed { numbers: numbers.collect(), _room: call.room };
-            // whoever asked may have gone; what was kept stands all the same
-            drop(call.answer.send(Ok(committed)));
-        }
+impl Call {
+    fn committed(self, numbers: Vec<Number>) {
+        // whoever asked may have gone; what was kept stands all the same
+        drop(self.answer.send(Ok(Committed { numbers, _room: self.room })));
     }
 }
 

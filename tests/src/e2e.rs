@@ -31,6 +31,9 @@ mod road;
 /// Modes and positions.
 mod streams;
 
+/// `minium.v1`, durable channels, and work over WebSocket.
+mod v1;
+
 /// The journal: numbered, relayed in order, read back, let go.
 mod journal;
 

@@ -151,16 +151,14 @@ impl Conn {
             let head = String::from_utf8_lossy(&std::mem::take(&mut self.said)).to_ascii_lowercase();
             let granted = self.dialect.subprotocol().is_none_or(|p| head.contains(p));
             if !head.starts_with("http/1.1 101") || !granted {
-                let why = if head.starts_with("http/1.1 101") { "the subprotocol is not spoken" } else { "" };
-                let words = format!("{why}{head}{}", String::from_utf8_lossy(&rest));
-                return self.end(words.trim().to_owned());
+                return self.end(refusal(&head, &rest));
             }
             self.phase = Phase::Dialogue;
             self.converse();
-            if !rest.is_empty() {
-                self.take(&rest, finder, each);
+            if rest.is_empty() {
+                return;
             }
-            return;
+            return self.take(&rest, finder, each);
         }
         let (mut pongs, mut closed) = (Vec::new(), None);
         let mut follower = std::mem::take(&mut self.follower);
@@ -214,6 +212,16 @@ impl Conn {
         self.phase = Phase::Dead;
         self.last_words.get_or_insert(why);
     }
+}
+
+/// What a server says that does not open the connection, in a line.
+fn refusal(head: &str, body: &[u8]) -> String {
+    if head.starts_with("http/1.1 101") {
+        return "the subprotocol is not spoken".into();
+    }
+    let problem: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let detail = problem.as_ref().and_then(|p| p["detail"].as_str());
+    format!("{}: {}", head.lines().next().unwrap_or("nothing"), detail.unwrap_or("no reason was given"))
 }
 
 /// Does it come after all that came from its publisher? What was left out shows in the count.

@@ -23,12 +23,12 @@ mod svg;
 mod tls;
 mod wire;
 
-use crate::report::{Figures, circumstances, save};
+use crate::report::{Figures, circumstances, save, todays};
 use crate::{Common, machine};
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use results::{Result, Results};
 use scenario::{Contender, Load, SCENARIOS, Scenario};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::Write;
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     for scenario in scenarios {
         let results = options.measure(scenario).await?;
         if !options.common.json {
-            write!(std::io::stdout(), "{}", results.text())?;
+            write!(std::io::stdout(), "{}", results::text(&results.json()))?;
         }
         all.push(results);
     }
@@ -107,7 +107,7 @@ impl Options {
         for contender in all.iter().filter(|c| self.peers || !c.server.is_peer()) {
             let (version, left_out) = match contender.server.version().await {
                 Ok(version) => (version, None),
-                Err(e) => (String::new(), Some(format!("{e:#}"))),
+                Err(e) => (String::new(), Some(in_a_line(&e))),
             };
             let result = Result { contender: contender.name, version, rounds: Vec::new(), left_out };
             contenders.push((*contender, result));
@@ -121,7 +121,7 @@ impl Options {
             for (contender, result) in contenders.iter_mut().filter(|(_, r)| r.left_out.is_none()) {
                 match self.round(scenario, contender).await {
                     Ok(figures) => result.rounds.push(figures),
-                    Err(e) => result.left_out = Some(format!("{e:#}")),
+                    Err(e) => result.left_out = Some(in_a_line(&e)),
                 }
             }
         }
@@ -156,15 +156,34 @@ impl Options {
             writeln!(std::io::stdout(), "{}", json!(document))?;
         }
         let Some(dir) = &self.common.save else { return Ok(()) };
-        save(dir, "bus.json", &(serde_json::to_string_pretty(&document)? + "\n"))?;
-        let words = format!(
-            "# `minium bench bus`\n\n{}; {} rounds of {} s; medians.\n{}",
-            machine::description(),
-            self.runs,
-            self.seconds,
-            all.iter().map(Results::markdown).collect::<String>()
-        );
-        save(dir, "bus.md", &words)?;
-        curves.iter().try_for_each(|c| save(dir, &format!("bus-{}.svg", c.name()), &c.svg()))
+        let dir = todays(dir)?;
+        // what was measured today and not again stays: a long run may be made in pieces
+        let earlier: Value = match std::fs::read_to_string(dir.join("bus.json")) {
+            Ok(text) => serde_json::from_str(&text).context("reading the bus.json of an earlier run")?,
+            Err(_) => Value::Null,
+        };
+        for part in ["scenarios", "curves"] {
+            let new = document[part].as_array().cloned().unwrap_or_default();
+            document.insert(part.into(), merged(&earlier[part], new));
+        }
+        save(&dir, "bus.json", &(serde_json::to_string_pretty(&document)? + "\n"))?;
+        let tables = document["scenarios"].as_array().into_iter().flatten().map(results::markdown);
+        let head = format!("# `minium bench bus`, medians\n\n{}\n", machine::description());
+        save(&dir, "bus.md", &(head + &tables.collect::<String>()))?;
+        curves.iter().try_for_each(|c| save(&dir, &format!("bus-{}.svg", c.name()), &c.svg()))
     }
+}
+
+/// What was measured now, and of what was measured earlier that which has no successor; in the order of the table.
+fn merged(earlier: &Value, mut new: Vec<Value>) -> Value {
+    let earlier = earlier.as_array().into_iter().flatten();
+    let kept: Vec<Value> = earlier.filter(|e| new.iter().all(|n| n["name"] != e["name"])).cloned().collect();
+    new.extend(kept);
+    new.sort_by_key(|v| SCENARIOS.iter().position(|s| v["name"] == s.name));
+    Value::Array(new)
+}
+
+/// An error's words, without line breaks: they stand in a table.
+fn in_a_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,10 +1,10 @@
-//! What all rounds of a scenario gave: medians, whether the aims are met, as JSON, as text and as Markdown.
+//! What all rounds of a scenario gave: medians, and whether the aims are met, as JSON. Text and tables are made of that,
+//! so that scenarios of an earlier run of the same day can stand beside those of this one.
 
 use super::scenario::{self as figure, Aim, Bound, Scenario};
 use crate::report::{Figures, medians, rounded};
 use crate::samples::median;
 use serde_json::{Value, json};
-use std::fmt::Write;
 
 /// What one contender did, round by round; or why it did nothing.
 pub(super) struct Result {
@@ -22,6 +22,8 @@ pub(super) struct Results {
 
 /// An aim against what was measured.
 struct Judged {
+    /// Whose form the measured one has; empty for a share.
+    figure: &'static str,
     words: String,
     measured: Option<f64>,
     met: Option<bool>,
@@ -64,103 +66,100 @@ impl Results {
             None => format!("{} {sign} {}", label(aim.figure), short(aim.figure, bound)),
             Some(other) => format!("{} {sign} {bound} of {other}", label(aim.figure)),
         };
-        Judged { words, measured, met }
+        Judged { figure: if aim.of.is_some() { "" } else { aim.figure }, words, measured, met }
     }
 
     pub(super) fn json(&self) -> Value {
-        let contenders: serde_json::Map<String, Value> =
-            self.contenders.iter().map(|c| (c.contender.to_owned(), c.json())).collect();
+        let contenders: Vec<Value> = self.contenders.iter().map(Result::json).collect();
         let aims: Vec<Value> = self.scenario.aims.iter().map(|a| self.judge(a)).map(|j| j.json()).collect();
         json!({ "name": self.scenario.name, "what": self.scenario.what, "contenders": contenders, "aims": aims })
     }
-
-    /// The scenario as lines of text.
-    pub(super) fn text(&self) -> String {
-        let mut out = format!("{}: {}\n", self.scenario.name, self.scenario.what);
-        for c in &self.contenders {
-            let told = c.cells().iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>();
-            // writing to a String cannot fail
-            let _written = writeln!(out, "  {:<12} {}", c.contender, told.join("  "));
-        }
-        for judged in self.scenario.aims.iter().map(|a| self.judge(a)) {
-            let _written = writeln!(out, "  {} {}: {}", judged.mark(), judged.words, judged.value());
-        }
-        out
-    }
-
-    /// The scenario as rows of a table: who, figures, aims.
-    pub(super) fn markdown(&self) -> String {
-        let mut out = format!("\n**{}**: {}\n\n", self.scenario.name, self.scenario.what);
-        let columns = self.columns();
-        let _written = writeln!(out, "| | {} |\n|---|{}", columns.join(" | "), "---|".repeat(columns.len()));
-        for c in &self.contenders {
-            let cells = c.cells();
-            let cell = |name: &&str| cells.iter().find(|(n, _)| n == name).map_or("–", |(_, v)| v.as_str());
-            let row: Vec<&str> = columns.iter().map(cell).collect();
-            let note = c.left_out.as_ref().map_or(String::new(), |_| " (left out)".into());
-            let _written = writeln!(out, "| {}{note} | {} |", c.contender, row.join(" | "));
-        }
-        for judged in self.scenario.aims.iter().map(|a| self.judge(a)) {
-            let _written = writeln!(out, "\n{} {}: {}", judged.mark(), judged.words, judged.value());
-        }
-        for c in self.contenders.iter().filter(|c| c.left_out.is_some()) {
-            let words = c.left_out.as_deref().unwrap_or("");
-            let _written = writeln!(out, "\n{} was left out: {}", c.contender, words.replace('\n', " "));
-        }
-        out
-    }
-
-    fn columns(&self) -> Vec<&'static str> {
-        let mut columns: Vec<&'static str> = Vec::new();
-        for (name, _) in self.contenders.iter().flat_map(Result::cells) {
-            if name != LEFT_OUT && !columns.contains(&name) {
-                columns.push(name);
-            }
-        }
-        columns
-    }
 }
-
-const LEFT_OUT: &str = "left out:";
 
 impl Result {
     fn json(&self) -> Value {
         if let Some(words) = &self.left_out {
-            return json!({ "left_out": words });
+            return json!({ "contender": self.contender, "left_out": words });
         }
         let mut document = medians(&self.rounds);
+        document.insert("contender".into(), json!(self.contender));
         document.insert("version".into(), json!(self.version));
         document.insert("runs".into(), json!(self.rounds));
         Value::Object(document)
     }
-
-    /// Medians, in the order in which they are told.
-    fn cells(&self) -> Vec<(&'static str, String)> {
-        if let Some(words) = &self.left_out {
-            return vec![(LEFT_OUT, words.clone())];
-        }
-        let medians = medians(&self.rounds);
-        let known = SHOWN.iter().filter_map(|name| Some((*name, medians.get(*name)?.as_f64()?)));
-        known.map(|(name, value)| (label(name), short(name, value))).collect()
-    }
 }
 
 impl Judged {
-    fn mark(&self) -> &'static str {
-        match self.met {
+    fn json(&self) -> Value {
+        let shown = self.measured.map_or_else(|| "–".into(), |m| short(self.figure, m));
+        json!({ "aim": self.words, "measured": self.measured.map(rounded), "shown": shown, "met": self.met })
+    }
+}
+
+/// A scenario's JSON as lines of text.
+pub(super) fn text(scenario: &Value) -> String {
+    let mut out = format!("{}: {}\n", word(scenario, "name"), word(scenario, "what"));
+    for (name, contender) in contenders(scenario) {
+        let told: Vec<String> = match contender["left_out"].as_str() {
+            Some(words) => vec![format!("left out: {words}")],
+            None => cells(contender).iter().map(|(label, value)| format!("{label} {value}")).collect(),
+        };
+        out.push_str(&format!("  {name:<12} {}\n", told.join("  ")));
+    }
+    aims(scenario).for_each(|aim| out.push_str(&format!("  {aim}\n")));
+    out
+}
+
+/// A scenario's JSON as a table: who, figures, aims.
+pub(super) fn markdown(scenario: &Value) -> String {
+    let mut out = format!("\n## {}: {}\n\n", word(scenario, "name"), word(scenario, "what"));
+    let mut columns: Vec<&'static str> = Vec::new();
+    for (label, _) in contenders(scenario).flat_map(|(_, contender)| cells(contender)) {
+        if !columns.contains(&label) {
+            columns.push(label);
+        }
+    }
+    out.push_str(&format!("| | {} |\n|---|{}\n", columns.join(" | "), "---|".repeat(columns.len())));
+    for (name, contender) in contenders(scenario).filter(|(_, c)| c["left_out"].is_null()) {
+        let cells = cells(contender);
+        let cell = |label: &&str| cells.iter().find(|(l, _)| l == label).map_or("–", |(_, v)| v.as_str());
+        let row: Vec<&str> = columns.iter().map(cell).collect();
+        out.push_str(&format!("| {name} | {} |\n", row.join(" | ")));
+    }
+    out.push('\n');
+    aims(scenario).for_each(|aim| out.push_str(&format!("- {aim}\n")));
+    for (name, contender) in contenders(scenario) {
+        if let Some(words) = contender["left_out"].as_str() {
+            out.push_str(&format!("- {name} was left out: {words}\n"));
+        }
+    }
+    out
+}
+
+fn word<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_default()
+}
+
+fn contenders(scenario: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    let all = scenario["contenders"].as_array().into_iter().flatten();
+    all.map(|contender| (word(contender, "contender"), contender))
+}
+
+/// Medians, in the order in which they are told.
+fn cells(contender: &Value) -> Vec<(&'static str, String)> {
+    let known = SHOWN.iter().filter_map(|name| Some((*name, contender[*name].as_f64()?)));
+    known.map(|(name, value)| (label(name), short(name, value))).collect()
+}
+
+fn aims(scenario: &Value) -> impl Iterator<Item = String> {
+    scenario["aims"].as_array().into_iter().flatten().map(|aim| {
+        let mark = match aim["met"].as_bool() {
             Some(true) => "pass",
             Some(false) => "FAIL",
             None => "not measured",
-        }
-    }
-
-    fn value(&self) -> String {
-        self.measured.map_or_else(|| "–".into(), number)
-    }
-
-    fn json(&self) -> Value {
-        json!({ "aim": self.words, "measured": self.measured.map(rounded), "met": self.met })
-    }
+        };
+        format!("{mark}: {} (measured {})", word(aim, "aim"), word(aim, "shown"))
+    })
 }
 
 /// What is told of a contender, in this order.
@@ -259,7 +258,9 @@ mod tests {
         results.contenders[0].rounds.truncate(1);
         results.contenders[1].rounds = vec![figures(8e6, 0.0)];
         assert_eq!(results.judge(&SCENARIOS[0].aims[1]).met, Some(false));
-        assert!(results.markdown().contains("FAIL /cpu-s ≥ 0.85 of floor: 0.5"), "{}", results.markdown());
+        let table = markdown(&results.json());
+        assert!(table.contains("- FAIL: /cpu-s ≥ 0.85 of floor (measured 0.50)\n"), "{table}");
+        assert!(table.contains("| minium | 4.00 M | 0 |\n| floor | 8.00 M | 0 |\n"), "{table}");
     }
 
     #[test]

@@ -117,11 +117,12 @@ impl Server {
                 peer(command("nats-server", &["-c", &file]), port, files).await
             }
             Server::Mosquitto => {
-                let port = free_port()?;
-                // no bound on what waits for a slow client: otherwise it drops what this bench counts
+                let (port, own) = (free_port()?, free_port()?);
+                // it does not start with a WebSocket listener alone (2.0.11); and no bound on what waits for a slow
+                // client: otherwise it drops what this bench counts
                 let text = format!(
-                    "listener {port} 127.0.0.1\nprotocol websockets\nallow_anonymous true\nuser root\n\
-                     max_queued_messages 0\nset_tcp_nodelay true\nlog_type error\n"
+                    "listener {own} 127.0.0.1\nlistener {port} 127.0.0.1\nprotocol websockets\n\
+                     allow_anonymous true\nuser root\nmax_queued_messages 0\nset_tcp_nodelay true\nlog_type error\n"
                 );
                 let file = write(&files, "mosquitto.conf", &text)?;
                 peer(command("mosquitto", &["-c", &file]), port, files).await

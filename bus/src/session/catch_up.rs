@@ -143,7 +143,13 @@ impl Session {
             return Poll::Pending;
         }
         if !sh.recent.borrow().covers(after) {
-            return Poll::Ready(Step::Read(st.subs[n].follow.filter.clone(), after));
+            let filter = &st.subs[n].follow.filter;
+            if self.knows_last(filter, after, sh) {
+                drop(st);
+                self.take_last(n, after, sh);
+                return Poll::Ready(Step::Again);
+            }
+            return Poll::Ready(Step::Read(filter.clone(), after));
         }
         let joins = self.take_recent(&mut st, n, sh);
         drop(st);
@@ -152,6 +158,25 @@ impl Session {
         }
         self.push_on(sh);
         Poll::Ready(Step::Again)
+    }
+
+    /// Is all that a filter matches behind an offset its last message, and that in memory?
+    fn knows_last(&self, filter: &Filter, after: u64, sh: &Shard) -> bool {
+        let relayed = sh.relayed_to();
+        let last =
+            |e: &crate::history::Relayed| e.position.offset == after + 1 && e.position.offset <= relayed;
+        sh.hub.latest().of(filter).is_some_and(last)
+    }
+
+    /// That message, and with it all that was relayed.
+    fn take_last(&self, n: usize, after: u64, sh: &Shard) {
+        let filter = self.state.borrow().subs[n].follow.filter.clone();
+        let Some(entry) = sh.hub.latest().of(&filter).cloned() else { return };
+        if entry.position.offset != after + 1 {
+            return; // a newer one came in between: it is read
+        }
+        let page = Page { entries: vec![entry], scanned_to: sh.relayed_to() };
+        self.take_page(&filter, &page, after, sh);
     }
 
     /// What is in memory behind a subscription's cursor, as far as one piece goes. True: that was all, it is live now.

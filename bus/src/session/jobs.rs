@@ -111,6 +111,12 @@ impl Jobs {
         }
     }
 
+    /// What its session never began to write, when it ends.
+    #[expect(clippy::boxed_local, reason = "it comes out of a session's state in its box")]
+    pub(crate) fn into_unwritten(self: Box<Self>) -> Vec<(i64, LeaseToken)> {
+        self.queue.into_iter().map(|job| (job.id, job.lease)).collect()
+    }
+
     /// What stood in `control` is written.
     pub(super) fn written(&mut self) {
         self.gone.append(&mut self.going);
@@ -182,8 +188,10 @@ impl Puller for Wire {
 }
 
 /// How a puller acknowledges that does not speak `minium.v1`: `{"ack":JOB,"lease":…}` or `{"nack":JOB,"lease":…}`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Acks {
+    /// Nothing is acknowledged by words: what the client says is ignored.
+    deaf: bool,
     said: Vec<Word>,
 }
 
@@ -199,8 +207,16 @@ struct Wired {
 }
 
 impl Acks {
+    /// For a puller that acknowledges, or does not.
+    pub(crate) fn new(acks: bool) -> Acks {
+        Acks { deaf: !acks, said: Vec::new() }
+    }
+
     /// Reads one.
     pub(super) fn take(&mut self, text: &[u8]) -> Result<(), String> {
+        if self.deaf {
+            return Ok(());
+        }
         let said: Wired = serde_json::from_slice(text).map_err(|e| e.to_string())?;
         let (job, saying) = match (said.ack, said.nack) {
             (Some(job), None) if said.error.is_none() => (job, Saying::Ack { result: said.result }),

@@ -304,12 +304,15 @@ impl Session {
         let echo = st.own.take().is_some_and(|own| own.echo);
         let (pulls, jobs) = (std::mem::take(&mut st.pulls), st.jobs.take());
         let log = st.log.take();
-        Left { log, index: st.index as usize, place: st.place as usize, code, pulls, jobs, echo }
+        let half_read = st.reader.take().map_or(0, |r| r.bytes());
+        Left { half_read, log, index: st.index as usize, place: st.place as usize, code, pulls, jobs, echo }
     }
 }
 
 /// What a session that ended leaves behind.
 pub(crate) struct Left {
+    /// What of a message had come.
+    pub(crate) half_read: usize,
     pub(crate) log: Option<Rc<Log>>,
     pub(crate) index: usize,
     pub(crate) place: usize,

@@ -28,6 +28,30 @@ pub(super) struct Reader {
     unread: bool,
     /// What it had not taken in then.
     left: Vec<u8>,
+    /// What of it has come.
+    bytes: usize,
+    /// The shard's tick when it began.
+    since: u32,
+}
+
+impl Session {
+    /// Has a message been on its way for longer than it may? Not while it is us who do not read.
+    pub(crate) fn check_reading(&self, tick: u32, ticks_max: u32) {
+        let st = self.state.borrow();
+        let late = |r: &Reader| !r.unread && tick.wrapping_sub(r.since) > ticks_max;
+        let late = !st.held_back && st.reader.as_deref().is_some_and(late);
+        drop(st);
+        if late {
+            self.close(CloseCode::Policy, "the message did not arrive in time");
+        }
+    }
+}
+
+impl Reader {
+    /// What of its message has come.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 /// Gives tungstenite what was read, and takes what it wants to say.
@@ -56,7 +80,7 @@ impl Write for Feed<'_> {
 const SMALL_BURST: usize = 4096;
 
 impl Reader {
-    fn new(first: &[u8], message_bytes_max: usize) -> Box<Reader> {
+    fn new(first: &[u8], message_bytes_max: usize, tick: u32) -> Box<Reader> {
         let chunk = if first.len() < SMALL_BURST { 512 } else { 4096 };
         let config = WebSocketConfig::default()
             .read_buffer_size(chunk)
@@ -65,7 +89,14 @@ impl Reader {
             .max_message_size(Some(message_bytes_max))
             .max_frame_size(Some(message_bytes_max));
         let ws = WebSocketContext::from_partially_read(first.to_vec(), Role::Server, Some(config));
-        Box::new(Reader { ws, track: Track::default(), unread: false, left: Vec::new() })
+        Box::new(Reader {
+            ws,
+            track: Track::default(),
+            unread: false,
+            left: Vec::new(),
+            bytes: 0,
+            since: tick,
+        })
     }
 }
 
@@ -164,8 +195,10 @@ impl Session {
         let options = &sh.hub.options;
         let (mut reader, rest) = match st.reader.take() {
             Some(reader) => (reader, input),
-            None => (Reader::new(input, options.message_bytes_max), &input[..0]),
+            None => (Reader::new(input, options.message_bytes_max, sh.tick.get()), &input[..0]),
         };
+        sh.half_read.set(sh.half_read.get() - reader.bytes);
+        let mut completed = false;
         reader.track.advance(input);
         reader.unread = false;
         let left = std::mem::take(&mut reader.left);
@@ -191,6 +224,7 @@ impl Session {
                 }
                 Err(e) => return Some(e.into()),
             };
+            completed = true;
             #[cfg(test)]
             match &message.bytes()[..] {
                 crate::faults::IN_READING => panic!("as the test asked"),
@@ -232,9 +266,19 @@ impl Session {
         if reader.unread {
             reader.left = feed.input.to_vec();
         }
-        if reader.unread || !reader.track.between() {
-            st.reader = Some(reader);
+        if !reader.unread && reader.track.between() {
+            return None;
         }
+        if completed {
+            (reader.bytes, reader.since) = (0, sh.tick.get());
+        }
+        reader.bytes += input.len();
+        let half_read = sh.half_read.get() + reader.bytes;
+        if half_read > options.half_read_bytes_max / options.shards {
+            return Some(End::Broken(CloseCode::Overload, "too many messages are half sent".into()));
+        }
+        sh.half_read.set(half_read);
+        st.reader = Some(reader);
         None
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::client::{CLOSE, Client, PING, PONG, TEXT, frame, part};
 use crate::node::Node;
+use minium_bus::Options;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fragments_are_joined_with_pings_answered_between_them() {
@@ -178,4 +179,42 @@ async fn many_pings_at_once_are_all_answered_or_answered_by_the_last() {
         assert!(last.is_none_or(|l| l < n), "{n} after {last:?}");
         last = Some(n);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_never_finished_ends_its_session_in_time() {
+    let message_time_max = std::time::Duration::from_millis(300);
+    let node = Node::with(Options { message_time_max, ..Options::default() }).await;
+    let mut half = node.open("/pub/a").await;
+    let mut whole = node.open("/pub/a").await;
+    whole.text("whole").await;
+    half.say(&frame(TEXT, &[b'x'; 100])[..50]).await;
+    assert_eq!(half.closed().await.0, 1008);
+    whole.nothing_else().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_all_sessions_have_half_sent_is_bounded_for_the_node() {
+    // 64 KiB for each of the two shards
+    let node = Node::with(Options { half_read_bytes_max: 128 << 10, ..Options::default() }).await;
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let mut c = node.open("/pub/a").await;
+        c.say(&frame(TEXT, &[b'x'; 40_000])[..30_000]).await;
+        clients.push(c);
+    }
+    let mut refused = 0;
+    for c in &mut clients {
+        // either it was too much already, or there is room to finish once the others are gone
+        c.say(&frame(TEXT, &[b'x'; 40_000])[30_000..]).await;
+        c.say(&frame(PING, b"still there?")).await;
+        match c.next().await {
+            Some((CLOSE, body)) => {
+                assert_eq!(body[..2], 1013u16.to_be_bytes());
+                refused += 1;
+            }
+            other => assert_eq!(other, Some((PONG, b"still there?".to_vec()))),
+        }
+    }
+    assert!((10..20).contains(&refused), "{refused} of 20 were refused");
 }

@@ -155,3 +155,35 @@ async fn without_a_queue_durable_work_is_unavailable() {
     assert_eq!(plain.json().await["problem"]["code"], "unavailable");
     assert_eq!(plain.closed().await.0, 1013);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_a_session_never_began_to_write_are_given_back_when_it_ends() {
+    const JOBS: i64 = 200;
+    let node = start().await;
+    let mut c = node.v1_narrow("/ws").await;
+    let pull = json!({"op":"pull","topic":"work","credit":JOBS});
+    assert_eq!(ask(&mut c, pull).await, json!({"op":"ok"}));
+    let data = format!("\"{}\"", "x".repeat(200_000));
+    let mut got = 0;
+    for _ in 0..JOBS {
+        push(&node, &data).await;
+    }
+    while got < 3 {
+        assert_eq!(c.json().await["op"], "job");
+        got += 1;
+    }
+    drop(c);
+    let last = within(async {
+        loop {
+            let returned = node.queue.returned();
+            if !returned.is_empty() {
+                break returned;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let first = last[0];
+    assert!(first > 3, "what was written stays with who may have read it");
+    assert_eq!(last, (first..=JOBS).collect::<Vec<_>>(), "and all behind comes back, in order");
+}

@@ -21,6 +21,8 @@ struct State {
     /// How each job ended, as it was said.
     ended: Vec<(i64, String)>,
     pullers: Vec<Place>,
+    /// Came back, since nobody had begun them.
+    returned: Vec<i64>,
     /// Answers everything with `unavailable`.
     away: bool,
 }
@@ -37,6 +39,11 @@ impl Queue {
     /// How jobs ended, in order.
     pub(crate) fn ended(&self) -> Vec<(i64, String)> {
         self.0.lock().unwrap().ended.clone()
+    }
+
+    /// What came back.
+    pub(crate) fn returned(&self) -> Vec<i64> {
+        self.0.lock().unwrap().returned.clone()
     }
 
     pub(crate) fn set_away(&self, away: bool) {
@@ -70,7 +77,8 @@ impl State {
                 continue;
             };
             let lease = LeaseToken::fresh();
-            let snapshot = format!(r#"{{"id":{id},"task":"{task}"}}"#).into();
+            let args_text = String::from_utf8_lossy(&args).into_owned();
+            let snapshot = format!(r#"{{"id":{id},"task":"{task}","args":{args_text}}}"#).into();
             let job = LeasedJob { id, task, snapshot, args, lease, expires: Timestamp::UNIX_EPOCH };
             self.pullers[n].credit -= 1;
             self.running.insert(id, (lease, n));
@@ -136,6 +144,14 @@ impl Work for Queue {
         let mut st = self.0.lock().unwrap();
         st.pullers.push(Place { order, puller, credit: 0, left: false });
         Box::new(Membership(self.0.clone(), st.pullers.len() - 1))
+    }
+
+    fn give_back(&self, jobs: Vec<(i64, LeaseToken)>) {
+        let mut st = self.0.lock().unwrap();
+        for (job, lease) in jobs {
+            assert_eq!(st.running.remove(&job).map(|(held, _)| held), Some(lease));
+            st.returned.push(job);
+        }
     }
 
     async fn say(&self, words: Vec<Word>) -> Vec<Result<Said, Problem>> {

@@ -387,3 +387,28 @@ async fn a_new_numbering_is_followed_live_and_ends_replays_of_the_old_one() {
     // the journal of this test still counts by the old numbering: positions wait until both agree
     assert_eq!(node.bus.resolve(&filter, After::Earliest).await.unwrap_err().code, ErrorCode::Unavailable);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_value_of_a_topic_comes_from_memory() {
+    let node = Node::with(Options { recent_bytes_max: 1, ..Options::default() }).await;
+    node.begin().await;
+    node.append("task/a/1", 3).await;
+    node.append("task/b/1", 200).await;
+    let subscribe = async |filter: &str| {
+        let filter: Filter = filter.parse().unwrap();
+        let start = node.bus.resolve(&filter, After::Last(1)).await.unwrap();
+        let permit = node.bus.admit().unwrap();
+        crate::node::Events::of(node.bus.subscribe(filter, start, None, permit).await.unwrap())
+    };
+    let mut a = subscribe("task/a").await;
+    a.expect("id: 7:2").await;
+    a.expect(&format!("id: 7:3\ndata: {}", event(3))).await;
+    let mut all = subscribe("task").await;
+    all.expect("id: 7:202").await;
+    all.expect(&format!("id: 7:203\ndata: {}", event(203))).await;
+    node.append("task/a/1", 1).await;
+    for s in [&mut a, &mut all] {
+        s.expect(&format!("id: 7:204\ndata: {}", event(204))).await;
+    }
+    assert_eq!(node.journal.reads(), 0);
+}

@@ -13,7 +13,10 @@ fn message(n: usize, size: usize) -> String {
 async fn a_stalled_subscriber_is_closed_with_4000_after_whole_frames() {
     for size in [100, 700, 1_024, 5_000, 60_000] {
         let patience = Duration::from_secs(1); // the quick one may be starved of its processor for a while
-        let node = Node::with(Options { ring_bytes_max: 1 << 20, patience, ..Options::default() }).await;
+        // it is not read until the quick one has all: on a busy machine longer than goodbyes usually last
+        let linger = Duration::from_secs(60);
+        let options = Options { ring_bytes_max: 1 << 20, patience, linger, ..Options::default() };
+        let node = Node::with(options).await;
         let mut stalled = node.narrow("/sub/s").await;
         let mut quick = node.open("/sub/s").await;
         let mut p = node.open("/pub/s").await;

@@ -132,11 +132,12 @@ async fn durable_messages_are_acknowledged_with_their_position_and_come_with_it(
     let mut late = node.v1("/sub/log?after=earliest").await;
     assert_eq!(late.json().await["offset"], 0);
     assert_eq!(late.json().await, first);
-    assert_eq!(
-        (late.json().await["offset"].as_u64(), late.json().await["offset"].as_u64()),
-        (Some(2), Some(3))
-    );
-    assert_eq!(late.json().await, json!({"op":"caught_up","topic":"log","offset":3}));
+    // the third may have been relayed before it had caught up, or after
+    let rest = [late.json().await, late.json().await, late.json().await];
+    let (joints, messages): (Vec<_>, Vec<_>) = rest.iter().partition(|f| f["op"] == "caught_up");
+    let offsets: Vec<_> = messages.iter().map(|m| m["offset"].as_u64().unwrap()).collect();
+    assert_eq!((joints.len(), offsets), (1, vec![2, 3]), "{rest:?}");
+    assert_eq!(joints[0]["topic"], "log");
 }
 
 #[tokio::test(flavor = "multi_thread")]

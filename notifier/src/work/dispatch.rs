@@ -19,16 +19,28 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// The pullers, and the word that there is news of them.
+/// The pullers, what they did not take, and the word that there is news of them.
 #[derive(Debug, Default)]
 pub(super) struct Counter {
     pullers: Mutex<Pullers>,
+    /// Jobs of sessions that were gone, to be given back.
+    unwanted: Mutex<Vec<(i64, LeaseToken)>>,
     pub(super) news: Notify,
 }
 
 impl Counter {
     pub(super) fn pullers(&self) -> MutexGuard<'_, Pullers> {
         self.pullers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unwanted(&self) -> MutexGuard<'_, Vec<(i64, LeaseToken)>> {
+        self.unwanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody has begun these.
+    pub(super) fn give_back(&self, jobs: Vec<(i64, LeaseToken)>) {
+        self.unwanted().extend(jobs);
+        self.news.notify_one();
     }
 }
 
@@ -93,9 +105,10 @@ pub(super) struct Dispatcher {
     pub(super) identity: Arc<Identity>,
     pub(super) store: StoreSlot,
     pub(super) options: Arc<WorkOptions>,
+    /// Ends the claims.
     pub(super) stop: CancellationToken,
-    /// Jobs of sessions that were gone, to be given back.
-    pub(super) unwanted: Vec<(i64, LeaseToken)>,
+    /// Ends the rest.
+    pub(super) end: CancellationToken,
     /// What a job took in the last claim.
     pub(super) job_bytes: usize,
 }
@@ -106,7 +119,7 @@ impl Dispatcher {
         let stop = self.stop.clone();
         let mut backoff = Backoff::default();
         loop {
-            let Some(store) = self.present().await else { return };
+            let Some(store) = self.present().await else { break };
             let ended = self.serve(store.as_ref(), &mut backoff).await;
             let Err(error) = ended else { break };
             let pause = backoff.pause(&self.options);
@@ -115,10 +128,11 @@ impl Dispatcher {
                 break;
             }
         }
-        // a last try: else their leases run out
+        // sessions that close now may still give something back
+        self.end.cancelled().await;
         let current = self.store.borrow().clone();
-        if let (false, Some(store)) = (self.unwanted.is_empty(), current)
-            && let Err(error) = self.give_back(store.as_ref()).await
+        if let Some(store) = current
+            && let Err(error) = self.release(store.as_ref()).await
         {
             tracing::warn!(error = chain(&error), "Jobs that nobody took wait for their leases to end.");
         }
@@ -135,9 +149,7 @@ impl Dispatcher {
         // whatever came while nobody looked
         self.counter.pullers().wake();
         while !self.stop.is_cancelled() {
-            if !self.unwanted.is_empty() {
-                self.give_back(store).await?;
-            }
+            self.release(store).await?;
             let jobs_max = self.options.claim_bytes_max / self.job_bytes.max(1);
             let asked = self.counter.pullers().ask(jobs_max.clamp(1, self.options.claim_jobs_max));
             if asked.is_empty() {
@@ -219,7 +231,7 @@ impl Dispatcher {
         let Pulled { job, snapshot, .. } = pulled;
         let (number, lease) = (job.id, job.lease);
         let Some(puller) = self.counter.pullers().puller(id) else {
-            self.unwanted.push((number, lease));
+            self.counter.unwanted().push((number, lease));
             return;
         };
         let Ok(task) = job.task.parse() else {
@@ -229,7 +241,7 @@ impl Dispatcher {
                 task = job.task,
                 "A job's task is no channel; it is given back."
             );
-            self.unwanted.push((number, lease));
+            self.counter.unwanted().push((number, lease));
             return;
         };
         let span = asked.wish.lease;
@@ -248,16 +260,28 @@ impl Dispatcher {
             // nothing more is claimed for him
             self.counter.pullers().leave(id);
             self.held.end(number, lease);
-            self.unwanted.push((number, lease));
+            self.counter.unwanted().push((number, lease));
         }
     }
 
-    async fn give_back(&mut self, store: &dyn Store) -> Result<(), QueueError> {
-        let released = store.release(&self.unwanted).await?;
-        self.unwanted.clear();
-        metrics::counter!(JOBS_RELEASED).increment(released);
-        tracing::debug!(released, "Jobs whose puller was gone wait again.");
-        Ok(())
+    /// Gives back what nobody has begun.
+    async fn release(&self, store: &dyn Store) -> Result<(), QueueError> {
+        let jobs = std::mem::take(&mut *self.counter.unwanted());
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        match store.release(&jobs).await {
+            Ok(released) => {
+                metrics::counter!(JOBS_RELEASED).increment(released);
+                tracing::debug!(released, "Jobs whose puller was gone wait again.");
+                Ok(())
+            }
+            Err(error) => {
+                // at the latest they are gone when their leases end
+                self.counter.unwanted().extend(jobs);
+                Err(error)
+            }
+        }
     }
 }
 

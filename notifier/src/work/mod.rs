@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use dispatch::{Counter, Dispatcher, Identity};
 use held::Held;
 use minium_bus::{Order, Puller, Pulling, Pushed, Said, Word, Work};
-use minium_protocol::{ErrorCode, Problem, Topic};
+use minium_protocol::{ErrorCode, LeaseToken, Problem, Topic};
 use minium_queue::{QueueError, Store};
 use push::Push;
 use serde_json::value::RawValue;
@@ -126,7 +126,7 @@ impl Inner {
             store: store.clone(),
             options: options.clone(),
             stop: self.stop.clone(),
-            unwanted: Vec::new(),
+            end: self.end.clone(),
             job_bytes: 0,
         };
         self.tasks.spawn(dispatcher.run());
@@ -165,6 +165,11 @@ impl Work for TaskWork {
         let id = counter.pullers().join(&order, puller);
         tell_count(&counter);
         Box::new(Place { id, counter, credit_max: self.inner.options.credit_max })
+    }
+
+    fn give_back(&self, jobs: Vec<(i64, LeaseToken)>) {
+        jobs.iter().for_each(|(job, lease)| self.inner.held.end(*job, *lease));
+        self.inner.counter.give_back(jobs);
     }
 
     async fn say(&self, words: Vec<Word>) -> Vec<Result<Said, Problem>> {

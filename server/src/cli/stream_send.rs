@@ -326,7 +326,7 @@ impl Speaker {
         match self {
             Speaker::V1(sender) => match Payload::guess(line) {
                 Payload::Binary(_) => Err(fault(Exit::Usage, "a line is no text: send it as @FILE")),
-                payload => Ok(sender.send(payload).await.is_ok()),
+                payload @ Payload::Json(_) => Ok(sender.send(payload).await.is_ok()),
             },
             Speaker::Echoed(Some(speaker)) => Ok(speaker.send(Message::guess(line)).await),
             Speaker::Echoed(None) => Ok(false),

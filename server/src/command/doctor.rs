@@ -201,9 +201,8 @@ fn schemas(config: &Config) -> Finding {
 fn port(config: &Config) -> Finding {
     let address = config.server.listen.0;
     match listener::bind(address) {
-        Ok(_) if !address.ip().is_loopback() => {
-            let hint =
-                "this version knows no authentication; listen on 127.0.0.1, or start with --insecure-no-auth";
+        Ok(_) if !address.ip().is_loopback() && !config.is_guarded() => {
+            let hint = "configure [auth.keys], listen on 127.0.0.1, or start with --insecure-no-auth";
             Finding::warn("port", format!("{address} is free, and not loopback"), hint)
         }
         Ok(_) => Finding::ok("port", format!("{address} is free")),

@@ -64,6 +64,9 @@ fn limits(config: &Config, findings: &mut Findings<'_>) {
         ("database.pool", config.database.pool),
         ("worker.concurrency", config.worker.concurrency),
     ];
+    if config.server.shards.is_some_and(|n| !(1..=64).contains(&n)) {
+        findings.add("server.shards".into(), "must be 1 to 64");
+    }
     for (path, have) in counts {
         if have == 0 {
             findings.add(path.into(), "must be 1 or more");
@@ -140,6 +143,7 @@ mod tests {
     fn ranges_are_checked_after_kinds() {
         assert!(wrong("[database]\npool = 0").contains("database.pool: must be 1 or more"));
         assert!(wrong("[server.limits]\nheader_bytes = 10").contains("8192 to 1048576"));
+        assert!(wrong("[server]\nshards = 0").contains("server.shards: must be 1 to 64"));
         assert!(wrong("[worker]\nlease = \"1ms\"").contains("worker.lease: must be 1s to 1d"));
         assert!(wrong("[database]\nurl = \"mysql://x\"").contains("database.url: "));
         assert!(wrong("[schedules.x]\nevery = \"1s\"\ntask = \"a b\"").contains("schedules.x: task"));

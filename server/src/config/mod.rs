@@ -37,6 +37,9 @@ section! {
         listen: Listen = "127.0.0.1:3000";
         /// How clients reach the node, as it stands in `dataschema`. Without it, what it listens on.
         public_url: Option<BaseUrl> = "";
+        /// Threads that own sockets, 1 to 64; without it one for each core but one, which is left to HTTP, the journal and
+        /// the queue.
+        shards: Option<u32> = "";
         /// How long sessions, jobs and requests get to end when the node goes down.
         shutdown_grace: Duration = "10s";
         inside {

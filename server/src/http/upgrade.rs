@@ -294,12 +294,13 @@ mod tests {
         };
         assert_eq!(chosen("minium.plain"), (Mode::Plain, "minium.plain".into()));
         assert_eq!(chosen("cloudevents.json"), (Mode::CloudEvents, "cloudevents.json".into()));
+        assert_eq!(chosen("minium.v1, cloudevents.json"), (Mode::V1, "minium.v1".into()));
         assert_eq!(
-            chosen("minium.v1, cloudevents.json, minium.plain"),
+            chosen("minium.v9, cloudevents.json, minium.plain"),
             (Mode::CloudEvents, "cloudevents.json".into())
         );
         assert_eq!(chosen("minium.bearer.abc, minium.plain"), (Mode::Plain, "minium.plain".into()));
-        for none in ["minium.v1", "chat, superchat", ""] {
+        for none in ["minium.v9", "chat, superchat", ""] {
             assert_eq!(ask(none).unwrap_err().into_response().status(), 400, "{none}");
         }
     }

@@ -270,12 +270,14 @@ fn start_bus(
     work: &TaskWork,
 ) -> anyhow::Result<Bus> {
     let limits = &config.server.limits;
+    let usual = minium_bus::Options::default();
     let options = minium_bus::Options {
         sessions_max: limits.sessions as usize,
         message_bytes_max: limits.message_bytes.bytes(),
         source: SOURCE.into(),
+        shards: config.server.shards.map_or(usual.shards, |n| n as usize),
         session_rate: crate::config::rate(limits.session_messages_per_second, limits.session_messages_burst),
-        ..minium_bus::Options::default()
+        ..usual
     };
     let backing = minium_bus::Backing {
         schemas: schemas.clone(),

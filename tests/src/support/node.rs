@@ -131,6 +131,8 @@ impl Node {
         let mut process = self.process.lock().unwrap();
         assert!(process.is_none(), "the node is running already");
         let mut command = self.command();
+        // what crosses shards shall do so on every machine
+        command.env("MINIUM_SERVER__SHARDS", "2");
         if self.options.dev {
             command.arg("dev");
         } else {

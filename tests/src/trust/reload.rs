@@ -2,6 +2,7 @@
 
 use super::{Guarded, bearer, token};
 use crate::support::curl::Stream;
+use crate::support::foreign::Foreign;
 use crate::support::node::{Node, Options};
 use crate::support::wait;
 use reqwest::Method;
@@ -30,28 +31,34 @@ async fn end(stream: &mut Stream) -> Value {
 
 ///
 #[tokio::test]
-async fn streams_end_whose_key_is_gone_or_whose_scopes_no_longer_suffice() {
-    let guarded = Guarded::start("[auth.anonymous]\nscopes = [\"sub:public\", \"sub:news\"]").await;
+async fn sessions_end_whose_key_is_gone_or_whose_scopes_no_longer_suffice() {
+    let guarded = Guarded::start("[auth.anonymous]\nscopes = [\"sub:public\"]").await;
     let node = &guarded.node;
-    let value = bearer(&token("sub:a pub:news"));
+    let value = bearer(&token("sub:a pub:public"));
+    let client = Foreign::python();
+    let headers = json!({ "headers": { "Authorization": value } });
     let mut by_token = Stream::open(&node.http("/sub/a"), &[("authorization", &value)]).await;
+    let mut socket_by_token = client.open_with(&node.ws("/sub/a"), headers).await;
     let mut public = Stream::open(&node.http("/sub/public"), &[]).await;
-    let mut news = Stream::open(&node.http("/sub/news"), &[]).await;
+    let mut public_socket = client.open(&node.ws("/sub/public")).await;
+    let rules =
+        |scopes: &str| Guarded::config(&guarded.secret(), &format!("[auth.anonymous]\nscopes = [{scopes}]"));
 
-    // fewer scopes for everybody: who may go on does
-    reload(node, &Guarded::config(&guarded.secret(), "[auth.anonymous]\nscopes = [\"sub:news\"]"), READ)
-        .await;
-    assert_eq!(end(&mut public).await, 4503);
+    // more for everybody: nobody notices
+    reload(node, &rules("\"sub:+\", \"pub:public\""), READ).await;
+    assert_eq!(node.post("/pub/public", "hello").await.status, 200);
+    assert_eq!((public.event().await.data, public_socket.text().await), ("hello".into(), "hello".into()));
+
+    // less
+    reload(node, &rules("\"sub:news\""), READ).await;
+    assert_eq!((end(&mut public).await, public_socket.closed().await), (4503.into(), 4503));
     assert_eq!(node.get("/sub/public").await.status, 401);
-    node.request(Method::POST, "/pub/news", &[("authorization", &value)], "still here").await;
-    assert_eq!(news.event().await.data, "still here");
 
     // another secret under the same name: tokens of the old one are nobody's
     std::fs::write(guarded.secret(), "another secret of thirty-two bytes").unwrap();
-    reload(node, &Guarded::config(&guarded.secret(), "[auth.anonymous]\nscopes = [\"sub:news\"]"), READ)
-        .await;
-    assert_eq!(end(&mut by_token).await, 4501);
-    let answer = node.request(Method::POST, "/pub/news", &[("authorization", &value)], "x").await;
+    reload(node, &rules(""), READ).await;
+    assert_eq!((end(&mut by_token).await, socket_by_token.closed().await), (4501.into(), 4501));
+    let answer = node.request(Method::POST, "/pub/public", &[("authorization", &value)], "x").await;
     assert_eq!(answer.status, 401);
     node.assert_well().await;
 }

@@ -52,6 +52,7 @@ fn scopes(route: &Route, method: &Method) -> (String, String) {
     let reads = method == Method::GET;
     let jobs = "sub:+ pub:+ push:+ pull:+ bus:+";
     match route.need.as_str() {
+        "Session" => (String::new(), "sub:x".into()),
         "Topic(Sub)" => topic("sub"),
         "Topic(Pub)" => topic("pub"),
         "Topic(Push)" => topic("push"),

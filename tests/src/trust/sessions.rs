@@ -117,25 +117,76 @@ async fn the_101_names_the_mode_and_never_the_token() {
 
 ///
 #[tokio::test]
-async fn an_event_stream_ends_with_its_token() {
+async fn a_session_ends_with_its_token() {
     let guarded = Guarded::start("").await;
     let node = &guarded.node;
     let lasting = bearer(&token("sub:a pub:a"));
-    let brief = bearer(&signed(&json!({ "sub": "tester", "exp": now() + 3, "scope": "sub:a" })));
+    let brief = bearer(&signed(&json!({ "sub": "tester", "exp": now() + 5, "scope": "sub:a" })));
+    let client = Foreign::python();
+    let with =
+        |value: &str, mode: &str| json!({ "subprotocols": [mode], "headers": { "Authorization": value } });
+    let mut plain = client.open_with(&node.ws("/sub/a"), with(&brief, "minium.plain")).await;
+    let mut events = client.open_with(&node.ws("/sub/a"), with(&brief, "cloudevents.json")).await;
+    let mut talk = client.open_with(&node.ws("/ws"), with(&brief, "minium.v1")).await;
     let mut stream = Stream::open(&node.http("/sub/a"), &[("authorization", &brief)]).await;
-    assert_eq!(stream.status, 200);
     let mut other = Stream::open(&node.http("/sub/a"), &[("authorization", &lasting)]).await;
     node.request(reqwest::Method::POST, "/pub/a", &[("authorization", &lasting)], "hello").await;
-    assert_eq!((stream.event().await.data, other.event().await.data), ("hello".into(), "hello".into()));
+    assert_eq!((plain.text().await, stream.event().await.data), ("hello".into(), "hello".into()));
+    assert_eq!(
+        (events.json().await["data"].clone(), other.event().await.data),
+        ("hello".into(), "hello".into())
+    );
+
+    assert_eq!((plain.closed().await, events.closed().await, talk.closed().await), (4501, 4501, 4501));
     let end = stream.event().await;
     assert_eq!(end.name.as_deref(), Some("close"));
     let end: serde_json::Value = serde_json::from_str(&end.data).unwrap();
     assert_eq!(end, json!({ "code": 4501, "reason": "the token has expired" }));
     assert_eq!(stream.next().await, None, "the answer is whole");
-    let again = Stream::open(&node.http("/sub/a"), &[("authorization", &brief)]).await;
-    assert_eq!(again.status, 401);
+    assert_eq!(Stream::open(&node.http("/sub/a"), &[("authorization", &brief)]).await.status, 401);
     node.request(reqwest::Method::POST, "/pub/a", &[("authorization", &lasting)], "still here").await;
     assert_eq!(other.event().await.data, "still here");
+}
+
+/// on one socket for many topics each word is judged by itself.
+#[tokio::test]
+async fn minium_v1_asks_for_a_scope_at_each_word() {
+    let guarded = Guarded::start("").await;
+    let node = &guarded.node;
+    for client in Foreign::each() {
+        let offered = ["minium.v1".to_owned(), subprotocol(&token("sub:a pub:a pull:a"))];
+        let mut talk = client.open_with(&node.ws("/ws"), json!({ "subprotocols": offered })).await;
+        assert_eq!(talk.subprotocol.as_deref(), Some("minium.v1"));
+        for (word, allowed) in [
+            (json!({ "op": "sub", "topic": "a/b", "ref": "1" }), true),
+            (json!({ "op": "sub", "topic": "b", "ref": "2" }), false),
+            (json!({ "op": "sub", "topic": "+", "ref": "3" }), false),
+            (json!({ "op": "pub", "topic": "a/c", "data": "x", "ref": "4" }), true),
+            (json!({ "op": "pub", "topic": "b", "data": "x", "ref": "5" }), false),
+            (json!({ "op": "push", "topic": "a", "data": "x", "ref": "6" }), false),
+            (json!({ "op": "bus", "topic": "a", "ref": "7" }), false),
+            (json!({ "op": "pull", "topic": "b", "ref": "8" }), false),
+            (json!({ "op": "pull", "topic": "a", "tasks": ["b"], "ref": "9" }), false),
+        ] {
+            talk.send(&word.to_string()).await;
+            let answer = talk.json().await;
+            assert_eq!(answer["ref"], word["ref"], "{word}: {answer}");
+            let code = answer["problem"]["code"].as_str();
+            assert_eq!(
+                code,
+                if allowed { None } else { Some("forbidden") },
+                "{}: {word}: {answer}",
+                client.name
+            );
+        }
+        // the first word that a path implies is judged before the upgrade
+        let offered = ["minium.v1".to_owned(), subprotocol(&token("pub:a"))];
+        assert_eq!(client.refused(&node.ws("/sub/a"), json!({ "subprotocols": offered })).await.status, 403);
+        assert_eq!(
+            client.refused(&node.ws("/ws"), json!({ "subprotocols": ["minium.v1"] })).await.status,
+            401
+        );
+    }
 }
 
 /// a filter is allowed whole or not at all.

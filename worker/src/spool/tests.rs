@@ -1,3 +1,5 @@
+//! The spool against a plain model, with cuts at every byte.
+
 use super::*;
 use proptest::prelude::*;
 use serde_json::value::RawValue;

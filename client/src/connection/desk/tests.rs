@@ -1,3 +1,5 @@
+//! The desk alone, against a scripted course of events.
+
 use super::super::frames::read;
 use super::*;
 use minium_protocol::{ClientOp, read_client_frame};
