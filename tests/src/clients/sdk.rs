@@ -59,7 +59,7 @@ fn succeeded(what: &str, output: &Output) {
     assert!(output.status.success(), "{what}: {}{}", text(&output.stdout), text(&output.stderr));
 }
 
-/// C-4: the node serves the file that the tests run.
+/// H-8: the node serves the file that the tests run.
 #[tokio::test]
 async fn the_node_serves_it() {
     let node = Node::memory().await;
