@@ -1,5 +1,8 @@
 //! Our own clients against the real server: the Rust crate, and `console/sdk.js` in Node.
 
+/// The commands that stand on the Rust client.
+mod commands;
+
 /// Two hundred cuts of the TCP connection at random bytes, in both directions.
 mod cuts;
 
