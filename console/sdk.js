@@ -146,7 +146,10 @@ export class Connection {
    * @param {string} topic @param {{credit?: number, queue?: string, tasks?: string[]}} [options]
    */
   pull(topic, options = {}) {
-    return this.#at(topic, new Subscription("pull", topic, options, this.options));
+    if (this.closed) throw new MiniumError("closed", "the connection was closed");
+    const line = new Line(this, true);
+    this.lines.push(line);
+    return line.sit(new Subscription("pull", topic, options, this.options));
   }
 
   /** Joins a bus: what the others send; `send(data)` to them. @param {string} topic */
@@ -168,25 +171,28 @@ export class Connection {
 
   #first() {
     if (this.closed) throw new MiniumError("closed", "the connection was closed");
-    if (this.lines.length === 0) this.lines.push(new Line(this));
-    return this.lines[0];
+    const found = this.lines.find((l) => !l.own);
+    if (found) return found;
+    const line = new Line(this, false);
+    this.lines.push(line);
+    return line;
   }
 
   /** @param {string} filter @param {Subscription} seat */
   #at(filter, seat) {
     this.#first();
-    let line = this.lines.find((l) => ![...l.seats].some((s) => meet(s.filter, filter)));
-    if (!line) this.lines.push((line = new Line(this)));
-    line.sit(seat);
-    return seat;
+    let line = this.lines.find((l) => !l.own && ![...l.seats].some((s) => meet(s.filter, filter)));
+    if (!line) this.lines.push((line = new Line(this, false)));
+    return line.sit(seat);
   }
 }
 
 /** One socket, and the next, and so on, with what is to be said again over each. */
 class Line {
-  /** @param {Connection} connection */
-  constructor(connection) {
+  /** @param {Connection} connection @param {boolean} own Of one puller: it has no word for leaving but to close it. */
+  constructor(connection, own) {
     this.connection = connection;
+    this.own = own;
     this.options = connection.options;
     /** @type {Set<Subscription>} */
     this.seats = new Set();
@@ -366,6 +372,7 @@ class Line {
     seat.line = this;
     this.seats.add(seat);
     this.ask(seat);
+    return seat;
   }
 
   /** Asks for what a seat is for. @param {Subscription} seat */
@@ -392,10 +399,12 @@ class Line {
   /** Gives a seat up. @param {Subscription} seat */
   leave(seat) {
     if (!this.seats.delete(seat)) return;
+    // words about jobs in hand still go out, over a socket that pulls nothing
+    if (this.own) return seat.held.size === 0 ? this.end(null, true) : this.drop(1006, "the puller left");
     const none = () => {};
-    if (seat.role !== "pull") this.say({ op: "unsub", topic: seat.filter }, { again: false, topic: null, resolve: none, reject: none });
-    // pullers have no such word, and further sockets are for who sits there
-    if (this.seats.size === 0 && (seat.role === "pull" || this.connection.lines[0] !== this) && this.pending.size <= 1) this.end(null, true);
+    this.say({ op: "unsub", topic: seat.filter }, { again: false, topic: null, resolve: none, reject: none });
+    const isFirst = this.connection.lines.find((l) => !l.own) === this;
+    if (this.seats.size === 0 && !isFirst) this.end(null, true);
   }
 
   /** @param {any} frame */
@@ -635,7 +644,9 @@ export class Subscription {
 
   /** A job has ended for us: there is room for another one. @param {string} lease */
   ended(lease) {
-    if (this.held.delete(lease)) this.line?.ask(this);
+    if (!this.held.delete(lease)) return;
+    if (!this.done) this.line?.ask(this);
+    else if (this.held.size === 0) this.line?.end(null, true);
   }
 }
 

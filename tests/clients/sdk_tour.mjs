@@ -111,7 +111,16 @@ assert.deepEqual((await rendered).data, { frame: 1 });
   assert.equal(job.id, second);
   await fetch(`${url}/api/v1/jobs/${second}/cancel`, { method: "POST" });
   if (!work.signal.aborted) await new Promise((done) => work.signal.addEventListener("abort", done));
+  // a job that is in hand when the puller leaves can still be told of, and no other one comes
+  const third = await minium.push("import", { file: "c.csv" });
+  await work.nack("stopped", false).catch((e) => assert.equal(e.code, "lease_lost"));
+  ({ job, work } = await next(jobs, "job"));
+  assert.equal(job.id, third);
   await jobs.return();
+  await work.ack("by the puller that left");
+  const { state, result } = await (await fetch(`${url}/api/v1/jobs/${third}`)).json();
+  assert.deepEqual([state, result], ["finished", "by the puller that left"]);
+  assert.equal(minium.lines.filter((l) => l.own).length, 1, "only the one that renders");
 }
 
 // a node that is not there is waited for; closing ends what waits

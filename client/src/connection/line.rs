@@ -106,6 +106,8 @@ pub(super) struct Line {
 enum End {
     /// Orderly: nothing more is to come.
     Over,
+    /// This one is of no use any more: another one, now.
+    Anew,
     /// The node goes down: elsewhere.
     Drain,
     /// Otherwise. The error decides whether to come back.
@@ -177,11 +179,16 @@ impl Line {
                 Some(Ok(opened)) => {
                     self.connected = true;
                     self.board.open(self.serial);
+                    // boxed, since it is large
                     Box::pin(self.live(Wire::new(opened.stream))).await
                 }
             };
             let (error, wait) = match end {
                 End::Over => return Ok(()),
+                End::Anew => {
+                    self.desk.cut(&socket::cut(self.client(), "a puller left"));
+                    continue;
+                }
                 End::Drain => (socket::cut(self.client(), "the node goes down"), None),
                 End::Broken(Refused { error, wait }) => (error, wait),
             };
@@ -247,6 +254,10 @@ impl Line {
             if self.desk.is_done() && wire.is_written() {
                 self.leave(&mut wire).await;
                 return End::Over;
+            }
+            if self.desk.is_stale() {
+                self.leave(&mut wire).await;
+                return End::Anew;
             }
             if !self.desk.is_waiting() {
                 ask_again = None;
