@@ -73,8 +73,12 @@ impl Drop for Cutter {
 impl Shared {
     async fn pass(self: Arc<Self>, near: TcpStream, mut random: fastrand::Rng) {
         let Ok(far) = TcpStream::connect(self.to).await else { return };
-        let mut budget =
-            || if self.calm.load(Ordering::Relaxed) { usize::MAX } else { random.usize(0..self.bytes_max) };
+        let mut budget = || match random.u8(0..4) {
+            _ if self.calm.load(Ordering::Relaxed) => usize::MAX,
+            // within the handshake or the first frames
+            0 => random.usize(0..HANDSHAKE_BYTES),
+            _ => random.usize(0..self.bytes_max),
+        };
         let (up, down) = (budget(), budget());
         if random.bool() {
             // a reset takes along what has not been read yet
