@@ -6,6 +6,7 @@ use crate::error::ClientError;
 use crate::link::{Peer, Publisher};
 use crate::subscription::{SubscribeOptions, Subscription};
 use minium_protocol::{Filter, Topic};
+use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +74,7 @@ pub struct Client {
 
 struct Inner {
     address: Address,
-    token: Option<String>,
+    token: Option<SecretString>,
     http: reqwest::Client,
     options: ClientOptions,
     tasks: TaskTracker,
@@ -109,6 +110,7 @@ impl Client {
             .build()
             .map_err(|e| fault(e.to_string()))?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let token = token.map(SecretString::from);
         Ok(Client { inner: Arc::new(Inner { address, token, http, options, tasks, stop }) })
     }
 
@@ -213,7 +215,7 @@ impl Client {
     }
 
     pub(crate) fn token(&self) -> Option<&str> {
-        self.inner.token.as_deref()
+        self.inner.token.as_ref().map(|token| token.expose_secret())
     }
 
     pub(crate) fn http(&self) -> &reqwest::Client {
