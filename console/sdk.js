@@ -104,7 +104,8 @@ export const connect = (url, options = {}) => new Connection(url, options);
 export class Connection {
   /** @param {string} url @param {Options} options */
   constructor(url, options) {
-    this.options = { queueMax: 1000, unansweredMax: 1000, idle: 30_000, pauseFirst: 200, pauseMax: 15_000, ...options };
+    const usual = { queueMax: 1000, unansweredMax: 1000, idle: 30_000, pauseFirst: 200, pauseMax: 15_000 };
+    this.options = { ...usual, ...options };
     this.WebSocket = options.WebSocket ?? globalThis.WebSocket;
     if (!this.WebSocket) throw new TypeError("there is no WebSocket here: hand one over as options.WebSocket");
     this.urls = [url, ...(options.elsewhere ?? [])].map((u) => u.replace(/\/+$/, "").replace(/^http/, "ws"));
@@ -145,7 +146,10 @@ export class Connection {
    * @param {string} topic @param {{credit?: number, queue?: string, tasks?: string[]}} [options]
    */
   pull(topic, options = {}) {
-    return this.#at(topic, new Subscription("pull", topic, options, this.options));
+    if (this.closed) throw new MiniumError("closed", "the connection was closed");
+    const line = new Line(this, true);
+    this.lines.push(line);
+    return line.sit(new Subscription("pull", topic, options, this.options));
   }
 
   /** Joins a bus: what the others send; `send(data)` to them. @param {string} topic */
@@ -167,25 +171,28 @@ export class Connection {
 
   #first() {
     if (this.closed) throw new MiniumError("closed", "the connection was closed");
-    if (this.lines.length === 0) this.lines.push(new Line(this));
-    return this.lines[0];
+    const found = this.lines.find((l) => !l.own);
+    if (found) return found;
+    const line = new Line(this, false);
+    this.lines.push(line);
+    return line;
   }
 
   /** @param {string} filter @param {Subscription} seat */
   #at(filter, seat) {
     this.#first();
-    let line = this.lines.find((l) => ![...l.seats].some((s) => meet(s.filter, filter)));
-    if (!line) this.lines.push((line = new Line(this)));
-    line.sit(seat);
-    return seat;
+    let line = this.lines.find((l) => !l.own && ![...l.seats].some((s) => meet(s.filter, filter)));
+    if (!line) this.lines.push((line = new Line(this, false)));
+    return line.sit(seat);
   }
 }
 
 /** One socket, and the next, and so on, with what is to be said again over each. */
 class Line {
-  /** @param {Connection} connection */
-  constructor(connection) {
+  /** @param {Connection} connection @param {boolean} own Of one puller: it has no word for leaving but to close it. */
+  constructor(connection, own) {
     this.connection = connection;
+    this.own = own;
     this.options = connection.options;
     /** @type {Set<Subscription>} */
     this.seats = new Set();
@@ -193,8 +200,14 @@ class Line {
     this.pending = new Map();
     /** Topics that keep nothing. @type {Set<string>} */
     this.ephemeral = new Set();
-    [this.turn, this.failures, this.ref] = [0, 0, 0];
+    /** Whose turn it is among the nodes. */
+    this.turn = 0;
+    /** In a row, since something came. */
+    this.failures = 0;
+    this.ref = 0;
     this.online = false;
+    /** What is done when something comes. */
+    this.alive = () => {};
     /** @type {any} */
     this.socket = null;
     /** @type {any} */
@@ -260,7 +273,7 @@ class Line {
   /** Asks whether the server is there when it says nothing for long. */
   watch() {
     let silent = 0;
-    this.alive = () => (silent = 0);
+    this.alive = () => void (silent = 0);
     clearInterval(this.timer);
     this.timer = setInterval(() => {
       silent += 1;
@@ -359,6 +372,7 @@ class Line {
     seat.line = this;
     this.seats.add(seat);
     this.ask(seat);
+    return seat;
   }
 
   /** Asks for what a seat is for. @param {Subscription} seat */
@@ -385,15 +399,17 @@ class Line {
   /** Gives a seat up. @param {Subscription} seat */
   leave(seat) {
     if (!this.seats.delete(seat)) return;
+    // words about jobs in hand still go out, over a socket that pulls nothing
+    if (this.own) return seat.held.size === 0 ? this.end(null, true) : this.drop(1006, "the puller left");
     const none = () => {};
-    if (seat.role !== "pull") this.say({ op: "unsub", topic: seat.filter }, { again: false, topic: null, resolve: none, reject: none });
-    // pullers have no such word, and further sockets are for who sits there
-    if (this.seats.size === 0 && (seat.role === "pull" || this.connection.lines[0] !== this) && this.pending.size <= 1) this.end(null, true);
+    this.say({ op: "unsub", topic: seat.filter }, { again: false, topic: null, resolve: none, reject: none });
+    const isFirst = this.connection.lines.find((l) => !l.own) === this;
+    if (this.seats.size === 0 && !isFirst) this.end(null, true);
   }
 
   /** @param {any} frame */
   heard(frame) {
-    this.alive?.();
+    this.alive();
     if (frame.op !== "pong" && frame.op !== "error") this.failures = 0;
     const seat = (/** @type {(s: Subscription) => boolean} */ is) => [...this.seats].find((s) => s.stage === "open" && is(s));
     switch (frame.op) {
@@ -435,7 +451,10 @@ class Line {
 export class Subscription {
   /** @param {"sub" | "pull" | "bus"} role @param {string} filter @param {any} options @param {Options} all */
   constructor(role, filter, options, all) {
-    [this.role, this.filter, this.options, this.store] = [role, filter, options, all.store];
+    this.role = role;
+    this.filter = filter;
+    this.options = options;
+    this.store = all.store;
     this.queueMax = all.queueMax ?? 1000;
     /** @type {"waiting" | "asked" | "open" | "behind" | "lost"} */
     this.stage = "waiting";
@@ -449,7 +468,16 @@ export class Subscription {
     this.position = null;
     /** @type {Map<string, {id: number, stop: AbortController}>} */
     this.held = new Map();
-    [this.known, this.durable, this.advanced, this.asked, this.bare] = [false, false, false, 0, false];
+    /** It has been open before. */
+    this.known = false;
+    /** The server gave a position, so it can resume. */
+    this.durable = false;
+    /** Something new has come over this socket. */
+    this.advanced = false;
+    /** So many jobs were asked for over this socket, and have not come. */
+    this.asked = 0;
+    /** It was given messages without a lease: nothing is kept there. */
+    this.bare = false;
     /** @type {MiniumError | null} */
     this.failure = null;
     this.done = false;
@@ -479,7 +507,9 @@ export class Subscription {
   begin(after) {
     if (this.stage !== "lost") throw new MiniumError("conflict", "nothing is lost: there is nothing to begin anew");
     this.options = { ...this.options, after, last: undefined };
-    [this.resume, this.position, this.stage, this.known] = [null, null, "waiting", false];
+    this.resume = this.position = null;
+    this.stage = "waiting";
+    this.known = false;
     this.line?.ask(this);
   }
 
@@ -544,7 +574,9 @@ export class Subscription {
   /** @param {any} ok */
   opened(ok) {
     this.stage = "open";
-    [this.known, this.durable, this.advanced] = [true, ok.offset !== undefined, false];
+    this.known = true;
+    this.durable = ok.offset !== undefined;
+    this.advanced = false;
     if (!this.durable || this.role !== "sub") return;
     this.resume ??= { epoch: ok.epoch, offset: ok.offset };
     this.position ??= this.resume;
@@ -571,7 +603,8 @@ export class Subscription {
         const words = `${written(position)} came after ${written(this.resume)}: the order of the journal is broken`;
         return this.fail(new MiniumError("out_of_order", words));
       }
-      [this.resume, this.advanced] = [position, true];
+      this.resume = position;
+      this.advanced = true;
     }
     if (this.role === "pull") this.bare = true;
     this.#put({ type: "message", topic: frame.topic, position, data: dataOf(frame) });
@@ -591,7 +624,8 @@ export class Subscription {
 
   /** @param {MiniumError | null} why */
   fail(why) {
-    [this.failure, this.done] = [why, true];
+    this.failure = why;
+    this.done = true;
     this.wake?.();
   }
 
@@ -610,7 +644,9 @@ export class Subscription {
 
   /** A job has ended for us: there is room for another one. @param {string} lease */
   ended(lease) {
-    if (this.held.delete(lease)) this.line?.ask(this);
+    if (!this.held.delete(lease)) return;
+    if (!this.done) this.line?.ask(this);
+    else if (this.held.size === 0) this.line?.end(null, true);
   }
 }
 
@@ -618,7 +654,10 @@ export class Subscription {
 export class Job {
   /** @param {Subscription} puller @param {any} frame @param {AbortSignal} signal */
   constructor(puller, frame, signal) {
-    [this.puller, this.id, this.lease, this.leaseExpires] = [puller, frame.job.id, frame.lease, frame.lease_expires];
+    this.puller = puller;
+    this.id = frame.job.id;
+    this.lease = frame.lease;
+    this.leaseExpires = frame.lease_expires;
     /** Aborted when the job was cancelled: stop working on it. */
     this.signal = signal;
   }

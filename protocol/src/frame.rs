@@ -151,6 +151,7 @@ struct Wire<'a> {
     #[serde(borrow)]
     after: Option<&'a RawValue>,
     last: Option<u32>,
+    #[serde(default, deserialize_with = "present")]
     data: Option<Box<RawValue>>,
     #[serde(borrow)]
     id: Option<Cow<'a, str>>,
@@ -167,6 +168,11 @@ struct Wire<'a> {
     retry: Option<bool>,
     notes: Option<serde_json::Map<String, serde_json::Value>>,
     progress: Option<Progress>,
+}
+
+/// `null` is a message like any other: only a member that is not there is missing.
+fn present<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(d).map(Some)
 }
 
 /// A frame that is refused.

@@ -4,10 +4,9 @@
 //     sdk_cuts.mjs publish|subscribe URL TOPIC
 import { createInterface } from "node:readline";
 import { connect } from "../../console/sdk.js";
-import { WebSocket } from "./sdk_websocket.mjs";
 
 const [role, url, topic] = process.argv.slice(2);
-const minium = connect(url, { WebSocket, pauseFirst: 2, pauseMax: 20, idle: 2000 });
+const minium = connect(url, { pauseFirst: 2, pauseMax: 20, idle: 2000 });
 const line = (value) => process.stdout.write(JSON.stringify(value) + "\n");
 const written = ({ epoch, offset }) => `${epoch}:${offset}`;
 

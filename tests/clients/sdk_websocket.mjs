@@ -1,6 +1,7 @@
-// The WebSocket that Node has (22 by itself, 20 with --experimental-websocket), else that of the package `ws`.
+// For `node --import`: gives those Nodes a WebSocket that have none (22 has one), by the package `ws`.
 import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
 
-const installed = () => createRequire(`${process.env.MINIUM_TEST_NODE_MODULES}/x.js`)("ws");
+const installed = () => createRequire(pathToFileURL(`${process.env.MINIUM_TEST_NODE_MODULES}/x.js`))("ws");
 
-export const WebSocket = globalThis.WebSocket ?? installed();
+globalThis.WebSocket ??= installed();

@@ -99,26 +99,37 @@ async fn the_exit_status_says_why() {
 }
 
 /// A command that goes on, and its lines.
-struct Running {
+pub(crate) struct Running {
     lines: Lines<BufReader<ChildStdout>>,
     process: Child,
 }
 
 impl Running {
-    fn start(node: &Node, args: &[&str]) -> Running {
+    pub(crate) fn start(node: &Node, args: &[&str]) -> Running {
         let mut process =
             node.tokio_command().args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().expect("stdout is piped")).lines();
         Running { lines, process }
     }
 
-    async fn line(&mut self) -> Value {
+    pub(crate) async fn line(&mut self) -> Value {
         let line = wait::within("a line of a command", self.lines.next_line()).await.unwrap();
         let line = line.expect("the command goes on");
         serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"))
     }
 
-    async fn ended(mut self) -> i32 {
+    /// Writes a line to its stdin.
+    pub(crate) async fn say(&mut self, line: &str) {
+        let stdin = self.process.stdin.as_mut().expect("stdin is piped");
+        stdin.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+    }
+
+    /// There are no more lines for it.
+    pub(crate) fn end_of_input(&mut self) {
+        self.process.stdin = None;
+    }
+
+    pub(crate) async fn ended(mut self) -> i32 {
         wait::within("a command to end", self.process.wait()).await.unwrap().code().unwrap()
     }
 }

@@ -1,6 +1,6 @@
-//! The examples, run as they stand: each reads, resumes and writes as its page says. JavaScript's need a newer Node
-//! than Debian's and are not among them.
+//! The examples, run as they stand: each reads, resumes and writes as its page says.
 
+use crate::clients::sdk;
 use crate::support::foreign::Foreign;
 use crate::support::node::{Node, Options, checkout};
 use crate::support::wait;
@@ -16,7 +16,8 @@ async fn run(node: &Node, name: &str, args: &[&str]) -> Output {
         Some("pl") => PathBuf::from("perl"),
         _ => PathBuf::from("bash"),
     };
-    let mut command = tokio::process::Command::new(program);
+    let is_script = name.ends_with(".mjs");
+    let mut command = if is_script { sdk::node() } else { tokio::process::Command::new(program) };
     command.arg(file).arg(node.http("")).args(args).kill_on_drop(true);
     let output = wait::within(name, command.output()).await.unwrap();
     assert!(output.status.success(), "{name} {args:?}: {output:?}");
@@ -34,7 +35,7 @@ async fn readers_read_and_resume() {
     let node = Node::start(Options::file()).await;
     let jobs: Vec<Value> = (0..6).map(|n| json!({ "task": "example", "args": [n] })).collect();
     node.post_json("/api/v1/jobs", &json!(jobs)).await.expect(201);
-    for reader in ["python/read.py", "perl/read.pl", "shell/read.sh"] {
+    for reader in ["python/read.py", "perl/read.pl", "javascript/read.mjs", "shell/read.sh"] {
         let first = lines(&run(&node, reader, &["task/example", "--count", "4"]).await);
         let offset = |e: &Value| e["sequence"].as_str().unwrap().parse::<u64>().unwrap();
         assert_eq!(first.iter().map(offset).collect::<Vec<_>>(), [1, 2, 3, 4], "{reader}");
@@ -50,7 +51,7 @@ async fn writers_are_heard() {
     let node = Node::memory().await;
     let client = Foreign::perl();
     let mut subscriber = client.open(&node.ws("/sub/example")).await;
-    for writer in ["python/write.py", "perl/write.pl", "shell/write.sh"] {
+    for writer in ["python/write.py", "perl/write.pl", "javascript/write.mjs", "shell/write.sh"] {
         run(&node, writer, &["--count", "3"]).await;
         for n in 1..=3 {
             assert_eq!(subscriber.json().await["n"], n, "{writer}");

@@ -130,6 +130,8 @@ pub(super) struct Desk {
     /// Something was answered over this socket, or came.
     alive: bool,
     finishing: bool,
+    /// A puller left, which has no word for it: this socket would be given jobs that nobody takes.
+    stale: bool,
     ephemeral: HashSet<Topic>,
 }
 
@@ -150,7 +152,7 @@ impl Desk {
 
     /// The socket is gone.
     pub(super) fn cut(&mut self, why: &ClientError) {
-        (self.online, self.alive) = (false, false);
+        (self.online, self.alive, self.stale) = (false, false, false);
         self.out.clear();
         for place in self.places.values_mut() {
             place.cut();
@@ -184,6 +186,11 @@ impl Desk {
     /// Nothing more will be asked, all has been answered, and what has come has been taken.
     pub(super) fn is_done(&self) -> bool {
         self.finishing && self.pending.is_empty() && self.items.is_empty()
+    }
+
+    /// Does this socket bring what nobody wants any more?
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale
     }
 
     /// Has something come over this socket that shows that it works?
@@ -316,6 +323,7 @@ impl Desk {
 
     fn leave(&mut self, key: Key) {
         let Some(place) = self.places.remove(&key) else { return };
+        self.stale |= self.online && place.is_puller();
         let text = place.goodbye(self.reference + 1).filter(|_| self.online);
         if let Some(text) = text {
             self.say(text, What::Nothing, false);

@@ -106,6 +106,8 @@ pub(super) struct Line {
 enum End {
     /// Orderly: nothing more is to come.
     Over,
+    /// This one is of no use any more: another one, now.
+    Anew,
     /// The node goes down: elsewhere.
     Drain,
     /// Otherwise. The error decides whether to come back.
@@ -177,11 +179,16 @@ impl Line {
                 Some(Ok(opened)) => {
                     self.connected = true;
                     self.board.open(self.serial);
+                    // boxed, since it is large
                     Box::pin(self.live(Wire::new(opened.stream))).await
                 }
             };
             let (error, wait) = match end {
                 End::Over => return Ok(()),
+                End::Anew => {
+                    self.desk.cut(&socket::cut(self.client(), "a puller left"));
+                    continue;
+                }
                 End::Drain => (socket::cut(self.client(), "the node goes down"), None),
                 End::Broken(Refused { error, wait }) => (error, wait),
             };
@@ -238,7 +245,7 @@ impl Line {
         let mut looks = interval(look_every.max(Duration::from_millis(1)));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         looks.reset();
-        let mut silent = 0;
+        let mut silence = Silence::default();
         let mut ask_again: Option<Instant> = None;
         let (stop, gone) = (self.stop.clone(), self.gone.clone());
         self.desk.connected();
@@ -247,6 +254,10 @@ impl Line {
             if self.desk.is_done() && wire.is_written() {
                 self.leave(&mut wire).await;
                 return End::Over;
+            }
+            if self.desk.is_stale() {
+                self.leave(&mut wire).await;
+                return End::Anew;
             }
             if !self.desk.is_waiting() {
                 ask_again = None;
@@ -265,9 +276,7 @@ impl Line {
                 // Whoever has no room is waited for; a handle that is dropped counts as room.
                 () = room(full.as_ref()), if full.is_some() => {}
                 turn = wire.turn(full.is_none()) => {
-                    if matches!(turn, Turn::Heard(_)) {
-                        silent = 0;
-                    }
+                    silence.heard(&turn);
                     if let Some(end) = self.turned(&mut wire, turn).await {
                         return end;
                     }
@@ -286,20 +295,13 @@ impl Line {
                     ask_again = None;
                     self.desk.ask_again();
                 }
-                _ = looks.tick() => {
-                    silent += 1;
-                    match (full.is_some(), silent) {
-                        (true, _) => {
-                            silent = 0;
-                            wire.say(Message::Pong(Default::default()));
-                        }
-                        (false, LOOKS) => wire.say(Message::Ping(Default::default())),
-                        (false, n) if n >= 2 * LOOKS => {
-                            return socket::cut(self.client(), "the server does not answer pings").into();
-                        }
-                        (false, _) => {}
+                _ = looks.tick() => match silence.look(full.is_some()) {
+                    Look::Say(frame) if wire.has_room() => wire.say(frame),
+                    Look::Say(_) | Look::Wait => {}
+                    Look::Dead => {
+                        return socket::cut(self.client(), "the server does not answer pings").into();
                     }
-                }
+                },
             }
         }
     }
@@ -367,6 +369,36 @@ impl Line {
     }
 }
 
+/// For how many looks the server has been silent.
+#[derive(Default)]
+struct Silence(u32);
+
+/// What a look at the silence asks for.
+enum Look {
+    Say(Message),
+    Wait,
+    Dead,
+}
+
+impl Silence {
+    fn heard(&mut self, turn: &Turn) {
+        if matches!(turn, Turn::Heard(_)) {
+            self.0 = 0;
+        }
+    }
+
+    /// While we do not read, nothing can be heard: then the server hears that we live.
+    fn look(&mut self, held: bool) -> Look {
+        self.0 = if held { 0 } else { self.0 + 1 };
+        match self.0 {
+            0 => Look::Say(Message::Pong(Default::default())),
+            LOOKS => Look::Say(Message::Ping(Default::default())),
+            n if n >= 2 * LOOKS => Look::Dead,
+            _ => Look::Wait,
+        }
+    }
+}
+
 /// Until there is room, or nobody who wants it.
 async fn room(out: Option<&mpsc::Sender<super::desk::Item>>) {
     if let Some(out) = out {
@@ -384,5 +416,30 @@ fn end_of(error: ClientError) -> End {
             End::Broken(Refused { error, wait })
         }
         _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_limit_says_how_long_to_stay_away() {
+        let closed = |code, reason: &str| end_of(ClientError::Closed { code, reason: reason.into() });
+        assert!(
+            matches!(closed(4029, "wait 2s"), End::Broken(Refused { wait: Some(w), .. }) if w.as_secs() == 2)
+        );
+        assert!(matches!(closed(4000, "wait 2s"), End::Broken(Refused { wait: None, .. })));
+        assert!(matches!((closed(1000, ""), closed(4002, "")), (End::Over, End::Drain)));
+    }
+
+    #[test]
+    fn silence_is_asked_about_once_and_then_believed() {
+        let mut silence = Silence::default();
+        let looks: Vec<_> = (0..2 * LOOKS).map(|_| silence.look(false)).collect();
+        let pings = looks.iter().filter(|l| matches!(l, Look::Say(Message::Ping(_)))).count();
+        assert!(pings == 1 && matches!(looks.last(), Some(Look::Dead)));
+        assert!(matches!(silence.look(true), Look::Say(Message::Pong(_))));
+        assert!(matches!(silence.look(false), Look::Wait), "what was not read counts for nothing");
     }
 }

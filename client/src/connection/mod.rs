@@ -31,7 +31,7 @@ use board::Board;
 use desk::{Call, Command, Item, Key, Left};
 use frames::Answered;
 use line::{Handle, Line};
-use minium_protocol::{After, ErrorCode, Filter, Position, Problem, Topic};
+use minium_protocol::{After, CREDIT_MAX, ErrorCode, Filter, Position, Problem, Topic};
 use places::Role;
 use serde_json::value::RawValue;
 use std::future::Future;
@@ -215,7 +215,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::subscribe`].
     pub async fn pull(&self, topic: &Topic, options: PullOptions) -> Result<Puller, ClientError> {
-        let room = (options.credit as usize).max(1);
+        let room = options.credit.clamp(1, CREDIT_MAX) as usize;
         let role = Role::pull(options.tasks, options.queue, options.credit);
         let (seat, items) = self.own_line(topic, role, room).await?;
         Ok(Puller { items, seat, told: false })

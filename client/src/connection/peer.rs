@@ -42,11 +42,6 @@ impl Peer {
     pub fn sender(&self) -> PeerSender {
         PeerSender { seat: self.seat.clone() }
     }
-
-    /// Leaves the bus.
-    pub async fn close(self) {
-        drop(self);
-    }
 }
 
 impl PeerSender {

@@ -167,6 +167,10 @@ impl Place {
         leaves.then(|| Frame::about("unsub", self.filter.as_str()).text(reference))
     }
 
+    pub(super) fn is_puller(&self) -> bool {
+        matches!(self.role, Role::Pull(_))
+    }
+
     /// The server says yes, and where it begins.
     pub(super) fn is_open(&mut self, position: Option<Position>) {
         self.stage = Stage::Open;

@@ -32,7 +32,7 @@ impl Default for PullOptions {
     }
 }
 
-/// A stream of work.
+/// A stream of work. Dropped, it takes no more; jobs that are in hand stay so, and can be told of.
 #[derive(Debug)]
 pub struct Puller {
     pub(super) items: mpsc::Receiver<Item>,
@@ -72,11 +72,6 @@ pub struct LeasedJob {
 }
 
 impl Puller {
-    /// Takes no more. Jobs that are in hand stay so.
-    pub async fn close(self) {
-        drop(self);
-    }
-
     fn work(&self, given: Given) -> Result<Work, ClientError> {
         let Given { topic, snapshot, lease, expires, cancelled } = given;
         let fault =

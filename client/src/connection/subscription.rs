@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::sync::{mpsc, oneshot};
 
-/// A stream of what matches a filter. It ends after [`Connection::close`](super::Connection::close), when the server
+/// A stream of what matches a filter. Dropped, it unsubscribes. It ends after [`Connection::close`](super::Connection::close), when the server
 /// says that nothing more is to come, or with an error as its last item.
 #[derive(Debug)]
 pub struct Subscription {
@@ -65,11 +65,6 @@ impl Subscription {
         self.seat.line.ask(Command::Begin { key: self.seat.key, from, opened }).await?;
         self.position = answer.await.unwrap_or_else(|_| Err(self.seat.line.why()))?;
         Ok(())
-    }
-
-    /// Unsubscribes. What has come and was not taken is dropped; [`Subscription::position`] says where to resume.
-    pub async fn close(self) {
-        drop(self);
     }
 }
 

@@ -29,6 +29,8 @@ fn each_op_is_read() {
         panic!()
     };
     assert_eq!((data.get(), id.as_deref()), (r#"{"x": 1}"#, Some("7")));
+    let null = read(r#"{"op":"pub","topic":"a","data":null}"#);
+    assert!(matches!(null, ClientOp::Pub { data, .. } if data.get() == "null"));
     assert!(matches!(read(r#"{"op":"pull","topic":"a"}"#), ClientOp::Pull { credit: 1, .. }));
     let ClientOp::Push { options: Some(options), .. } =
         read(r#"{"op":"push","topic":"a","data":[1],"options":{"priority":5,"delay":"90s"}}"#)

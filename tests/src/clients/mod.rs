@@ -1,5 +1,8 @@
 //! Our own clients against the real server: the Rust crate, and `console/sdk.js` in Node.
 
+/// The commands that stand on the Rust client.
+mod commands;
+
 /// Two hundred cuts of the TCP connection at random bytes, in both directions.
 mod cuts;
 
@@ -7,7 +10,7 @@ mod cuts;
 mod proxy;
 
 /// What sdk.js does, one after the other, and its types.
-mod sdk;
+pub(crate) mod sdk;
 
 /// What the Rust client does with more than one subscription.
 mod rust;

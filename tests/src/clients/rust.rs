@@ -3,7 +3,10 @@
 use crate::support::node::{Node, Options};
 use crate::support::wait;
 use futures::StreamExt;
-use minium_client::{Backoff, Client, ConnectOptions, Connection, Event, Received, Subscription};
+use minium_client::{
+    Backoff, Client, ConnectOptions, Connection, Event, LeasedJob, PullOptions, Puller, Received,
+    Subscription, Work,
+};
 use minium_protocol::{After, ErrorCode, EventType, State};
 use serde_json::json;
 
@@ -74,4 +77,44 @@ async fn subscriptions_that_meet_miss_nothing_and_a_lost_position_is_told() {
     later.begin(After::Earliest).await.unwrap();
     let id = node.enqueue(&json!({ "task": "idle" })).await;
     assert_eq!(message(&mut later).await.task_event().unwrap().unwrap().job.id, id);
+}
+
+async fn job(puller: &mut Puller) -> Box<LeasedJob> {
+    match wait::within("a job", puller.next()).await {
+        Some(Ok(Work::Job(job))) => job,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// work over a connection: credit, words, a cancel, and a word after the puller left.
+#[tokio::test]
+async fn work_is_pulled_told_of_and_cancelled() {
+    let config = "[channels.import]\ndurable = true\n";
+    let node = Node::start(Options::memory().config(config)).await;
+    let connection = connect(&node);
+    let topic = "import".parse().unwrap();
+    let mut ids = Vec::new();
+    for n in 0..3 {
+        ids.push(connection.push(&topic, json!({ "n": n }), None).await.unwrap().job.unwrap());
+    }
+    let options = PullOptions { credit: 2, ..PullOptions::default() };
+    let mut puller = connection.pull(&topic, options).await.unwrap();
+    let (mut first, second) = (job(&mut puller).await, job(&mut puller).await);
+    assert_eq!([first.job.id, second.job.id], ids[..2]);
+    assert!(!first.note(json!({ "at": "half" }).as_object().unwrap().clone(), None).await.unwrap());
+    first.ack(Some(serde_json::value::to_raw_value("done").unwrap())).await.unwrap();
+    let shown = node.get(&format!("/api/v1/jobs/{}", ids[0])).await.expect(200);
+    assert_eq!(
+        (&shown["state"], &shown["result"], &shown["notes"]["at"]),
+        (&json!("finished"), &json!("done"), &json!("half"))
+    );
+    node.post(&format!("/api/v1/jobs/{}/cancel", ids[1]), "").await.expect(200);
+    wait::within("the cancel", second.cancelled()).await;
+    drop(second);
+    let third = job(&mut puller).await;
+    assert_eq!(third.job.id, ids[2]);
+    drop(puller);
+    wait::within("a word after the puller left", third.ack(None)).await.unwrap();
+    assert_eq!(node.get(&format!("/api/v1/jobs/{}", ids[2])).await.expect(200)["state"], "finished");
+    connection.close().await;
 }

@@ -350,3 +350,22 @@ fn a_full_queue_holds_what_comes_and_loses_nothing() {
     taken.extend(offsets(&mut news));
     assert_eq!(taken, (11..=20).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_puller_that_leaves_takes_its_socket_along_but_not_its_words() {
+    let mut bench = Bench::online();
+    let puller = bench.open("import", Role::pull(vec![], None, 2));
+    bench.said();
+    let lease = LeaseToken::fresh();
+    bench.hear(&job(1, lease));
+    bench.desk.left(Left::Place(puller.key));
+    assert!(bench.desk.is_stale());
+    bench.reconnect();
+    assert!(!bench.desk.is_stale() && bench.said().is_empty());
+    let (answers, mut answer) = oneshot::channel();
+    let word = Word::Ack { job: 1, lease, result: None };
+    bench.desk.take(Command::Call { call: Call::Word { key: puller.key, word }, answers });
+    let (reference, _) = bench.said().pop().unwrap();
+    bench.hear(&json!({ "op": "ok", "ref": reference }));
+    assert!(answer.try_recv().unwrap().is_ok());
+}
