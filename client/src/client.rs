@@ -196,10 +196,10 @@ impl Client {
     /// The same client with another token.
     pub(crate) fn with_token(&self, token: &str) -> Result<Client, ClientError> {
         check_token(self.base_url(), Some(token))?;
-        Ok(self.but(self.inner.address.clone(), Some(token.to_owned())))
+        Ok(self.but(self.inner.address.clone(), Some(token.into())))
     }
 
-    fn but(&self, address: Address, token: Option<String>) -> Client {
+    fn but(&self, address: Address, token: Option<SecretString>) -> Client {
         let Inner { http, options, tasks, stop, .. } = &*self.inner;
         let (http, options, tasks) = (http.clone(), options.clone(), tasks.clone());
         Client { inner: Arc::new(Inner { address, token, http, options, tasks, stop: stop.clone() }) }
