@@ -6,6 +6,7 @@ use crate::error::ClientError;
 use crate::link::{Peer, Publisher};
 use crate::subscription::{SubscribeOptions, Subscription};
 use minium_protocol::{Filter, Topic};
+use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +74,7 @@ pub struct Client {
 
 struct Inner {
     address: Address,
-    token: Option<String>,
+    token: Option<SecretString>,
     http: reqwest::Client,
     options: ClientOptions,
     tasks: TaskTracker,
@@ -109,6 +110,7 @@ impl Client {
             .build()
             .map_err(|e| fault(e.to_string()))?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let token = token.map(SecretString::from);
         Ok(Client { inner: Arc::new(Inner { address, token, http, options, tasks, stop }) })
     }
 
@@ -194,10 +196,10 @@ impl Client {
     /// The same client with another token.
     pub(crate) fn with_token(&self, token: &str) -> Result<Client, ClientError> {
         check_token(self.base_url(), Some(token))?;
-        Ok(self.but(self.inner.address.clone(), Some(token.to_owned())))
+        Ok(self.but(self.inner.address.clone(), Some(token.into())))
     }
 
-    fn but(&self, address: Address, token: Option<String>) -> Client {
+    fn but(&self, address: Address, token: Option<SecretString>) -> Client {
         let Inner { http, options, tasks, stop, .. } = &*self.inner;
         let (http, options, tasks) = (http.clone(), options.clone(), tasks.clone());
         Client { inner: Arc::new(Inner { address, token, http, options, tasks, stop: stop.clone() }) }
@@ -213,7 +215,7 @@ impl Client {
     }
 
     pub(crate) fn token(&self) -> Option<&str> {
-        self.inner.token.as_deref()
+        self.inner.token.as_ref().map(|token| token.expose_secret())
     }
 
     pub(crate) fn http(&self) -> &reqwest::Client {

@@ -68,7 +68,11 @@ fn is_loopback(host: &str) -> bool {
 impl std::fmt::Display for JwksPlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            JwksPlace::Url(uri) => write!(f, "{uri}"),
+            // a query may hold a key of its own
+            JwksPlace::Url(uri) => {
+                let (scheme, authority) = (uri.scheme_str().unwrap_or_default(), uri.authority());
+                write!(f, "{scheme}://{}{}", authority.map_or("", |a| a.as_str()), uri.path())
+            }
             JwksPlace::File(path) => write!(f, "{}", path.display()),
         }
     }
@@ -149,6 +153,14 @@ pub(super) struct JwkSet {
     fetching: tokio::sync::Mutex<()>,
     asked: DefaultDirectRateLimiter,
     failing: AtomicBool,
+    /// Nobody has this set any more.
+    gone: CancellationToken,
+}
+
+impl Drop for JwkSet {
+    fn drop(&mut self) {
+        self.gone.cancel();
+    }
 }
 
 impl JwkSet {
@@ -171,6 +183,7 @@ impl JwkSet {
             fetching: tokio::sync::Mutex::new(()),
             asked: RateLimiter::direct(quota),
             failing: AtomicBool::new(false),
+            gone: CancellationToken::new(),
         }
     }
 
@@ -236,6 +249,7 @@ impl JwkSet {
 
     /// Fetches the set now and whenever it is old, until nobody has it any more.
     pub(super) async fn keep(set: Weak<JwkSet>, closing: CancellationToken) {
+        let Some(gone) = set.upgrade().map(|set| set.gone.clone()) else { return };
         let rounds = async {
             while let Some(set) = set.upgrade() {
                 let lock = set.fetching.lock().await;
@@ -245,7 +259,7 @@ impl JwkSet {
                 tokio::time::sleep(pause).await;
             }
         };
-        closing.run_until_cancelled(rounds).await;
+        closing.run_until_cancelled(gone.run_until_cancelled(rounds)).await;
     }
 }
 
@@ -304,6 +318,8 @@ mod tests {
         ] {
             assert_eq!(JwksPlace::parse(good).unwrap().to_string(), good);
         }
+        let with_query = JwksPlace::parse("https://id.example/keys?key=abc").unwrap();
+        assert_eq!(with_query.to_string(), "https://id.example/keys", "as logs have it");
         for bad in [
             "",
             "http://id.example/keys",
@@ -338,6 +354,19 @@ mod tests {
         assert_eq!(next.candidates(Some("a")).len(), 1);
         let other = JwkSet::new(JwksPlace::File(path), Algorithm::Es256, hour, Some(&set));
         assert!(other.keys().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_looks_after_a_set_ends_with_it() {
+        let place = JwksPlace::File("/nowhere/at/all".into());
+        let set = Arc::new(JwkSet::new(place, Algorithm::EdDsa, Duration::from_secs(86_400), None));
+        let kept = tokio::spawn(JwkSet::keep(Arc::downgrade(&set), CancellationToken::new()));
+        while set.fetches.load(Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        drop(set);
+        // else it would sleep until the set is old
+        tokio::time::timeout(Duration::from_secs(60), kept).await.unwrap().unwrap();
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Signals: TERM and INT end the node orderly, a second one at once, HUP reads the schemas again.
+//! Signals: TERM and INT end the node orderly, a second one at once, HUP reads schemas and rules again.
 
 use crate::exit::SAME_WORD;
 use anyhow::Context;
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
-    /// Read the schemas again.
+    /// Read the schemas, and who may do what, again.
     Reload,
     /// Go down.
     End,

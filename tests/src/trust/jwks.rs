@@ -10,8 +10,11 @@ use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::{ServerConfig, crypto};
 
 /// A key pair with a name.
 struct Named {
@@ -53,30 +56,38 @@ struct Provider {
 
 impl Provider {
     async fn start() -> Provider {
+        Provider::listen("http", None).await
+    }
+
+    /// With TLS, by a certificate of its own; gives that as PEM, too.
+    async fn start_tls() -> (Provider, String) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        (Provider::listen("https", Some(TlsAcceptor::from(Arc::new(config)))).await, made.cert.pem())
+    }
+
+    async fn listen(scheme: &str, tls: Option<TlsAcceptor>) -> Provider {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/keys", listener.local_addr().unwrap());
+        let url = format!("{scheme}://localhost:{}/keys", listener.local_addr().unwrap().port());
         let served = Arc::new(Mutex::new(Served::default()));
         let state = served.clone();
         // ends with the test's runtime
         drop(tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
-                        break;
-                    }
+            while let Ok((stream, _)) = listener.accept().await {
+                match &tls {
+                    None => answer(stream, &state).await,
+                    // whoever does not trust the certificate goes away
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => answer(stream, &state).await,
+                        Err(_) => continue,
+                    },
                 }
-                let answer = {
-                    let mut state = state.lock().unwrap();
-                    state.count += 1;
-                    match &state.body {
-                        Some(body) => {
-                            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-                        }
-                        None => "HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n".into(),
-                    }
-                };
-                stream.write_all(answer.as_bytes()).await.ok();
             }
         }));
         Provider { url, served }
@@ -96,12 +107,37 @@ impl Provider {
     }
 
     async fn node(&self) -> Node {
+        self.node_with(Vec::new()).await
+    }
+
+    async fn node_with(&self, env: Vec<(&'static str, String)>) -> Node {
         let config = format!(
             "[auth]\naudience = \"minium\"\n[auth.keys.idp]\nalgorithm = \"EdDSA\"\njwks = \"{}\"\njwks_max_age = \"1h\"",
             self.url
         );
-        Node::start(Options::memory().config(&config)).await
+        Node::start(Options { env, ..Options::memory() }.config(&config)).await
     }
+}
+
+/// Answers one request.
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, state: &Mutex<Served>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
+            return;
+        }
+    }
+    let answer = {
+        let mut state = state.lock().unwrap();
+        state.count += 1;
+        match &state.body {
+            Some(body) => format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()),
+            None => "HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n".into(),
+        }
+    };
+    // one that has gone has its answer
+    stream.write_all(answer.as_bytes()).await.ok();
+    stream.shutdown().await.ok();
 }
 
 async fn status(node: &Node, key: &Named) -> u16 {
@@ -178,4 +214,23 @@ async fn unknown_keys_have_the_set_fetched_at_a_bounded_rate() {
     // a burst, and one more for each 10 s that a slow machine may have taken
     assert!(provider.count() - before <= 10, "{} fetches", provider.count() - before);
     assert_eq!(status(&node, &known).await, 200);
+}
+
+/// over TLS, by what the system trusts and nothing else.
+#[tokio::test]
+async fn a_set_over_https_is_read_only_from_whom_the_system_trusts() {
+    let key = Named::new("key");
+    let (provider, certificate) = Provider::start_tls().await;
+    provider.serve(&[&key]);
+    let trusted = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(trusted.path(), certificate).unwrap();
+    let node = provider.node_with(vec![("SSL_CERT_FILE", trusted.path().display().to_string())]).await;
+    assert_eq!(status(&node, &key).await, 200);
+
+    let (impostor, _) = Provider::start_tls().await;
+    impostor.serve(&[&key]);
+    let node = impostor.node_with(vec![("SSL_CERT_FILE", trusted.path().display().to_string())]).await;
+    assert_eq!(status(&node, &key).await, 401);
+    assert!(node.log().contains("The set of keys cannot be had"), "{}", node.log());
+    assert_eq!(impostor.count(), 0, "nothing was said to it");
 }

@@ -1,6 +1,7 @@
 //! Rates over HTTP.
 
 use super::{Guarded, bearer, signed, token};
+use crate::support::foreign::Foreign;
 use crate::support::node::{Node, Options};
 use crate::support::raw::Raw;
 use reqwest::Method;
@@ -33,6 +34,28 @@ async fn a_token_that_sends_too_fast_is_told_to_wait_and_nobody_else() {
     // to look costs nothing
     assert_eq!(node.request(Method::GET, "/api/v1/jobs", &[("authorization", &busy)], "").await.status, 200);
     assert_eq!(node.request(Method::POST, "/pub/b", &[("authorization", &busy)], "x").await.status, 403);
+}
+
+/// sockets and requests of one token share its rate.
+#[tokio::test]
+async fn a_socket_that_sends_too_fast_is_told_and_lives() {
+    let guarded = Guarded::start("[auth.limits]\nmessages_per_second = 1\nmessages_burst = 3").await;
+    let node = &guarded.node;
+    let value = bearer(&token("pub:a"));
+    for client in Foreign::each() {
+        let with = json!({ "headers": { "Authorization": value } });
+        let mut session = client.open_with(&node.ws("/pub/a"), with).await;
+        for _ in 0..20 {
+            session.send("x").await;
+        }
+        let problem = session.json().await["problem"].clone();
+        assert_eq!(
+            (&problem["code"], &problem["retryable"]),
+            (&"rate_limited".into(), &true.into()),
+            "{problem}"
+        );
+    }
+    node.assert_well().await;
 }
 
 ///
