@@ -8,6 +8,9 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+/// About what a handshake has, and a little more.
+const HANDSHAKE_BYTES: usize = 600;
+
 /// A running proxy. Ends when dropped; when the test fails, it tells its seed.
 pub(crate) struct Cutter {
     address: SocketAddr,
