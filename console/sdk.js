@@ -437,6 +437,9 @@ class Line {
   answered(frame) {
     const pending = this.pending.get(frame.ref);
     if (!pending) return;
+    // what cannot be done now is said again, later and in order
+    const notNow = frame.op === "error" && ["unavailable", "rate_limited"].includes(frame.problem.code);
+    if (notNow && pending.again) return this.drop(1013, refused(frame.problem).message);
     this.pending.delete(frame.ref);
     if (frame.op === "error") return pending.reject(refused(frame.problem));
     if (pending.frame.op === "pub" && frame.offset === undefined) {

@@ -132,6 +132,8 @@ pub(super) struct Desk {
     finishing: bool,
     /// A puller left, which has no word for it: this socket would be given jobs that nobody takes.
     stale: bool,
+    /// The server cannot do now what it was asked: everything is to be said again, later and in order.
+    refused: Option<ClientError>,
     ephemeral: HashSet<Topic>,
 }
 
@@ -152,7 +154,7 @@ impl Desk {
 
     /// The socket is gone.
     pub(super) fn cut(&mut self, why: &ClientError) {
-        (self.online, self.alive, self.stale) = (false, false, false);
+        (self.online, self.alive, self.stale, self.refused) = (false, false, false, None);
         self.out.clear();
         for place in self.places.values_mut() {
             place.cut();
@@ -191,6 +193,11 @@ impl Desk {
     /// Does this socket bring what nobody wants any more?
     pub(super) fn is_stale(&self) -> bool {
         self.stale
+    }
+
+    /// What the server cannot do now, if it said so.
+    pub(super) fn take_refused(&mut self) -> Option<ClientError> {
+        self.refused.take()
     }
 
     /// Has something come over this socket that shows that it works?
@@ -384,8 +391,15 @@ impl Desk {
     }
 
     fn answered(&mut self, reference: u64, answer: Result<Answered, ClientError>) {
-        self.alive = true;
-        let Some(Pending { what, .. }) = self.pending.remove(&reference) else { return };
+        self.alive |= !answer.as_ref().is_err_and(ClientError::is_passing);
+        let Some(Pending { what, again }) = self.pending.remove(&reference) else { return };
+        if let (Err(error), Some(text)) = (&answer, &again)
+            && matches!(error.code(), Some(ErrorCode::Unavailable | ErrorCode::RateLimited))
+        {
+            self.refused = Some(error.again());
+            self.pending.insert(reference, Pending { what, again: Some(text.clone()) });
+            return;
+        }
         match what {
             What::Place(key) => match answer {
                 Ok(answered) => {

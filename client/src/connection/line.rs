@@ -345,6 +345,10 @@ impl Line {
                 if self.desk.is_alive() {
                     self.failures = 0;
                 }
+                if let Some(error) = self.desk.take_refused() {
+                    self.leave(wire).await;
+                    return Some(error.into());
+                }
                 if !stays {
                     self.leave(wire).await;
                     return Some(End::Drain);

@@ -369,3 +369,22 @@ fn a_puller_that_leaves_takes_its_socket_along_but_not_its_words() {
     bench.hear(&json!({ "op": "ok", "ref": reference }));
     assert!(answer.try_recv().unwrap().is_ok());
 }
+
+#[test]
+fn what_cannot_be_done_now_is_said_again_in_order() {
+    let mut bench = Bench::online();
+    let mut answers: Vec<_> = ["a", "b"].map(|t| publish(&mut bench, t)).into();
+    let said = bench.said();
+    let problem = Problem::new(ErrorCode::Unavailable, "no database yet");
+    bench.hear(&json!({ "op": "error", "ref": said[0].0, "problem": problem }));
+    assert!(bench.desk.take_refused().is_some() && !bench.desk.is_alive());
+    bench.reconnect();
+    let again = bench.said();
+    let refs = |said: &[(String, ClientOp)]| said.iter().map(|(r, _)| r.clone()).collect::<Vec<_>>();
+    assert_eq!(refs(&again), refs(&said));
+    for (answer, (reference, _)) in answers.iter_mut().zip(&again) {
+        assert!(answer.try_recv().is_err());
+        bench.ok(reference, 1);
+        assert!(answer.try_recv().unwrap().is_ok());
+    }
+}
