@@ -79,7 +79,7 @@ impl Session {
                 self.begin_sub(reference, filter, start, sh);
             }
             (Asked::Sub(reference, _), _) => self.refuse_all([reference].iter(), &failed()),
-            (Asked::Messages(references), Answered::Kept(kept)) => self.tell_kept(&references, kept),
+            (Asked::Messages(references), Answered::Kept(kept)) => self.tell_kept(&references, kept, sh),
             (Asked::Messages(references), Answered::Pushed(pushed)) => self.tell_pushed(&references, pushed),
             (Asked::Messages(references), _) => self.refuse_all(references.iter(), &failed()),
             (Asked::Words(words), Answered::Said(said)) => self.tell_said(&words, said),
@@ -139,7 +139,7 @@ impl Session {
         }
     }
 
-    fn tell_kept(&self, references: &[Reference], kept: Result<Vec<Position>, Problem>) {
+    fn tell_kept(&self, references: &[Reference], kept: Result<Vec<Position>, Problem>, sh: &Shard) {
         match kept {
             Ok(positions) => {
                 for (reference, position) in references.iter().zip(positions) {
@@ -148,17 +148,17 @@ impl Session {
             }
             Err(problem) => {
                 self.refuse_all(references.iter(), &problem);
-                self.fail_behind(&problem);
+                self.fail_behind(&problem, sh);
             }
         }
     }
 
     /// What was published behind a message that failed must fail, too, or it would overtake its repetition.
-    fn fail_behind(&self, problem: &Problem) {
+    fn fail_behind(&self, problem: &Problem, sh: &Shard) {
         let mut st = self.state.borrow_mut();
         let State { voice: Some(voice), control, .. } = &mut *st else { return };
         if let Speech::Talk(talk) = &mut voice.speech {
-            for reference in talk.take_durable_messages() {
+            for reference in talk.take_durable_messages(&sh.hub.channels) {
                 refuse(control, self.encoding, &reference, problem);
             }
         }
@@ -197,7 +197,10 @@ impl Session {
                 },
                 Ok(Said::Cancelled) => Answer::Cancelled { reference: reference_text, job: *job },
                 Err(problem) => {
-                    refuse(control, self.encoding, reference, &problem);
+                    // a puller that says nothing is told nothing
+                    if jobs.as_ref().is_none_or(|jobs| !jobs.is_silent()) {
+                        refuse(control, self.encoding, reference, &problem);
+                    }
                     continue;
                 }
             };
