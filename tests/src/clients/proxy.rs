@@ -8,6 +8,9 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+/// About what a handshake has, and a little more.
+const HANDSHAKE_BYTES: usize = 600;
+
 /// A running proxy. Ends when dropped; when the test fails, it tells its seed.
 pub(crate) struct Cutter {
     address: SocketAddr,
@@ -70,8 +73,12 @@ impl Drop for Cutter {
 impl Shared {
     async fn pass(self: Arc<Self>, near: TcpStream, mut random: fastrand::Rng) {
         let Ok(far) = TcpStream::connect(self.to).await else { return };
-        let mut budget =
-            || if self.calm.load(Ordering::Relaxed) { usize::MAX } else { random.usize(0..self.bytes_max) };
+        let mut budget = || match random.u8(0..4) {
+            _ if self.calm.load(Ordering::Relaxed) => usize::MAX,
+            // within the handshake or the first frames
+            0 => random.usize(0..HANDSHAKE_BYTES),
+            _ => random.usize(0..self.bytes_max),
+        };
         let (up, down) = (budget(), budget());
         if random.bool() {
             // a reset takes along what has not been read yet
