@@ -8,7 +8,7 @@ use crate::opening::Start;
 use crate::pattern::Pattern;
 use crate::shard::Shard;
 use crate::work::Said;
-use minium_protocol::{Answer, ErrorCode, Filter, Position, Problem};
+use minium_protocol::{Answer, CloseCode, ErrorCode, Filter, Position, Problem};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -149,6 +149,10 @@ impl Session {
             Err(problem) => {
                 self.refuse_all(references.iter(), &problem);
                 self.fail_behind(&problem, sh);
+                if problem.retryable && self.encoding == Encoding::V1 {
+                    // what it had sent behind and was not read yet must not be kept before its repetition
+                    self.close(CloseCode::Overload, problem.code.as_str());
+                }
             }
         }
     }
