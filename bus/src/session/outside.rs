@@ -149,23 +149,27 @@ impl Session {
             Err(problem) => {
                 self.refuse_all(references.iter(), &problem);
                 self.fail_behind(&problem, sh);
-                if problem.retryable && self.encoding == Encoding::V1 {
-                    // what it had sent behind and was not read yet must not be kept before its repetition
-                    self.close(CloseCode::Overload, problem.code.as_str());
-                }
             }
         }
     }
 
-    /// What was published behind a message that failed must fail, too, or it would overtake its repetition.
+    /// What was published behind a message that failed must fail, too, or it would overtake its repetition. That goes
+    /// for what still lies unread in the socket, sent before its client could know: so a session that may repeat a
+    /// message is closed, and comes back with all that was not acknowledged, in its order.
     fn fail_behind(&self, problem: &Problem, sh: &Shard) {
-        let mut st = self.state.borrow_mut();
-        let State { voice: Some(voice), control, .. } = &mut *st else { return };
-        if let Speech::Talk(talk) = &mut voice.speech {
+        {
+            let mut st = self.state.borrow_mut();
+            let State { voice: Some(voice), control, .. } = &mut *st else { return };
+            let Speech::Talk(talk) = &mut voice.speech else { return };
             for reference in talk.take_durable_messages(&sh.hub.channels) {
                 refuse(control, self.encoding, &reference, problem);
             }
+            if !problem.retryable {
+                return;
+            }
+            talk.ops.clear();
         }
+        self.close(CloseCode::Overload, "a message was not kept: send again what was not acknowledged");
     }
 
     fn tell_pushed(&self, references: &[Reference], pushed: Result<Vec<i64>, Problem>) {
