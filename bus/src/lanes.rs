@@ -180,6 +180,7 @@ impl Lanes {
         let mut lane = self.lanes.entry(topic.clone()).or_insert_with(Lane::new);
         lane.turns.join(puller);
         self.flow(hub, topic, &mut lane);
+        lane.pushers.drain(..).for_each(Waker::wake);
     }
 
     /// A puller is gone.

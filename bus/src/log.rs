@@ -26,10 +26,8 @@ pub(crate) struct Log {
     pub(crate) follows: Box<[Follow]>,
     pub(crate) encoding: Encoding,
     limits: Rc<Limits>,
-    /// Nobody has to wait for those who are slow: they read on from the journal.
-    replays: bool,
-    /// A subscriber can come back to a position: everything in it is durable.
-    pub(crate) resumable: bool,
+    /// What its filters had in common when it was made: channels may be configured otherwise later.
+    pub(crate) kind: Kind,
     /// Of the last message that went in: one that matches several of its filters goes in once.
     stamp: Cell<u64>,
     pub(crate) ring: RefCell<Ring>,
@@ -57,9 +55,9 @@ pub(crate) struct Log {
 }
 
 /// What all filters of a log have in common.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Kind {
-    /// All of them are durable.
+    /// All of them are durable: a subscriber can come back to a position.
     pub(crate) resumable: bool,
     /// Slow subscribers of all of them read on from the journal.
     pub(crate) replays: bool,
@@ -89,8 +87,7 @@ impl Log {
             follows,
             encoding,
             limits,
-            replays: kind.replays,
-            resumable: kind.resumable,
+            kind,
             stamp: Cell::new(0),
             ring: RefCell::default(),
             subscribers: RefCell::default(),
@@ -206,7 +203,7 @@ impl Log {
 
     /// May publishers be made to wait? The journal's relay never is: what it brings can be read again.
     pub(crate) fn may_slow(&self) -> bool {
-        !self.impatient.get() && !self.replays
+        !self.impatient.get() && !self.kind.replays
     }
 
     pub(crate) fn add(&self, s: &Rc<Session>) {

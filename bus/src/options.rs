@@ -146,6 +146,7 @@ impl Options {
             ("session_subs_max", self.session_subs_max),
             ("session_pulls_max", self.session_pulls_max),
             ("page_count_max", self.page_count_max as usize),
+            ("page_bytes_max", self.page_bytes_max),
             ("ring_bytes_max", self.ring_bytes_max),
             ("inbox_bytes_max", self.inbox_bytes_max),
             ("control_bytes_max", self.control_bytes_max),

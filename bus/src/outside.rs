@@ -27,6 +27,10 @@ impl fmt::Debug for Outside {
     }
 }
 
+/// Words of those who cannot repeat them are repeated so often, with pauses.
+const SAY_TRIES_MAX: u32 = 300;
+const SAY_PAUSE: Duration = Duration::from_secs(1);
+
 fn unavailable(words: &str) -> Problem {
     Problem::new(ErrorCode::Unavailable, words)
 }
@@ -95,6 +99,20 @@ impl Outside {
                 return Err(Problem::new(ErrorCode::Internal, "the queue answered for another number"));
             }
             Ok(ids)
+        }
+    }
+
+    /// As [`Outside::say`], again and again while the queue is away; in the end it is given up.
+    pub(crate) async fn say_until_judged(&self, words: Vec<Word>) -> Vec<Result<Said, Problem>> {
+        let mut tries = 0;
+        loop {
+            let said = self.say(words.clone()).await;
+            let away = said.iter().any(|s| s.as_ref().is_err_and(|p| p.retryable));
+            tries += 1;
+            if !away || tries == SAY_TRIES_MAX {
+                return said;
+            }
+            tokio::time::sleep(SAY_PAUSE).await;
         }
     }
 

@@ -11,6 +11,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use minium_protocol::Filter;
 use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::Semaphore;
 
@@ -70,11 +71,7 @@ impl Reads {
                 }
             }
         };
-        let page = reading.await?;
-        if page.scanned_to <= after {
-            return Err(HistoryError::Unavailable(format!("a page behind {after} made no progress")));
-        }
-        Ok(page)
+        reading.await
     }
 
     /// Reads it where the bus was started.
@@ -82,11 +79,20 @@ impl Reads {
         let hub = self.hub.upgrade().ok_or_else(|| unavailable("the bus ends"))?;
         let history = hub.outside.history().cloned().ok_or_else(|| unavailable("there is none"))?;
         let (count, bytes) = (hub.options.page_count_max, hub.options.page_bytes_max);
-        let bytes_max = hub.options.pages_bytes_max;
+        let (bytes_max, patience) = (hub.options.pages_bytes_max, hub.options.outside_patience);
         let (reads, key) = (self.clone(), key.clone());
         let read = async move {
             let _permit = reads.permits.acquire().await.map_err(unavailable)?;
-            let page = history.read(&key.1, key.2, u64::MAX, count, bytes).await.map(Arc::new);
+            let after = key.2;
+            let read = AssertUnwindSafe(history.read(&key.1, after, u64::MAX, count, bytes)).catch_unwind();
+            let page = match tokio::time::timeout(patience, read).await {
+                Ok(Ok(Ok(page))) if page.scanned_to <= after => {
+                    Err(HistoryError::Unavailable(format!("a page behind {after} made no progress")))
+                }
+                Ok(Ok(page)) => page.map(Arc::new),
+                Ok(Err(_)) => Err(unavailable("the read panicked")),
+                Err(_) => Err(unavailable("it did not answer in time")),
+            };
             reads.lock().came(key, page.as_deref().ok(), bytes_max);
             page
         };

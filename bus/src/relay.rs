@@ -81,7 +81,7 @@ impl Shard {
         let shelf = self.shelf.borrow();
         shelf.matching(Pattern::Sub, &entry.relayed.topic, |log| {
             if log.is_new(stamp) {
-                let bytes = entry.encoded(log.encoding, log.resumable);
+                let bytes = entry.encoded(log.encoding, log.kind.resumable);
                 log.append(bytes, 1, Some(position.offset), |s| self.lost(s));
                 self.mark(log);
             }
@@ -91,10 +91,13 @@ impl Shard {
 
     /// A batch, and then those go on who waited for more.
     pub(crate) fn relay_batch(&self, batch: Arc<RelayBatch>) {
+        let before = self.relayed.get();
         for entry in &batch.entries {
             self.relay(entry);
         }
-        self.recent.borrow_mut().push(batch);
+        if self.relayed.get() != before {
+            self.recent.borrow_mut().push(batch); // not what came before
+        }
         self.ahead.take().iter().for_each(Waker::wake_by_ref);
     }
 
@@ -116,9 +119,14 @@ impl Shard {
         self.ahead.take().iter().for_each(Waker::wake_by_ref);
     }
 
-    /// The numbering begins, or begins anew: who was reading the old one must ask again.
+    /// The numbering begins, or begins anew: who was reading the old one must ask again, and so must everybody when
+    /// something of the new one was not relayed here.
     fn renumber(&self, position: Position) {
+        let missed = self.relayed.get().is_some_and(|p| p.offset != position.offset);
         for log in self.shelf.borrow().iter().filter(|l| l.is_durable()) {
+            if missed {
+                log.subscribers.borrow().iter().for_each(|s| s.close(CloseCode::FellBehind, "epoch_changed"));
+            }
             log.renumber(position.offset);
         }
         for s in self.sessions.borrow().iter() {
@@ -135,7 +143,10 @@ impl Shard {
 
     /// `waker` hears when more was.
     pub(crate) fn await_relay(&self, waker: &Waker) {
-        self.ahead.borrow_mut().push(waker.clone());
+        let mut ahead = self.ahead.borrow_mut();
+        if !ahead.iter().any(|w| w.will_wake(waker)) {
+            ahead.push(waker.clone());
+        }
     }
 }
 

@@ -157,7 +157,7 @@ impl Shard {
         self.register(&s);
         let durable = self.hub.channels.is_durable(Pattern::Sub, &o.filter);
         if let (true, Some(position)) = (durable, self.relayed.get()) {
-            s.tell_position(Position { offset: o.start.map_or(position.offset, |s| s.after), ..position });
+            s.tell_position(o.start.map_or(position, |s| Position { epoch: s.epoch, offset: s.after }));
         }
         self.subscribe_first(&s, o.filter, o.start);
         s.push(self);
@@ -204,7 +204,12 @@ impl Shard {
                 self.hub.lanes.give_back(&self.hub, &pull.topic, pull.queue.into_iter());
             }
         }
-        if let Some(jobs) = jobs {
+        if let Some(mut jobs) = jobs {
+            let (hub, written) = (self.hub.clone(), jobs.take_written());
+            if !written.is_empty() {
+                // nobody waits for the answer
+                drop(self.hub.outside.spawn(async move { hub.outside.say_until_judged(written).await }));
+            }
             self.pullers.borrow_mut().remove(&jobs.id);
             self.give_jobs_back(jobs.into_unwritten());
         }

@@ -2,13 +2,16 @@
 
 use crate::encode::Encoding;
 use crate::follow::Follow;
-use crate::log::Log;
+use crate::log::{Kind, Log};
 use crate::pattern::Pattern;
 use crate::routing::Routes;
 use minium_protocol::Topic;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// What tells the log of a set from all others.
+type SetKey = (Encoding, Kind, Box<[Follow]>);
 
 /// The logs that a filter is part of.
 type Logs = Vec<Rc<Log>>;
@@ -18,7 +21,7 @@ pub(crate) struct Shelf {
     subscribers: Routes<Logs>,
     peers: HashMap<Arc<str>, Logs>,
     /// Those of more than one filter, by the whole set. (One filter's own log is found through the filter.)
-    sets: HashMap<(Encoding, Box<[Follow]>), Rc<Log>>,
+    sets: HashMap<SetKey, Rc<Log>>,
 }
 
 impl Shelf {
@@ -44,15 +47,16 @@ impl Shelf {
         }
     }
 
-    /// The log of this very set and encoding.
-    pub(crate) fn find(&self, encoding: Encoding, follows: &[Follow]) -> Option<&Rc<Log>> {
+    /// The log of this very set, kind and encoding.
+    pub(crate) fn find(&self, encoding: Encoding, follows: &[Follow], kind: Kind) -> Option<&Rc<Log>> {
         match follows {
             [one] => {
                 let logs = self.logs_of(one)?;
-                logs.iter().find(|log| log.encoding == encoding && *log.follows == *follows)
+                logs.iter()
+                    .find(|log| log.encoding == encoding && log.kind == kind && *log.follows == *follows)
             }
             // a key must be owned: sets are changed rarely
-            _ => self.sets.get(&(encoding, follows.into())),
+            _ => self.sets.get(&(encoding, kind, follows.into())),
         }
     }
 
@@ -66,7 +70,7 @@ impl Shelf {
             logs.push(log.clone());
         }
         if log.follows.len() > 1 {
-            self.sets.insert((log.encoding, log.follows.clone()), log.clone());
+            self.sets.insert((log.encoding, log.kind, log.follows.clone()), log.clone());
         }
     }
 
@@ -91,7 +95,7 @@ impl Shelf {
             }
         }
         if log.follows.len() > 1 {
-            self.sets.remove(&(log.encoding, log.follows.clone()));
+            self.sets.remove(&(log.encoding, log.kind, log.follows.clone()));
         }
     }
 

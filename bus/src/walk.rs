@@ -50,7 +50,13 @@ impl Shard {
             let stride = AssertUnwindSafe(|| offer(log, turn, &at, stop, found));
             let Ok(more) = catch_unwind(stride) else {
                 let broken = log.subscribers.borrow().get(at.get()).cloned();
-                broken.inspect(|s| s.fault());
+                if let Some(s) = broken {
+                    // what made it panic may do so again: then it only goes
+                    let fault = AssertUnwindSafe(|| s.fault());
+                    if catch_unwind(fault).is_err() {
+                        s.cut();
+                    }
+                }
                 next = at.get() + 1;
                 continue;
             };

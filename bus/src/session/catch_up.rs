@@ -10,7 +10,7 @@ use crate::encode;
 use crate::history::{HistoryError, Page};
 use crate::options::Slow;
 use crate::shard::Shard;
-use minium_protocol::{Answer, CloseCode, Filter};
+use minium_protocol::{Answer, CloseCode, Filter, Position};
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Waker};
 /// A session that reads history.
 #[derive(Default)]
 pub(crate) struct CatchingUp {
-    /// It lost its place in the log: everything of it up to this offset was delivered, and so many messages were not.
+    /// It lost its place in the log.
     parked: Option<Parked>,
     /// Whose turn it is to read.
     next: usize,
@@ -122,14 +122,17 @@ impl Session {
             return Poll::Ready(Step::Done);
         };
         catching.waker = Some(cx.waker().clone());
-        if let Some(parked) = catching.parked {
+        let (parked, next) = (catching.parked, catching.next);
+        if !st.control.is_empty() {
+            return Poll::Pending; // what it is told is bounded by what it reads
+        }
+        if let Some(parked) = parked {
             drop(st);
             self.settle(parked, sh);
             return Poll::Ready(Step::Again);
         }
-        let next = catching.next;
-        if !st.control.is_empty() {
-            return Poll::Pending;
+        if st.is_far_behind() {
+            return Poll::Pending; // joining changes its log
         }
         let reading = |i: &usize| st.subs[*i].cursor.is_some();
         let Some(n) = (next..st.subs.len()).chain(0..next.min(st.subs.len())).find(reading) else {
@@ -162,10 +165,10 @@ impl Session {
 
     /// Is all that a filter matches behind an offset its last message, and that in memory?
     fn knows_last(&self, filter: &Filter, after: u64, sh: &Shard) -> bool {
-        let relayed = sh.relayed_to();
+        let Some(relayed) = sh.relayed.get() else { return false };
         let last =
-            |e: &crate::history::Relayed| e.position.offset == after + 1 && e.position.offset <= relayed;
-        sh.hub.latest().of(filter).is_some_and(last)
+            |p: Position| p.epoch == relayed.epoch && p.offset == after + 1 && p.offset <= relayed.offset;
+        sh.hub.latest().of(filter).is_some_and(|e| last(e.position))
     }
 
     /// That message, and with it all that was relayed.
@@ -223,14 +226,17 @@ impl Session {
             let Some(n) = st.subs.iter().position(wanted) else { return }; // unsubscribed meanwhile
             catching.next = n + 1; // then the others
             let mut messages = 0;
-            for entry in page.entries.iter().filter(|e| e.position.offset > after) {
+            // what this shard was not relayed yet comes live: to other subscriptions of this session, too
+            let to = page.scanned_to.min(sh.relayed_to()).max(after);
+            let within = |o: u64| o > after && o <= to;
+            for entry in page.entries.iter().filter(|e| within(e.position.offset)) {
                 if !Session::has_otherwise(&st.subs, n, &entry.topic, entry.position.offset) {
                     encode::durable(&mut st.control, self.encoding, entry, true);
                     messages += 1;
                 }
             }
             sh.count_delivered(messages);
-            st.subs[n].cursor = Some(page.scanned_to);
+            st.subs[n].cursor = Some(to);
         }
         self.push_on(sh);
     }
@@ -246,6 +252,10 @@ impl Session {
     /// It lost its place in the log: what is durable reads on, the rest is told what it missed.
     fn settle(self: &Rc<Self>, parked: Parked, sh: &Shard) {
         let relayed = sh.relayed_to();
+        if self.left_to_live(parked) {
+            // what the one that reads has left to the one that was live is in nobody's hands
+            return self.close(CloseCode::FellBehind, "fell behind");
+        }
         {
             let mut st = self.state.borrow_mut();
             let st = &mut *st;
@@ -258,7 +268,8 @@ impl Session {
                     }
                     Slow::Gap | Slow::Close => {
                         let topic = sub.follow.filter.as_str();
-                        let gap = Answer::Gap { topic, from: from.map(|c| c + 1), to: from.map(|_| relayed) };
+                        let first = from.map(|c| c.max(sub.since) + 1);
+                        let gap = Answer::Gap { topic, from: first, to: from.map(|_| relayed) };
                         encode::answer(&mut st.control, &gap);
                         sub.since = relayed;
                     }
@@ -269,11 +280,20 @@ impl Session {
         self.unpark();
     }
 
+    /// Has a subscription that reads come further than the place that was lost, and left something to those that were live?
+    fn left_to_live(&self, parked: Parked) -> bool {
+        let st = self.state.borrow();
+        let lost = || st.subs.iter().filter(|s| s.durable && s.cursor.is_none());
+        let reads = st.subs.iter().filter(|s| s.cursor.is_some_and(|c| parked.cursor.is_some_and(|p| c > p)));
+        reads.into_iter().any(|r| lost().any(|l| l.follow.filter.meets(&r.follow.filter)))
+    }
+
     /// It has a place again: at the end of its log, if it still has the same one.
     fn unpark(&self) {
         let mut st = self.state.borrow_mut();
         if let Some(log) = st.log.clone() {
             st.jump(&log.ring.borrow());
+            log.moved.set(true); // a walk that saw it without a place must not forget what it has now
         }
         if let Some(catching) = &mut st.catching_up {
             catching.parked = None;
@@ -283,7 +303,10 @@ impl Session {
 
     /// The numbering that it may be reading in is no more.
     pub(crate) fn renumbered(&self, offset: u64) {
-        let reads = self.state.borrow().subs.iter().any(|s| s.cursor.is_some());
+        let reads = {
+            let st = self.state.borrow();
+            st.is_parked() || st.subs.iter().any(|s| s.cursor.is_some())
+        };
         if reads {
             self.close(CloseCode::FellBehind, "epoch_changed");
             return;

@@ -61,11 +61,10 @@ impl Session {
         self.state.borrow_mut().subs.push(sub);
     }
 
-    /// Is it too far behind to change its log? `waker` is its own task's, which runs when the socket takes more.
+    /// Is it too far behind to change its log? Its own task looks again when something was written.
     pub(super) fn is_far_behind(&self) -> bool {
         let st = self.state.borrow();
-        let end = st.log.as_ref().map_or(0, |log| log.ring.borrow().end());
-        !st.is_parked() && st.log.is_some() && end - st.pos > BACKLOG_BYTES_MAX
+        st.is_parked() || st.is_far_behind()
     }
 
     /// Takes it out of the log, with what it has not written of it.
@@ -98,6 +97,11 @@ impl Session {
 }
 
 impl State {
+    /// Has it more to write of its log than may be copied?
+    pub(super) fn is_far_behind(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.ring.borrow().end() - self.pos > BACKLOG_BYTES_MAX)
+    }
+
     /// Everything from `pos` to the log's end, its own messages aside, goes to `control`: first, when a frame is partly
     /// written, else behind what is there.
     fn copy_rest(&mut self, log: &Log, encoding: Encoding) {
@@ -169,22 +173,23 @@ impl Shard {
     /// The log of a set, made and announced if there is none.
     fn log(&self, follows: Box<[Follow]>, encoding: Encoding, s: &Session) -> Rc<Log> {
         let mut shelf = self.shelf.borrow_mut();
-        if let Some(log) = shelf.find(encoding, &follows) {
-            return log.clone();
-        }
         let kind = {
             let st = s.state.borrow();
             let mut live = st.subs.iter().filter(|s| s.cursor.is_none());
             let resumable = live.clone().all(|s| s.durable);
             Kind { resumable, replays: live.all(|s| s.slow == Slow::Replay) }
         };
+        if let Some(log) = shelf.find(encoding, &follows, kind) {
+            return log.clone();
+        }
         let durable = s.state.borrow().subs.iter().any(|s| s.cursor.is_none() && s.durable);
         let relayed = durable.then(|| self.relayed_to());
         let log = Rc::new(Log::new(follows, encoding, self.limits.clone(), relayed, kind));
-        shelf.insert(&log);
-        for follow in &log.follows {
+        let new: Vec<_> = log.follows.iter().filter(|f| !shelf.wants(f, encoding)).collect();
+        for follow in new {
             self.hub.set_interest(follow, encoding, self.id, true);
         }
+        shelf.insert(&log);
         log
     }
 }

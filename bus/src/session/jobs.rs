@@ -13,7 +13,7 @@ use crate::message::Message;
 use crate::ring::SEGMENT_BYTES;
 use crate::shard::Shard;
 use crate::work::{LeasedJob, Order, Puller, Pulling, Saying, Word};
-use minium_protocol::{Answer, LeaseToken};
+use minium_protocol::{Answer, ErrorCode, LeaseToken, Problem};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
@@ -74,23 +74,23 @@ impl Jobs {
         self.lease
     }
 
-    /// How many places it has.
-    pub(super) fn places(&self) -> usize {
-        self.places.len()
+    /// Does it acknowledge nothing by words?
+    pub(super) fn is_silent(&self) -> bool {
+        self.style == Style::Written
     }
 
     /// It can take so many more of these.
-    pub(crate) fn pull(
-        &mut self,
-        order: Order,
-        credit: u32,
-        sh: &Shard,
-    ) -> Result<(), minium_protocol::Problem> {
+    pub(crate) fn pull(&mut self, order: Order, credit: u32, sh: &Shard) -> Result<(), Problem> {
         self.lease = order.lease;
         let key = (order.tasks.clone(), order.queue.clone());
         if let Some((_, place)) = self.places.iter().find(|(k, _)| *k == key) {
             place.credit(credit);
             return Ok(());
+        }
+        let max = sh.hub.options.session_pulls_max;
+        if self.places.len() >= max {
+            let words = format!("one session pulls at most {max} different orders");
+            return Err(Problem::new(ErrorCode::InvalidRequest, words));
         }
         let puller = Wire { hub: Arc::downgrade(&sh.hub), shard: sh.id, id: self.id };
         let place = sh.hub.outside.work()?.join(order, Arc::new(puller));
@@ -109,6 +109,22 @@ impl Jobs {
         if let (Style::Words | Style::Written, [(_, place)]) = (self.style, &*self.places) {
             place.credit(1);
         }
+    }
+
+    /// Takes out a job that was not encoded yet; there is room for another then.
+    fn forget(&mut self, job: i64) -> bool {
+        let Some(i) = self.queue.iter().position(|j| j.id == job) else { return false };
+        let Some(unseen) = self.queue.remove(i) else { return false };
+        let place = self.places.iter().find(|((tasks, _), _)| tasks.contains(&unseen.task));
+        place.inspect(|(_, place)| place.credit(1));
+        true
+    }
+
+    /// What was written, or may have been, and is not acknowledged yet: at most once means that it counts.
+    pub(crate) fn take_written(&mut self) -> Vec<Word> {
+        let mut written = std::mem::take(&mut self.gone);
+        written.append(&mut self.going);
+        written
     }
 
     /// What its session never began to write, when it ends.
@@ -248,8 +264,8 @@ impl Session {
 
     /// A job that it has was cancelled.
     pub(crate) fn cancelled(&self, job: i64) {
-        if let Some(jobs) = &mut self.state.borrow_mut().jobs {
-            jobs.queue.retain(|j| j.id != job);
+        if self.state.borrow_mut().jobs.as_mut().is_some_and(|jobs| jobs.forget(job)) {
+            return; // it never heard of it
         }
         self.tell(&Answer::Cancel { job });
     }
@@ -278,9 +294,17 @@ impl Session {
             .into_iter()
             .map(|(reference, word)| (AskedWord { reference, job: word.job, ends: ends(&word.saying) }, word))
             .unzip();
-        let outside = &sh.hub.outside;
-        let said = outside.say(words);
-        let task = outside.spawn(async move { Answered::Said(said.await) });
+        let outside = sh.hub.clone();
+        let silent = self.state.borrow().jobs.as_ref().is_some_and(|jobs| jobs.is_silent());
+        // who says nothing by itself cannot say it again
+        let said = async move {
+            if silent {
+                outside.outside.say_until_judged(words).await
+            } else {
+                outside.outside.say(words).await
+            }
+        };
+        let task = sh.hub.outside.spawn(async move { Answered::Said(said.await) });
         self.await_outside(Awaited::new(task, Asked::Words(asked)));
     }
 }

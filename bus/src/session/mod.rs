@@ -295,6 +295,9 @@ impl Session {
     pub(crate) fn leave(&self) -> Left {
         let mut st = self.state.borrow_mut();
         let code = st.code.unwrap_or(ABNORMAL);
+        if self.is_stream() {
+            self.sink.finish(); // else its reader would wait for ever
+        }
         st.phase = Phase::Gone;
         st.waker = None;
         st.voice = None;

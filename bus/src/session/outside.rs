@@ -8,7 +8,7 @@ use crate::opening::Start;
 use crate::pattern::Pattern;
 use crate::shard::Shard;
 use crate::work::Said;
-use minium_protocol::{Answer, ErrorCode, Filter, Position, Problem};
+use minium_protocol::{Answer, CloseCode, ErrorCode, Filter, Position, Problem};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -79,7 +79,7 @@ impl Session {
                 self.begin_sub(reference, filter, start, sh);
             }
             (Asked::Sub(reference, _), _) => self.refuse_all([reference].iter(), &failed()),
-            (Asked::Messages(references), Answered::Kept(kept)) => self.tell_kept(&references, kept),
+            (Asked::Messages(references), Answered::Kept(kept)) => self.tell_kept(&references, kept, sh),
             (Asked::Messages(references), Answered::Pushed(pushed)) => self.tell_pushed(&references, pushed),
             (Asked::Messages(references), _) => self.refuse_all(references.iter(), &failed()),
             (Asked::Words(words), Answered::Said(said)) => self.tell_said(&words, said),
@@ -139,7 +139,7 @@ impl Session {
         }
     }
 
-    fn tell_kept(&self, references: &[Reference], kept: Result<Vec<Position>, Problem>) {
+    fn tell_kept(&self, references: &[Reference], kept: Result<Vec<Position>, Problem>, sh: &Shard) {
         match kept {
             Ok(positions) => {
                 for (reference, position) in references.iter().zip(positions) {
@@ -148,20 +148,28 @@ impl Session {
             }
             Err(problem) => {
                 self.refuse_all(references.iter(), &problem);
-                self.fail_behind(&problem);
+                self.fail_behind(&problem, sh);
             }
         }
     }
 
-    /// What was published behind a message that failed must fail, too, or it would overtake its repetition.
-    fn fail_behind(&self, problem: &Problem) {
-        let mut st = self.state.borrow_mut();
-        let State { voice: Some(voice), control, .. } = &mut *st else { return };
-        if let Speech::Talk(talk) = &mut voice.speech {
-            for reference in talk.take_durable_messages() {
+    /// What was published behind a message that failed must fail, too, or it would overtake its repetition. That goes
+    /// for what still lies unread in the socket, sent before its client could know: so a session that may repeat a
+    /// message is closed, and comes back with all that was not acknowledged, in its order.
+    fn fail_behind(&self, problem: &Problem, sh: &Shard) {
+        {
+            let mut st = self.state.borrow_mut();
+            let State { voice: Some(voice), control, .. } = &mut *st else { return };
+            let Speech::Talk(talk) = &mut voice.speech else { return };
+            for reference in talk.take_durable_messages(&sh.hub.channels) {
                 refuse(control, self.encoding, &reference, problem);
             }
+            if !problem.retryable {
+                return;
+            }
+            talk.ops.clear();
         }
+        self.close(CloseCode::Overload, "a message was not kept: send again what was not acknowledged");
     }
 
     fn tell_pushed(&self, references: &[Reference], pushed: Result<Vec<i64>, Problem>) {
@@ -197,7 +205,10 @@ impl Session {
                 },
                 Ok(Said::Cancelled) => Answer::Cancelled { reference: reference_text, job: *job },
                 Err(problem) => {
-                    refuse(control, self.encoding, reference, &problem);
+                    // a puller that says nothing is told nothing
+                    if jobs.as_ref().is_none_or(|jobs| !jobs.is_silent()) {
+                        refuse(control, self.encoding, reference, &problem);
+                    }
                     continue;
                 }
             };

@@ -119,8 +119,8 @@ impl From<Error> for End {
 }
 
 impl Session {
-    /// Reads one burst. False: nothing more now.
-    pub(super) fn pull(self: &Rc<Self>, sh: &Shard, waker: &Waker) -> bool {
+    /// Reads one burst.
+    pub(super) fn pull(self: &Rc<Self>, sh: &Shard, waker: &Waker) {
         let mut buf = sh.scratch.borrow_mut();
         match self.sink.try_read(&mut buf) {
             Ok(0) => self.state.borrow_mut().phase = Phase::Gone,
@@ -131,12 +131,10 @@ impl Session {
                 if self.state.borrow().phase == Phase::Open {
                     self.feed(&buf[..n], sh, waker);
                 }
-                return n == buf.len();
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
             Err(_) => self.state.borrow_mut().phase = Phase::Gone,
         }
-        false
     }
 
     /// Was reading left off in the midst of what has been read?
@@ -149,6 +147,10 @@ impl Session {
         let mut burst = sh.burst.borrow_mut();
         let mut said = Said::default();
         let mut st = self.state.borrow_mut();
+        if st.phase != Phase::Open {
+            sh.half_read.set(sh.half_read.get() - st.reader.take().map_or(0, |r| r.bytes));
+            return; // whatever it still says: it was told goodbye
+        }
         st.unanswered = 0;
         burst.begin(Targets::default());
         if let Some(Speech::Sender(sender)) = st.voice.as_mut().map(|v| &mut v.speech) {

@@ -41,9 +41,7 @@ impl Serve {
             if s.state.borrow().phase == Phase::Gone {
                 return Poll::Ready(());
             }
-            if !s.may_read(on == HandOn::Done, sh)
-                || s.sink.poll_read_ready(cx).is_pending() && !s.has_unread()
-            {
+            if !s.may_read(on, sh) || s.sink.poll_read_ready(cx).is_pending() && !s.has_unread() {
                 return Poll::Pending;
             }
             if burst == BURSTS_MAX {
@@ -95,9 +93,8 @@ impl Session {
         let st = self.state.borrow();
         let work = st.pulls.iter().any(|p| !p.queue.is_empty() || p.gone > 0)
             || st.jobs.as_ref().is_some_and(|jobs| jobs.has_queued());
-        let rest = st.pos < st.goal && st.phase == Phase::Closing;
         let open = st.phase == Phase::Open || st.phase == Phase::Closing;
-        let unsaid = !st.control.is_empty() || rest || st.phase == Phase::Closing || work;
+        let unsaid = !st.control.is_empty() || st.phase == Phase::Closing || work;
         (st.blocked && open, unsaid && open)
     }
 
@@ -111,11 +108,10 @@ impl Session {
     }
 
     /// A client is not read while its last messages wait, or while it doesn't read what it is told.
-    fn may_read(&self, done: bool, sh: &Shard) -> bool {
-        let mut st = self.state.borrow_mut();
-        st.held_back = !done;
-        drop(st);
-        done && !self.is_full(sh)
+    fn may_read(&self, on: HandOn, sh: &Shard) -> bool {
+        // only who waits for us is held back by us: one that does not read its answers must still answer pings
+        self.state.borrow_mut().held_back = on == HandOn::Waits;
+        on == HandOn::Done && !self.is_full(sh)
     }
 
     /// Is more waiting to be read by the client than it may leave?

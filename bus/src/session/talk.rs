@@ -9,7 +9,8 @@ use super::jobs::{Jobs, Style};
 use super::outside::{Answered, Asked, Awaited};
 use super::runs::words;
 use super::voice::{On, Pending, Reference, refuse};
-use super::{Session, Speech, State};
+use super::{Phase, Session, Speech, State};
+use crate::channels::Channels;
 use crate::encode::Encoding;
 use crate::message::Message;
 use crate::opening::Mode;
@@ -34,7 +35,7 @@ pub(crate) struct Talk {
     path: Option<Filter>,
     /// Read, not yet done.
     pub(super) ops: VecDeque<ClientFrame>,
-    /// The most recent first.
+    /// The one that was used last stands first.
     pub(super) senders: VecDeque<Sender>,
 }
 
@@ -77,14 +78,12 @@ impl Talk {
     }
 
     /// Takes out the messages for the journal that wait; answers their refs.
-    pub(super) fn take_durable_messages(&mut self) -> Vec<Reference> {
-        let Talk { path, ops, senders } = self;
+    pub(super) fn take_durable_messages(&mut self, channels: &Channels) -> Vec<Reference> {
+        let Talk { path, ops, .. } = self;
         let durable = |op: &ClientOp| match op {
             ClientOp::Pub { topic, .. } => {
                 let topic = topic.clone().or_else(|| path.as_ref()?.as_str().parse().ok());
-                let sender =
-                    senders.iter().find(|s| s.pattern == Pattern::Sub && Some(&s.topic) == topic.as_ref());
-                sender.is_some_and(Sender::is_durable)
+                topic.is_some_and(|t| channels.governing(Pattern::Sub, &t).is_some_and(|c| c.durable))
             }
             _ => false,
         };
@@ -218,6 +217,10 @@ impl Session {
     /// Something that goes by itself.
     fn next_alone(self: &Rc<Self>, sh: &Shard) {
         let Some(ClientFrame { reference, op }) = self.pop() else { return };
+        let open = self.state.borrow().phase == Phase::Open;
+        if !open {
+            return; // it said goodbye behind it: nothing begins any more
+        }
         let done = match op {
             ClientOp::Sub { filter, after } => self.subscribe(&reference, filter, after, sh),
             ClientOp::Unsub { filter } => self.unsubscribe(&reference, filter, sh),
@@ -336,7 +339,17 @@ impl Session {
             if tasks.len() > 1 || queue.is_some() {
                 return Err(invalid(format!("{topic} is not durable: it has no queue and no further tasks")));
             }
-            sh.pull(self, &topic);
+            let (has, count) = {
+                let st = self.state.borrow();
+                (st.pulls.iter().any(|p| *p.topic == *topic.as_str()), st.pulls.len())
+            };
+            let max = sh.hub.options.session_pulls_max;
+            if !has && count >= max {
+                return Err(invalid(format!("one session pulls at most {max} channels")));
+            }
+            if !has {
+                sh.pull(self, &topic); // once: it takes its turns for as long as it is there
+            }
             self.tell(&Answer::ok(reference.as_deref()));
             return Ok(());
         };
@@ -367,10 +380,6 @@ impl Session {
         }
         let mut st = self.state.borrow_mut();
         let Some(jobs) = &mut st.jobs else { return Ok(()) };
-        let max = sh.hub.options.session_pulls_max;
-        if jobs.places() >= max {
-            return Err(invalid(format!("one session pulls at most {max} different orders")));
-        }
         let credit = credit.unwrap_or_else(|| jobs.first_credit());
         jobs.pull(order, credit, sh)
     }

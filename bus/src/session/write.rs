@@ -178,6 +178,9 @@ impl State {
 
     fn took_from_control(&mut self, n: usize) {
         self.written += n as u32;
+        if self.control.len() > SEGMENT_BYTES {
+            self.unanswered = 0; // it is not read while it has so much to read, but it reads
+        }
         if self.written as usize == self.control.len() {
             // given back, not kept: most sessions say nothing for minutes
             (self.control, self.written) = (Vec::new(), 0);

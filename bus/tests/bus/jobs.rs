@@ -146,6 +146,39 @@ async fn without_acknowledgement_written_is_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_counts_even_when_the_queue_was_away_or_the_puller_left() {
+    let node = start().await;
+    let mut c = node.open("/pull/work").await;
+    node.queue.set_away_for_words(1);
+    push(&node, "1").await;
+    c.expect("1").await;
+    assert_eq!(until_ended(&node, 1).await, [(1, "ack null".into())]);
+    c.nothing_else().await; // it was told nothing of that
+    push(&node, "2").await;
+    c.expect("2").await;
+    c.leave().await;
+    until_ended(&node, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_many_different_orders_and_more_credit_for_each() {
+    let node = Node::with_channels(
+        Options { session_pulls_max: 2, ..Options::default() },
+        vec![Channel::durable("work".parse().unwrap())],
+    )
+    .await;
+    let mut c = node.v1("/ws").await;
+    for topic in ["work/1", "work/2", "work/1"] {
+        assert_eq!(ask(&mut c, json!({"op":"pull","topic":topic})).await, json!({"op":"ok"}));
+    }
+    assert_eq!(
+        ask(&mut c, json!({"op":"pull","topic":"work/3"})).await["problem"]["code"],
+        "invalid_request"
+    );
+    assert_eq!(node.queue.credit(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_queue_durable_work_is_unavailable() {
     let node = Node::without_queue(vec![Channel::durable("work".parse().unwrap())]).await;
     let mut c = node.v1("/ws").await;

@@ -25,6 +25,8 @@ struct State {
     returned: Vec<i64>,
     /// Answers everything with `unavailable`.
     away: bool,
+    /// Answers so many words with `unavailable`.
+    deaf: u32,
 }
 
 #[derive(Debug)]
@@ -48,6 +50,10 @@ impl Queue {
 
     pub(crate) fn set_away(&self, away: bool) {
         self.0.lock().unwrap().away = away;
+    }
+
+    pub(crate) fn set_away_for_words(&self, words: u32) {
+        self.0.lock().unwrap().deaf = words;
     }
 
     /// How many more its pullers would take.
@@ -88,7 +94,8 @@ impl State {
     }
 
     fn say(&mut self, word: Word) -> Result<Said, Problem> {
-        if self.away {
+        if self.away || self.deaf > 0 {
+            self.deaf = self.deaf.saturating_sub(1);
             return Err(Problem::new(ErrorCode::Unavailable, "the queue is away"));
         }
         if self.running.get(&word.job).is_none_or(|(lease, _)| *lease != word.lease) {

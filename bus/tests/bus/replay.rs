@@ -412,3 +412,37 @@ async fn the_last_value_of_a_topic_comes_from_memory() {
     }
     assert_eq!(node.journal.reads(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_missed_the_beginning_of_a_new_numbering_is_told() {
+    let node = Node::start().await;
+    node.journal.append("task/x/1", 10);
+    node.begin().await;
+    let mut live = node.open("/sub/task").await;
+    let mut free = node.open("/sub/free").await;
+    // another node numbered eleven to thirteen anew, and this one goes on behind them
+    node.bus.relay_from(Position { epoch: EPOCH + 1, offset: 13 }).await;
+    assert_eq!(live.closed().await, (4000, "epoch_changed".to_owned()));
+    free.nothing_else().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_is_ahead_of_the_relay_doubles_nothing_of_overlapping_subscriptions() {
+    let node = Node::with(Options { recent_bytes_max: 1, ..Options::default() }).await;
+    node.journal.append("task/x/1", 50);
+    node.begin().await;
+    let behind = node.journal.append("task/x/1", 10); // another node relays these already
+    let mut c = node.v1("/sub/task/x").await;
+    assert_eq!(c.json().await["offset"], 50);
+    c.text(r#"{"op":"sub","topic":"task","after":40}"#).await;
+    assert_eq!(c.json().await["offset"], 40);
+    for offset in 41..=50 {
+        assert_eq!(c.json().await["offset"], offset);
+    }
+    assert_eq!(c.json().await["op"], "caught_up");
+    node.bus.relay(behind).await;
+    for offset in 51..=60 {
+        assert_eq!(c.json().await["offset"], offset);
+    }
+    c.nothing_else().await;
+}

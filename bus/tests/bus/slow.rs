@@ -81,6 +81,20 @@ async fn publishers_wait_for_subscribers_that_make_progress() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_not_read_and_cut_ends_for_who_reads_it_at_last() {
+    let linger = Duration::from_millis(200);
+    let options =
+        Options { ring_bytes_max: 128 << 10, stream_bytes_max: 4_096, linger, ..Options::default() };
+    let node = Node::with(options).await;
+    let mut stalled = node.sse("s", "latest").await;
+    for n in 0..500 {
+        node.publish("s", &message(n, 2_000)).await;
+    }
+    node.until(|stats| stats.sessions == 0).await;
+    while stalled.next().await.is_some() {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pongs_go_out_between_frames_that_are_partly_written() {
     for size in [100, 1_000, 60_000] {
         let node = Node::start().await;
@@ -108,6 +122,7 @@ async fn pongs_go_out_between_frames_that_are_partly_written() {
                         assert_eq!(body, format!("{pongs}").as_bytes());
                         pongs += 1;
                     }
+                    (PING, body) => s.say(&frame(PONG, &body)).await, // the test takes long
                     other => panic!("{other:?}"),
                 }
             }

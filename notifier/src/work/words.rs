@@ -102,7 +102,11 @@ impl Round<'_> {
             match &word.saying {
                 Saying::Ack { result } => outcomes.push((i, finished(word, result.as_deref()))),
                 Saying::Nack { error, retry } => outcomes.push((i, failed(word, error, *retry))),
-                Saying::Extend { lease } => leases.entry(*lease).or_default().push((i, word)),
+                Saying::Extend { lease } => {
+                    // as long as it was given for, whatever the session pulled since
+                    let span = self.held.span(word.job, word.lease).unwrap_or(*lease);
+                    leases.entry(span).or_default().push((i, word));
+                }
                 Saying::Note { .. } => match noted.remove(&i) {
                     // the lease tells the lost from the cancelled
                     None | Some(QueueError::LeaseLost(_) | QueueError::NotFound(_)) => {
