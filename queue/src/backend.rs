@@ -46,9 +46,7 @@ impl FromStr for DatabaseUrl {
             };
         }
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            // the parser's words name no part of the URL, and so no password
-            text.parse::<tokio_postgres::Config>()
-                .map_err(|e| QueueError::Invalid(format!("the database URL cannot be read: {e}")))?;
+            crate::postgres::tls::read(text)?;
             return Ok(DatabaseUrl::Postgres(text.into()));
         }
         Err(QueueError::Invalid(

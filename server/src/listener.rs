@@ -2,6 +2,7 @@
 
 use crate::exit::{Exit, fault};
 use crate::http::connection;
+use crate::tls::Tls;
 use minium_bus::Bus;
 use std::io;
 use std::net::SocketAddr;
@@ -45,6 +46,8 @@ pub(crate) struct Service {
     pub(crate) router: axum::Router,
     pub(crate) bus: Bus,
     pub(crate) options: connection::Options,
+    /// With it the listener speaks TLS and nothing else.
+    pub(crate) tls: Option<Arc<Tls>>,
     /// Connections at one moment.
     pub(crate) connections_max: u32,
     pub(crate) closing: CancellationToken,
@@ -55,9 +58,9 @@ pub(crate) async fn run(listener: TcpListener, service: Service, grace: Duration
     let room = Arc::new(Semaphore::new(service.connections_max as usize));
     let connections = TaskTracker::new();
     while let Some((stream, remote, permit)) = next(&listener, &room, &service.closing).await {
-        let Service { router, bus, options, closing, .. } = service.clone();
+        let service = service.clone();
         connections.spawn(async move {
-            connection::serve(stream, remote, router, bus, options, closing).await;
+            connection::serve(stream, remote, service).await;
             drop(permit);
         });
     }

@@ -19,6 +19,7 @@ mod listener;
 mod logging;
 mod node;
 mod schema_files;
+mod tls;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -55,6 +55,9 @@ mod clients;
 /// Tokens, scopes, rates: who may do what.
 mod trust;
 
+/// TLS: towards clients, by their certificates, and towards PostgreSQL.
+mod tls;
+
 /// Bad input, each with its documented answer.
 mod abuse;
 

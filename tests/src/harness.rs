@@ -21,7 +21,7 @@ async fn each_test_has_a_database_of_its_own() {
 
 #[tokio::test]
 async fn a_private_cluster_keeps_what_was_committed_when_it_is_killed() {
-    let mut cluster = Cluster::start(ClusterOptions { fsync: true }).await;
+    let mut cluster = Cluster::start(ClusterOptions { fsync: true, ..ClusterOptions::default() }).await;
     let url = cluster.create_database("kept").await;
     connect(&url).await.unwrap().batch_execute("create table t as select 42 as n").await.unwrap();
     for end in [Cluster::kill, Cluster::stop_immediately, Cluster::stop] {

@@ -1,14 +1,15 @@
 //! Connections: the pool, what each session is set to, and what an error of the database means to a caller.
 
 use super::PgOptions;
+use super::tls::{self, Tls};
 use crate::error::QueueError;
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
 use std::future::Future;
 use std::time::Duration;
+use tokio_postgres::Config;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Config, NoTls};
 
 /// What every session of ours relies on. Statements are written for READ COMMITTED: a waiter looks at the row as it
 /// has become. JIT would cost more than any statement here takes. Every statement has an index to go by, and a plan
@@ -30,9 +31,8 @@ pub(super) struct Connections {
 }
 
 /// How to connect, for the pool and for the listener.
-pub(super) fn config(url: &str, options: &PgOptions) -> Result<Config, QueueError> {
-    let mut config: Config =
-        url.parse().map_err(|e| QueueError::Invalid(format!("the database URL cannot be read: {e}")))?;
+pub(super) fn config(url: &str, options: &PgOptions) -> Result<(Config, Tls), QueueError> {
+    let (mut config, said) = tls::read(url)?;
     if config.get_application_name().is_none() {
         config.application_name("minium");
     }
@@ -43,13 +43,13 @@ pub(super) fn config(url: &str, options: &PgOptions) -> Result<Config, QueueErro
         config.tcp_user_timeout(options.statement_timeout);
     }
     config.keepalives_idle(Duration::from_secs(30));
-    Ok(config)
+    Ok((config, Tls::new(&said)?))
 }
 
 impl Connections {
-    pub(super) fn new(config: Config, options: &PgOptions) -> Result<Connections, QueueError> {
+    pub(super) fn new(config: Config, tls: Tls, options: &PgOptions) -> Result<Connections, QueueError> {
         let manager =
-            Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+            Manager::from_config(config, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let setup = format!("{SESSION}; set statement_timeout = {}", options.statement_timeout.as_millis());
         let pool = Pool::builder(manager)
             .max_size(options.connections)

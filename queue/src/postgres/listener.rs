@@ -1,9 +1,10 @@
 //! The connection that listens. It only wakes: whoever is woken looks for himself, and looks now and then anyway.
 
+use super::tls::Tls;
 use futures::StreamExt;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio_postgres::{AsyncMessage, Config, NoTls};
+use tokio_postgres::{AsyncMessage, Config};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -34,13 +35,13 @@ impl Ears {
 }
 
 /// Listens until it is told to stop, and connects again whenever the connection is lost.
-pub(super) async fn listen(config: Config, ears: Ears, stop: CancellationToken) {
+pub(super) async fn listen(config: Config, tls: Tls, ears: Ears, stop: CancellationToken) {
     let mut failures = 0;
     while !stop.is_cancelled() {
         let mut heard = false;
         let ended = tokio::select! {
             () = stop.cancelled() => return,
-            ended = session(&config, &ears, &mut heard) => ended,
+            ended = session(&config, tls.clone(), &ears, &mut heard) => ended,
         };
         if heard {
             failures = 0;
@@ -59,8 +60,13 @@ pub(super) async fn listen(config: Config, ears: Ears, stop: CancellationToken) 
 }
 
 /// One connection, from LISTEN to its end.
-async fn session(config: &Config, ears: &Ears, heard: &mut bool) -> Result<(), tokio_postgres::Error> {
-    let (client, mut connection) = config.connect(NoTls).await?;
+async fn session(
+    config: &Config,
+    tls: Tls,
+    ears: &Ears,
+    heard: &mut bool,
+) -> Result<(), tokio_postgres::Error> {
+    let (client, mut connection) = config.connect(tls).await?;
     let mut messages = futures::stream::poll_fn(move |context| connection.poll_message(context));
     let listen = client.batch_execute("listen minium_job; listen minium_journal");
     tokio::pin!(listen);

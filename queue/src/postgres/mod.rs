@@ -19,6 +19,7 @@ mod pull;
 mod read;
 mod schedules;
 mod schema;
+pub(crate) mod tls;
 mod upkeep;
 
 use crate::error::QueueError;
@@ -94,11 +95,11 @@ impl PgStore {
     /// # Errors
     /// [`QueueError::Invalid`] for a URL that cannot be read.
     pub fn open(url: &str, options: PgOptions) -> Result<PgStore, QueueError> {
-        let config = connection::config(url, &options)?;
-        let connections = connection::Connections::new(config.clone(), &options)?;
+        let (config, tls) = connection::config(url, &options)?;
+        let connections = connection::Connections::new(config.clone(), tls.clone(), &options)?;
         let (ears, tasks, stop) = (listener::Ears::new(), TaskTracker::new(), CancellationToken::new());
         if options.listen {
-            tasks.spawn(listener::listen(config, ears.clone(), stop.clone()));
+            tasks.spawn(listener::listen(config, tls, ears.clone(), stop.clone()));
         }
         tasks.close();
         Ok(PgStore {

@@ -26,6 +26,7 @@ impl Findings<'_> {
 pub(super) fn check(config: &Config, origins: &Origins, mistakes: &mut Vec<Mistake>) {
     let mut findings = Findings { origins, mistakes };
     limits(config, &mut findings);
+    tls(config, &mut findings);
     if let Err(error) = config.database.url.parse::<DatabaseUrl>() {
         findings.add("database.url".into(), error.to_string());
     }
@@ -82,6 +83,28 @@ fn limits(config: &Config, findings: &mut Findings<'_>) {
             let least = minium_protocol::format_duration(least);
             findings.add(path.into(), format!("must be {least} to 1d"));
         }
+    }
+}
+
+fn tls(config: &Config, findings: &mut Findings<'_>) {
+    let tls = &config.server.tls;
+    let path = |key: &str| format!("server.tls.{key}");
+    match (&tls.certificate_file, &tls.key_file) {
+        (Some(_), None) => findings.add(path("key_file"), "a certificate needs its key"),
+        (None, Some(_)) => findings.add(path("certificate_file"), "a key needs its certificate"),
+        (None, None) if tls.client_ca_file.is_some() => {
+            findings
+                .add(path("client_ca_file"), "clients show certificates over TLS only: set certificate_file");
+        }
+        _ => {}
+    }
+    match tls.client_auth.as_deref() {
+        None | Some("required" | "optional") if tls.client_auth.is_none() || tls.client_ca_file.is_some() => {
+        }
+        Some("required" | "optional") => {
+            findings.add(path("client_auth"), "says nothing without client_ca_file");
+        }
+        _ => findings.add(path("client_auth"), "must be \"required\" or \"optional\""),
     }
 }
 

@@ -45,6 +45,8 @@ section! {
         inside {
             /// Bounds of everything that clients can make grow.
             limits: Limits;
+            /// TLS on the one listener.
+            tls: Tls;
         }
     }
 }
@@ -81,9 +83,27 @@ section! {
 }
 
 section! {
+    /// TLS on the one listener.
+    Tls {
+        /// The node's certificate, and behind it those that lead to its authority, as PEM. With it the listener speaks
+        /// TLS and nothing else.
+        certificate_file: Option<PathBuf> = "";
+        /// The certificate's private key, as PEM.
+        key_file: Option<PathBuf> = "";
+        /// Authorities of one's own whose clients' certificates are believed, as PEM. Without it no client is asked for
+        /// one.
+        client_ca_file: Option<PathBuf> = "";
+        /// Must clients have a certificate of `client_ca_file` (`required`, which is what is meant when nothing is
+        /// said), or may they (`optional`)?
+        client_auth: Option<String> = "";
+    }
+}
+
+section! {
     /// Where jobs and the journal are kept.
     Database {
-        /// `sqlite:FILE`, `sqlite::memory:` or `postgres://USER@HOST/NAME`.
+        /// `sqlite:FILE`, `sqlite::memory:` or `postgres://USER@HOST/NAME`, with `?sslmode=verify-full&sslrootcert=FILE` for
+        /// TLS that is checked.
         url: String = "sqlite:minium.db";
         /// Connections to PostgreSQL, at most. SQLite has one writer whatever stands here.
         pool: u32 = "8";

@@ -3,7 +3,7 @@
 use super::section::{Key, Section};
 use super::{
     Anonymous, Auth, AuthKey, AuthLimits, Certificate, Channel, Database, Limits, Notifier, Queue, Retention,
-    Schedule, Schemas, Server, Task, Worker,
+    Schedule, Schemas, Server, Task, Tls, Worker,
 };
 use std::fmt::Write;
 
@@ -45,6 +45,12 @@ fn written() -> String {
     let mut out = HEAD.to_owned();
     section(&mut out, "server", "What the node listens on.", Server::KEYS);
     section(&mut out, "server.limits", "Bounds of everything that clients can make grow.", Limits::KEYS);
+    section(
+        &mut out,
+        "server.tls",
+        "TLS on the one listener. The files are read again on SIGHUP, for connections that come from then on; a bad file keeps the old ones, and the log says so.",
+        Tls::KEYS,
+    );
     section(&mut out, "database", "Where jobs and the journal are kept.", Database::KEYS);
     section(
         &mut out,

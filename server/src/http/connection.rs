@@ -1,53 +1,119 @@
 //! One connection: HTTP until it ends or becomes a WebSocket, and then the bus has the socket.
 
 use super::goodbye;
+use super::http2;
 use super::limit::Remote;
 use super::upgrade::{Asked, Slot};
+use crate::auth::ClientIdentity;
+use crate::listener::Service;
+use crate::tls::{H2, Tls, identity_of};
 use axum::body::Body;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use minium_bus::{Bus, Opening};
+use minium_bus::{Opening, Socket};
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
+use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 use tracing::debug;
 
 /// Bounds of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options {
-    /// For the head of each request.
+    /// For the TLS handshake, and for the head of each request.
     pub(crate) header_timeout: Duration,
     /// Largest head.
     pub(crate) header_bytes: usize,
 }
 
+/// A connection that the bus can take over.
+pub(crate) trait Carrier: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// What the bus takes.
+    fn into_socket(self) -> io::Result<Socket>;
+}
+
+impl Carrier for TcpStream {
+    fn into_socket(self) -> io::Result<Socket> {
+        Ok(Socket::Plain(self.into_std()?))
+    }
+}
+
+impl Carrier for TlsStream<TcpStream> {
+    fn into_socket(self) -> io::Result<Socket> {
+        let (socket, tls) = self.into_inner();
+        Ok(Socket::Tls(socket.into_std()?, Box::new(tls)))
+    }
+}
+
 /// Serves one connection to its end, or to the moment at which the bus takes the socket.
-pub(crate) async fn serve(
-    stream: TcpStream,
-    remote: SocketAddr,
-    router: axum::Router,
-    bus: Bus,
-    options: Options,
-    closing: CancellationToken,
-) {
-    let served = until_upgrade(stream, remote, router, options, &closing).await;
+pub(crate) async fn serve(stream: TcpStream, remote: SocketAddr, service: Service) {
+    let Some(tls) = service.tls.clone() else {
+        return http1(stream, remote, service, None).await;
+    };
+    // boxed, since a handshake is large and most connections are long behind it
+    let handshake = Box::pin(secure(stream, &tls));
+    let stream = match timeout(service.options.header_timeout, handshake).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return debug!(%remote, %error, "A TLS handshake failed."),
+        Err(_) => return debug!(%remote, "A TLS handshake took too long."),
+    };
+    let (_, session) = stream.get_ref();
+    let certificate = session.peer_certificates().and_then(<[_]>::first);
+    let identity = certificate.and_then(identity_of);
+    if session.alpn_protocol() == Some(H2) {
+        http2::serve(stream, remote, service, identity).await;
+    } else {
+        http1(stream, remote, service, identity).await;
+    }
+}
+
+/// Handshakes made of one byte: what begins TLS.
+const HANDSHAKE_RECORD: u8 = 22;
+/// Read and thrown away of what was no TLS, so that its sender reads why.
+const STRAY_BYTES_MAX: u64 = 64 * 1024;
+
+/// The handshake. Whoever speaks plain HTTP to this port is told so in plain HTTP.
+async fn secure(mut stream: TcpStream, tls: &Tls) -> io::Result<TlsStream<TcpStream>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if first[0] == HANDSHAKE_RECORD {
+        return tls.acceptor().accept(stream).await;
+    }
+    if first[0].is_ascii_alphabetic() {
+        stream
+            .write_all(
+                b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\n\
+                  content-length: 52\r\n\r\nthis port speaks TLS only: ask by https:// or wss://",
+            )
+            .await?;
+    }
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream.take(STRAY_BYTES_MAX), &mut tokio::io::sink()).await?;
+    Err(io::Error::new(io::ErrorKind::InvalidData, "it began with something else than TLS"))
+}
+
+async fn http1(stream: impl Carrier, remote: SocketAddr, service: Service, identity: Option<ClientIdentity>) {
+    let served = until_upgrade(stream, remote, &service, identity).await;
     let Some((asked, stream, leftover)) = served else { return };
     let asked = match asked {
         Asked::Session(session) => session,
         Asked::Goodbye(goodbye) => return goodbye::say(goodbye, stream).await,
     };
-    match stream.into_std() {
-        Ok(socket) => bus.open(Opening {
-            socket: socket.into(),
+    match stream.into_socket() {
+        Ok(socket) => service.bus.open(Opening {
+            socket,
             remote,
             role: asked.role,
             mode: asked.mode,
@@ -63,18 +129,20 @@ pub(crate) async fn serve(
 }
 
 /// HTTP until the connection ends (`None`) or a handler has checked an upgrade; then nothing was answered yet.
-async fn until_upgrade(
-    stream: TcpStream,
+async fn until_upgrade<S: Carrier>(
+    stream: S,
     remote: SocketAddr,
-    router: axum::Router,
-    options: Options,
-    closing: &CancellationToken,
-) -> Option<(Asked, TcpStream, Bytes)> {
+    Service { router, options, closing, .. }: &Service,
+    identity: Option<ClientIdentity>,
+) -> Option<(Asked, S, Bytes)> {
     let slot = Slot::default();
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(slot.clone());
         request.extensions_mut().insert(Remote(remote));
+        if let Some(identity) = &identity {
+            request.extensions_mut().insert(identity.clone());
+        }
         Box::pin(router.clone().oneshot(request))
     });
     let mut connection = http1::Builder::new()

@@ -9,6 +9,7 @@ mod events;
 mod goodbye;
 mod health;
 mod history;
+mod http2;
 mod jobs;
 pub(crate) mod limit;
 mod metrics;

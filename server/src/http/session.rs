@@ -9,8 +9,8 @@ use super::upgrade::{Session, Slot, announcing, check, hand_over, is_wanted, nee
 use super::{App, path, query, sse};
 use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::Method;
 use http::request::Parts;
+use http::{Method, Version};
 use minium_bus::{Grant, Mode, Pattern, Role, Start};
 use minium_protocol::{After, ErrorCode, Filter};
 use std::sync::Arc;
@@ -107,7 +107,9 @@ fn no_session(parts: &Parts, streams: bool) -> Response {
     if let Err(refusal) = judged {
         return refusal.into_response();
     }
-    let detail = if streams {
+    let detail = if parts.version == Version::HTTP_2 {
+        "a WebSocket begins with HTTP/1.1 here: connect without offering h2"
+    } else if streams {
         "this path speaks WebSocket, or Server-Sent Events with Accept: text/event-stream"
     } else {
         "this path speaks WebSocket; ask for an upgrade"

@@ -20,6 +20,7 @@ use crate::http::limit::Limiter;
 use crate::http::{App, Limits, router};
 use crate::listener::{self, Service};
 use crate::schema_files::SchemaDir;
+use crate::tls::Tls;
 use crate::{http, logging};
 use anyhow::Context;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -72,11 +73,13 @@ pub(crate) async fn run(config: Config, extras: Extras) -> anyhow::Result<()> {
     let address = config.server.listen.0;
     let place = trust::Place { address, insecure: extras.insecure };
     let auth = Arc::new(Auth::new(trust::rules(&config, place, None)?));
+    let tls = Tls::of(&config.server.tls).map_err(|why| fault(Exit::Usage, why))?.map(Arc::new);
     raise_open_files();
     let metrics = start_metrics()?;
     let listener = listener::bind(address)?;
     let address = listener.local_addr().context("Asking for the address of the listener")?;
-    let base_url = format!("http://{}", reachable(address));
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let base_url = format!("{scheme}://{}", reachable(address));
     let schemas = Arc::new(Schemas::built_in());
     let dir = load_schemas(&config, &schemas)?;
     let (door, database) = database::awaited();
@@ -100,6 +103,7 @@ pub(crate) async fn run(config: Config, extras: Extras) -> anyhow::Result<()> {
         listener,
         app(&config, &node, &auth, (&schemas, &channels, &database), metrics.clone()),
         &config,
+        tls.clone(),
     );
     node.background.spawn(rounds::sweep(metrics, METRICS_SWEEP, node.closing.clone()));
     let (reload, reread) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -137,6 +141,9 @@ pub(crate) async fn run(config: Config, extras: Extras) -> anyhow::Result<()> {
             signal = signals.next() => match signal {
                 signals::Signal::Reload => {
                     [&reload, &reread, &again].iter().for_each(|asked| asked.notify_one());
+                    if let Some(tls) = tls.clone() {
+                        node.background.spawn_blocking(move || tls.reload());
+                    }
                 }
                 signals::Signal::End => break None,
             },
@@ -171,7 +178,7 @@ struct Node {
 }
 
 impl Node {
-    fn serve(&self, listener: TcpListener, app: Arc<App>, config: &Config) {
+    fn serve(&self, listener: TcpListener, app: Arc<App>, config: &Config, tls: Option<Arc<Tls>>) {
         let limits = &config.server.limits;
         let service = Service {
             router: router(app),
@@ -180,6 +187,7 @@ impl Node {
                 header_timeout: limits.handshake_timeout,
                 header_bytes: limits.header_bytes.bytes(),
             },
+            tls,
             connections_max: limits.connections,
             closing: self.closing.clone(),
         };

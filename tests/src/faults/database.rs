@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// subscriber has it once and in order.
 #[tokio::test]
 async fn nothing_acknowledged_is_lost_when_postgres_is_stopped_or_killed_under_load() {
-    let mut cluster = Cluster::start(ClusterOptions { fsync: true }).await;
+    let mut cluster = Cluster::start(ClusterOptions { fsync: true, ..ClusterOptions::default() }).await;
     let url = cluster.create_database("minium").await;
     let node = Node::start(Options::on(&url)).await;
     let client = Foreign::python();

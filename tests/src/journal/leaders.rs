@@ -198,7 +198,7 @@ async fn a_sequencer_whose_backend_is_killed_between_steps_goes_on_without_a_gap
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_relayed_survives_a_crash_of_the_database_even_when_writers_did_not_wait_for_it() {
-    let mut cluster = Cluster::start(ClusterOptions { fsync: true }).await;
+    let mut cluster = Cluster::start(ClusterOptions { fsync: true, ..ClusterOptions::default() }).await;
     let url = cluster.create_database("kept").await;
     let admin = connect(&url).await.unwrap();
     // nobody waits for the log, and nothing else writes it soon

@@ -249,7 +249,7 @@ async fn a_number_that_comes_with_a_new_epoch_is_one_of_that() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_of_the_database_between_commit_and_number_loses_nothing() {
-    let mut cluster = Cluster::start(ClusterOptions { fsync: true }).await;
+    let mut cluster = Cluster::start(ClusterOptions { fsync: true, ..ClusterOptions::default() }).await;
     let url = cluster.create_database("kept").await;
     let (_backend, journal) = open(&url).await;
     let client = connect(&url).await.unwrap();

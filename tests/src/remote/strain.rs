@@ -76,7 +76,7 @@ async fn a_poll_finds_what_nobody_was_woken_for(f: Fixture) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_goes_away_is_waited_for() {
-    let mut cluster = Cluster::start(ClusterOptions { fsync: false }).await;
+    let mut cluster = Cluster::start(ClusterOptions { fsync: false, ..ClusterOptions::default() }).await;
     let url = cluster.create_database("work").await;
     let quick = PgOptions { connections: 4, wait_timeout: Duration::from_secs(1), ..PgOptions::default() };
     let backend = Backend::open_postgres(&url, quick).unwrap();

@@ -64,6 +64,14 @@ impl Foreign {
         )
     }
 
+    /// The same, believing the authorities in this file.
+    pub(crate) fn python_with(authorities: &std::path::Path) -> Foreign {
+        let python = std::env::var("MINIUM_TEST_PYTHON")
+            .unwrap_or_else(|_| panic!("MINIUM_TEST_PYTHON is not set: run ./scripts/test"));
+        let script = checkout().join("tests/clients/sockets.py");
+        Foreign::spawn("python", Command::new(python).env("SSL_CERT_FILE", authorities).arg("-u").arg(script))
+    }
+
     /// Perl's Mojolicious.
     pub(crate) fn perl() -> Foreign {
         Foreign::spawn("perl", Command::new("perl").arg(checkout().join("tests/clients/sockets.pl")))

@@ -49,6 +49,8 @@ pub(crate) struct Options {
     pub(crate) args: Vec<String>,
     /// More of the environment.
     pub(crate) env: Vec<(&'static str, String)>,
+    /// The node speaks TLS, and curl reaches it with these arguments.
+    pub(crate) https: Option<Vec<String>>,
     /// Wait until `/readyz` says yes; without it, only until it listens.
     pub(crate) await_ready: bool,
 }
@@ -72,6 +74,7 @@ impl Options {
             config: String::new(),
             args: vec![],
             env: vec![],
+            https: None,
             await_ready: true,
         }
     }
@@ -119,10 +122,18 @@ impl Node {
         let url = self.http(ready);
         wait::until(&format!("the node at {url}"), async || {
             self.assert_alive();
-            let answer = reqwest::get(&url).await.ok()?;
-            answer.status().is_success().then_some(())
+            self.answers(&url).await.then_some(())
         })
         .await;
+    }
+
+    async fn answers(&self, url: &str) -> bool {
+        let Some(args) = &self.options.https else {
+            return reqwest::get(url).await.is_ok_and(|answer| answer.status().is_success());
+        };
+        let mut curl = tokio::process::Command::new("curl");
+        let curl = curl.args(["--silent", "--fail", "--output", "/dev/null"]).args(args).arg(url);
+        curl.status().await.is_ok_and(|status| status.success())
     }
 
     fn spawn(&self) {
@@ -190,12 +201,14 @@ impl Node {
 
     /// The URL of `path`, which begins with a slash.
     pub(crate) fn http(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        let scheme = if self.options.https.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.address)
     }
 
     /// The same for WebSockets.
     pub(crate) fn ws(&self, path: &str) -> String {
-        format!("ws://{}{path}", self.address)
+        let scheme = if self.options.https.is_some() { "wss" } else { "ws" };
+        format!("{scheme}://{}{path}", self.address)
     }
 
     /// Its process.
@@ -281,7 +294,7 @@ impl Drop for Node {
 }
 
 /// A port that nobody listens on now and nobody is given by chance later.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
     std::iter::repeat_with(|| fastrand::u16(PORTS))
         .take(1_000)

@@ -96,6 +96,8 @@ impl Drop for Database {
 pub(crate) struct ClusterOptions {
     /// Flush to disk as in production; without it a power cut would lose data, but a kill would not.
     pub(crate) fsync: bool,
+    /// Listens on this port of 127.0.0.1 too, and speaks TLS there by `server.crt` and `server.key` of its data.
+    pub(crate) tls_port: Option<u16>,
 }
 
 /// A cluster of a test's own, killed and deleted with this value.
@@ -137,7 +139,8 @@ impl Cluster {
 
     /// Where the database `name` is; `postgres` is always there.
     pub(crate) fn url(&self, name: &str) -> String {
-        url(self.dir.path(), "minium", name)
+        let url = url(self.dir.path(), "minium", name);
+        self.options.tls_port.map_or_else(|| url.clone(), |port| format!("{url}&port={port}"))
     }
 
     /// Creates a database there and tells where it is.
@@ -192,6 +195,10 @@ impl Cluster {
             .arg("-k")
             .arg(self.dir.path())
             .args(["-c", "listen_addresses=", "-c", fsync, "-c", "max_connections=50"])
+            .args(self.options.tls_port.map_or(vec![], |port| {
+                let port = port.to_string();
+                ["-c", "listen_addresses=127.0.0.1", "-c", "ssl=on", "-p", &port].map(str::to_owned).to_vec()
+            }))
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -205,6 +212,16 @@ impl Cluster {
             command.uid(UNPRIVILEGED_ID).gid(UNPRIVILEGED_ID);
         }
         command
+    }
+
+    /// Puts a file there that the server alone may read.
+    pub(crate) fn put(&self, name: &str, text: &str) {
+        let path = self.data().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        if getuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(UNPRIVILEGED_ID), Some(UNPRIVILEGED_ID)).unwrap();
+        }
     }
 
     fn data(&self) -> PathBuf {
