@@ -77,7 +77,7 @@ pub(crate) async fn serve(stream: TcpStream, remote: SocketAddr, service: Servic
     }
 }
 
-/// Handshakes made of one byte: what begins TLS.
+/// The type of the record that begins TLS.
 const HANDSHAKE_RECORD: u8 = 22;
 /// Read and thrown away of what was no TLS, so that its sender reads why.
 const STRAY_BYTES_MAX: u64 = 64 * 1024;
