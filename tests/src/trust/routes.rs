@@ -35,8 +35,16 @@ fn routes() -> Vec<Route> {
 }
 
 /// What everybody may have. A new route that needs nothing has to be said here, too.
-const OPEN: &[&str] =
-    &["/", "/page/{file}", "/favicon.ico", "/healthz", "/readyz", "/schemas/{*path}", "/problems/{code}"];
+const OPEN: &[&str] = &[
+    "/",
+    "/page/{file}",
+    "/sdk.js",
+    "/favicon.ico",
+    "/healthz",
+    "/readyz",
+    "/schemas/{*path}",
+    "/problems/{code}",
+];
 
 /// A path that the route answers.
 fn example(path: &str) -> String {
