@@ -67,5 +67,8 @@ mod hostile;
 /// Processes killed: the node, a worker, the database.
 mod faults;
 
+/// What was sent and acknowledged held against what came, whatever is killed, stopped or cut.
+mod ledger;
+
 /// The source held against the documents.
 mod tidy;
