@@ -26,8 +26,8 @@ bench *args:
 fuzz seconds="60" *targets:
     ./scripts/fuzz {{seconds}} {{targets}}
 
-# the ledger test with so many seeds for each kind of trouble, from the first on
-ledger seeds="100" first="1":
+# the ledger tests with so many seeds for each kind of trouble, from the first on (a test has eight minutes in all)
+ledger seeds="50" first="1":
     MINIUM_TEST_SEEDS={{seeds}} MINIUM_TEST_SEED={{first}} ./scripts/test ledger::trouble
 
 # mixed load for so many minutes; fails when the node grows

@@ -199,6 +199,33 @@ async fn what_is_live_goes_on_while_another_subscription_reads_history() {
     assert_eq!(c.json().await["offset"], 101);
 }
 
+/// What the store has before the relay brings it comes once, whoever reads and whoever joins meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_yet_relayed_comes_once_to_filters_that_overlap() {
+    let node = Node::start().await;
+    node.journal.append("task/x/1", 10);
+    node.begin().await;
+    let not_yet_relayed = node.journal.append("task/x/1", 5);
+    let mut c = node.v1("/ws").await;
+    let sub = |topic: &str, after: &str| json!({"op":"sub","topic":topic,"after":after});
+    let ok = |offset: u64| json!({"op":"ok","epoch":EPOCH,"offset":offset});
+    let caught_up = |topic: &str| json!({"op":"caught_up","topic":topic,"offset":10});
+    done(&mut c, sub("task", "7:0"), ok(0)).await;
+    for offset in 1..=10 {
+        assert_eq!(c.json().await["offset"], offset);
+    }
+    assert_eq!(c.json().await, caught_up("task"));
+    done(&mut c, sub("task/x", "7:10"), ok(10)).await;
+    assert_eq!(c.json().await, caught_up("task/x"));
+    done(&mut c, sub("task/x/1", "latest"), ok(10)).await;
+    node.bus.relay(not_yet_relayed).await;
+    node.append("task/x/1", 1).await;
+    for offset in 11..=16 {
+        assert_eq!(c.json().await["offset"], offset);
+    }
+    c.nothing_else().await;
+}
+
 /// A thousand subscriptions of overlapping filters, at all positions, on a hundred sockets, while the relay runs as
 /// fast as it can: each offset comes once to each socket from where its first subscription began.
 #[tokio::test(flavor = "multi_thread")]

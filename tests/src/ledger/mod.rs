@@ -3,8 +3,8 @@
 //! delivered = ∅, no position twice, no inversion, the same bytes for everybody. [`planted`] shows that they would not
 //! if the server broke its promises.
 //!
-//! A run that fails prints its seed. `MINIUM_TEST_SEED=7` runs that one alone, `MINIUM_TEST_SEEDS=100` so many for each
-//! kind of trouble, from `MINIUM_TEST_SEED` (or 1) on; `just ledger 100` is the recipe.
+//! A run that fails prints its seed. `MINIUM_TEST_SEED=7` runs that one alone, `MINIUM_TEST_SEEDS=50` so many for each
+//! kind of trouble, from `MINIUM_TEST_SEED` (or 1) on; `just ledger` is the recipe.
 
 mod audit;
 mod book;

@@ -71,8 +71,10 @@ impl<'a> Stage<'a> {
             outboxes
         };
         let (outboxes, mut inboxes) = Box::pin(async { tokio::join!(publishing, readers) }).await;
-        let late = self.late_readers(base, &course).into_iter().map(Reader::run);
-        inboxes.extend(Box::pin(join_all(late)).await);
+        if self.pause.is_none() {
+            let late = self.late_readers(base, &course).into_iter().map(Reader::run);
+            inboxes.extend(Box::pin(join_all(late)).await);
+        }
         let journal = self.journal(base).await;
         Books { outboxes, inboxes, journal }
     }
@@ -118,15 +120,20 @@ impl<'a> Stage<'a> {
         if let Some(detour) = self.detour {
             first.ways = Ways::new(&[detour], 0);
         }
-        vec![
+        let mut readers = vec![
             first,
             self.reader("frames from now on", Ear::Frames, &["/b"], Start::Now, course, pause),
             self.reader("frames of many", Ear::Frames, &["/b", "/+/x", "/b/x", "/c"], base, course, pause),
             self.reader("bare messages", Ear::Plain, all, base, course, pause),
             self.reader("bare messages from now on", Ear::Plain, &["/+/x"], Start::Now, course, pause),
             self.reader("events", Ear::Events, all, base, course, pause),
-            self.reader("a stream", Ear::Stream, &["/b"], base, course, pause),
-        ]
+            self.reader("a stream", Ear::Stream, all, base, course, pause),
+        ];
+        if pause.is_some() {
+            // those who hear half of it would never be overtaken
+            readers.retain(|reader| reader.last.len() > TOPICS.len() / 2);
+        }
+        readers
     }
 
     /// Those who come when all is over, and read everything.

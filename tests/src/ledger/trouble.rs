@@ -11,9 +11,9 @@ use crate::support::postgres::{Cluster, ClusterOptions, Database};
 use crate::support::{on_both, wait};
 
 on_both! {
-    /// P-3, B-8: kill -9 of the node in the midst of publishing, and the start of another in its place.
+    /// P-3, V-4, V-5, V-6: kill -9 of the node in the midst of publishing, and the start of another in its place.
     nothing_is_lost_when_the_node_is_killed;
-    /// P-3: TCP connections are cut in both directions at random bytes.
+    /// P-3, V-6: TCP connections are cut in both directions at random bytes.
     nothing_is_lost_when_connections_are_cut;
 }
 
@@ -52,10 +52,10 @@ async fn nothing_is_lost_when_connections_are_cut(backend: Options) {
     }
 }
 
-/// P-3: PostgreSQL is stopped immediately, under load, and started again.
+/// P-3, V-6: PostgreSQL is stopped immediately, under load, and started again.
 #[tokio::test]
 async fn nothing_is_lost_when_postgres_is_stopped_immediately() {
-    let mut cluster = Cluster::start(ClusterOptions { fsync: true, ..ClusterOptions::default() }).await;
+    let mut cluster = Cluster::start(ClusterOptions { fsync: true }).await;
     let url = cluster.create_database("minium").await;
     let nodes = [Node::start(options(Options::on(&url))).await];
     for seed in seeds() {
@@ -70,7 +70,7 @@ async fn nothing_is_lost_when_postgres_is_stopped_immediately() {
     }
 }
 
-/// P-3: all connections to PostgreSQL are terminated, again and again.
+/// P-3, V-6: all connections to PostgreSQL are terminated, again and again.
 #[tokio::test]
 async fn nothing_is_lost_when_database_connections_are_terminated() {
     let database = Database::create().await;
@@ -91,7 +91,7 @@ async fn nothing_is_lost_when_database_connections_are_terminated() {
     }
 }
 
-/// P-3: two nodes on one PostgreSQL; one is killed, and its clients move to the other.
+/// P-3, V-6: two nodes on one PostgreSQL; one is killed, and its clients move to the other.
 #[tokio::test]
 async fn nothing_is_lost_when_one_of_two_nodes_is_killed() {
     let database = Database::create().await;
