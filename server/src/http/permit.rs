@@ -6,15 +6,17 @@ use super::problem::Refusal;
 use super::upgrade::{self, Goodbye, Slot};
 use super::{App, path, token};
 use crate::auth::{ClientIdentity, Why};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Version};
 use minium_bus::Grant;
 use minium_protocol::{CloseCode, ErrorCode, Problem, Verb};
 use std::sync::Arc;
+use std::time::Duration;
 use tracing::debug;
 
 /// What a route needs.
@@ -54,7 +56,23 @@ pub(super) async fn stand_before(
             parts.extensions.insert(Granted(grant));
             next.run(Request::from_parts(parts, body)).await
         }
-        Err(refusal) => refuse(&parts, refusal).await,
+        Err(refusal) => {
+            hear_out(&parts, body).await;
+            refuse(&parts, refusal).await
+        }
+    }
+}
+
+/// Of a request that is refused so much is read over HTTP/2, in so much time.
+const HEARD_BYTES_MAX: usize = 64 * 1024;
+const HEARD_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Over HTTP/2 an answer that overtakes its request resets the stream, which some clients (curl 7.88) tell as an error
+/// in place of the answer. So a small body is read to its end first.
+async fn hear_out(parts: &Parts, body: Body) {
+    if parts.version == Version::HTTP_2 {
+        // what it says is of no interest
+        drop(super::body::read(body, HEARD_BYTES_MAX, HEARD_TIME_MAX).await);
     }
 }
 
