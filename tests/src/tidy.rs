@@ -12,8 +12,7 @@ const CRATE_GRAPH: &[(&str, &[&str])] = &[
     ("bus", &["protocol"]),
     ("client", &["protocol"]),
     ("notifier", &["protocol", "queue", "bus"]),
-    // its arrow to client comes with work over WebSocket
-    ("worker", &["protocol", "queue"]),
+    ("worker", &["protocol", "queue", "client"]),
     ("bench", &["protocol", "queue", "worker"]),
     ("server", &["protocol", "queue", "bus", "notifier", "worker", "client", "bench"]),
     ("tests", &["protocol", "queue", "bus", "notifier", "client"]),

@@ -6,7 +6,7 @@
 //! it cannot store (a result with a character that the database does not know, say): batches are halved until the
 //! culprit stands alone, and that one is replaced by a failure that says so. Everybody else's work goes in.
 //!
-//! They wait in memory. A spool on disk, which survives the process, belongs behind this same interface.
+//! They wait in memory. A source over WebSocket takes them over at once and keeps them on disk ([`crate::Spool`]).
 
 use crate::options::WorkerOptions;
 use minium_protocol::LeaseToken;

@@ -130,6 +130,11 @@ impl Running {
         self.jobs().remove(&lease);
     }
 
+    /// The run under this lease.
+    pub(crate) fn get(&self, lease: LeaseToken) -> Option<Arc<RunningJob>> {
+        self.jobs().get(&lease).cloned()
+    }
+
     /// What is held, in no order.
     pub(crate) fn all(&self) -> Vec<Arc<RunningJob>> {
         self.jobs().values().cloned().collect()

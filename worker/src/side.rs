@@ -141,6 +141,16 @@ async fn extend(
     Ok(())
 }
 
+/// Stops runs that were cancelled, where the source tells it by itself.
+pub(crate) async fn heed_cancellations(source: Arc<dyn JobSource>, running: Arc<Running>) {
+    loop {
+        let lease = source.cancelled().await;
+        if let Some(job) = running.get(lease) {
+            job.stop(Stopped::Cancelled);
+        }
+    }
+}
+
 /// Looks after the queue: at its pace, and when a delayed job falls due.
 pub(crate) async fn upkeep(source: Arc<dyn JobSource>, rules: UpkeepOptions, options: Arc<WorkerOptions>) {
     let mut backoff = Backoff::new(&options);

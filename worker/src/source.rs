@@ -1,4 +1,4 @@
-//! Where a worker's jobs come from: the store, or later a client over WebSocket.
+//! Where a worker's jobs come from: the store, or a client over WebSocket.
 //!
 //! The words are the store's own, cut to what a worker needs. A source that cannot be reached says
 //! [`QueueError::Unavailable`]; the worker then keeps what it has and asks again, for ever.
@@ -24,8 +24,8 @@ pub trait JobSource: Send + Sync + 'static {
     /// The worker goes, orderly.
     async fn unregister(&self, worker: i64) -> Result<(), QueueError>;
 
-    /// Hands outcomes in and claims more, in one commit. Either part may be empty. Handing in the same outcome
-    /// again is harmless.
+    /// Hands outcomes in and claims more. Either part may be empty. Handing in the same outcome again is harmless. A
+    /// verdict says that the outcome is the source's affair from now on: it counts, or is kept on disk until it does.
     async fn exchange(&self, outcomes: &[Outcome], claim: &Claim) -> Result<Exchanged, QueueError>;
 
     /// Extends leases to `lease` from now. One answer per lease, in order.
@@ -43,6 +43,17 @@ pub trait JobSource: Send + Sync + 'static {
 
     /// One round of upkeep, if that is a worker's affair at all with this source.
     async fn upkeep(&self, rules: &UpkeepRules) -> Result<Upkept, QueueError>;
+
+    /// How many jobs are claimed already and wait in the source. They are run even when the worker ends, or they would
+    /// be lost to their leases.
+    fn arrived(&self) -> usize {
+        0
+    }
+
+    /// The next run that was cancelled, where that is told before the lease is extended.
+    async fn cancelled(&self) -> LeaseToken {
+        std::future::pending().await
+    }
 }
 
 /// Jobs straight from a store.

@@ -139,6 +139,7 @@ impl Worker {
         let mut side = JoinSet::new();
         side.spawn(side::heartbeat(source.clone(), me.clone(), options.clone()));
         side.spawn(side::extend_leases(source.clone(), running.clone(), options.clone()));
+        side.spawn(side::heed_cancellations(source.clone(), running.clone()));
         if let Some(rules) = options.upkeep.clone() {
             side.spawn(side::upkeep(source.clone(), rules, options.clone()));
         }
@@ -231,7 +232,9 @@ impl Shift {
         info!(jobs = self.jobs.len(), "The worker ends its jobs and claims no more.");
         let grace_ends = Instant::now() + self.around.options.grace;
         let mut forced = false;
-        while !self.jobs.is_empty() || self.exchange.is_some() {
+        while !self.jobs.is_empty() || self.exchange.is_some() || !forced && self.around.source.arrived() > 0
+        {
+            self.more |= !forced && self.around.source.arrived() > 0;
             self.begin_exchange(false);
             let moment = self.next_moment();
             tokio::select! {
@@ -275,7 +278,9 @@ impl Shift {
         }
         let options = &self.around.options;
         let free = options.concurrency.saturating_sub(self.jobs.len()).min(options.batch_max);
-        let limit = if claiming && self.handover.may_claim() { free } else { 0 };
+        // what has arrived already is run all the same
+        let wanted = if claiming { free } else { free.min(self.around.source.arrived()) };
+        let limit = if self.handover.may_claim() { wanted } else { 0 };
         let outcomes = self.handover.offer();
         if outcomes.is_empty() && (limit == 0 || !self.more) {
             return;

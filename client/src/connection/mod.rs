@@ -30,9 +30,11 @@ use crate::error::ClientError;
 use board::Board;
 use desk::{Call, Command, Item, Key, Left};
 use frames::Answered;
+use jiff::Timestamp;
 use line::{Handle, Line};
-use minium_protocol::{After, CREDIT_MAX, ErrorCode, Filter, Position, Problem, Topic};
+use minium_protocol::{After, CREDIT_MAX, ErrorCode, Filter, LeaseToken, Position, Problem, Progress, Topic};
 use places::Role;
+use pull::Word;
 use serde_json::value::RawValue;
 use std::future::Future;
 use std::pin::Pin;
@@ -221,6 +223,55 @@ impl Connection {
         Ok(Puller { items, seat, told: false })
     }
 
+    /// As [`LeasedJob::ack`], for who kept the lease and not the job: a result that was spooled, say.
+    ///
+    /// # Errors
+    /// As [`LeasedJob::ack`].
+    pub async fn ack(
+        &self,
+        job: i64,
+        lease: LeaseToken,
+        result: Option<Box<RawValue>>,
+    ) -> Result<(), ClientError> {
+        self.word(Word::Ack { job, lease, result }).await.map(drop)
+    }
+
+    /// As [`LeasedJob::nack`], for who kept the lease.
+    ///
+    /// # Errors
+    /// As [`LeasedJob::ack`].
+    pub async fn nack(
+        &self,
+        job: i64,
+        lease: LeaseToken,
+        error: impl Into<String>,
+        retry: bool,
+    ) -> Result<(), ClientError> {
+        self.word(Word::Nack { job, lease, error: error.into(), retry }).await.map(drop)
+    }
+
+    /// As [`LeasedJob::note`], for who kept the lease. Nothing: it was cancelled; else until when the lease holds.
+    ///
+    /// # Errors
+    /// As [`LeasedJob::ack`].
+    pub async fn note(
+        &self,
+        job: i64,
+        lease: LeaseToken,
+        notes: serde_json::Map<String, serde_json::Value>,
+        progress: Option<Progress>,
+    ) -> Result<Option<Timestamp>, ClientError> {
+        self.held(Word::Note { job, lease, notes, progress }).await
+    }
+
+    /// As [`LeasedJob::extend`], for who kept the lease. Nothing: it was cancelled; else until when the lease holds.
+    ///
+    /// # Errors
+    /// As [`LeasedJob::ack`].
+    pub async fn extend(&self, job: i64, lease: LeaseToken) -> Result<Option<Timestamp>, ClientError> {
+        self.held(Word::Extend { job, lease }).await
+    }
+
     /// Joins a bus, over a socket of its own. Comes back by itself.
     ///
     /// # Errors
@@ -264,6 +315,18 @@ impl Connection {
         let seat = Seat { key: self.inner.next(), line, lines: Weak::new() };
         let (_, items) = seat.open(topic.clone().into(), role, room).await?;
         Ok((seat, items))
+    }
+
+    async fn held(&self, word: Word) -> Result<Option<Timestamp>, ClientError> {
+        let answered = self.word(word).await?;
+        let until = answered.lease_expires.unwrap_or(Timestamp::MAX);
+        Ok(Some(until).filter(|_| !answered.cancelled))
+    }
+
+    async fn word(&self, word: Word) -> Result<Answered, ClientError> {
+        let line = self.inner.speaking_line()?;
+        // no place has this key: the job's puller, if it is still there, is told by the handle that is dropped
+        call(&line, Call::Word { key: 0, word }).await?.await
     }
 
     async fn speak(&self, what: Call) -> Result<Pending<Receipt>, ClientError> {

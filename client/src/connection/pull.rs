@@ -168,6 +168,11 @@ impl LeasedJob {
         self.cancelled.is_cancelled()
     }
 
+    /// Fences every word about this run.
+    pub fn lease(&self) -> LeaseToken {
+        self.lease
+    }
+
     async fn go_on(&mut self, word: Word) -> Result<bool, ClientError> {
         let answered = self.say(word).await?;
         self.lease_expires = answered.lease_expires.or(self.lease_expires);

@@ -62,7 +62,7 @@ pub(crate) enum Command {
     Token(token::Token),
     /// Enqueue jobs, look at them, steer them, wait for them
     Job(job::Job),
-    /// Run jobs by commands, over the database
+    /// Run jobs by commands, over the database or over a node's WebSocket
     Worker(worker::Worker),
     /// Subscribe to a topic and all below it
     Sub(stream::Sub),

@@ -30,35 +30,34 @@ impl Remote {
     }
 
     fn token(&self) -> anyhow::Result<Option<String>> {
-        let of_file = |path: &PathBuf| {
-            let text = std::fs::read_to_string(path);
-            text.map_err(|error| {
-                fault(Exit::Usage, format!("The token in {} cannot be read: {error}", path.display()))
-            })
-        };
-        let text = match (&self.token_file, &self.token) {
-            (Some(path), _) => Some(of_file(path)?),
-            (None, Some(token)) => Some(token.expose_secret().to_owned()),
-            (None, None) => None,
-        };
-        // an empty variable is none
-        Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
+        read_token(self.token.as_ref(), self.token_file.as_ref())
     }
+}
+
+/// The token, wherever it was given; a file counts before the others.
+pub(crate) fn read_token(
+    token: Option<&SecretString>,
+    file: Option<&PathBuf>,
+) -> anyhow::Result<Option<String>> {
+    let of_file = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path);
+        text.map_err(|error| {
+            fault(Exit::Usage, format!("The token in {} cannot be read: {error}", path.display()))
+        })
+    };
+    let text = match (file, token) {
+        (Some(path), _) => Some(of_file(path)?),
+        (None, Some(token)) => Some(token.expose_secret().to_owned()),
+        (None, None) => None,
+    };
+    // an empty variable is none
+    Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
 }
 
 /// An error of the client in words for people, with a hint where one helps, and with its exit code.
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err calls")]
 pub(crate) fn explain(error: ClientError) -> anyhow::Error {
-    let exit = match error.exit_code() {
-        2 => Exit::Usage,
-        3 => Exit::NotFound,
-        4 => Exit::NotAllowed,
-        5 => Exit::NoConnection,
-        6 => Exit::Schema,
-        7 => Exit::Conflict,
-        8 => Exit::TimedOut,
-        _ => Exit::Failed,
-    };
+    let exit = exit(&error);
     let mut message = error.to_string();
     if let Some(problem) = error.problem() {
         places(&mut message, problem);
@@ -67,6 +66,20 @@ pub(crate) fn explain(error: ClientError) -> anyhow::Error {
         write!(message, " — {hint}").expect("memory takes every byte");
     }
     fault(exit, message)
+}
+
+/// The exit code of an error of the client.
+pub(crate) fn exit(error: &ClientError) -> Exit {
+    match error.exit_code() {
+        2 => Exit::Usage,
+        3 => Exit::NotFound,
+        4 => Exit::NotAllowed,
+        5 => Exit::NoConnection,
+        6 => Exit::Schema,
+        7 => Exit::Conflict,
+        8 => Exit::TimedOut,
+        _ => Exit::Failed,
+    }
 }
 
 /// A problem that does not end the command, for stderr.

@@ -1,15 +1,22 @@
-//! `minium worker`: runs command tasks over the database, without a node.
+//! `minium worker`: runs command tasks, over the database without a node, or over a node's WebSocket without a database.
 
+use super::remote;
 use crate::exit::{Exit, fault};
 use anyhow::Context;
 use clap::Args;
+use minium_client::{Client, ClientError, ConnectOptions};
 use minium_protocol::parse_duration;
 use minium_queue::{Backend, DatabaseUrl};
 use minium_worker::{
-    CommandTask, StoreSource, UpkeepOptions, Worker as Runner, WorkerError, WorkerOptions, become_command,
+    ClientSource, CommandTask, Spool, SpoolOptions, StoreSource, UpkeepOptions, Worker as Runner,
+    WorkerError, WorkerOptions, become_command,
 };
+use secrecy::SecretString;
 use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -24,7 +31,11 @@ use tracing::info;
 Examples:
   minium worker --database postgres://user@host/db --task import=./import.py
   minium worker --task burn-in='./burn-in.sh --fast' --queue rack3 -j 8
-  minium worker --shell --task count='jq length'"
+  minium worker --shell --task count='jq length'
+  minium worker --url ws://hub:3000 --token-file image.jwt --task livesys/7='./run-command'
+
+With --url no database is needed: jobs come over WebSocket, from channels that the node keeps as tasks. Results are kept
+in a spool on disk until the node has them, also over a restart of this worker."
 )]
 pub(crate) struct Worker {
     /// A task and the command that runs it; may be given several times
@@ -46,42 +57,68 @@ pub(crate) struct Worker {
     /// Run commands by /bin/sh -c
     #[arg(long)]
     shell: bool,
-    /// Not supported yet: work over WebSocket, without a database
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
+    /// Take jobs from this node over WebSocket, without a database, as ws://HOST:PORT; further ones are tried in turn
+    #[arg(long, value_name = "URL", conflicts_with = "database", value_delimiter = ',')]
+    url: Vec<String>,
+    /// With --url: token that shows who works; others on this machine can see it, so better set MINIUM_TOKEN or a file
+    #[arg(long, value_name = "TOKEN", env = "MINIUM_TOKEN", hide_env_values = true)]
+    token: Option<SecretString>,
+    /// With --url: file that holds the token; it counts before the others
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// With --url: where results are kept until the node has them [default: $XDG_STATE_HOME/minium]
+    #[arg(long, value_name = "DIR")]
+    spool: Option<PathBuf>,
 }
+
+/// Over WebSocket a result is one message: larger ones fail their job, or the node would close the connection.
+const RESULT_BYTES_MAX: usize = 250_000;
 
 impl Worker {
     /// Does it, until a signal says stop.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        if self.url.is_some() {
-            let why = "--url is not supported yet: a worker over WebSocket comes later; use --database";
-            return Err(fault(Exit::Usage, why));
-        }
-        let url = self.database_url()?;
+        let tasks: Result<Vec<_>, _> = self.tasks.iter().map(|t| CommandTask::parse(t, self.shell)).collect();
+        let tasks = tasks.map_err(explain)?;
         let options = WorkerOptions {
-            queues: self.queues,
+            queues: self.queues.clone(),
             concurrency: self.concurrency,
             lease: self.lease,
-            upkeep: Some(UpkeepOptions::default()),
             launcher: launcher(),
             ..WorkerOptions::default()
         };
-        let tasks: Result<Vec<_>, _> = self.tasks.iter().map(|t| CommandTask::parse(t, self.shell)).collect();
-        let backend = Backend::open(&url).await.context("Cannot open the database")?;
-        let source = StoreSource::new(backend.store());
-        let worker = tasks.map_err(explain)?.into_iter().fold(Runner::new(source, options), Runner::command);
-        let stop = CancellationToken::new();
-        let mut working = std::pin::pin!(worker.run(stop.clone()));
-        tokio::select! {
-            ended = &mut working => return ended.map_err(explain),
-            () = super::stream::stopped() => info!("Stopping when the running jobs have ended; a second signal kills."),
+        if self.url.is_empty() {
+            let options = WorkerOptions { upkeep: Some(UpkeepOptions::default()), ..options };
+            let backend = Backend::open(&self.database_url()?).await.context("Cannot open the database")?;
+            let worker = Runner::new(StoreSource::new(backend.store()), options);
+            return work(tasks.into_iter().fold(worker, Runner::command), None).await;
         }
-        stop.cancel();
-        tokio::select! {
-            ended = working => ended.map_err(explain),
-            () = super::stream::insisted() => Err(fault(Exit::Failed, "stopped before the running jobs had ended")),
+        if self.queues.len() > 1 {
+            return Err(fault(Exit::Usage, "--queue: over WebSocket a worker takes jobs from one queue"));
         }
+        let options = WorkerOptions { result_bytes_max: RESULT_BYTES_MAX, ..options };
+        let source = self.client_source()?;
+        let failure = source.failure();
+        let worker = Runner::new(source, options);
+        work(tasks.into_iter().fold(worker, Runner::command), Some(failure)).await
+    }
+
+    fn client_source(&self) -> anyhow::Result<ClientSource> {
+        let token = remote::read_token(self.token.as_ref(), self.token_file.as_ref())?;
+        // the client's URLs are those of HTTP, from which it makes those of its sockets
+        let mut urls = self.url.iter().map(|url| match url.strip_prefix("ws") {
+            Some(rest) => format!("http{rest}"),
+            None => url.clone(),
+        });
+        let first = urls.next().unwrap_or_default();
+        let client = Client::new(&first, token).map_err(remote::explain)?;
+        let options =
+            ConnectOptions { elsewhere: urls.collect(), patient: true, ..ConnectOptions::default() };
+        let dir = self.spool.clone().map_or_else(state_dir, Ok)?;
+        let spool = Spool::open(&dir, &first, SpoolOptions::default())
+            .map_err(|e| fault(Exit::Failed, format!("--spool: {e}")))?;
+        info!(spool = %spool.path().display(), "Results are kept here until the node has them.");
+        let link = client.connect(options).map_err(remote::explain)?;
+        Ok(ClientSource::new(link, spool, self.concurrency))
     }
 
     fn database_url(&self) -> anyhow::Result<DatabaseUrl> {
@@ -95,6 +132,51 @@ impl Worker {
             _ => Ok(url),
         }
     }
+}
+
+/// Runs a worker until a signal says stop, or until nothing can come any more.
+async fn work(
+    worker: Runner,
+    failure: Option<watch::Receiver<Option<Arc<ClientError>>>>,
+) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let mut working = std::pin::pin!(worker.run(stop.clone()));
+    let mut over = None;
+    tokio::select! {
+        ended = &mut working => return ended.map_err(explain),
+        error = failed(failure) => over = Some(error),
+        () = super::stream::stopped() => info!("Stopping when the running jobs have ended; a second signal kills."),
+    }
+    stop.cancel();
+    tokio::select! {
+        ended = working => ended.map_err(explain)?,
+        () = super::stream::insisted() => {
+            return Err(fault(Exit::Failed, "stopped before the running jobs had ended"));
+        }
+    }
+    match over {
+        Some(error) => Err(fault(remote::exit(&error), error.to_string())),
+        None => Ok(()),
+    }
+}
+
+async fn failed(failure: Option<watch::Receiver<Option<Arc<ClientError>>>>) -> Arc<ClientError> {
+    if let Some(mut failure) = failure
+        && let Ok(error) = failure.wait_for(Option::is_some).await
+        && let Some(error) = error.clone()
+    {
+        return error;
+    }
+    std::future::pending().await
+}
+
+/// Where programs keep what must survive them.
+fn state_dir() -> anyhow::Result<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let home = || set("HOME").map(|home| home.join(".local/state"));
+    let state = set("XDG_STATE_HOME").filter(|dir| dir.is_absolute()).or_else(home);
+    let none = || fault(Exit::Usage, "--spool: neither XDG_STATE_HOME nor HOME is set: say where");
+    state.map(|dir| dir.join("minium")).ok_or_else(none)
 }
 
 /// What is wrong with how the worker was called, or with its database.
@@ -136,7 +218,7 @@ impl Become {
 mod tests {
     use super::*;
 
-    fn worker(database: &str, url: Option<&str>) -> Worker {
+    fn worker(database: &str, url: &[&str]) -> Worker {
         Worker {
             tasks: vec!["x=true".into()],
             queues: vec!["default".into()],
@@ -144,7 +226,10 @@ mod tests {
             lease: Duration::from_secs(30),
             database: database.into(),
             shell: false,
-            url: url.map(str::to_owned),
+            url: url.iter().map(|u| (*u).into()).collect(),
+            token: None,
+            token_file: None,
+            spool: Some("/proc/none".into()),
         }
     }
 
@@ -154,8 +239,11 @@ mod tests {
             let error = worker.run().await.unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         };
-        says(worker("sqlite::memory:", None), "memory").await;
-        says(worker("mysql://x", None), "--database").await;
-        says(worker("sqlite:x.db", Some("http://h")), "not supported yet").await;
+        says(worker("sqlite::memory:", &[]), "memory").await;
+        says(worker("mysql://x", &[]), "--database").await;
+        says(worker("", &["ftp://h"]), "http://").await;
+        says(worker("", &["ws://h"]), "--spool").await;
+        let queues = vec!["a".into(), "b".into()];
+        says(Worker { queues, ..worker("", &["ws://h"]) }, "one queue").await;
     }
 }

@@ -16,6 +16,12 @@ mod words;
 /// Many pullers, and a database that goes away.
 mod strain;
 
+/// `minium worker --url`, killed and cut.
+mod worker;
+
+/// The examples' workers, and the images' walk-through.
+mod examples;
+
 /// Runs each test on every kind of database.
 macro_rules! on_each_store {
     ($($name:ident)*) => {

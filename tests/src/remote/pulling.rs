@@ -121,6 +121,7 @@ async fn a_job_that_becomes_ready_later_comes_then(f: Fixture) {
     desk.close().await;
 }
 
+/// J-7
 async fn a_job_whose_session_is_gone_is_given_back_with_its_attempt(f: Fixture) {
     let desk = Desk::of(&f);
     let ghost = desk.puller("ghost", &["t"], 100);

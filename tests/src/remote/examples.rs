@@ -1,0 +1,123 @@
+//! The workers of `examples/`, as they stand, and every command of the images' walk-through.
+
+use super::worker::{ended, job};
+use crate::support::node::{Node, Options, binary, checkout};
+use crate::support::wait;
+use serde_json::{Value, json};
+use std::process::Stdio;
+use tokio::process::Command;
+
+fn example(name: &str) -> Command {
+    let file = checkout().join("examples").join(name);
+    let mut command = match file.extension().and_then(|e| e.to_str()) {
+        Some("py") => Command::new(std::env::var_os("MINIUM_TEST_PYTHON").expect("run ./scripts/test")),
+        Some("pl") => Command::new("perl"),
+        _ => {
+            let mut node = Command::new("node");
+            node.args(["--no-warnings", "--experimental-websocket"]);
+            node
+        }
+    };
+    command.arg(file).kill_on_drop(true);
+    command
+}
+
+/// J-2, J-3, J-4: each pulls with credit, notes its progress, extends its lease, acks and nacks, and hears of a
+/// cancellation.
+#[tokio::test]
+async fn workers_in_three_languages() {
+    let node = Node::start(Options::file().config("[channels.\"example\"]\ndurable = true\n")).await;
+    for name in ["python/worker.py", "perl/worker.pl", "javascript/worker.mjs"] {
+        let task = format!("example/{}", name.split('/').next().unwrap());
+        let push = async |data: Value| {
+            let answer = node.post(&format!("/push/{task}"), data.to_string()).await;
+            answer.expect(200)["job"].as_i64().unwrap()
+        };
+        let good = push(json!({ "steps": 3 })).await;
+        let bad = push(json!({ "steps": 1, "fail": "no disk" })).await;
+        let long = push(json!({ "steps": 100_000 })).await;
+        let last = push(json!({})).await;
+        let child = example(name)
+            .args([&node.http(""), &task, "--count", "3"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let good = ended(&node, good).await;
+        assert_eq!((&good["state"], &good["result"]), (&json!("finished"), &json!({ "steps": 3 })), "{name}");
+        assert_eq!(good["progress"], json!({ "percent": 100.0, "text": "step 3" }), "{name}");
+        assert_eq!(good["notes"]["by"], name.split('/').next().unwrap());
+        let bad = ended(&node, bad).await;
+        assert_eq!((&bad["state"], &bad["error"]), (&json!("failed"), &json!("no disk")), "{name}");
+        wait::until("the long job to run", async || {
+            (!job(&node, long).await["progress"].is_null()).then_some(())
+        })
+        .await;
+        node.post(&format!("/api/v1/jobs/{long}/cancel"), "").await.expect(200);
+        assert_eq!(ended(&node, last).await["state"], "finished", "{name}");
+        let output = wait::within(name, child.wait_with_output()).await.unwrap();
+        assert!(output.status.success(), "{name}: {output:?}");
+        let said = String::from_utf8(output.stdout).unwrap();
+        let said: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(said.iter().filter(|s| s["answer"] == "ok").count(), 3, "{name}: {said:?}");
+    }
+}
+
+/// The shell blocks of a page, by the word behind `sh`.
+fn blocks(page: &str, kind: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(checkout().join(page)).unwrap();
+    let fence = format!("```sh {kind}\n");
+    text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+}
+
+/// Every command of examples/livesys/README.md, in its order: the node, two images, the operator, the auditor.
+#[tokio::test]
+async fn the_images_walk_through() {
+    const PAGE: &str = "examples/livesys/README.md";
+    let dir = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let bin = dir.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(binary(), bin.join("minium")).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let shell = |script: &str| {
+        // the page's port is everybody's
+        let script = format!("set -eu\n{}", script.replace("3000", &port.to_string()));
+        let mut shell = Command::new("bash");
+        shell.args(["-c", &script]).current_dir(checkout().join("examples/livesys")).env("PATH", &path);
+        shell.env("MINIUM_URL", format!("http://127.0.0.1:{port}")).env("XDG_STATE_HOME", dir.path());
+        shell.env("TMP", dir.path()).kill_on_drop(true).stdin(Stdio::null());
+        shell
+    };
+    let mut background = Vec::new();
+    for block in blocks(PAGE, "background") {
+        let log = std::fs::File::create(dir.path().join(format!("log{}", background.len()))).unwrap();
+        background.push(
+            shell(&format!("exec {}", block.trim()))
+                .stdout(log.try_clone().unwrap())
+                .stderr(log)
+                .spawn()
+                .unwrap(),
+        );
+        if background.len() == 1 {
+            let ready = format!("http://127.0.0.1:{port}/readyz");
+            wait::until("the node", async || {
+                reqwest::get(&ready).await.ok()?.status().is_success().then_some(())
+            })
+            .await;
+        }
+    }
+    assert_eq!(background.len(), 3, "the node and two images");
+    let commands = blocks(PAGE, "run");
+    assert!(commands.len() >= 3);
+    let mut said = String::new();
+    for block in &commands {
+        let output = wait::within(block, shell(block).output()).await.unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{block}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        said.push_str(&text);
+    }
+    for word in ["livesys/7", "livesys/8", "finished"] {
+        assert!(said.contains(word), "the walk-through shows {word}: {said}");
+    }
+}

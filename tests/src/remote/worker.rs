@@ -1,0 +1,190 @@
+//! `minium worker --url`: commands without a database, and results that survive.
+
+use crate::support::node::{Node, Options, binary};
+use crate::support::{on_both, wait};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use tokio::process::{Child, Command};
+
+on_both! {
+    /// J-1, J-2, Q-11: a pushed message runs a command elsewhere, with progress, notes, results and failures.
+    a_command_runs_without_a_database;
+    /// Q-10: a result survives the node and the worker, both killed, and the job does not run again.
+    a_result_survives_the_node_and_the_worker;
+    /// J-4: cancelling stops the command with all that it has started.
+    cancelling_kills_the_command;
+}
+
+const CONFIG: &str = "[channels.\"livesys\"]\ndurable = true\n";
+
+/// A worker in a directory of its own.
+pub(super) struct Worker {
+    dir: PathBuf,
+    child: Child,
+}
+
+impl Worker {
+    /// Runs `script` for `livesys/7`.
+    fn start(node: &Node, script: &str) -> Worker {
+        let dir = node.dir().join("image");
+        std::fs::create_dir_all(&dir).unwrap();
+        let program = dir.join("run.sh");
+        std::fs::write(&program, format!("#!/bin/sh\ncd \"$(dirname \"$0\")\" || exit 1\n{script}\n"))
+            .unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let log = std::fs::File::options().create(true).append(true).open(node.dir().join("log")).unwrap();
+        let child = Command::from(node.command())
+            .args(["worker", "--url", &node.ws(""), "-j", "2", "--spool"])
+            .arg(dir.join("spool"))
+            .args(["--task", &format!("livesys/7={}", program.display())])
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Worker { dir, child }
+    }
+
+    fn file(&self, name: &str) -> Option<String> {
+        std::fs::read_to_string(self.dir.join(name)).ok()
+    }
+
+    async fn until_file(&self, name: &str) -> String {
+        wait::until(name, async || self.file(name).filter(|text| text.ends_with('\n'))).await
+    }
+
+    /// What its spool holds, as it stands on the disk.
+    fn spooled(&self) -> String {
+        let files = std::fs::read_dir(self.dir.join("spool")).unwrap().map(|e| e.unwrap().path());
+        let spools = files.filter(|p| p.extension().is_some_and(|e| e == "spool"));
+        spools.map(|p| String::from_utf8_lossy(&std::fs::read(p).unwrap()).into_owned()).collect()
+    }
+
+    async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Ends it orderly.
+    async fn stop(mut self) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        assert!(wait::within("the worker to end", self.child.wait()).await.unwrap().success());
+    }
+}
+
+/// Pushes, and answers the job.
+async fn push(node: &Node, data: &Value) -> i64 {
+    node.post("/push/livesys/7", data.to_string()).await.expect(200)["job"].as_i64().unwrap()
+}
+
+pub(super) async fn job(node: &Node, id: i64) -> Value {
+    node.get(&format!("/api/v1/jobs/{id}")).await.expect(200)
+}
+
+pub(super) async fn ended(node: &Node, id: i64) -> Value {
+    wait::until(&format!("the end of job {id}"), async || {
+        let job = job(node, id).await;
+        let state = job["state"].as_str().unwrap().to_owned();
+        ["finished", "failed", "cancelled"].contains(&&*state).then_some(job)
+    })
+    .await
+}
+
+async fn a_command_runs_without_a_database(options: Options) {
+    let node = Node::start(options.config(CONFIG)).await;
+    let script = r#"args=$(cat)
+case "$args" in *fail*) echo "no such command" >&2; exit 3;; esac
+echo "::progress 50 half" >&2
+echo "::note kernel=6.1" >&2
+echo "{\"got\":$args}""#;
+    let worker = Worker::start(&node, script);
+    let (good, bad) = (push(&node, &json!(["uptime"])).await, push(&node, &json!(["fail"])).await);
+    let good = ended(&node, good).await;
+    assert_eq!((&good["state"], &good["result"]), (&json!("finished"), &json!({ "got": ["uptime"] })));
+    assert_eq!((&good["notes"]["kernel"], &good["progress"]["percent"]), (&json!(6.1), &json!(50.0)));
+    let bad = ended(&node, bad).await;
+    assert_eq!(bad["state"], "failed");
+    assert!(bad["error"].as_str().unwrap().contains("no such command"), "{bad}");
+    // the node goes and comes back: so does the worker
+    node.kill().await;
+    node.restart().await;
+    let again = push(&node, &json!(["again"])).await;
+    assert_eq!(ended(&node, again).await["state"], "finished");
+    worker.stop().await;
+}
+
+async fn a_result_survives_the_node_and_the_worker(options: Options) {
+    if options.database == "sqlite::memory:" {
+        return;
+    }
+    let node = Node::start(options.config(CONFIG)).await;
+    let script = "echo run >> runs; while [ ! -e go ]; do sleep 0.05; done; echo '\"the only result\"'";
+    let worker = Worker::start(&node, script);
+    let id = push(&node, &json!([])).await;
+    worker.until_file("runs").await;
+    node.kill().await;
+    std::fs::write(worker.dir.join("go"), "").unwrap();
+    wait::until("the result in the spool", async || {
+        worker.spooled().contains("the only result").then_some(())
+    })
+    .await;
+    worker.kill().await;
+    node.restart().await;
+    let worker = Worker::start(&node, "echo run >> runs; echo '\"another\"'");
+    let job = ended(&node, id).await;
+    assert_eq!((&job["state"], &job["attempt"]), (&json!("finished"), &json!(1)));
+    assert_eq!(job["result"], "the only result");
+    assert_eq!(worker.file("runs").unwrap().lines().count(), 1, "it ran once");
+    worker.stop().await;
+}
+
+async fn cancelling_kills_the_command(options: Options) {
+    let node = Node::start(options.config(CONFIG)).await;
+    let worker = Worker::start(&node, "sleep 1000 & echo $! > child; wait");
+    let id = push(&node, &json!([])).await;
+    let child: i32 = worker.until_file("child").await.trim().parse().unwrap();
+    let there = || std::path::Path::new(&format!("/proc/{child}/cmdline")).exists();
+    assert!(there());
+    node.post(&format!("/api/v1/jobs/{id}/cancel"), "").await.expect(200);
+    wait::until("the child of the command to be gone", async || (!there()).then_some(())).await;
+    assert_eq!(job(&node, id).await["state"], "cancelled");
+    worker.stop().await;
+}
+
+/// What cannot be pulled ends the worker with its reason, and its exit code.
+#[tokio::test]
+async fn a_channel_that_is_no_task_ends_the_worker() {
+    let node = Node::memory().await;
+    let output = Command::new(binary())
+        .args([
+            "worker",
+            "--url",
+            &node.ws(""),
+            "--task",
+            "ephemeral=true",
+            "--task",
+            "other=true",
+            "--spool",
+        ])
+        .arg(node.dir().join("spool"))
+        .kill_on_drop(true)
+        .output();
+    let output = wait::within("the worker to end", output).await.unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("not durable"), "{told}");
+    assert!(output.stdout.is_empty());
+    // nobody is there: it waits
+    let mut waiting = Command::new(binary())
+        .args(["worker", "--url", "ws://127.0.0.1:1", "--task", "x=true", "--spool"])
+        .arg(node.dir().join("spool"))
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    node.assert_well().await;
+    assert!(waiting.try_wait().unwrap().is_none(), "a node that is away is waited for");
+}

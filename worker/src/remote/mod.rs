@@ -1,0 +1,360 @@
+//! Jobs over one WebSocket connection: no database, only a node's URL.
+//!
+//! The connection gives out jobs as credit allows, so they arrive by themselves and wait in an inbox until the worker
+//! asks. Outcomes go the other way through the [spool](crate::Spool): they are on the disk before the worker is told
+//! that they are in good hands, and are reported from there, for as long as it takes.
+//!
+//! **Invariants.** No more jobs are in hand than the worker has slots; a slot counts as free when its outcome is on the
+//! disk, and not while the spool is full. An outcome leaves the spool when the node has answered it, and not before.
+
+mod reports;
+
+use crate::source::JobSource;
+use crate::spool::{Spool, SpoolError};
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::future::try_join_all;
+use minium_client::{ClientError, Connection, LeasedJob, PullOptions, State as Link, Work};
+use minium_protocol::{ErrorCode, LeaseToken, Problem, Topic, WorkerRef};
+use minium_queue::{
+    Annotation, Claim, Exchanged, Extension, Leased, Outcome, QueueError, UpkeepRules, Upkept, Verdict,
+};
+use reports::Reports;
+use serde_json::value::RawValue;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tracing::warn;
+
+/// Cancellations that wait to be taken; one that finds no room is learnt with the next extension.
+const CANCELS_MAX: usize = 1_024;
+
+/// Jobs from a node, over WebSocket.
+#[derive(Clone)]
+pub struct ClientSource {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    link: Connection,
+    /// So many jobs at once.
+    slots: u32,
+    hands: Mutex<Hands>,
+    reports: Arc<Reports>,
+    /// Whoever is spawned ends with its handle.
+    tasks: TaskTracker,
+    wakeups: watch::Sender<u64>,
+    cancels: mpsc::Sender<LeaseToken>,
+    cancelled: tokio::sync::Mutex<mpsc::Receiver<LeaseToken>>,
+    /// Why nothing more will come.
+    failure: watch::Sender<Option<Arc<ClientError>>>,
+}
+
+/// A job that is ours, and who listens whether it is cancelled.
+struct InHand {
+    job: Box<LeasedJob>,
+    _listening: AbortOnDropHandle<()>,
+}
+
+#[derive(Default)]
+struct Hands {
+    /// Arrived and not begun.
+    inbox: VecDeque<InHand>,
+    /// Begun.
+    running: HashMap<LeaseToken, InHand>,
+    /// Over, and their slots not free yet: the spool is full.
+    full: Vec<InHand>,
+    pulling: Option<AbortOnDropHandle<()>>,
+    /// It was told that leases are short.
+    warned: bool,
+}
+
+impl ClientSource {
+    /// Jobs over this connection, at most `slots` at once. What the spool holds is reported first. To be called on a
+    /// tokio runtime.
+    pub fn new(link: Connection, spool: Spool, slots: usize) -> ClientSource {
+        let (cancels, cancelled) = mpsc::channel(CANCELS_MAX);
+        let reports = Reports::start(link.clone(), spool);
+        let inner = Arc::new(Inner {
+            link,
+            slots: u32::try_from(slots).unwrap_or(u32::MAX).clamp(1, minium_protocol::CREDIT_MAX),
+            hands: Mutex::default(),
+            reports,
+            tasks: TaskTracker::new(),
+            wakeups: watch::Sender::new(0),
+            cancels,
+            cancelled: tokio::sync::Mutex::new(cancelled),
+            failure: watch::Sender::new(None),
+        });
+        let weak = Arc::downgrade(&inner);
+        inner.reports.when_room(move || {
+            // what was over while the spool was full makes room now
+            if let Some(inner) = weak.upgrade() {
+                drop(std::mem::take(&mut inner.hands().full));
+                inner.wake();
+            }
+        });
+        ClientSource { inner }
+    }
+
+    /// Set when the node said something after which it is no use to come back: a token that is not accepted, a channel
+    /// that is none.
+    pub fn failure(&self) -> watch::Receiver<Option<Arc<ClientError>>> {
+        self.inner.failure.subscribe()
+    }
+
+    /// Is the node there?
+    fn reach(&self, attempted: &'static str) -> Result<(), QueueError> {
+        let state = self.inner.link.state();
+        let state = state.borrow();
+        match &*state {
+            Link::Connecting { last, .. } => {
+                let why = last.clone().unwrap_or_else(|| "the node is not connected".into());
+                Err(QueueError::Unavailable { attempted, source: why.into() })
+            }
+            Link::Ended => {
+                Err(QueueError::Unavailable { attempted, source: "the connection has ended".into() })
+            }
+            Link::Idle | Link::Open { .. } => Ok(()),
+        }
+    }
+
+    /// Begins to pull, with the first claim.
+    fn pull(&self, claim: &Claim) -> Result<(), QueueError> {
+        let mut hands = self.inner.hands();
+        if hands.pulling.is_some() || self.inner.reports.is_full() {
+            return Ok(());
+        }
+        let invalid = |words: String| QueueError::Invalid(words);
+        let topics: Result<Vec<Topic>, _> = claim.tasks.iter().flatten().map(|t| t.parse()).collect();
+        let mut topics = topics.map_err(|e| invalid(format!("a task is no channel: {e}")))?.into_iter();
+        let first = topics.next().ok_or_else(|| invalid("a worker over WebSocket names its tasks".into()))?;
+        let [queue] = &claim.queues[..] else {
+            return Err(invalid("a worker over WebSocket takes jobs from one queue".into()));
+        };
+        let usual = minium_protocol::JobOptions::default().queue;
+        let options = PullOptions {
+            tasks: topics.collect(),
+            queue: Some(queue.clone()).filter(|q| *q != usual),
+            credit: self.inner.slots,
+        };
+        let pump = pump(Arc::downgrade(&self.inner), self.inner.link.clone(), first, options, claim.lease);
+        hands.pulling = Some(AbortOnDropHandle::new(self.inner.tasks.spawn(pump)));
+        Ok(())
+    }
+
+    /// Jobs that have arrived.
+    fn take(&self, limit: u32) -> Vec<Leased> {
+        let mut hands = self.inner.hands();
+        let mut jobs = Vec::new();
+        while jobs.len() < limit as usize
+            && let Some(next) = hands.inbox.pop_front()
+        {
+            jobs.push(leased(&next.job));
+            hands.running.insert(next.job.lease(), next);
+        }
+        jobs
+    }
+}
+
+impl Inner {
+    fn hands(&self) -> MutexGuard<'_, Hands> {
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        self.wakeups.send_modify(|n| *n += 1);
+    }
+
+    fn fail(&self, error: ClientError) {
+        warn!(%error, "The node gives out no jobs to this worker any more.");
+        self.failure.send_replace(Some(Arc::new(error)));
+        self.wake();
+    }
+
+    fn arrived(self: &Arc<Self>, job: Box<LeasedJob>, asked_lease: Duration) {
+        let (lease, cancelled, inner) = (job.lease(), job.cancelled(), Arc::downgrade(self));
+        let listening = self.tasks.spawn(async move {
+            cancelled.await;
+            let Some(inner) = inner.upgrade() else { return };
+            // without room for it, the next extension tells
+            inner.cancels.try_send(lease).ok();
+            let waited = {
+                let mut hands = inner.hands();
+                let place = hands.inbox.iter().position(|h| h.job.lease() == lease);
+                place.and_then(|i| hands.inbox.remove(i))
+            };
+            drop(waited);
+        });
+        let given = job.lease_expires.zip(job.job.started).map(|(until, from)| until.duration_since(from));
+        let short = given.is_some_and(|given| given.as_secs_f64() + 0.001 < asked_lease.as_secs_f64());
+        let mut hands = self.hands();
+        if short && !std::mem::replace(&mut hands.warned, true) {
+            warn!(
+                "The channel's leases are shorter than this worker's --lease: set it no longer than theirs."
+            );
+        }
+        hands.inbox.push_back(InHand { job, _listening: AbortOnDropHandle::new(listening) });
+        drop(hands);
+        self.wake();
+    }
+}
+
+/// Takes jobs until the connection is over for good.
+async fn pump(
+    inner: std::sync::Weak<Inner>,
+    link: Connection,
+    topic: Topic,
+    options: PullOptions,
+    lease: Duration,
+) {
+    let fail = |error| inner.upgrade().map_or((), |inner| inner.fail(error));
+    let mut puller = match link.pull(&topic, options).await {
+        Ok(puller) => puller,
+        Err(error) => return fail(error),
+    };
+    while let Some(work) = puller.next().await {
+        let Some(inner) = inner.upgrade() else { return };
+        match work {
+            Ok(Work::Job(job)) => inner.arrived(job, lease),
+            Ok(_) => {
+                let words = format!("{topic} is not durable: what is pushed there is no job");
+                return inner.fail(Problem::new(ErrorCode::InvalidRequest, words).into());
+            }
+            Err(error) => return inner.fail(error),
+        }
+    }
+}
+
+fn leased(job: &LeasedJob) -> Leased {
+    let snapshot = &job.job;
+    Leased {
+        id: snapshot.id,
+        task: snapshot.task.clone(),
+        args: snapshot.args.clone(),
+        attempt: snapshot.attempt,
+        attempts: snapshot.attempts,
+        lease: job.lease(),
+        lease_expires: job.lease_expires.unwrap_or(jiff::Timestamp::MAX),
+        // neither is part of a snapshot
+        timeout: None,
+        trace: None,
+        queue: snapshot.queue.clone(),
+    }
+}
+
+fn failed(attempted: &'static str, error: ClientError, job: i64) -> QueueError {
+    match error.code() {
+        Some(ErrorCode::LeaseLost) => QueueError::LeaseLost(job),
+        Some(ErrorCode::NotFound) => QueueError::NotFound(job),
+        Some(ErrorCode::InvalidRequest | ErrorCode::PayloadTooLarge | ErrorCode::InvalidJson) => {
+            QueueError::Refused { attempted, source: Box::new(error) }
+        }
+        _ => QueueError::Unavailable { attempted, source: Box::new(error) },
+    }
+}
+
+#[async_trait]
+impl JobSource for ClientSource {
+    /// The node registers pullers; this worker's name is its token's subject, or its address.
+    async fn register(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError> {
+        Ok(WorkerRef { id: 0, host: host.to_owned(), pid })
+    }
+
+    async fn heartbeat(&self, _: i64) -> Result<(), QueueError> {
+        self.reach("tell that the worker is alive")
+    }
+
+    /// Waits until everything has been reported; whoever does not wait finds it in the spool.
+    async fn unregister(&self, _: i64) -> Result<(), QueueError> {
+        drop(self.inner.hands().pulling.take());
+        self.inner.reports.all_reported().await;
+        self.inner.link.close().await;
+        Ok(())
+    }
+
+    async fn exchange(&self, outcomes: &[Outcome], claim: &Claim) -> Result<Exchanged, QueueError> {
+        if !outcomes.is_empty() {
+            self.inner.reports.keep(outcomes.to_vec()).await.map_err(not_kept)?;
+            let full = self.inner.reports.is_full();
+            let mut over = Vec::new();
+            let mut hands = self.inner.hands();
+            for outcome in outcomes {
+                over.extend(hands.running.remove(&outcome.lease));
+            }
+            if full {
+                hands.full.append(&mut over);
+            }
+            drop(hands);
+            // from here on, more may come for these
+            drop(over);
+        }
+        if claim.limit > 0 {
+            self.pull(claim)?;
+        }
+        Ok(Exchanged { verdicts: vec![Verdict::Accepted; outcomes.len()], jobs: self.take(claim.limit) })
+    }
+
+    async fn extend(&self, leases: &[(i64, LeaseToken)], _: Duration) -> Result<Vec<Extension>, QueueError> {
+        const WHAT: &str = "extend leases";
+        self.reach(WHAT)?;
+        let extend = |(job, lease): &(i64, LeaseToken)| {
+            let (job, lease) = (*job, *lease);
+            async move {
+                match self.inner.link.extend(job, lease).await {
+                    Ok(Some(until)) => Ok(Extension::Until(until)),
+                    Ok(None) => Ok(Extension::Cancelled),
+                    Err(error) => match failed(WHAT, error, job) {
+                        QueueError::LeaseLost(_) | QueueError::NotFound(_) => Ok(Extension::Lost),
+                        error => Err(error),
+                    },
+                }
+            }
+        };
+        try_join_all(leases.iter().map(extend)).await
+    }
+
+    async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError> {
+        const WHAT: &str = "write notes";
+        self.reach(WHAT)?;
+        let said = self.inner.link.note(job, lease, annotation.notes.clone(), annotation.progress.clone());
+        match said.await.map_err(|error| failed(WHAT, error, job))? {
+            Some(_) => Ok(()),
+            None => {
+                self.inner.cancels.try_send(lease).ok();
+                Err(QueueError::LeaseLost(job))
+            }
+        }
+    }
+
+    fn wakeups(&self) -> watch::Receiver<u64> {
+        self.inner.wakeups.subscribe()
+    }
+
+    /// The node looks after its queue itself.
+    async fn upkeep(&self, _: &UpkeepRules) -> Result<Upkept, QueueError> {
+        Ok(Upkept::default())
+    }
+
+    fn arrived(&self) -> usize {
+        self.inner.hands().inbox.len()
+    }
+
+    async fn cancelled(&self) -> LeaseToken {
+        match self.inner.cancelled.lock().await.recv().await {
+            Some(lease) => lease,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn not_kept(error: SpoolError) -> QueueError {
+    QueueError::StorageFull { attempted: "keep outcomes in the spool", source: Box::new(error) }
+}
+
+/// The result, as the node takes it.
+fn result(result: &RawValue) -> Option<Box<RawValue>> {
+    Some(result.to_owned()).filter(|r| r.get() != "null")
+}
