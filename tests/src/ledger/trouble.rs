@@ -55,7 +55,7 @@ async fn nothing_is_lost_when_connections_are_cut(backend: Options) {
 /// P-3, V-6: PostgreSQL is stopped immediately, under load, and started again.
 #[tokio::test]
 async fn nothing_is_lost_when_postgres_is_stopped_immediately() {
-    let mut cluster = Cluster::start(ClusterOptions { fsync: true }).await;
+    let mut cluster = Cluster::start(ClusterOptions { fsync: true, ..ClusterOptions::default() }).await;
     let url = cluster.create_database("minium").await;
     let nodes = [Node::start(options(Options::on(&url))).await];
     for seed in seeds() {
