@@ -29,12 +29,13 @@ impl PgStore {
         let mut client = self.connections.get(WHAT).await?;
         let fault = |e| failed(WHAT, e);
         let transaction = client.transaction().await.map_err(fault)?;
+        // The lock goes alone. In one batch with it, the book would be looked for in the catalogue as it was before the wait,
+        // and whoever came second would make the schema that the first has made meanwhile.
+        let lock = format!("set local statement_timeout = 0; select pg_advisory_xact_lock({LOCK})");
+        transaction.batch_execute(&lock).await.map_err(fault)?;
         // what is there already is no news at each start
-        let prepare = format!(
-            "set local statement_timeout = 0; set local client_min_messages = warning;
-             select pg_advisory_xact_lock({LOCK}); {BOOK}"
-        );
-        transaction.batch_execute(&prepare).await.map_err(fault)?;
+        let book = format!("set local client_min_messages = warning; {BOOK}");
+        transaction.batch_execute(&book).await.map_err(fault)?;
         let missing = pending(POSTGRES, &applied(&*transaction).await?)?;
         for migration in &missing {
             transaction.batch_execute(migration.sql).await.map_err(fault)?;
