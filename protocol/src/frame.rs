@@ -18,6 +18,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
+mod members;
+
+pub use members::FrameMembers;
+
 /// The longest `ref`: it is given back with the answer.
 pub const REF_BYTES_MAX: usize = 128;
 /// The longest `id` of a message.
@@ -27,7 +31,7 @@ pub const TASKS_MAX: usize = 64;
 /// The most credit at once.
 pub const CREDIT_MAX: u32 = 10_000;
 
-/// What a client sent.
+/// What a client sent, understood.
 #[derive(Debug, Clone)]
 pub struct ClientFrame {
     /// Repeated by the answer.
@@ -138,43 +142,6 @@ pub enum ClientOp {
 pub const CLIENT_OPS: [&str; 12] =
     ["sub", "unsub", "pub", "push", "pull", "ack", "nack", "note", "extend", "bus", "send", "ping"];
 
-/// Every member that a client frame may have.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wire<'a> {
-    #[serde(borrow)]
-    op: Cow<'a, str>,
-    #[serde(borrow, rename = "ref")]
-    reference: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    topic: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    after: Option<&'a RawValue>,
-    last: Option<u32>,
-    #[serde(default, deserialize_with = "present")]
-    data: Option<Box<RawValue>>,
-    #[serde(borrow)]
-    id: Option<Cow<'a, str>>,
-    options: Option<serde_json::Map<String, serde_json::Value>>,
-    credit: Option<u32>,
-    #[serde(borrow)]
-    queue: Option<Cow<'a, str>>,
-    tasks: Option<Vec<String>>,
-    job: Option<i64>,
-    lease: Option<LeaseToken>,
-    result: Option<Box<RawValue>>,
-    #[serde(borrow)]
-    error: Option<Cow<'a, str>>,
-    retry: Option<bool>,
-    notes: Option<serde_json::Map<String, serde_json::Value>>,
-    progress: Option<Progress>,
-}
-
-/// `null` is a message like any other: only a member that is not there is missing.
-fn present<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Box<RawValue>>, D::Error> {
-    Box::<RawValue>::deserialize(d).map(Some)
-}
-
 /// A frame that is refused.
 #[derive(Debug, Clone)]
 pub enum FrameError {
@@ -194,9 +161,9 @@ pub enum FrameError {
 /// # Errors
 /// [`FrameError::Bad`] when it is no JSON object; else a problem that says which member is wrong.
 pub fn read_client_frame(text: &str) -> Result<ClientFrame, FrameError> {
-    let wire: Wire<'_> = serde_json::from_str(text).map_err(|e| unreadable(text, &e))?;
-    let reference = wire.reference.as_deref().map(Box::from);
-    wire.op().map(|op| ClientFrame { reference: reference.clone(), op }).map_err(|problem| {
+    let members: FrameMembers<'_> = serde_json::from_str(text).map_err(|e| unreadable(text, &e))?;
+    let reference = members.reference.as_deref().map(Box::from);
+    members.op().map(|op| ClientFrame { reference: reference.clone(), op }).map_err(|problem| {
         // a `ref` that is too long is not given back
         let reference = reference.filter(|r| r.len() <= REF_BYTES_MAX);
         FrameError::Refused { reference, problem }
@@ -226,30 +193,7 @@ fn invalid(words: impl Into<String>) -> Problem {
     Problem::new(ErrorCode::InvalidRequest, words)
 }
 
-impl Wire<'_> {
-    /// The members that are there, `op` and `ref` aside.
-    fn present(&self) -> impl Iterator<Item = &'static str> {
-        let all = [
-            ("topic", self.topic.is_some()),
-            ("after", self.after.is_some()),
-            ("last", self.last.is_some()),
-            ("data", self.data.is_some()),
-            ("id", self.id.is_some()),
-            ("options", self.options.is_some()),
-            ("credit", self.credit.is_some()),
-            ("queue", self.queue.is_some()),
-            ("tasks", self.tasks.is_some()),
-            ("job", self.job.is_some()),
-            ("lease", self.lease.is_some()),
-            ("result", self.result.is_some()),
-            ("error", self.error.is_some()),
-            ("retry", self.retry.is_some()),
-            ("notes", self.notes.is_some()),
-            ("progress", self.progress.is_some()),
-        ];
-        all.into_iter().filter(|(_, there)| *there).map(|(name, _)| name)
-    }
-
+impl FrameMembers<'_> {
     /// A member that means nothing here is refused: it was meant to mean something.
     fn only(&self, allowed: &[&str]) -> Result<(), Problem> {
         match self.present().find(|name| !allowed.contains(name)) {
@@ -327,7 +271,7 @@ impl Wire<'_> {
         let job = self.job.ok_or_else(|| invalid("job is missing"))?;
         let lease = self.lease.ok_or_else(|| invalid("lease is missing"))?;
         Ok(match &*self.op {
-            "ack" => ClientOp::Ack { job, lease, result: self.result },
+            "ack" => ClientOp::Ack { job, lease, result: self.result.map(Cow::into_owned) },
             "nack" => {
                 let error = self.error.ok_or_else(|| invalid("error is missing"))?.into_owned();
                 ClientOp::Nack { job, lease, error, retry: self.retry.unwrap_or(true) }
@@ -336,7 +280,8 @@ impl Wire<'_> {
                 if self.notes.is_none() && self.progress.is_none() {
                     return Err(invalid("note needs notes or progress"));
                 }
-                ClientOp::Note { job, lease, notes: self.notes.unwrap_or_default(), progress: self.progress }
+                let notes = self.notes.map(Cow::into_owned).unwrap_or_default();
+                ClientOp::Note { job, lease, notes, progress: self.progress.map(Cow::into_owned) }
             }
             _ => ClientOp::Extend { job, lease },
         })
@@ -353,7 +298,7 @@ impl Wire<'_> {
     }
 
     fn after(&self) -> Result<After, Problem> {
-        let Some(raw) = self.after else { return Ok(self.last.map_or(After::Latest, After::Last)) };
+        let Some(raw) = &self.after else { return Ok(self.last.map_or(After::Latest, After::Last)) };
         if self.last.is_some() {
             return Err(invalid("after and last exclude each other"));
         }
@@ -375,13 +320,13 @@ impl Wire<'_> {
     }
 
     fn data(self) -> Result<Box<RawValue>, Problem> {
-        self.data.ok_or_else(|| invalid("data is missing"))
+        self.data.map(Cow::into_owned).ok_or_else(|| invalid("data is missing"))
     }
 
     /// By the same rules as the enqueue of the API, whose words about mistakes are good.
     fn options(&self) -> Result<Option<Box<JobOptions>>, Problem> {
         let Some(options) = &self.options else { return Ok(None) };
-        let mut flat = options.clone();
+        let mut flat = options.clone().into_owned();
         for taken in ["task", "args"] {
             if flat.contains_key(taken) {
                 return Err(invalid(format!("options: {taken} is said by topic and data")));

@@ -32,8 +32,8 @@ pub use amount::{AmountError, format_duration, parse_bytes, parse_duration};
 pub use close::CloseCode;
 pub use event::{CloudEvent, Envelope, EventType, sequence};
 pub use frame::{
-    Answer, CLIENT_OPS, CREDIT_MAX, ClientFrame, ClientOp, FrameError, ID_BYTES_MAX, REF_BYTES_MAX,
-    TASKS_MAX, read_client_frame,
+    Answer, CLIENT_OPS, CREDIT_MAX, ClientFrame, ClientOp, FrameError, FrameMembers, ID_BYTES_MAX,
+    REF_BYTES_MAX, TASKS_MAX, read_client_frame,
 };
 pub use job::{Job, JobView, LeaseToken, Phase, Progress, State, WorkerRef};
 pub use position::{After, Position, PositionError};

@@ -5,14 +5,17 @@
 //! last one was cut, and nothing that could do harm twice. A durable message is handed out once: only what stands
 //! behind the last one that was.
 
-use super::frames::{Answered, Frame, Heard};
+use super::frames::{Answered, Heard};
 use super::payload::Payload;
 use super::places::{Place, Role, Stage};
 use super::pull::Word;
 use crate::error::ClientError;
 use jiff::Timestamp;
-use minium_protocol::{After, ErrorCode, Filter, LeaseToken, Position, Problem, Topic};
+use minium_protocol::{
+    After, ErrorCode, Filter, FrameMembers as Frame, LeaseToken, Position, Problem, Topic,
+};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -258,8 +261,8 @@ impl Desk {
             Command::Send { key, data } => {
                 let Some(place) = self.places.get(&key) else { return };
                 let topic = place.filter.as_str();
-                let text =
-                    Frame { data: Some(&data), ..Frame::about("send", topic) }.text(self.reference + 1);
+                let data = Some(Cow::Borrowed(&*data));
+                let text = Frame { data, ..Frame::about("send", topic) }.text(self.reference + 1);
                 // at most once, as everything that peers say
                 self.say(text, What::Send(key), false);
             }
@@ -291,16 +294,15 @@ impl Desk {
         let reference = self.reference + 1;
         match call {
             Call::Publish { topic, data, id } => {
-                let frame = Frame { data: Some(&data), id: Some(&id), ..Frame::about("pub", topic.as_str()) };
-                let text = frame.text(reference);
+                let (data, id) = (Some(Cow::Borrowed(&*data)), Some(Cow::Borrowed(&*id)));
+                let text = Frame { data, id, ..Frame::about("pub", topic.as_str()) }.text(reference);
                 self.say(text, What::Publish(topic, answers), true);
             }
             Call::Push { topic, data, options } => {
                 // a living job with the same key is not enqueued twice
                 let again = options.as_ref().is_some_and(|o| o.contains_key("key"));
-                let options = options.as_ref();
-                let frame = Frame { data: Some(&data), options, ..Frame::about("push", topic.as_str()) };
-                let text = frame.text(reference);
+                let (data, options) = (Some(Cow::Borrowed(&*data)), options.as_ref().map(Cow::Borrowed));
+                let text = Frame { data, options, ..Frame::about("push", topic.as_str()) }.text(reference);
                 self.say(text, What::Call(answers), again);
             }
             Call::Word { key, word } => {

@@ -1,82 +1,16 @@
-//! The frames of `minium.v1` as a client writes and reads them. What is not known here is ignored: a newer server may
-//! say more.
+//! The frames of `minium.v1` as a client reads them; what it writes is the protocol's [`FrameMembers`]. What is not known here is
+//! ignored: a newer server may say more.
+//!
+//! [`FrameMembers`]: minium_protocol::FrameMembers
 
 use super::payload::Payload;
 use crate::error::ClientError;
 use crate::message::excerpt;
 use jiff::Timestamp;
-use minium_protocol::{After, LeaseToken, Position, Problem, Progress, Topic};
-use serde::{Deserialize, Serialize};
+use minium_protocol::{LeaseToken, Position, Problem, Topic};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-
-/// Every member that a client's frame may have. [`Frame::text`] leaves out what is not set.
-#[derive(Debug, Default, Serialize)]
-pub(super) struct Frame<'a> {
-    pub(super) op: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) topic: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) after: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) last: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) data: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) options: Option<&'a serde_json::Map<String, serde_json::Value>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) credit: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) queue: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) tasks: Option<&'a [Topic]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) job: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) lease: Option<LeaseToken>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) result: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) error: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) retry: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) notes: Option<&'a serde_json::Map<String, serde_json::Value>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) progress: Option<&'a Progress>,
-    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
-    pub(super) reference: Option<String>,
-}
-
-impl<'a> Frame<'a> {
-    pub(super) fn new(op: &'static str) -> Frame<'a> {
-        Frame { op, ..Frame::default() }
-    }
-
-    pub(super) fn about(op: &'static str, topic: &'a str) -> Frame<'a> {
-        Frame { topic: Some(topic), ..Frame::new(op) }
-    }
-
-    /// A subscription that begins there.
-    pub(super) fn sub(filter: &'a str, from: After) -> Frame<'a> {
-        let (after, last) = match from {
-            After::Latest => (None, None),
-            After::Earliest => (Some("earliest".into()), None),
-            After::Offset(offset) => (Some(offset.to_string()), None),
-            After::Position(position) => (Some(position.to_string()), None),
-            After::Last(count) => (None, Some(count)),
-        };
-        Frame { after, last, ..Frame::about("sub", filter) }
-    }
-
-    /// As it goes over the wire, with this `ref`.
-    pub(super) fn text(mut self, reference: u64) -> String {
-        self.reference = Some(reference.to_string());
-        serde_json::to_string(&self).expect("it is plain JSON")
-    }
-}
 
 /// What a server says.
 #[derive(Debug)]
@@ -202,7 +136,7 @@ fn refused(problem: Option<&RawValue>) -> ClientError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use minium_protocol::{Answer, ClientOp, ErrorCode, read_client_frame};
+    use minium_protocol::{After, Answer, ClientOp, ErrorCode, FrameMembers as Frame, read_client_frame};
 
     #[test]
     fn what_we_write_is_what_a_server_reads() {
@@ -221,7 +155,8 @@ mod tests {
             assert!(matches!(frame.op, ClientOp::Sub { after: read, .. } if read == after), "{from:?}");
         }
         let data = RawValue::from_string("[1]".into()).unwrap();
-        let text = Frame { data: Some(&data), id: Some("x"), ..Frame::about("pub", "a") }.text(8);
+        let (data, id) = (Some(Cow::Owned(data)), Some("x".into()));
+        let text = Frame { data, id, ..Frame::about("pub", "a") }.text(8);
         assert!(matches!(read_client_frame(&text).unwrap().op, ClientOp::Pub { id: Some(_), .. }), "{text}");
     }
 

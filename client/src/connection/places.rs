@@ -1,12 +1,12 @@
 //! One place at a desk: a subscription, a peer or a puller, and what it takes to have it again over the next socket.
 
 use super::desk::{Item, Opened};
-use super::frames::Frame;
 use crate::error::ClientError;
 use crate::order::{Judgement, Order};
-use minium_protocol::{After, CREDIT_MAX, Filter, LeaseToken, Position, Topic};
+use minium_protocol::{After, CREDIT_MAX, Filter, FrameMembers as Frame, LeaseToken, Position, Topic};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -147,10 +147,10 @@ impl Place {
                     return None;
                 }
                 pull.asked += credit;
-                let further = Some(pull.tasks.as_slice()).filter(|t| !t.is_empty());
-                let queue = pull.queue.as_deref();
-                Frame { credit: Some(credit), queue, tasks: further, ..Frame::about("pull", filter) }
-                    .text(reference)
+                let further: Vec<_> = pull.tasks.iter().map(|task| task.as_str().into()).collect();
+                let (queue, tasks) =
+                    (pull.queue.as_deref().map(Cow::Borrowed), (!further.is_empty()).then_some(further));
+                Frame { credit: Some(credit), queue, tasks, ..Frame::about("pull", filter) }.text(reference)
             }
         };
         if self.stage == Stage::Waiting {

@@ -1,14 +1,15 @@
 //! Work: jobs under a lease from durable channels, bare messages from others.
 
 use super::desk::{Call, Given, Item, Key, Left};
-use super::frames::{Answered, Frame};
+use super::frames::Answered;
 use super::line::Handle;
 use super::{Received, Seat, call};
 use crate::error::ClientError;
 use futures::Stream;
 use jiff::Timestamp;
-use minium_protocol::{Job, LeaseToken, Progress, Topic};
+use minium_protocol::{FrameMembers as Frame, Job, LeaseToken, Progress, Topic};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -236,12 +237,15 @@ impl Word {
     pub(super) fn frame(&self) -> Frame<'_> {
         let about = |op, job: &i64| Frame { job: Some(*job), lease: Some(self.lease()), ..Frame::new(op) };
         match self {
-            Word::Ack { job, result, .. } => Frame { result: result.as_deref(), ..about("ack", job) },
+            Word::Ack { job, result, .. } => {
+                Frame { result: result.as_deref().map(Cow::Borrowed), ..about("ack", job) }
+            }
             Word::Nack { job, error, retry, .. } => {
-                Frame { error: Some(error), retry: Some(*retry), ..about("nack", job) }
+                Frame { error: Some(error.into()), retry: Some(*retry), ..about("nack", job) }
             }
             Word::Note { job, notes, progress, .. } => {
-                Frame { notes: Some(notes), progress: progress.as_ref(), ..about("note", job) }
+                let progress = progress.as_ref().map(Cow::Borrowed);
+                Frame { notes: Some(Cow::Borrowed(notes)), progress, ..about("note", job) }
             }
             Word::Extend { job, .. } => about("extend", job),
         }
