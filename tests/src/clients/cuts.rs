@@ -1,7 +1,7 @@
 //! A publisher and a subscriber, each behind a proxy that cuts: what was acknowledged arrives, once and in order.
 
 use super::proxy::Cutter;
-use super::sdk::{Script, node_script};
+use super::sdk::{Script, node_script, page_script};
 use crate::support::node::{Node, Options};
 use crate::support::wait;
 use futures::StreamExt;
@@ -126,11 +126,21 @@ fn position(line: &Value) -> Position {
 /// Q-7, P-3: sdk.js in Node.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_javascript_client_survives_two_hundred_cuts() {
+    survive_two_hundred_cuts(node_script).await;
+}
+
+/// Q-7, P-3: sdk.js in Chromium.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_javascript_client_survives_two_hundred_cuts_in_a_page() {
+    survive_two_hundred_cuts(page_script).await;
+}
+
+async fn survive_two_hundred_cuts(script: fn(&str) -> tokio::process::Command) {
     let bench = Bench::start().await;
     let mut subscriber =
-        Script::start(&mut node_script("sdk_cuts.mjs"), &["subscribe", &bench.subscribing.url(), "kept"]);
+        Script::start(&mut script("sdk_cuts.mjs"), &["subscribe", &bench.subscribing.url(), "kept"]);
     let mut publisher =
-        Script::start(&mut node_script("sdk_cuts.mjs"), &["publish", &bench.publishing.url(), "kept/here"]);
+        Script::start(&mut script("sdk_cuts.mjs"), &["publish", &bench.publishing.url(), "kept/here"]);
     let both = async {
         let (mut acknowledged, mut came) = (Vec::new(), Vec::new());
         let (mut said_stop, mut last) = (false, None);

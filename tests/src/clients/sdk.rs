@@ -1,4 +1,4 @@
-//! `console/sdk.js` in Node: what it does, and that its types are in order.
+//! `console/sdk.js` in Node and in Chromium: what it does, and that its types are in order.
 
 use crate::support::node::{Node, Options, checkout};
 use crate::support::wait;
@@ -25,6 +25,13 @@ pub(crate) fn node() -> Command {
 pub(super) fn node_script(name: &str) -> Command {
     let mut command = node();
     command.arg(checkout().join("tests/clients").join(name));
+    command
+}
+
+/// As [`node_script`], in a page of Chromium.
+pub(super) fn page_script(name: &str) -> Command {
+    let mut command = node_script("browser.mjs");
+    command.arg(name);
     command
 }
 
@@ -77,6 +84,17 @@ async fn it_does_what_it_says() {
     let mut tour = node_script("sdk_tour.mjs");
     let output = wait::within("the tour", tour.arg(node.http("")).output()).await.unwrap();
     succeeded("sdk_tour.mjs", &output);
+}
+
+/// The same, where dashboards live.
+#[tokio::test]
+async fn it_does_the_same_in_a_page() {
+    let config = "[channels.kept]\ndurable = true\n[channels.import]\ndurable = true\n";
+    let node = Node::start(Options::memory().config(config)).await;
+    let mut tour = page_script("sdk_tour.mjs");
+    let tour = tour.arg(node.http("")).stdin(Stdio::null());
+    let output = wait::within("the tour", tour.output()).await.unwrap();
+    succeeded("sdk_tour.mjs in Chromium", &output);
 }
 
 /// `tsc --checkJs` has nothing to say about it.
