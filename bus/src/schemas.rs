@@ -9,6 +9,7 @@
 mod built_in;
 mod place;
 mod schema;
+mod write_only;
 
 pub use built_in::{BUILT_IN_SCHEMAS, BuiltInSchema};
 pub use schema::Schema;
@@ -227,6 +228,16 @@ impl Schemas {
     /// The schema that governs the arguments of a task: the nearest one at or above it.
     pub fn for_task(&self, task: &str) -> Option<Arc<Schema>> {
         nearest(&self.current.load().tasks, task)
+    }
+
+    /// Which places of whose arguments are for nobody but who runs the job (`writeOnly`): every task that has a schema of its
+    /// own, with paths from the root of its arguments, and `*` for all members or elements.
+    pub fn hidden_args(&self) -> Vec<(Arc<str>, Vec<Vec<String>>)> {
+        let set = self.current.load();
+        let mut all: Vec<_> =
+            set.tasks.iter().map(|(task, schema)| (task.clone(), schema.write_only().to_vec())).collect();
+        all.sort();
+        all
     }
 
     /// One schema by its path.

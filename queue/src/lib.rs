@@ -24,6 +24,7 @@
 
 mod backend;
 mod error;
+mod mask;
 mod metrics;
 mod migrations;
 pub mod postgres;
@@ -35,6 +36,6 @@ pub use backend::{Backend, DatabaseUrl, SqlitePlace};
 pub use error::QueueError;
 pub use migrations::{Migration, MigrationStatus};
 pub use store::{
-    Annotation, Claim, Ending, Enqueued, Exchanged, Extension, JobFilter, JobPage, Leased, Outcome, Pull,
-    Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept, Verdict,
+    Annotation, ArgsMask, Claim, Ending, Enqueued, Exchanged, Extension, JobFilter, JobPage, Leased, Outcome,
+    Pull, Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept, Verdict,
 };

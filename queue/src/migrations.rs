@@ -60,6 +60,7 @@ migrations! {
         2 "journal",
         3 "channels",
         4 "pull",
+        5 "masks",
     }
     /// Those of SQLite.
     SQLITE in "sqlite" {
@@ -67,6 +68,7 @@ migrations! {
         2 "journal",
         3 "channels",
         4 "pull",
+        5 "masks",
     }
 }
 

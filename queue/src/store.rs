@@ -13,6 +13,16 @@ use serde_json::value::RawValue;
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// Which places in a task's arguments nobody sees but who runs the job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArgsMask {
+    /// The task. Those below it have the same mask unless they, or a task in between, have one of their own.
+    pub task: String,
+    /// From the root of the arguments, each step a member's name, an element's number, or `*` for all of them. Without
+    /// any, everything is shown.
+    pub paths: Vec<Vec<String>>,
+}
+
 /// The answer to one enqueued job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Enqueued {
@@ -359,6 +369,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Figures.
     async fn stats(&self) -> Result<Stats, QueueError>;
+
+    /// Puts masks in force for jobs that are enqueued from now on, by whoever: events and lists show `"***"` in the places
+    /// named. Masks of other tasks stay, so that nodes with unlike schemas only ever hide more.
+    async fn put_masks(&self, masks: &[ArgsMask]) -> Result<(), QueueError>;
 
     /// Registers a worker of this process and gives it a number.
     async fn register_worker(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError>;

@@ -46,6 +46,9 @@ mod jobs;
 /// Schemas: found by place, judged once, read again while the node runs.
 mod schemas;
 
+/// Secrets in arguments: who sees them, and who does not.
+mod masks;
+
 /// The command line as a script sees it.
 mod cli;
 

@@ -4,7 +4,7 @@
 //! (no back-tracking patterns), since messages come from strangers. Faults never repeat what a message said beyond
 //! the names of its members: they go into logs' neighbours, the journal's `error` among them.
 
-use super::SchemaOptions;
+use super::{SchemaOptions, write_only};
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
 use minium_protocol::SchemaFault;
 use serde_json::Value;
@@ -18,6 +18,7 @@ pub struct Schema {
     path: Arc<str>,
     text: Arc<str>,
     validator: Validator,
+    write_only: Vec<Vec<String>>,
     options: SchemaOptions,
 }
 
@@ -48,7 +49,8 @@ impl Schema {
             .offline()
             .build(&document)
             .map_err(|e| clip(unfit(&e), options.detail_bytes_max))?;
-        Ok(Schema { path: path.into(), text: text.into(), validator, options: options.clone() })
+        let write_only = write_only::paths(&document);
+        Ok(Schema { path: path.into(), text: text.into(), validator, write_only, options: options.clone() })
     }
 
     /// Where it stands, such as `sub/livesys.json`; `/schemas/` before it makes the URL's path.
@@ -59,6 +61,11 @@ impl Schema {
     /// The file it was compiled from.
     pub fn text(&self) -> &Arc<str> {
         &self.text
+    }
+
+    /// The places that it marks `writeOnly`.
+    pub(super) fn write_only(&self) -> &[Vec<String>] {
+        &self.write_only
     }
 
     /// Judges a message, or a job's whole `args`.

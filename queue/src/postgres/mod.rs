@@ -14,6 +14,7 @@ mod enqueue;
 mod exchange;
 mod listener;
 mod marks;
+mod masks;
 mod operations;
 mod pull;
 mod read;
@@ -24,7 +25,7 @@ mod upkeep;
 
 use crate::error::QueueError;
 use crate::store::{
-    Annotation, Claim, Enqueued, Exchanged, Extension, JobFilter, JobPage, Outcome, Pull, Pulled,
+    Annotation, ArgsMask, Claim, Enqueued, Exchanged, Extension, JobFilter, JobPage, Outcome, Pull, Pulled,
     RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
 };
 use async_trait::async_trait;
@@ -199,6 +200,10 @@ impl Store for PgStore {
 
     async fn stats(&self) -> Result<Stats, QueueError> {
         self.figures().await
+    }
+
+    async fn put_masks(&self, masks: &[ArgsMask]) -> Result<(), QueueError> {
+        self.put_args_masks(masks).await
     }
 
     async fn register_worker(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError> {

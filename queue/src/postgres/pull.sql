@@ -37,13 +37,16 @@ c as (
    where j.ctid = any ((select tids from lists)::tid[])
   returning (select places from lists)[array_position((select ids from lists), j.id)] as place,
             j.id, j.task, j.queue, j.args, j.attempt, j.attempts, j.lease, j.lease_until, j.timeout_us, j.trace,
-            minium.snapshot(j) as data),
+            minium.snapshot(j) as data,
+            -- whoever runs it sees all of it
+            case when j.args_shown is not null then minium.snapshot_with(j, j.args) end as whole),
 events as (
   insert into minium.entry (topic, type, subject, trace, data)
   select 'task/' || task || '/' || id, 'task.dequeue', id::text, trace, data from c order by place),
 figures as (
   insert into minium.tally (inactive, active) select -count(*), count(*) from c having count(*) > 0)
-select place, id, task, queue, args::text, attempt, attempts, lease, lease_until, timeout_us, trace, data::text
+select place, id, task, queue, args::text, attempt, attempts, lease, lease_until, timeout_us, trace,
+       coalesce(whole, data)::text
   from c
 union all
 select null, null, pg_notify('minium_journal', '')::text, null, null, null, null, null, null, null, null, null

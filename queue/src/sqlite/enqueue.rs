@@ -1,6 +1,7 @@
 //! Enqueueing: all or none, each with its key, its parents and its event.
 
 use super::change::Change;
+use super::masks;
 use super::row::{Job, state};
 use crate::error::QueueError;
 use crate::metrics::JOBS_ENQUEUED;
@@ -34,6 +35,7 @@ fn enqueue_one(
         }
     }
     let mut job = new_job(change.now, request);
+    job.args_shown = masks::shown(change, &job.task, &job.args)?;
     let parents = living_parents(change, &job, &request.options.parents, newest)?;
     job.open_edges = parents.iter().filter(|p| rules::is_edge_open(Some(p.1), job.lax)).count() as i64;
     let later = (job.delayed > change.now).then_some(job.delayed);
@@ -88,6 +90,7 @@ fn new_job(now: i64, request: &EnqueueRequest) -> Job {
         error: None,
         result: None,
         args: rules::one_line(request.args.get()).into_owned(),
+        args_shown: None,
     }
 }
 
@@ -116,9 +119,10 @@ fn insert(
     seq: i64,
 ) -> Result<i64, QueueError> {
     let sql = "insert into job (seq, ready, open_edges, later, state, priority, attempts, lax, origin, created,
-                 delayed, expires, timeout, backoff, queue, task, key, schedule, trace, parents, notes, args)
+                 delayed, expires, timeout, backoff, queue, task, key, schedule, trace, parents, notes, args,
+                 args_shown)
                values (?1, ?2, ?3, ?4, 'inactive', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
-                 ?19, ?20, ?21)
+                 ?19, ?20, ?21, ?22)
                returning id";
     let params = params![
         seq,
@@ -142,6 +146,7 @@ fn insert(
         job.parents,
         job.notes,
         job.args,
+        job.args_shown,
     ];
     let id = change.first(sql, params, |row| row.get(0))?;
     Ok(id.expect("an insert that returns answers one row"))

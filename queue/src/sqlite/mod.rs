@@ -14,6 +14,7 @@ mod change;
 mod enqueue;
 mod exchange;
 mod failure;
+mod masks;
 mod operations;
 mod pull;
 mod read;
@@ -29,7 +30,7 @@ use crate::error::QueueError;
 use crate::migrations::{self, Migration, MigrationStatus, SQLITE};
 use crate::rules;
 use crate::store::{
-    Annotation, Claim, Enqueued, Exchanged, Extension, JobFilter, JobPage, Outcome, Pull, Pulled,
+    Annotation, ArgsMask, Claim, Enqueued, Exchanged, Extension, JobFilter, JobPage, Outcome, Pull, Pulled,
     RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
 };
 use actor::{Actor, ActorOptions, Signals, Touched};
@@ -301,6 +302,11 @@ impl Store for SqliteStore {
 
     async fn stats(&self) -> Result<Stats, QueueError> {
         self.read(read::stats).await?
+    }
+
+    async fn put_masks(&self, masks: &[ArgsMask]) -> Result<(), QueueError> {
+        let masks = masks.to_vec();
+        self.change("put masks in force", move |change| masks::put(change, &masks)).await
     }
 
     async fn register_worker(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError> {

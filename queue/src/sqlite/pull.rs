@@ -16,7 +16,7 @@ pub(super) fn pull(change: &mut Change<'_>, pulls: &[Pull]) -> Result<Vec<Pulled
         for (place, id) in choose(change, pull, limit)?.into_iter().enumerate() {
             let worker = serde_json::to_string(&pull.workers[place]).expect("a worker always serialises");
             let (leased, job) = claim(change, id, &worker, pull.lease)?;
-            let snapshot = RawValue::from_string(job.snapshot()).expect("a snapshot is made of JSON");
+            let snapshot = RawValue::from_string(job.whole_snapshot()).expect("a snapshot is made of JSON");
             pulled.push(Pulled { pull: i, place, job: leased, snapshot });
         }
     }

@@ -8,7 +8,7 @@ use std::io::Write;
 /// The columns that [`Job::read`] reads, in its order.
 pub(super) const COLUMNS: &str = "id, task, queue, state, priority, attempt, attempts, retries, lax, key, schedule, \
      worker, origin, created, delayed, expires, started, finished, retried, lease, trace, timeout, backoff, \
-     open_edges, parents, notes, progress, error, result, args";
+     open_edges, parents, notes, progress, error, result, args, args_shown";
 
 /// A row of `job`. JSON columns are text, times are microseconds.
 #[derive(Debug, Clone)]
@@ -43,6 +43,8 @@ pub(super) struct Job {
     pub(super) error: Option<String>,
     pub(super) result: Option<String>,
     pub(super) args: String,
+    /// What anybody may see of `args`, when that is not all.
+    pub(super) args_shown: Option<String>,
 }
 
 impl Job {
@@ -78,19 +80,30 @@ impl Job {
             error: row.get(27)?,
             result: row.get(28)?,
             args: row.get(29)?,
+            args_shown: row.get(30)?,
         })
     }
 
-    /// The snapshot: members and order are the protocol's.
+    /// The snapshot as anybody may see it.
     pub(super) fn snapshot(&self) -> String {
-        let room = 640 + self.args.len() + self.notes.len() + self.result.as_ref().map_or(0, String::len);
+        self.snapshot_with(self.args_shown.as_ref().unwrap_or(&self.args))
+    }
+
+    /// The snapshot for whoever runs the job.
+    pub(super) fn whole_snapshot(&self) -> String {
+        self.snapshot_with(&self.args)
+    }
+
+    /// Members and order are the protocol's.
+    fn snapshot_with(&self, args: &str) -> String {
+        let room = 640 + args.len() + self.notes.len() + self.result.as_ref().map_or(0, String::len);
         let mut out = Writer(Vec::with_capacity(room));
         out.raw("{\"id\":", self.id);
         out.text(",\"task\":", Some(&self.task));
         out.text(",\"queue\":", Some(&self.queue));
         out.text(",\"state\":", Some(self.state.as_str()));
         out.raw(",\"priority\":", self.priority);
-        out.raw(",\"args\":", &self.args);
+        out.raw(",\"args\":", args);
         out.raw(",\"notes\":", &self.notes);
         out.raw(",\"attempt\":", self.attempt);
         out.raw(",\"attempts\":", self.attempts);
@@ -192,6 +205,7 @@ mod tests {
             error: None,
             result: Some("123456789012345678901234567890.10e+5".into()),
             args: "[\"x\", 1]".into(),
+            args_shown: None,
         };
         assert_eq!(
             job.snapshot(),

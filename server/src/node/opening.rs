@@ -88,6 +88,8 @@ impl Opener {
         if applied > 0 {
             info!(applied, "Migrations applied.");
         }
+        // before anybody can enqueue through this node
+        backend.store().put_masks(&rounds::args_masks(&self.schemas)).await?;
         let options = EnvelopeOptions { source: SOURCE.into(), dataschema: Some(self.job_schema()) };
         let journal = Journal::open(&backend, options);
         Ok((backend, journal))
@@ -127,6 +129,7 @@ impl Opener {
             ..UpkeepRules::default()
         };
         rounds.spawn(rounds::upkeep(store.clone(), rules, self.closing.clone()));
+        rounds.spawn(rounds::masks(store.clone(), self.schemas.clone(), self.closing.clone()));
         let schedules = self.schedules();
         if !schedules.is_empty() {
             rounds.spawn(rounds::schedules(store.clone(), schedules, self.closing.clone()));

@@ -1,9 +1,9 @@
-//! What a node does again and again: upkeep, schedules, looking after schema files and metrics.
+//! What a node does again and again: upkeep, schedules, looking after schema files, masks and metrics.
 
 use crate::schema_files::SchemaDir;
 use metrics_exporter_prometheus::PrometheusHandle;
 use minium_bus::Schemas;
-use minium_queue::{QueueError, Schedule, Store, UpkeepRules, Upkept};
+use minium_queue::{ArgsMask, QueueError, Schedule, Store, UpkeepRules, Upkept};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -17,6 +17,8 @@ const UPKEEP_PAUSE_MAX: Duration = Duration::from_secs(1);
 const UPKEEP_PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Schedules are looked at so often even when none is due: another node may have changed them.
 const SCHEDULE_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Between looks whether there are other schemas.
+const MASKS_LOOK: Duration = Duration::from_millis(500);
 /// After a database that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -95,6 +97,42 @@ pub(super) async fn schedules(store: Arc<dyn Store>, schedules: Vec<Schedule>, c
         }
     };
     closing.run_until_cancelled(rounds).await;
+}
+
+/// Tells the database which arguments the schemas hide, whenever there are others. What they were at first was told before
+/// the node took jobs.
+pub(super) async fn masks(store: Arc<dyn Store>, schemas: Arc<Schemas>, closing: CancellationToken) {
+    let mut trouble = Trouble::default();
+    // told once more, in case they were replaced in between: that costs one statement that changes nothing
+    let mut told = None;
+    let rounds = async {
+        loop {
+            let generation = schemas.generation();
+            let pause = if told == Some(generation) {
+                MASKS_LOOK
+            } else {
+                match store.put_masks(&args_masks(&schemas)).await {
+                    Ok(()) => {
+                        trouble.worked("masks of arguments");
+                        told = Some(generation);
+                        MASKS_LOOK
+                    }
+                    Err(error) => {
+                        trouble.failed("masks of arguments", &error);
+                        RETRY_PAUSE
+                    }
+                }
+            };
+            sleep(pause).await;
+        }
+    };
+    closing.run_until_cancelled(rounds).await;
+}
+
+/// What the schemas in force hide.
+pub(super) fn args_masks(schemas: &Schemas) -> Vec<ArgsMask> {
+    let all = schemas.hidden_args().into_iter();
+    all.map(|(task, paths)| ArgsMask { task: task.to_string(), paths }).collect()
 }
 
 /// Reads the schemas again when asked to, and when a file has changed.

@@ -8,8 +8,8 @@ use minium_bus::{LeasedJob, Order, Puller, Pulling, Pushed, Said, Saying, Word, 
 use minium_notifier::{StoreSlot, TaskWork, WorkOptions};
 use minium_protocol::{EnqueueRequest, ErrorCode, Job, JobOptions, JobView, LeaseToken, Problem, WorkerRef};
 use minium_queue::{
-    Annotation, Claim, Enqueued, Exchanged, Extension, JobFilter, JobPage, Outcome, Pull, Pulled, QueueError,
-    RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
+    Annotation, ArgsMask, Claim, Enqueued, Exchanged, Extension, JobFilter, JobPage, Outcome, Pull, Pulled,
+    QueueError, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
 };
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -257,6 +257,10 @@ impl Store for Counted {
 
     async fn stats(&self) -> Result<Stats, QueueError> {
         self.store.stats().await
+    }
+
+    async fn put_masks(&self, masks: &[ArgsMask]) -> Result<(), QueueError> {
+        self.store.put_masks(masks).await
     }
 
     async fn register_worker(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError> {

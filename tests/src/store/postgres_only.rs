@@ -505,3 +505,32 @@ async fn every_job_runs_once_however_many_claim() {
     assert_eq!(f.entries().await.len(), 3 * JOBS);
     assert!(f.job(ran[0]).await.state == State::Finished);
 }
+
+/// What is hidden is hidden whoever enqueues, and in the view that people report from.
+#[tokio::test]
+async fn arguments_enqueued_by_sql_are_hidden_as_well() {
+    let f = Fixture::postgres().await;
+    let mask = minium_queue::ArgsMask { task: "t".into(), paths: vec![vec!["0".into()]] };
+    f.store().put_masks(&[mask]).await.unwrap();
+    let id = enqueue_by_sql(&f.client().await, "t", "{}").await.unwrap();
+    assert_eq!(f.job(id).await.args.get(), r#"["***"]"#);
+    let seen = "select args::text from minium.jobs where id = $1";
+    let seen: String = f.client().await.query_one(seen, &[&id]).await.unwrap().get(0);
+    assert_eq!(seen, r#"["***"]"#);
+    assert_eq!(f.claim_one().await.args.get(), r#"["x"]"#);
+}
+
+/// PostgreSQL cannot look into some JSON that it keeps; of such arguments nothing is shown, and the worker has them.
+#[tokio::test]
+async fn arguments_that_cannot_be_looked_into_are_hidden_whole() {
+    let f = Fixture::postgres().await;
+    let mask = minium_queue::ArgsMask { task: "t".into(), paths: vec![vec!["1".into()]] };
+    f.store().put_masks(&[mask]).await.unwrap();
+    let args = r#"["\u0000","secret"]"#;
+    let leased = f.running(EnqueueRequest::new("t", json(args))).await;
+    assert_eq!(leased.args.get(), args);
+    assert_eq!(f.job(leased.id).await.args.get(), r#""***""#);
+    // of a task without a mask they are shown
+    let id = f.enqueue(EnqueueRequest::new("u", json(r#"["\u0000"]"#))).await;
+    assert_eq!(f.job(id).await.args.get(), r#"["\u0000"]"#);
+}

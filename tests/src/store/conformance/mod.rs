@@ -9,6 +9,7 @@ mod enqueueing;
 mod keys;
 mod leases;
 mod lists;
+mod masks;
 mod operations;
 mod outcomes;
 mod parents;
@@ -90,6 +91,15 @@ macro_rules! conformance {
                 what_an_outcome_made_ready_is_claimed_then_or_next
                 thousands_are_claimed_and_finished_at_once
                 whatever_makes_jobs_ready_wakes_workers
+            }
+            masks {
+                nobody_but_the_worker_sees_what_is_hidden
+                a_puller_gets_all_of_it
+                the_nearest_mask_counts
+                a_mask_counts_from_then_on_until_another_says_otherwise
+                arguments_without_anything_to_hide_stay_to_the_byte
+                what_a_schedule_enqueues_is_hidden_as_well
+                masks_may_be_put_by_several_at_once
             }
             pulling {
                 a_pulled_job_runs_for_its_puller
