@@ -1,8 +1,8 @@
 //! The load: all connections on one thread and one epoll, so that its own cost is small and known.
 //!
-//! Flat out, so many messages of each publisher may be on their way (published, and not yet with everybody); what a
-//! turn of the loop makes room for leaves in one write, as from a client that has more to say. At a steady rate,
-//! latency counts from when a message was *due*, so that a stall is not hidden.
+//! Flat out, so many messages may be on their way (published, and not yet with everybody); what a turn of the loop makes
+//! room for leaves in one write, as from a client that has more to say: of several publishers one after the other says
+//! as much as a write holds. At a steady rate, latency counts from when a message was *due*, so that a stall is not hidden.
 
 use super::conn::{Conn, Phase};
 use super::dialect::{Dialect, Role};
@@ -57,7 +57,7 @@ pub(super) struct Flow {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Pace {
-    /// So many messages of each publisher may be on their way.
+    /// So many messages of all publishers together may be on their way.
     Window(u64),
     /// So many messages a second in all.
     Rate(u64),
@@ -74,8 +74,6 @@ pub(super) struct Tally {
     pub(super) time: Duration,
     /// Nanoseconds.
     pub(super) latencies: Histogram,
-    /// By publisher.
-    arrived: Vec<u64>,
 }
 
 pub(super) struct Load {
@@ -191,16 +189,16 @@ impl Load {
     /// Publishes, and waits until everything has arrived, or nothing more does.
     pub(super) fn publish(&mut self, flow: &Flow) -> anyhow::Result<Tally> {
         let publishers = self.conns.len() - self.first_publisher;
-        self.tally = Tally { arrived: vec![0; publishers], ..Tally::default() };
+        self.tally = Tally::default();
         (self.began, self.last) = (Instant::now(), Duration::ZERO);
-        let mut sent = vec![0; publishers];
+        let (mut sent, mut next) = (vec![0; publishers], 0);
         loop {
             let now = self.began.elapsed();
             let sending = now < flow.time;
             let mut pause = Duration::from_millis(5);
             if sending {
                 match flow.pace {
-                    Pace::Window(window) => self.fill(flow.size, window, &mut sent),
+                    Pace::Window(window) => self.fill(flow.size, window, &mut sent, &mut next),
                     Pace::Rate(rate) => pause = self.send_due(flow.size, rate, now, &mut sent),
                 }
             }
@@ -214,22 +212,29 @@ impl Load {
         }
     }
 
-    /// As many messages of each publisher as its window has room for.
-    fn fill(&mut self, size: usize, window: u64, sent: &mut [u64]) {
-        let fan = self.plan.fan();
-        for (p, sent) in sent.iter_mut().enumerate() {
+    /// As many messages as the window has room for. Each publisher says as much as a write holds before it is the next
+    /// one's turn; who was next when the room ended is first when there is some.
+    fn fill(&mut self, size: usize, window: u64, sent: &mut [u64], next: &mut usize) {
+        let under_way = sent.iter().sum::<u64>() - self.tally.delivered / self.plan.fan();
+        let mut room = window.saturating_sub(under_way);
+        for _ in 0..sent.len() {
+            let p = *next;
             let conn = &mut self.conns[self.first_publisher + p];
-            let before = *sent;
-            while *sent * fan < self.tally.arrived[p] + window * fan && conn.unsent() < UNSENT_BYTES_MAX {
+            let before = sent[p];
+            while room > 0 && conn.unsent() < UNSENT_BYTES_MAX {
                 let at = self.began.elapsed().as_nanos() as u64;
-                let stamp = Stamp { at, publisher: p as u16, sequence: *sent };
+                let stamp = Stamp { at, publisher: p as u16, sequence: sent[p] };
                 conn.publish(&self.plan.topic(p), size, stamp, &mut self.scratch);
-                *sent += 1;
+                (sent[p], room) = (sent[p] + 1, room - 1);
             }
-            if *sent > before {
+            if sent[p] > before {
                 conn.flush();
                 self.watch(p + self.first_publisher);
             }
+            if room == 0 {
+                break;
+            }
+            *next = (p + 1) % sent.len();
         }
     }
 
@@ -297,9 +302,6 @@ impl Load {
             tally.delivered += 1;
             tally.disordered += u64::from(!in_order);
             tally.latencies.add(at.saturating_sub(stamp.at));
-            if let Some(arrived) = tally.arrived.get_mut(usize::from(stamp.publisher)) {
-                *arrived += 1;
-            }
         });
         self.last = now;
         if before != Phase::Ready && conn.phase == Phase::Ready {

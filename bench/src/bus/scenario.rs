@@ -55,7 +55,7 @@ pub(super) struct Flood {
     /// And one above them all.
     pub(super) parent: bool,
     pub(super) size: usize,
-    /// So many messages of each publisher may be on their way.
+    /// So many messages of all publishers together may be on their way.
     pub(super) window: u64,
 }
 
@@ -176,9 +176,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "topics",
-        what: "1,000 topics × 10 subscribers, 128 B, 100 in flight each, and one subscriber of the parent",
+        what: "1,000 topics × 10 subscribers, 128 B, 100,000 in flight in all, and one subscriber of the parent",
         // the subscriber above gets them all: 13 MB on their way, which a ring of 16 MiB holds
-        load: Load::Flood(Flood { topics: 1_000, subscribers: 10, parent: true, size: 128, window: 100 }),
+        load: Load::Flood(Flood { topics: 1_000, subscribers: 10, parent: true, size: 128, window: 100_000 }),
         contenders: &[MINIUM],
         aims: &[least(PER_CPU, 15e6)],
     },
