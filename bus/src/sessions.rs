@@ -23,6 +23,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
+use thin_vec::ThinVec;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -196,7 +197,7 @@ impl Shard {
     }
 
     /// A puller takes no more: the others get what it had not begun to receive.
-    pub(crate) fn retire(&self, pulls: Vec<Pull>, jobs: Option<Box<Jobs>>) {
+    pub(crate) fn retire(&self, pulls: ThinVec<Pull>, jobs: Option<Box<Jobs>>) {
         for pull in pulls {
             self.pullers.borrow_mut().remove(&pull.id);
             self.hub.lanes.leave(&pull.topic, pull.id);

@@ -58,7 +58,11 @@ impl Sub {
 impl Session {
     /// Adds a subscription; [`Shard::follow`] comes next.
     pub(crate) fn add_sub(&self, sub: Sub) {
-        self.state.borrow_mut().subs.push(sub);
+        let mut st = self.state.borrow_mut();
+        if st.subs.is_empty() {
+            st.subs.reserve_exact(1); // most have one, and a push makes room for four
+        }
+        st.subs.push(sub);
     }
 
     /// Is it too far behind to change its log? Its own task looks again when something was written.

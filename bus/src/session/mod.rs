@@ -40,7 +40,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
+use thin_vec::ThinVec;
 
+/// Ten thousand of these wait at once: with its counters it has 256 bytes, the size of an allocator's class.
 pub(crate) struct Session {
     sink: Sink,
     encoding: Encoding,
@@ -49,6 +51,10 @@ pub(crate) struct Session {
     grant: Option<Arc<Grant>>,
     _permit: Permit,
 }
+
+// with the two counters of its `Rc`
+#[cfg(not(test))]
+const _: () = assert!(size_of::<Session>() + 16 <= 256);
 
 #[derive(Default)]
 struct State {
@@ -85,7 +91,7 @@ struct State {
     /// Wakes the session's own task.
     waker: Option<Waker>,
     /// What it subscribed, and the topics of which it is a peer.
-    subs: Vec<Sub>,
+    subs: ThinVec<Sub>,
     /// Only while it reads history.
     catching_up: Option<Box<CatchingUp>>,
     /// Only while a message is half read.
@@ -95,7 +101,7 @@ struct State {
     /// Only for peers: where their own messages stand in the log.
     own: Option<Box<Own>>,
     /// Only for pullers of channels that are not durable.
-    pulls: Vec<Pull>,
+    pulls: ThinVec<Pull>,
     /// Only for pullers of durable channels.
     jobs: Option<Box<Jobs>>,
     #[cfg(test)]
@@ -320,7 +326,7 @@ pub(crate) struct Left {
     pub(crate) index: usize,
     pub(crate) place: usize,
     pub(crate) code: u16,
-    pub(crate) pulls: Vec<Pull>,
+    pub(crate) pulls: ThinVec<Pull>,
     pub(crate) jobs: Option<Box<Jobs>>,
     /// It was a peer with echo.
     pub(crate) echo: bool,
