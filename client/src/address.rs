@@ -1,29 +1,26 @@
 //! Where the server is: the base URL, checked once, and the paths under it.
 
 use crate::error::ClientError;
-use reqwest::Url;
+use url::Url;
 
-/// A checked base URL. Its path ends with a slash, so that a server behind a path prefix works too.
+/// A checked base URL, of the scheme `http` or `https`. Its path ends with a slash, so that a server behind a path prefix
+/// works too.
 #[derive(Debug, Clone)]
 pub(crate) struct Address {
     base: Url,
 }
 
 impl Address {
-    /// Reads `http://host[:port][/prefix]`.
+    /// Reads `http://host[:port][/prefix]`, or the same with `https`. `ws` and `wss` mean these two: requests and WebSockets go to one port.
     pub(crate) fn parse(text: &str) -> Result<Address, ClientError> {
         let fault = |reason: &str| ClientError::Url { url: text.into(), reason: reason.into() };
         let mut base = Url::parse(text).map_err(|e| fault(&e.to_string()))?;
-        match base.scheme() {
-            "http" => {}
-            "https" | "wss" => return Err(fault("TLS is not supported yet; use http://")),
-            "ws" => {
-                return Err(fault(
-                    "give the http:// URL; the client adds the paths of its WebSockets itself",
-                ));
-            }
-            _ => return Err(fault("it must begin with http://")),
-        }
+        let scheme = match base.scheme() {
+            "http" | "ws" => "http",
+            "https" | "wss" => "https",
+            _ => return Err(fault("it must begin with http://, https://, ws:// or wss://")),
+        };
+        base.set_scheme(scheme).map_err(|()| fault("its scheme cannot be changed"))?;
         if base.host_str().is_none_or(str::is_empty) {
             return Err(fault("it names no host"));
         }
@@ -54,7 +51,12 @@ impl Address {
     pub(crate) fn host_and_port(&self) -> (&str, u16) {
         let host = self.base.host_str().expect("checked when it was parsed");
         let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        (bare, self.base.port().unwrap_or(80))
+        (bare, self.base.port_or_known_default().unwrap_or(80))
+    }
+
+    /// Is it to be reached by TLS?
+    pub(crate) fn is_secure(&self) -> bool {
+        self.base.scheme() == "https"
     }
 
     /// For people: without the slash that was added.
@@ -78,16 +80,29 @@ mod tests {
     }
 
     #[test]
+    fn the_scheme_says_whether_tls_is_spoken() {
+        for (url, port, secure, shown) in [
+            ("ws://h", 80, false, "http://h"),
+            ("http://h:443", 443, false, "http://h:443"),
+            ("https://h/x/", 443, true, "https://h/x"),
+            ("wss://h", 443, true, "https://h"),
+            ("WSS://[::1]:80", 80, true, "https://[::1]:80"),
+        ] {
+            let a = Address::parse(url).unwrap();
+            assert_eq!((a.host_and_port().1, a.is_secure(), a.as_str()), (port, secure, shown), "{url}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_reached_is_refused_with_its_reason() {
         let says = |url: &str, word: &str| {
             let e = Address::parse(url).unwrap_err().to_string();
             assert!(e.contains(word) && e.contains(url), "{e}");
         };
-        says("https://h", "TLS");
-        says("ws://h", "http://");
         says("ftp://h", "http://");
         says("127.0.0.1:3000", "base");
         says("http://me:secret@h", "token");
+        says("wss://me@h", "token");
         says("http://h?x=1", "query");
     }
 }

@@ -2,9 +2,12 @@
 
 use crate::address::Address;
 use crate::connection::{ConnectOptions, Connection};
+use crate::dial::Connector;
 use crate::error::ClientError;
+use crate::http::{Pool, pool};
 use crate::link::{Peer, Publisher};
 use crate::subscription::{SubscribeOptions, Subscription};
+use crate::tls::TlsOptions;
 use minium_protocol::{Filter, Topic};
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
@@ -36,7 +39,7 @@ impl Mode {
     }
 }
 
-/// Bounds of everything that a client does.
+/// Bounds of everything that a client does, and whom it trusts.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
     /// From the first packet to the end of the handshake.
@@ -51,6 +54,8 @@ pub struct ClientOptions {
     pub message_bytes_max: usize,
     /// Messages that wait between the socket and the program, each way. Beyond, the socket is not read.
     pub buffered_messages_max: usize,
+    /// Whom to trust where TLS is spoken, and what to show.
+    pub tls: TlsOptions,
 }
 
 impl Default for ClientOptions {
@@ -62,6 +67,7 @@ impl Default for ClientOptions {
             close_timeout: Duration::from_secs(5),
             message_bytes_max: 16 << 20,
             buffered_messages_max: 64,
+            tls: TlsOptions::default(),
         }
     }
 }
@@ -73,19 +79,21 @@ pub struct Client {
 }
 
 struct Inner {
-    address: Address,
+    connector: Connector,
     token: Option<SecretString>,
-    http: reqwest::Client,
+    http: Pool,
     options: ClientOptions,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Client {
-    /// A client of the server at `base_url`, as `http://127.0.0.1:3000`. Nothing is connected yet.
+    /// A client of the server at `base_url`, as `http://127.0.0.1:3000` or `https://hub.example`; `ws` and `wss` mean the same
+    /// two. Nothing is connected yet.
     ///
     /// # Errors
-    /// [`ClientError::Url`] for a URL that cannot be used; `https` cannot yet.
+    /// [`ClientError::Url`] for a URL that cannot be used; [`ClientError::TlsSetup`] where TLS is asked for and cannot be
+    /// set up.
     pub fn new(base_url: &str, token: Option<String>) -> Result<Client, ClientError> {
         Client::with_options(base_url, token, ClientOptions::default())
     }
@@ -99,26 +107,19 @@ impl Client {
         token: Option<String>,
         options: ClientOptions,
     ) -> Result<Client, ClientError> {
-        let address = Address::parse(base_url)?;
-        let fault = |reason: String| ClientError::Url { url: base_url.into(), reason };
         check_token(base_url, token.as_deref())?;
-        let http = reqwest::Client::builder()
-            .connect_timeout(options.connect_timeout)
-            .timeout(options.request_timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("minium/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|e| fault(e.to_string()))?;
+        let connector = Connector::new(Address::parse(base_url)?, &options)?;
+        let http = pool(connector.clone());
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let token = token.map(SecretString::from);
-        Ok(Client { inner: Arc::new(Inner { address, token, http, options, tasks, stop }) })
+        Ok(Client { inner: Arc::new(Inner { connector, token, http, options, tasks, stop }) })
     }
 
     /// A connection in `minium.v1`: subscriptions, publishing, work and peers that survive cuts. Nothing is connected
     /// yet.
     ///
     /// # Errors
-    /// [`ClientError::Url`] for one of [`ConnectOptions::elsewhere`] that cannot be used.
+    /// As [`Client::new`], for one of [`ConnectOptions::elsewhere`] that cannot be used.
     pub fn connect(&self, options: ConnectOptions) -> Result<Connection, ClientError> {
         Connection::new(self, options)
     }
@@ -190,35 +191,41 @@ impl Client {
 
     /// The same client of another node.
     pub(crate) fn at(&self, base_url: &str) -> Result<Client, ClientError> {
-        Ok(self.but(Address::parse(base_url)?, self.inner.token.clone()))
+        let connector = self.inner.connector.to(Address::parse(base_url)?, self.options())?;
+        let http = pool(connector.clone());
+        Ok(self.but(connector, http, self.inner.token.clone()))
     }
 
     /// The same client with another token.
     pub(crate) fn with_token(&self, token: &str) -> Result<Client, ClientError> {
         check_token(self.base_url(), Some(token))?;
-        Ok(self.but(self.inner.address.clone(), Some(token.into())))
+        Ok(self.but(self.inner.connector.clone(), self.inner.http.clone(), Some(token.into())))
     }
 
-    fn but(&self, address: Address, token: Option<SecretString>) -> Client {
-        let Inner { http, options, tasks, stop, .. } = &*self.inner;
-        let (http, options, tasks) = (http.clone(), options.clone(), tasks.clone());
-        Client { inner: Arc::new(Inner { address, token, http, options, tasks, stop: stop.clone() }) }
+    fn but(&self, connector: Connector, http: Pool, token: Option<SecretString>) -> Client {
+        let Inner { options, tasks, stop, .. } = &*self.inner;
+        let (options, tasks, stop) = (options.clone(), tasks.clone(), stop.clone());
+        Client { inner: Arc::new(Inner { connector, token, http, options, tasks, stop }) }
     }
 
     /// The server's base URL.
     pub fn base_url(&self) -> &str {
-        self.inner.address.as_str()
+        self.address().as_str()
     }
 
     pub(crate) fn address(&self) -> &Address {
-        &self.inner.address
+        self.inner.connector.address()
+    }
+
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.inner.connector
     }
 
     pub(crate) fn token(&self) -> Option<&str> {
         self.inner.token.as_ref().map(|token| token.expose_secret())
     }
 
-    pub(crate) fn http(&self) -> &reqwest::Client {
+    pub(crate) fn http(&self) -> &Pool {
         &self.inner.http
     }
 

@@ -1,6 +1,7 @@
 //! What can go wrong for a client.
 
 use crate::message::excerpt;
+use crate::tls::TlsFault;
 use minium_protocol::{CloseCode, ErrorCode, Position, Problem, format_duration};
 use std::error::Error;
 use std::time::Duration;
@@ -24,6 +25,24 @@ pub enum ClientError {
         url: String,
         /// What the network said.
         source: Box<dyn Error + Send + Sync>,
+    },
+    /// What is to be trusted or shown by TLS cannot be used.
+    #[error("cannot set up TLS: the {what} cannot be used: {reason}")]
+    TlsSetup {
+        /// Which part of it.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A server is there, but no TLS session with it comes about.
+    #[error("{fault}: {}{}", tls_words(.fault, .url), detail_text(.detail))]
+    Tls {
+        /// The server's base URL.
+        url: String,
+        /// What is wrong.
+        fault: TlsFault,
+        /// More of it, in the words of who found it; may be empty.
+        detail: String,
     },
     /// The server refused; the problem says why.
     #[error(transparent)]
@@ -98,6 +117,28 @@ fn reason_text(reason: &str) -> String {
     if reason.is_empty() { String::new() } else { format!(" ({})", excerpt(reason)) }
 }
 
+fn detail_text(detail: &str) -> String {
+    if detail.is_empty() { String::new() } else { format!(" ({detail})") }
+}
+
+fn tls_words(fault: &TlsFault, url: &str) -> String {
+    match fault {
+        TlsFault::UnknownAuthority => {
+            format!("no authority that is trusted here issued the certificate of {url}")
+        }
+        TlsFault::WrongName => format!("the certificate of {url} is for another name or address"),
+        TlsFault::Expired => format!("the certificate of {url} has expired"),
+        TlsFault::NotYetValid => format!("the certificate of {url} is not valid yet"),
+        TlsFault::Certificate => format!("the certificate of {url} cannot be accepted"),
+        TlsFault::Refused => {
+            format!("{url} does not accept the certificate that was shown, or that none was")
+        }
+        TlsFault::NotSpoken => format!("{url} does not speak TLS"),
+        TlsFault::Wanted => format!("{url} speaks TLS only"),
+        TlsFault::Failed => format!("no TLS session with {url} comes about"),
+    }
+}
+
 impl From<Problem> for ClientError {
     fn from(problem: Problem) -> ClientError {
         ClientError::Problem(Box::new(problem))
@@ -105,12 +146,21 @@ impl From<Problem> for ClientError {
 }
 
 impl ClientError {
+    /// What is wrong with a server's TLS. The detail may hold what the other side chose.
+    pub(crate) fn tls(url: &str, fault: TlsFault, detail: &str) -> ClientError {
+        ClientError::Tls { url: url.into(), fault, detail: excerpt(detail) }
+    }
+
     /// The same once more, for everybody who waits for the same thing.
     pub(crate) fn again(&self) -> ClientError {
         match self {
             ClientError::Url { url, reason } => ClientError::Url { url: url.clone(), reason: reason.clone() },
             ClientError::Connect { url, source } => {
                 ClientError::Connect { url: url.clone(), source: source.to_string().into() }
+            }
+            ClientError::TlsSetup { what, reason } => ClientError::TlsSetup { what, reason: reason.clone() },
+            ClientError::Tls { url, fault, detail } => {
+                ClientError::Tls { url: url.clone(), fault: *fault, detail: detail.clone() }
             }
             ClientError::Problem(problem) => ClientError::Problem(problem.clone()),
             ClientError::Status { status, text } => {
@@ -155,10 +205,19 @@ impl ClientError {
         }
     }
 
-    /// Is it that nobody answers, or no longer?
+    /// What is wrong with TLS, if that is it.
+    pub fn tls_fault(&self) -> Option<TlsFault> {
+        match self {
+            ClientError::Tls { fault, .. } => Some(*fault),
+            ClientError::GaveUp { last, .. } => last.tls_fault(),
+            _ => None,
+        }
+    }
+
+    /// Is it that nobody answers, or no longer, or nobody with whom we may speak?
     pub fn is_connection(&self) -> bool {
         match self {
-            ClientError::Connect { .. } | ClientError::Cut { .. } => true,
+            ClientError::Connect { .. } | ClientError::Cut { .. } | ClientError::Tls { .. } => true,
             ClientError::GaveUp { last, .. } => last.is_connection(),
             ClientError::Closed { code, .. } => CloseCode::reconnect(*code),
             _ => false,
@@ -168,10 +227,15 @@ impl ClientError {
     /// The exit code that command lines end with: 0 ok, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 no
     /// connection, 6 schema, 7 conflict, 8 time-out.
     pub fn exit_code(&self) -> u8 {
+        match self.tls_fault() {
+            Some(TlsFault::NotSpoken | TlsFault::Wanted) => return 2,
+            Some(TlsFault::Refused) => return 4,
+            _ => {}
+        }
         if self.is_connection() {
             return 5;
         }
-        if matches!(self, ClientError::Url { .. }) {
+        if matches!(self, ClientError::Url { .. } | ClientError::TlsSetup { .. }) {
             return 2;
         }
         match self.code() {
@@ -186,7 +250,13 @@ impl ClientError {
         }
     }
 
-    /// May the same thing work a little later? Decides whether a subscription comes back.
+    /// May the same thing work a little later with a server that was reached before? Decides whether a subscription comes
+    /// back. What is wrong with the TLS of a server that was never reached is most likely wrong with what we were told.
+    pub(crate) fn is_passing_for(&self, reached: bool) -> bool {
+        self.is_passing() || reached && matches!(self, ClientError::Tls { fault, .. } if fault.is_passing())
+    }
+
+    /// May the same thing work a little later?
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             ClientError::Connect { .. } | ClientError::Cut { .. } => true,
@@ -245,12 +315,33 @@ mod tests {
         let late = ClientError::Timeout { what: "job 1".into(), limit: Duration::from_nanos(999_987_507) };
         assert_eq!((late.exit_code(), late.to_string().as_str()), (8, "job 1 did not come within 1s"));
         assert_eq!(ClientError::Status { status: 401, text: "Origin check failed".into() }.exit_code(), 4);
+        let tls = |fault| ClientError::tls("https://h", fault, "");
+        assert_eq!(tls(TlsFault::Wanted).exit_code(), 2);
+        assert_eq!(tls(TlsFault::Refused).exit_code(), 4);
+        assert_eq!(tls(TlsFault::Expired).exit_code(), 5);
+        assert_eq!(ClientError::TlsSetup { what: "key", reason: "no PEM".into() }.exit_code(), 2);
+    }
+
+    #[test]
+    fn a_fault_of_tls_is_told_with_its_code() {
+        let says = |fault| ClientError::tls("https://h:1", fault, "as\nit was told").to_string();
+        for fault in TlsFault::ALL {
+            let said = says(*fault);
+            assert!(
+                said.starts_with(&format!("{}: ", fault.code())) && said.contains("https://h:1"),
+                "{said}"
+            );
+            assert!(said.ends_with(" (as it was told)"), "{said}");
+        }
     }
 
     #[test]
     fn only_what_may_pass_is_tried_again() {
         assert!(ClientError::from(Problem::new(ErrorCode::Unavailable, "starting")).is_passing());
         assert!(!ClientError::from(Problem::new(ErrorCode::EpochChanged, "anew")).is_passing());
+        let tls = |fault, reached| ClientError::tls("https://h", fault, "").is_passing_for(reached);
+        assert!(tls(TlsFault::Expired, true) && !tls(TlsFault::Expired, false));
+        assert!(!tls(TlsFault::UnknownAuthority, true) && !tls(TlsFault::Refused, true));
         assert!(ClientError::Status { status: 502, text: String::new() }.is_passing());
         assert!(!ClientError::Status { status: 404, text: String::new() }.is_passing());
         assert!(

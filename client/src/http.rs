@@ -1,13 +1,37 @@
 //! Requests over HTTP: sent once, answers bounded, refusals read as problems.
 
 use crate::client::Client;
+use crate::dial::{Connector, fault_of};
 use crate::error::ClientError;
 use crate::message::{Message, excerpt};
+use crate::tls::{TlsFault, causes};
 use bytes::Bytes;
-use minium_protocol::{Problem, Topic};
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
-use reqwest::{Method, StatusCode};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use http::{Method, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use minium_protocol::{Problem, TLS_ONLY, Topic};
+use std::error::Error;
 use std::time::Duration;
+use tokio::time::timeout;
+
+/// Connections that wait for the next request, and how long.
+const IDLE_MAX: usize = 8;
+const IDLE: Duration = Duration::from_secs(90);
+
+/// The HTTP connections to one server.
+pub(crate) type Pool = legacy::Client<Connector, Full<Bytes>>;
+
+/// A pool; nothing is connected yet.
+pub(crate) fn pool(connector: Connector) -> Pool {
+    legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(IDLE_MAX)
+        .build(connector)
+}
 
 /// One request.
 #[derive(Debug)]
@@ -75,58 +99,88 @@ impl Client {
     }
 
     pub(crate) async fn request(&self, request: Request<'_>) -> Result<Answer, ClientError> {
-        let url = self.address().url(request.path, &request.query);
-        let mut builder = self.http().request(request.method, url).header(ACCEPT, "application/json");
-        if let Some((kind, body)) = request.body {
-            builder = builder.header(CONTENT_TYPE, kind).body(body);
-        }
-        if let Some(token) = self.token() {
-            builder = builder.bearer_auth(token);
-        }
         let limit = request.timeout.unwrap_or(self.options().request_timeout);
-        let response = builder.timeout(limit).send().await.map_err(|e| self.unanswered(&e, limit))?;
+        let exchange = Box::pin(self.exchange(request));
+        match timeout(limit, exchange).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ClientError::Timeout { what: "the server's answer".into(), limit }),
+        }
+    }
+
+    async fn exchange(&self, request: Request<'_>) -> Result<Answer, ClientError> {
+        let path = request.path.to_owned();
+        let response = self.http().request(self.written(request)?).await;
+        let response = response.map_err(|e| match e.connect_info().and_then(fault_of) {
+            Some((fault, detail)) => ClientError::tls(self.base_url(), fault, &detail),
+            None => self.unanswered(&e),
+        })?;
         let status = response.status();
-        let body = self.body(response, limit).await?;
-        if status.is_success() { Ok(Answer { status, body }) } else { Err(refusal(status.as_u16(), &body)) }
+        let body = self.body(&path, response).await?;
+        if status.is_success() {
+            Ok(Answer { status, body })
+        } else {
+            Err(refusal(self.base_url(), status.as_u16(), &body))
+        }
+    }
+
+    fn written(&self, request: Request<'_>) -> Result<http::Request<Full<Bytes>>, ClientError> {
+        let fault = |e: http::Error| ClientError::Url { url: self.base_url().into(), reason: e.to_string() };
+        let url = self.address().url(request.path, &request.query);
+        let mut head = http::Request::builder()
+            .method(request.method)
+            .uri(url.as_str())
+            .header(ACCEPT, "application/json")
+            .header(USER_AGENT, concat!("minium/", env!("CARGO_PKG_VERSION")));
+        if let Some(token) = self.token() {
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|e| fault(e.into()))?;
+            value.set_sensitive(true);
+            head = head.header(AUTHORIZATION, value);
+        }
+        let (kind, body) = request.body.unzip();
+        if let Some(kind) = kind {
+            head = head.header(CONTENT_TYPE, kind);
+        }
+        head.body(Full::new(body.unwrap_or_default())).map_err(fault)
     }
 
     /// Reads an answer, up to the client's limit.
-    async fn body(&self, mut response: reqwest::Response, limit: Duration) -> Result<Bytes, ClientError> {
+    async fn body(&self, path: &str, response: Response<Incoming>) -> Result<Bytes, ClientError> {
         let bytes_max = self.options().message_bytes_max;
+        let mut incoming = response.into_body();
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|e| self.unanswered(&e, limit))? {
+        while let Some(frame) = incoming.frame().await {
+            let Ok(chunk) = frame.map_err(|e| self.unanswered(&e))?.into_data() else { continue };
             if body.len() + chunk.len() > bytes_max {
                 let reason = format!("it is longer than {bytes_max} bytes");
-                return Err(ClientError::Answer { what: response.url().path().into(), reason });
+                return Err(ClientError::Answer { what: format!("/{path}"), reason });
             }
             body.extend_from_slice(&chunk);
         }
         Ok(body.into())
     }
 
-    fn unanswered(&self, error: &reqwest::Error, limit: Duration) -> ClientError {
-        let reason = innermost(error);
-        if error.is_connect() {
-            return ClientError::Connect { url: self.base_url().into(), source: reason.into() };
+    fn unanswered(&self, error: &(dyn Error + 'static)) -> ClientError {
+        // the connector's own word
+        if let Some(told) = causes(error).find_map(|e| e.downcast_ref::<ClientError>()) {
+            return told.again();
         }
-        if error.is_timeout() {
-            return ClientError::Timeout { what: "the server's answer".into(), limit };
+        if let Some((fault, detail)) = TlsFault::of(error) {
+            return ClientError::tls(self.base_url(), fault, &detail);
+        }
+        let reason = causes(error).last().map_or_else(String::new, |innermost| innermost.to_string());
+        let hyper = causes(error).find_map(|e| e.downcast_ref::<hyper::Error>());
+        if hyper.is_some_and(hyper::Error::is_parse) {
+            return ClientError::Answer { what: "an HTTP request".into(), reason };
         }
         ClientError::Cut { url: self.base_url().into(), reason }
     }
 }
 
-/// reqwest wraps what the network said in several layers that repeat each other and the URL.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
-}
-
 /// What a status that is no success says.
-pub(crate) fn refusal(status: u16, body: &[u8]) -> ClientError {
+pub(crate) fn refusal(url: &str, status: u16, body: &[u8]) -> ClientError {
+    if status == 400 && body == TLS_ONLY.as_bytes() {
+        return ClientError::tls(url, TlsFault::Wanted, "");
+    }
     match serde_json::from_slice::<Problem>(body) {
         Ok(problem) => problem.into(),
         // A newer server's code, a proxy's page, Mercury's 401: the beginning says enough.
@@ -147,9 +201,9 @@ mod tests {
     #[test]
     fn refusals_are_problems_where_they_can_be() {
         let body = serde_json::to_vec(&Problem::new(ErrorCode::Conflict, "it runs")).unwrap();
-        assert_eq!(refusal(409, &body).code(), Some(ErrorCode::Conflict));
+        assert_eq!(refusal("u", 409, &body).code(), Some(ErrorCode::Conflict));
         let newer = br#"{"code":"not_invented_yet","detail":"the moon is full","status":418}"#;
-        assert_eq!(refusal(418, newer).to_string(), "the server answered 418: the moon is full");
-        assert_eq!(refusal(401, b"Origin check failed").exit_code(), 4);
+        assert_eq!(refusal("u", 418, newer).to_string(), "the server answered 418: the moon is full");
+        assert_eq!(refusal("u", 401, b"Origin check failed").exit_code(), 4);
     }
 }

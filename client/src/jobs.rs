@@ -3,8 +3,8 @@
 use crate::client::Client;
 use crate::error::ClientError;
 use crate::http::Request;
+use http::{Method, StatusCode};
 use minium_protocol::{EnqueueRequest, ErrorCode, Job, Phase, State};
-use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -214,7 +214,7 @@ impl Client {
             match self.poll(id, poll).await {
                 Ok(Some(info)) => return Ok(info),
                 Ok(None) => (answered, failures) = (true, 0),
-                Err(error) if answered && error.is_passing() => {
+                Err(error) if answered && error.is_passing_for(answered) => {
                     failures += 1;
                     tokio::time::sleep(
                         backoff.pause(failures, &mut random).min(left.unwrap_or(Duration::MAX)),

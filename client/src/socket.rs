@@ -1,12 +1,12 @@
 //! One WebSocket: connected within a time, with limits, and every failure turned into a [`ClientError`].
 
 use crate::client::{Client, Mode};
+use crate::dial::{Lender, Lent};
 use crate::error::ClientError;
 use crate::http::refusal;
 use minium_protocol::Position;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
@@ -26,7 +26,7 @@ const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 /// No problem document is longer.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
-pub(crate) type Stream = WebSocketStream<TcpStream>;
+pub(crate) type Stream = WebSocketStream<Lent>;
 
 /// What to open.
 #[derive(Debug, Clone)]
@@ -64,18 +64,14 @@ pub(crate) async fn open(client: &Client, route: &Route) -> Result<Opened, Refus
     let limit = client.options().connect_timeout;
     match timeout(limit, Box::pin(connect(client, route))).await {
         Ok(result) => result,
-        Err(_) => Err(no_server(client, format!("no answer within {} s", limit.as_secs_f64())).into()),
+        Err(_) => Err(client.connector().late().into()),
     }
 }
 
 async fn connect(client: &Client, route: &Route) -> Result<Opened, Refused> {
     let request = request(client, route)?;
-    let stream =
-        TcpStream::connect(client.address().host_and_port()).await.map_err(|e| no_server(client, e))?;
-    // A lost delay is no reason not to talk.
-    stream.set_nodelay(true).ok();
     // tungstenite drops the socket of a refused handshake with whatever of the problem document it has not read yet.
-    let (stream, spare) = duplicate(stream).map_err(|e| no_server(client, e))?;
+    let (stream, lender) = Lender::lend(client.connector().dial().await?);
     let limit = client.options().message_bytes_max;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
@@ -85,7 +81,7 @@ async fn connect(client: &Client, route: &Route) -> Result<Opened, Refused> {
         .max_frame_size(Some(limit));
     match client_async_with_config(request, stream, Some(config)).await {
         Ok((stream, answer)) => Ok(Opened { stream, start: start_of(&answer) }),
-        Err(Error::Http(answer)) => Err(refused(*answer, spare).await),
+        Err(Error::Http(answer)) => Err(refused(client, *answer, lender).await),
         Err(error) => Err(failed_handshake(client, error).into()),
     }
 }
@@ -93,7 +89,8 @@ async fn connect(client: &Client, route: &Route) -> Result<Opened, Refused> {
 fn request(client: &Client, route: &Route) -> Result<Request, ClientError> {
     let fault = |reason: String| ClientError::Url { url: client.base_url().into(), reason };
     let mut url = client.address().url(&route.path, &route.query);
-    url.set_scheme("ws").map_err(|()| fault("it cannot be made a ws:// URL".into()))?;
+    let scheme = if client.address().is_secure() { "wss" } else { "ws" };
+    url.set_scheme(scheme).map_err(|()| fault("it cannot be made the URL of a WebSocket".into()))?;
     let mut request = url.as_str().into_client_request().map_err(|e| fault(e.to_string()))?;
     let headers = request.headers_mut();
     if let Some(token) = client.token() {
@@ -108,20 +105,15 @@ fn request(client: &Client, route: &Route) -> Result<Request, ClientError> {
     Ok(request)
 }
 
-fn duplicate(stream: TcpStream) -> std::io::Result<(TcpStream, std::net::TcpStream)> {
-    let stream = stream.into_std()?;
-    let spare = stream.try_clone()?;
-    Ok((TcpStream::from_std(stream)?, spare))
-}
-
 /// `Minium-Position` on the 101: behind it, everything that matches will be delivered.
 fn start_of(answer: &Response) -> Option<Position> {
     answer.headers().get("minium-position")?.to_str().ok()?.parse().ok()
 }
 
 async fn refused(
+    client: &Client,
     answer: tungstenite::http::Response<Option<Vec<u8>>>,
-    spare: std::net::TcpStream,
+    lender: Lender,
 ) -> Refused {
     let (head, body) = answer.into_parts();
     let header = |name| head.headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
@@ -130,14 +122,14 @@ async fn refused(
     let mut body = body.unwrap_or_default();
     let missing = usize::min(length, REFUSAL_BYTES_MAX).saturating_sub(body.len());
     if missing > 0
-        && let Ok(stream) = TcpStream::from_std(spare)
+        && let Some(stream) = lender.returned()
     {
         let mut rest = Vec::new();
         // What can be read is better than nothing: the status alone is an answer too.
         stream.take(missing as u64).read_to_end(&mut rest).await.ok();
         body.extend_from_slice(&rest);
     }
-    Refused { error: refusal(head.status.as_u16(), &body), wait }
+    Refused { error: refusal(client.base_url(), head.status.as_u16(), &body), wait }
 }
 
 fn no_server(client: &Client, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
@@ -146,7 +138,7 @@ fn no_server(client: &Client, source: impl Into<Box<dyn std::error::Error + Send
 
 fn failed_handshake(client: &Client, error: Error) -> ClientError {
     match error {
-        Error::Io(_) => no_server(client, error),
+        Error::Io(error) => client.connector().failed(error),
         Error::Protocol(ProtocolError::HandshakeIncomplete) => {
             no_server(client, "the connection ended within the handshake")
         }

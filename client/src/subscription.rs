@@ -223,7 +223,7 @@ impl Reader {
     /// Waits as long as the failure asks for and connects again.
     async fn come_back(&mut self, refused: Refused) -> Result<Result<socket::Stream, Refused>, ClientError> {
         let Refused { error, wait } = refused;
-        if !error.is_passing() {
+        if !error.is_passing_for(self.connections > 0) {
             return Err(error);
         }
         self.failures = self.failures.saturating_add(1);

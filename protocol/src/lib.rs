@@ -37,7 +37,7 @@ pub use frame::{
 };
 pub use job::{Job, JobView, LeaseToken, Phase, Progress, State, WorkerRef};
 pub use position::{After, Position, PositionError};
-pub use problem::{ErrorCode, Problem, SchemaFault};
+pub use problem::{ErrorCode, Problem, SchemaFault, TLS_ONLY};
 pub use readable::{JSON_LEVELS_MAX, check_json};
 pub use request::{EnqueueRequest, JobOptions};
 pub use scope::{Scope, ScopeError, Scopes, Verb};

@@ -4,6 +4,10 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// What a listener that speaks TLS answers, with status 400 and as plain text, to who speaks plain HTTP. Clients know it by
+/// these words.
+pub const TLS_ONLY: &str = "this port speaks TLS only: ask by https:// or wss://";
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal $status:ident $retry:literal $title:literal;)*) => {
         /// What went wrong, in one stable word.

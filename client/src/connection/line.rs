@@ -209,7 +209,7 @@ impl Line {
         let first = !self.connected && !self.options.patient;
         if error.code() == Some(ErrorCode::Unauthorized) {
             self.renew(error.again()).await?;
-        } else if first || !error.is_passing() {
+        } else if first || !error.is_passing_for(self.connected) {
             return Err(error);
         }
         self.failures = self.failures.saturating_add(1);

@@ -22,7 +22,7 @@ fn topic(text: &str) -> Topic {
     text.parse().unwrap()
 }
 
-fn at_once() -> ConnectOptions {
+pub(crate) fn at_once() -> ConnectOptions {
     ConnectOptions { backoff: Backoff::none(), ..ConnectOptions::default() }
 }
 
@@ -72,13 +72,13 @@ fn begin(frame: &Value) -> u64 {
 
 /// What a server keeps: messages by offset from 1, each id once.
 #[derive(Clone)]
-struct Kept {
+pub(crate) struct Kept {
     messages: Arc<Mutex<Vec<(String, Value)>>>,
     count: watch::Sender<usize>,
 }
 
 impl Kept {
-    fn new() -> Kept {
+    pub(crate) fn new() -> Kept {
         Kept { messages: Arc::default(), count: watch::Sender::new(0) }
     }
 
@@ -94,7 +94,7 @@ impl Kept {
     }
 
     /// Serves one session until it breaks.
-    async fn serve<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
+    pub(crate) async fn serve<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
         &self,
         mut session: crate::script::Session<S>,
         random: &mut fastrand::Rng,
@@ -133,6 +133,28 @@ impl Kept {
     }
 }
 
+/// Publishes to [`Kept`] and reads at the same time, whatever is cut: each message comes once and in order.
+pub(crate) async fn all_arrives(connection: &Connection, messages: u64, whose: &str) {
+    let mut events = connection.subscribe(&filter("kept"), After::Earliest).await.unwrap();
+    let publish = async {
+        let mut answers = Vec::new();
+        for n in 0..messages {
+            answers.push(connection.offer(&topic("kept"), json!(n), None).await.unwrap());
+        }
+        for (n, answer) in answers.into_iter().enumerate() {
+            let receipt = answer.await.unwrap();
+            assert_eq!(receipt.position.unwrap().offset, n as u64 + 1, "{whose}");
+        }
+    };
+    let read = async {
+        for n in 0..messages {
+            let (position, data) = message(&mut events).await;
+            assert_eq!((position.offset, data), (n + 1, json!(n)), "{whose}");
+        }
+    };
+    tokio::join!(publish, read);
+}
+
 #[tokio::test]
 async fn two_hundred_cuts_at_random_bytes_lose_nothing_and_double_nothing() {
     const MESSAGES: u64 = 1_000;
@@ -154,24 +176,7 @@ async fn two_hundred_cuts_at_random_bytes_lose_nothing_and_double_nothing() {
         })
         .await;
         let connection = connect(&server, ConnectOptions { patient: true, ..at_once() });
-        let mut events = connection.subscribe(&filter("kept"), After::Earliest).await.unwrap();
-        let publish = async {
-            let mut answers = Vec::new();
-            for n in 0..MESSAGES {
-                answers.push(connection.offer(&topic("kept"), json!(n), None).await.unwrap());
-            }
-            for (n, answer) in answers.into_iter().enumerate() {
-                let receipt = answer.await.unwrap();
-                assert_eq!(receipt.position.unwrap().offset, n as u64 + 1, "seed {seed}");
-            }
-        };
-        let read = async {
-            for n in 0..MESSAGES {
-                let (position, data) = message(&mut events).await;
-                assert_eq!((position.offset, data), (n + 1, json!(n)), "seed {seed}");
-            }
-        };
-        tokio::join!(publish, read);
+        all_arrives(&connection, MESSAGES, &format!("seed {seed}")).await;
         // the last cuts need not have come while there was something to cut
         assert!(cuts.load(Ordering::Relaxed) > CUTS / 4, "seed {seed}: {cuts:?} cuts are no test");
     }

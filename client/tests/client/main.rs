@@ -9,3 +9,4 @@ mod connection;
 mod http;
 mod links;
 mod subscriptions;
+mod tls;

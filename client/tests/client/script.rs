@@ -103,22 +103,12 @@ impl Incoming {
     }
 
     /// Shakes hands over a socket that breaks after `budget` bytes were written. `None`: it broke meanwhile.
-    #[expect(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
     pub(crate) async fn accept_brittle(
         self,
         budget: usize,
         reset: bool,
     ) -> Option<(Session<Brittle>, String)> {
-        if reset {
-            self.socket.set_zero_linger().unwrap();
-        }
-        let mut uri = String::new();
-        let answer = |request: &Request, mut response: Response| {
-            uri = request.uri().to_string();
-            choose(request, &mut response);
-            Ok(response)
-        };
-        let session = accept_hdr_async(Brittle { socket: self.socket, budget }, answer).await.ok()?;
+        let (session, uri) = shake(Brittle::new(self.socket, budget, reset)).await?;
         self.asked.lock().unwrap().push(uri.clone());
         Some((session, uri))
     }
@@ -149,6 +139,19 @@ impl Incoming {
         self.asked.lock().unwrap().push(head.split(' ').nth(1).unwrap().into());
         head
     }
+}
+
+/// Shakes hands over any kind of socket, and tells path and query. `None`: it broke meanwhile.
+#[expect(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
+pub(crate) async fn shake<S: AsyncRead + AsyncWrite + Unpin>(socket: S) -> Option<(Session<S>, String)> {
+    let mut uri = String::new();
+    let answer = |request: &Request, mut response: Response| {
+        uri = request.uri().to_string();
+        choose(request, &mut response);
+        Ok(response)
+    };
+    let session = accept_hdr_async(socket, answer).await.ok()?;
+    Some((session, uri))
 }
 
 /// Agrees to the subprotocol that is asked for.
@@ -244,6 +247,16 @@ pub(crate) fn impatient() -> ClientOptions {
 pub(crate) struct Brittle {
     socket: TcpStream,
     budget: usize,
+}
+
+impl Brittle {
+    /// With `reset`, what the other side has not read yet goes with it.
+    pub(crate) fn new(socket: TcpStream, budget: usize, reset: bool) -> Brittle {
+        if reset {
+            socket.set_zero_linger().unwrap();
+        }
+        Brittle { socket, budget }
+    }
 }
 
 impl AsyncRead for Brittle {

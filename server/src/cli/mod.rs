@@ -13,6 +13,7 @@ mod stream;
 mod stream_input;
 mod stream_render;
 mod stream_send;
+mod trust;
 pub(crate) mod worker;
 
 use crate::command::{config, dev, doctor, migrate, schema, serve, token};

@@ -1,8 +1,9 @@
 //! How commands find the server, and how its errors are told to people.
 
+use super::trust::Trust;
 use crate::exit::{Exit, fault};
 use clap::Args;
-use minium_client::{Client, ClientError};
+use minium_client::{Client, ClientError, ClientOptions, TlsFault};
 use minium_protocol::{ErrorCode, Problem};
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt::Write;
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 /// Which server a command talks to.
 #[derive(Debug, Args)]
 pub(crate) struct Remote {
-    /// Base URL of the server
+    /// Base URL of the server; with https:// and wss:// it is reached by TLS
     #[arg(long, value_name = "URL", env = "MINIUM_URL", default_value = "http://127.0.0.1:3000")]
     #[arg(hide_env_values = true, display_order = 900)]
     url: String,
@@ -21,17 +22,22 @@ pub(crate) struct Remote {
     /// File that holds the token; it counts before the others
     #[arg(long, value_name = "FILE", display_order = 902)]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    trust: Trust,
 }
 
 impl Remote {
     /// A client of that server. Nothing is connected yet.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
-        Client::new(&self.url, self.token()?).map_err(explain)
+        let token = read_token(self.token.as_ref(), self.token_file.as_ref())?;
+        client(&self.url, token, &self.trust)
     }
+}
 
-    fn token(&self) -> anyhow::Result<Option<String>> {
-        read_token(self.token.as_ref(), self.token_file.as_ref())
-    }
+/// A client of a server, by what was said of it.
+pub(crate) fn client(url: &str, token: Option<String>, trust: &Trust) -> anyhow::Result<Client> {
+    let options = ClientOptions { tls: trust.options()?, ..ClientOptions::default() };
+    Client::with_options(url, token, options).map_err(explain)
 }
 
 /// The token, wherever it was given; a file counts before the others.
@@ -57,12 +63,17 @@ pub(crate) fn read_token(
 /// An error of the client in words for people, with a hint where one helps, and with its exit code.
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err calls")]
 pub(crate) fn explain(error: ClientError) -> anyhow::Error {
-    let exit = exit(&error);
+    explained(&error)
+}
+
+/// The same of an error that others have, too.
+pub(crate) fn explained(error: &ClientError) -> anyhow::Error {
+    let exit = exit(error);
     let mut message = error.to_string();
     if let Some(problem) = error.problem() {
         places(&mut message, problem);
     }
-    if let Some(hint) = hint(&error) {
+    if let Some(hint) = hint(error) {
         write!(message, " — {hint}").expect("memory takes every byte");
     }
     fault(exit, message)
@@ -104,6 +115,8 @@ fn places(message: &mut String, problem: &Problem) {
 fn hint(error: &ClientError) -> Option<String> {
     match error {
         ClientError::Connect { .. } => Some("is `minium serve` running? Set --url or MINIUM_URL".into()),
+        ClientError::Tls { fault, .. } => tls_hint(*fault).map(str::to_owned),
+        ClientError::TlsSetup { .. } => Some("look at --ca, --cert and --cert-key".into()),
         ClientError::GaveUp { last, .. } => hint(last),
         ClientError::Problem(problem) => match problem.code {
             ErrorCode::EpochChanged | ErrorCode::OffsetExpired => {
@@ -122,6 +135,23 @@ fn hint(error: &ClientError) -> Option<String> {
             _ => None,
         },
         ClientError::Closed { code: 1009, .. } => Some("the message is above the server's limit".into()),
+        _ => None,
+    }
+}
+
+fn tls_hint(fault: TlsFault) -> Option<&'static str> {
+    match fault {
+        TlsFault::UnknownAuthority => Some("name its authority by --ca FILE or MINIUM_CA, if you trust it"),
+        TlsFault::WrongName => Some("use a name that it is for, or have one issued for this name"),
+        TlsFault::Expired => Some("it is to be renewed at the server, unless this machine's clock is wrong"),
+        TlsFault::NotYetValid => Some("is this machine's clock right?"),
+        TlsFault::Refused => {
+            Some("show one that the server's client_ca_file issued, by --cert and --cert-key")
+        }
+        TlsFault::Wanted => Some("say https:// or wss://"),
+        TlsFault::NotSpoken => {
+            Some("is it the right port? Say http:// or ws:// where nobody listens in between")
+        }
         _ => None,
     }
 }

@@ -1,10 +1,11 @@
 //! `minium worker`: runs command tasks, over the database without a node, or over a node's WebSocket without a database.
 
 use super::remote;
+use super::trust::Trust;
 use crate::exit::{Exit, fault};
 use anyhow::Context;
 use clap::Args;
-use minium_client::{Client, ClientError, ConnectOptions};
+use minium_client::{ClientError, ConnectOptions};
 use minium_protocol::parse_duration;
 use minium_queue::{Backend, DatabaseUrl};
 use minium_worker::{
@@ -32,10 +33,11 @@ Examples:
   minium worker --database postgres://user@host/db --task import=./import.py
   minium worker --task burn-in='./burn-in.sh --fast' --queue rack3 -j 8
   minium worker --shell --task count='jq length'
-  minium worker --url ws://hub:3000 --token-file image.jwt --task livesys/7='./run-command'
+  minium worker --url wss://hub:3000 --ca hub-ca.pem --token-file image.jwt --task livesys/7='./run-command'
 
 With --url no database is needed: jobs come over WebSocket, from channels that the node keeps as tasks. Results are kept
-in a spool on disk until the node has them, also over a restart of this worker."
+in a spool on disk until the node has them, also over a restart of this worker. A node that is away is waited for; one
+whose certificate is not accepted ends the worker, so that whoever starts it again reads the files anew."
 )]
 pub(crate) struct Worker {
     /// A task and the command that runs it; may be given several times
@@ -57,7 +59,8 @@ pub(crate) struct Worker {
     /// Run commands by /bin/sh -c
     #[arg(long)]
     shell: bool,
-    /// Take jobs from this node over WebSocket, without a database, as ws://HOST:PORT; further ones are tried in turn
+    /// Take jobs from this node over WebSocket, without a database, as ws://HOST:PORT or, by TLS, wss://HOST:PORT;
+    /// further ones are tried in turn
     #[arg(long, value_name = "URL", conflicts_with = "database", value_delimiter = ',')]
     url: Vec<String>,
     /// With --url: token that shows who works; others on this machine can see it, so better set MINIUM_TOKEN or a file
@@ -69,6 +72,8 @@ pub(crate) struct Worker {
     /// With --url: where results are kept until the node has them [default: $XDG_STATE_HOME/minium]
     #[arg(long, value_name = "DIR")]
     spool: Option<PathBuf>,
+    #[command(flatten)]
+    trust: Trust,
 }
 
 /// Over WebSocket a result is one message: larger ones fail their job, or the node would close the connection.
@@ -104,17 +109,13 @@ impl Worker {
 
     fn client_source(&self) -> anyhow::Result<ClientSource> {
         let token = remote::read_token(self.token.as_ref(), self.token_file.as_ref())?;
-        // the client's URLs are those of HTTP, from which it makes those of its sockets
-        let mut urls = self.url.iter().map(|url| match url.strip_prefix("ws") {
-            Some(rest) => format!("http{rest}"),
-            None => url.clone(),
-        });
+        let mut urls = self.url.iter().cloned();
         let first = urls.next().unwrap_or_default();
-        let client = Client::new(&first, token).map_err(remote::explain)?;
+        let client = remote::client(&first, token, &self.trust)?;
         let options =
             ConnectOptions { elsewhere: urls.collect(), patient: true, ..ConnectOptions::default() };
         let dir = self.spool.clone().map_or_else(state_dir, Ok)?;
-        let spool = Spool::open(&dir, &first, SpoolOptions::default())
+        let spool = Spool::open(&dir, &spool_of(&first), SpoolOptions::default())
             .map_err(|e| fault(Exit::Failed, format!("--spool: {e}")))?;
         info!(spool = %spool.path().display(), "Results are kept here until the node has them.");
         let link = client.connect(options).map_err(remote::explain)?;
@@ -155,7 +156,7 @@ async fn work(
         }
     }
     match over {
-        Some(error) => Err(fault(remote::exit(&error), error.to_string())),
+        Some(error) => Err(remote::explained(&error)),
         None => Ok(()),
     }
 }
@@ -168,6 +169,14 @@ async fn failed(failure: Option<watch::Receiver<Option<Arc<ClientError>>>>) -> A
         return error;
     }
     std::future::pending().await
+}
+
+/// A node's spool goes by its place alone: what was done for it is still reported when it is reached by TLS from then on.
+fn spool_of(url: &str) -> String {
+    match url.split_once("://") {
+        Some((_, place)) => format!("http://{place}"),
+        None => url.to_owned(),
+    }
 }
 
 /// Where programs keep what must survive them.
@@ -230,6 +239,14 @@ mod tests {
             token: None,
             token_file: None,
             spool: Some("/proc/none".into()),
+            trust: Trust::default(),
+        }
+    }
+
+    #[test]
+    fn a_node_has_one_spool_however_it_is_reached() {
+        for url in ["ws://hub:3000", "wss://hub:3000", "https://hub:3000"] {
+            assert_eq!(spool_of(url), "http://hub:3000", "{url}");
         }
     }
 
@@ -243,6 +260,8 @@ mod tests {
         says(worker("mysql://x", &[]), "--database").await;
         says(worker("", &["ftp://h"]), "http://").await;
         says(worker("", &["ws://h"]), "--spool").await;
+        let trust = Trust { ca: Some("/no/such/file".into()), ..Trust::default() };
+        says(Worker { trust, ..worker("", &["wss://h"]) }, "--ca").await;
         let queues = vec!["a".into(), "b".into()];
         says(Worker { queues, ..worker("", &["ws://h"]) }, "one queue").await;
     }

@@ -14,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use minium_bus::{Opening, Socket};
+use minium_protocol::TLS_ONLY;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -79,7 +80,7 @@ pub(crate) async fn serve(stream: TcpStream, remote: SocketAddr, service: Servic
 
 /// The type of the record that begins TLS.
 const HANDSHAKE_RECORD: u8 = 22;
-/// Read and thrown away of what was no TLS, so that its sender reads why.
+/// Read and thrown away of what came to no TLS session, so that its sender reads why.
 const STRAY_BYTES_MAX: u64 = 64 * 1024;
 
 /// The handshake. Whoever speaks plain HTTP to this port is told so in plain HTTP.
@@ -88,20 +89,31 @@ async fn secure(mut stream: TcpStream, tls: &Tls) -> io::Result<TlsStream<TcpStr
     if stream.peek(&mut first).await? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    if first[0] == HANDSHAKE_RECORD {
-        return tls.acceptor().accept(stream).await;
+    let error = if first[0] == HANDSHAKE_RECORD {
+        match tls.acceptor().accept(stream).into_fallible().await {
+            Ok(session) => return Ok(session),
+            Err((error, socket)) => {
+                stream = socket;
+                error
+            }
+        }
+    } else {
+        if first[0].is_ascii_alphabetic() {
+            let length = TLS_ONLY.len();
+            let answer = format!(
+                "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\n\
+                 content-length: {length}\r\n\r\n{TLS_ONLY}"
+            );
+            stream.write_all(answer.as_bytes()).await?;
+        }
+        io::Error::new(io::ErrorKind::InvalidData, "it began with something else than TLS")
+    };
+    // a client that was refused in TLS 1.3 may have sent its request already: unread, that would be a reset which takes
+    // our alert along; whoever is gone does not want to read it
+    if stream.shutdown().await.is_ok() {
+        tokio::io::copy(&mut stream.take(STRAY_BYTES_MAX), &mut tokio::io::sink()).await.ok();
     }
-    if first[0].is_ascii_alphabetic() {
-        stream
-            .write_all(
-                b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\n\
-                  content-length: 52\r\n\r\nthis port speaks TLS only: ask by https:// or wss://",
-            )
-            .await?;
-    }
-    stream.shutdown().await?;
-    tokio::io::copy(&mut stream.take(STRAY_BYTES_MAX), &mut tokio::io::sink()).await?;
-    Err(io::Error::new(io::ErrorKind::InvalidData, "it began with something else than TLS"))
+    Err(error)
 }
 
 async fn http1(stream: impl Carrier, remote: SocketAddr, service: Service, identity: Option<ClientIdentity>) {

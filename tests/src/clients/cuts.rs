@@ -4,15 +4,18 @@ use super::proxy::Cutter;
 use super::sdk::{Script, node_script, page_script};
 use crate::support::node::{Node, Options};
 use crate::support::wait;
+use crate::tls::{self, Authority};
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
-use minium_client::{Backoff, Client, ConnectOptions, Connection, Event};
+use minium_client::{Backoff, Client, ClientOptions, ConnectOptions, Connection, Event, TlsOptions};
 use minium_protocol::{After, Position};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 /// So many connections are cut on each side.
 const CUTS: usize = 200;
+/// Over TLS fewer: the machinery is the same, and handshakes cost.
+const CUTS_OF_TLS: usize = 60;
 /// On the average a connection lives for a few dozen messages.
 const BYTES_MAX: usize = 12_000;
 const KEPT: &str = "[channels.kept]\ndurable = true\n";
@@ -22,33 +25,38 @@ fn data(n: u64) -> Value {
     json!({ "n": n, "text": "x".repeat((n * 37 % 500) as usize) })
 }
 
-fn impatient(url: &str) -> Connection {
+fn impatient(url: &str, tls: TlsOptions) -> Connection {
     let first = Duration::from_millis(2);
     let backoff = Backoff { first, max: 10 * first, failures_max: None };
     let options = ConnectOptions { backoff, patient: true, ..ConnectOptions::default() };
-    Client::new(url, None).unwrap().connect(options).unwrap()
+    let bounds = ClientOptions { tls, ..ClientOptions::default() };
+    Client::with_options(url, None, bounds).unwrap().connect(options).unwrap()
 }
 
 /// A node, and a proxy in front of it for each side.
 struct Bench {
-    _node: Node,
+    node: Node,
     publishing: Cutter,
     subscribing: Cutter,
+    cuts: usize,
 }
 
 impl Bench {
     async fn start() -> Bench {
+        Bench::of(Node::start(Options::file().config(KEPT)).await, CUTS).await
+    }
+
+    async fn of(node: Node, cuts: usize) -> Bench {
         let seed = fastrand::u64(..);
-        let node = Node::start(Options::file().config(KEPT)).await;
         let publishing = Cutter::start(node.address(), seed, BYTES_MAX).await;
         let subscribing = Cutter::start(node.address(), seed.wrapping_add(1), BYTES_MAX).await;
-        Bench { _node: node, publishing, subscribing }
+        Bench { node, publishing, subscribing, cuts }
     }
 
     /// Have there been enough cuts on both sides? Who has had them goes on without.
     fn is_over(&self) -> bool {
         let enough = |proxy: &Cutter| {
-            let enough = proxy.cuts() >= CUTS;
+            let enough = proxy.cuts() >= self.cuts;
             if enough {
                 proxy.calm();
             }
@@ -81,7 +89,26 @@ fn compare(acknowledged: &Acknowledged, came: &Acknowledged) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rust_client_survives_two_hundred_cuts() {
     let bench = Bench::start().await;
-    let (publisher, subscriber) = (impatient(&bench.publishing.url()), impatient(&bench.subscribing.url()));
+    let plain = |proxy: &Cutter| impatient(&proxy.url(), TlsOptions::default());
+    let (publisher, subscriber) = (plain(&bench.publishing), plain(&bench.subscribing));
+    all_that_is_acknowledged_arrives(&bench, &publisher, &subscriber).await;
+}
+
+/// Q-7, P-3, H-9: the Rust client over TLS, cut in handshakes and within records.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rust_client_survives_cuts_of_tls() {
+    let authority = Authority::new("ours");
+    let node = tls::start_on(Options::file(), &authority, KEPT, &[]).await;
+    let bench = Bench::of(node, CUTS_OF_TLS).await;
+    let ca = std::fs::read(authority.path("ca.pem")).unwrap();
+    let secure = |proxy: &Cutter| {
+        impatient(&proxy.https(), TlsOptions { authorities: Some(ca.clone()), identity: None })
+    };
+    let (publisher, subscriber) = (secure(&bench.publishing), secure(&bench.subscribing));
+    all_that_is_acknowledged_arrives(&bench, &publisher, &subscriber).await;
+}
+
+async fn all_that_is_acknowledged_arrives(bench: &Bench, publisher: &Connection, subscriber: &Connection) {
     let mut events = subscriber.subscribe(&"kept".parse().unwrap(), After::Earliest).await.unwrap();
     let publish = async {
         let topic = "kept/here".parse().unwrap();
@@ -114,9 +141,10 @@ async fn the_rust_client_survives_two_hundred_cuts() {
         panic!("the subscription ended");
     };
     let both = async { tokio::join!(publish, read) };
-    let ((acknowledged, last), (came, last_came)) = wait::within("200 cuts on each side", both).await;
+    let ((acknowledged, last), (came, last_came)) = wait::within("the cuts on each side", both).await;
     assert_eq!(last, last_came);
     compare(&acknowledged, &came);
+    bench.node.assert_alive();
 }
 
 fn position(line: &Value) -> Position {

@@ -51,6 +51,11 @@ impl Cutter {
         format!("http://{}", self.address)
     }
 
+    /// Of a node that speaks TLS.
+    pub(crate) fn https(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
     /// So many connections were cut.
     pub(crate) fn cuts(&self) -> usize {
         self.shared.cuts.load(Ordering::Relaxed)

@@ -17,19 +17,25 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-const HOSTS: &[&str] = &["localhost", "127.0.0.1"];
+pub(super) const HOSTS: &[&str] = &["localhost", "127.0.0.1"];
 
 /// `[server.tls]` with the certificate `node`, and more of the same section.
-fn config(authority: &Authority, more: &str) -> String {
+pub(super) fn config(authority: &Authority, more: &str) -> String {
     let (certificate, key) = (text(&authority.path("node.pem")), text(&authority.path("node.key")));
     format!("[server.tls]\ncertificate_file = {certificate:?}\nkey_file = {key:?}\n{more}")
 }
 
-async fn start(authority: &Authority, more: &str, curl: &[String]) -> Node {
+/// A node in memory with that certificate, which curl reaches with these arguments.
+pub(crate) async fn start(authority: &Authority, more: &str, curl: &[String]) -> Node {
+    start_on(Options::memory(), authority, more, curl).await
+}
+
+/// The same on another database.
+pub(crate) async fn start_on(options: Options, authority: &Authority, more: &str, curl: &[String]) -> Node {
     authority.write("node", HOSTS);
     let mut args = vec!["--cacert".to_owned(), text(&authority.path("ca.pem"))];
     args.extend_from_slice(curl);
-    let options = Options { https: Some(args), ..Options::memory().config(&config(authority, more)) };
+    let options = Options { https: Some(args), ..options.config(&config(authority, more)) };
     Node::start(options).await
 }
 
