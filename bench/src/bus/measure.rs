@@ -8,6 +8,8 @@ use crate::machine;
 use crate::report::{Figures, rounded};
 use std::time::Duration;
 
+/// So many are there before idle ones are counted.
+const FIRST_SESSIONS: usize = 1_000;
 /// Every session is pinged within so long, by a server that pings every 30 s.
 const HOLD: Duration = Duration::from_secs(32);
 /// Peers do not ping that often: their memory alone is taken.
@@ -106,6 +108,8 @@ pub(super) fn steady(
 /// Sessions that do nothing.
 pub(super) fn idle(server: &Running, contender: &Contender, sessions: usize) -> anyhow::Result<Figures> {
     let plan = Plan { subscribers: sessions, publishers: false, ..plan(server, contender) };
+    // what the first ones cost once, code that is touched and buffers that are kept, is nobody's share
+    let _first = Load::open(Plan { subscribers: FIRST_SESSIONS, ..plan.clone() })?;
     let before = machine::rss_of(server.pid)?;
     let mut load = Load::open(plan)?;
     let mut figures = Figures::new();

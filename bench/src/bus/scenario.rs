@@ -198,7 +198,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "idle",
-        what: "10,000 idle sessions",
+        what: "10,000 idle sessions, beside 1,000 that were there before",
         load: Load::Idle { sessions: 10_000 },
         contenders: &[MINIUM, NATS, MOSQUITTO, UWS],
         aims: &[most(RSS_EACH, 1_024.0), most(CPU_PERCENT, 1.0)],
