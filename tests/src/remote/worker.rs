@@ -16,6 +16,8 @@ on_both! {
     a_result_survives_the_node_and_the_worker;
     /// J-4: cancelling stops the command with all that it has started.
     cancelling_kills_the_command;
+    /// Q-10: a result that the node cannot read fails its own job, and holds up nobody else's.
+    a_result_that_the_node_cannot_read_holds_nobody_up;
 }
 
 const CONFIG: &str = "[channels.\"livesys\"]\ndurable = true\n";
@@ -29,6 +31,11 @@ pub(super) struct Worker {
 impl Worker {
     /// Runs `script` for `livesys/7`.
     fn start(node: &Node, script: &str) -> Worker {
+        Worker::start_with(node, script, &[])
+    }
+
+    /// The same, with further arguments.
+    fn start_with(node: &Node, script: &str, args: &[&str]) -> Worker {
         let dir = node.dir().join("image");
         std::fs::create_dir_all(&dir).unwrap();
         let program = dir.join("run.sh");
@@ -40,6 +47,7 @@ impl Worker {
             .args(["worker", "--url", &node.ws(""), "-j", "2", "--spool"])
             .arg(dir.join("spool"))
             .args(["--task", &format!("livesys/7={}", program.display())])
+            .args(args)
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .kill_on_drop(true)
@@ -58,9 +66,7 @@ impl Worker {
 
     /// What its spool holds, as it stands on the disk.
     fn spooled(&self) -> String {
-        let files = std::fs::read_dir(self.dir.join("spool")).unwrap().map(|e| e.unwrap().path());
-        let spools = files.filter(|p| p.extension().is_some_and(|e| e == "spool"));
-        spools.map(|p| String::from_utf8_lossy(&std::fs::read(p).unwrap()).into_owned()).collect()
+        spooled_in(&self.dir.join("spool"))
     }
 
     async fn kill(mut self) {
@@ -73,6 +79,12 @@ impl Worker {
         kill_process(pid, Signal::TERM).unwrap();
         assert!(wait::within("the worker to end", self.child.wait()).await.unwrap().success());
     }
+}
+
+fn spooled_in(dir: &std::path::Path) -> String {
+    let files = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    let spools = files.filter(|p| p.extension().is_some_and(|e| e == "spool"));
+    spools.map(|p| String::from_utf8_lossy(&std::fs::read(p).unwrap()).into_owned()).collect()
 }
 
 /// Pushes, and answers the job.
@@ -137,6 +149,78 @@ async fn a_result_survives_the_node_and_the_worker(options: Options) {
     let job = ended(&node, id).await;
     assert_eq!((&job["state"], &job["attempt"]), (&json!("finished"), &json!(1)));
     assert_eq!(job["result"], "the only result");
+    assert_eq!(worker.file("runs").unwrap().lines().count(), 1, "it ran once");
+    worker.stop().await;
+}
+
+async fn a_result_that_the_node_cannot_read_holds_nobody_up(options: Options) {
+    let config = format!("{CONFIG}[server.limits]\nmessage_bytes = \"64KiB\"\n");
+    let node = Node::start(options.config(&config)).await;
+    let script = r#"case "$(cat)" in
+*large*) echo run >> runs; while [ ! -e go ]; do sleep 0.05; done; head -c 100000 /dev/zero | tr '\0' x;;
+*) echo '"small"';;
+esac"#;
+    let worker = Worker::start(&node, script);
+    let large = push(&node, &json!(["large"])).await;
+    worker.until_file("runs").await;
+    // all of them at once, and the large one among them
+    std::fs::write(worker.dir.join("go"), "").unwrap();
+    let mut small = Vec::new();
+    for _ in 0..20 {
+        small.push(push(&node, &json!([])).await);
+    }
+    let large = ended(&node, large).await;
+    assert_eq!(large["state"], "failed");
+    assert!(large["error"].as_str().unwrap().contains("could not be stored"), "{large}");
+    for id in small {
+        let job = ended(&node, id).await;
+        assert_eq!((&job["state"], &job["result"]), (&json!("finished"), &json!("small")));
+    }
+    worker.stop().await;
+}
+
+/// A worker whose token is no good any more is not to lose what it has done: the next one with a good token reports it.
+#[tokio::test]
+async fn a_token_that_is_refused_costs_no_result() {
+    let keys = tempfile::tempdir().unwrap();
+    let key = keys.path().join("ops.key");
+    std::fs::write(&key, "thirty-two bytes are the least: ok").unwrap();
+    let config = format!(
+        "{CONFIG}[auth.anonymous]\nscopes = [\"push:livesys\", \"jobs:read\"]\n\
+         [auth.keys.ops]\nalgorithm = \"HS256\"\nsecret_file = {key:?}\n"
+    );
+    let node = Node::start(Options::file().config(&config)).await;
+    let mint = node
+        .tokio_command()
+        .args(["token", "mint", "--key", "ops", "--subject", "image", "--scope", "pull:livesys/7"])
+        .args(["--expires", "1h"])
+        .output();
+    let mint = mint.await.unwrap();
+    assert!(mint.status.success(), "{mint:?}");
+    let token = node.dir().join("image.jwt");
+    std::fs::write(&token, mint.stdout).unwrap();
+    let with_token = ["--token-file", token.to_str().unwrap()];
+    let script = "echo run >> runs; while [ ! -e go ]; do sleep 0.05; done; echo '\"the only result\"'";
+    let mut worker = Worker::start_with(&node, script, &with_token);
+    let id = push(&node, &json!([])).await;
+    worker.until_file("runs").await;
+    node.kill().await;
+    std::fs::write(worker.dir.join("go"), "").unwrap();
+    wait::until("the result in the spool", async || {
+        worker.spooled().contains("the only result").then_some(())
+    })
+    .await;
+    std::fs::write(&key, "another secret that nobody knows here").unwrap();
+    node.restart().await;
+    let status = wait::within("the worker to end", worker.child.wait()).await.unwrap();
+    assert_eq!(status.code(), Some(4), "it is told that it is not allowed");
+    assert!(worker.spooled().contains("the only result"), "{}", worker.spooled());
+    node.kill().await;
+    std::fs::write(&key, "thirty-two bytes are the least: ok").unwrap();
+    node.restart().await;
+    let worker = Worker::start_with(&node, "echo run >> runs; echo '\"another\"'", &with_token);
+    let job = ended(&node, id).await;
+    assert_eq!((&job["state"], &job["result"]), (&json!("finished"), &json!("the only result")));
     assert_eq!(worker.file("runs").unwrap().lines().count(), 1, "it ran once");
     worker.stop().await;
 }
