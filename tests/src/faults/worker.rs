@@ -54,6 +54,32 @@ fn start_worker(node: &Node) -> Child {
         .unwrap()
 }
 
+/// whatever tells the worker its settings, tokens and passwords among them, is not for its commands.
+#[tokio::test]
+async fn a_command_inherits_none_of_the_workers_settings() {
+    let node = Node::start(Options::file()).await;
+    let id = node.enqueue(&json!({ "task": "env" })).await;
+    let _worker = node
+        .tokio_command()
+        .env("MINIUM_DATABASE__URL", node.database())
+        .env("MINIUM_TOKEN", "the.secret.token")
+        .env("OTHER", "inherited")
+        .args(["worker", "--task", "env=env"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let job = wait::until("the job to end", async || {
+        let job = node.get(&format!("/api/v1/jobs/{id}")).await.expect(200);
+        (job["state"] == "finished").then_some(job)
+    })
+    .await;
+    let mut seen: Vec<&str> = job["result"].as_str().unwrap().lines().collect();
+    assert!(seen.contains(&"OTHER=inherited"), "{seen:?}");
+    seen.retain(|line| line.contains("MINIUM") || line.contains("secret"));
+    seen.sort_unstable();
+    assert_eq!(seen, ["MINIUM_ATTEMPT=1", &format!("MINIUM_JOB_ID={id}"), "MINIUM_TASK=env"]);
+}
+
 /// The events of one job up to its end.
 async fn upto_end(node: &Node, id: i64) -> Vec<TaskEvent> {
     let client = Foreign::perl();
