@@ -4,6 +4,8 @@
 //! jobs as slots are free, so that batches grow by themselves as load does. Nothing that the source does or fails to
 //! do ends the loop; only the word to stop does.
 
+mod drain;
+
 use crate::backoff::{Backoff, jittered};
 use crate::command::{CommandRunner, CommandTask};
 use crate::error::WorkerError;
@@ -11,13 +13,13 @@ use crate::handover::Handover;
 use crate::metrics::{EXCHANGE_SECONDS, JOBS_RUNNING, OUTCOMES_TOTAL, OUTCOMES_WAITING, SOURCE_ERRORS_TOTAL};
 use crate::notes::call;
 use crate::options::WorkerOptions;
-use crate::running::{self, Done, Running, Stopped, Surroundings};
+use crate::running::{self, Done, Running, Surroundings};
 use crate::side::{self, Identity, chain};
 use crate::source::JobSource;
 use crate::task::{ArgsCheck, Failure, FunctionTask, Task};
 use crate::{JobContext, task};
 use futures::future::BoxFuture;
-use minium_protocol::Topic;
+use minium_protocol::{LeaseToken, Topic};
 use minium_queue::{Claim, Exchanged, Leased, QueueError, Verdict};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -26,7 +28,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -59,7 +61,14 @@ pub struct Worker {
 impl Worker {
     /// A worker without tasks yet.
     pub fn new(source: impl JobSource, options: WorkerOptions) -> Worker {
-        Worker { source: Arc::new(source), options, tasks: BTreeMap::new(), check: None, mistake: None }
+        Worker {
+            source: Arc::new(source),
+            options,
+            tasks: BTreeMap::new(),
+            check: None,
+            spool: None,
+            mistake: None,
+        }
     }
 
     /// Adds a task that is an async function of the job and its arguments. The arguments are the job's whole `args`:
@@ -144,7 +153,7 @@ impl Worker {
             side.spawn(side::upkeep(source.clone(), rules, options.clone()));
         }
         let around = Surroundings { source: source.clone(), options: options.clone(), check: self.check };
-        Shift::new(around, self.tasks, names, running, me.clone()).work(shutdown).await;
+        Shift::new(around, (self.tasks, names), running, me.clone()).work(shutdown).await;
         side.shutdown().await;
         let farewell = source.unregister(me.current().id);
         if let Err(error) = call(farewell, options.handover_grace).await {
@@ -171,6 +180,8 @@ struct Shift {
     me: Arc<Identity>,
     jobs: JoinSet<Done>,
     handover: Handover,
+    /// Claimed when it was too late to begin them: to be given back.
+    unwanted: Vec<(i64, LeaseToken)>,
     exchange: Option<BoxFuture<'static, Answer>>,
     /// There may be something to claim.
     more: bool,
@@ -187,13 +198,13 @@ const GATHER_TURNS: usize = 3;
 impl Shift {
     fn new(
         around: Surroundings,
-        tasks: BTreeMap<String, Arc<dyn Task>>,
-        names: Vec<String>,
+        (tasks, names): (BTreeMap<String, Arc<dyn Task>>, Vec<String>),
         running: Arc<Running>,
         me: Arc<Identity>,
-    ) -> Shift {
+        ) -> Shift {
         Shift {
             handover: Handover::new(&around.options),
+            unwanted: Vec::new(),
             backoff: Backoff::new(&around.options),
             around,
             tasks,
@@ -225,50 +236,6 @@ impl Shift {
             }
         }
         self.drain().await;
-    }
-
-    /// No more claims: running jobs end, by themselves or by force, and their outcomes go in.
-    async fn drain(mut self) {
-        info!(jobs = self.jobs.len(), "The worker ends its jobs and claims no more.");
-        let grace_ends = Instant::now() + self.around.options.grace;
-        let mut forced = false;
-        while !self.jobs.is_empty() || self.exchange.is_some() || !forced && self.around.source.arrived() > 0
-        {
-            self.more |= !forced && self.around.source.arrived() > 0;
-            self.begin_exchange(false);
-            let moment = self.next_moment();
-            tokio::select! {
-                answer = arrival(&mut self.exchange) => self.answered(answer, !forced),
-                Some(done) = self.jobs.join_next() => {
-                    self.ended(done);
-                    self.gather().await;
-                }
-                () = sleep_until(moment), if !self.handover.is_empty() => self.look_again(),
-                () = sleep_until(grace_ends), if !forced => {
-                    forced = true;
-                    self.running.stop_all(Stopped::Shutdown);
-                }
-            }
-        }
-        let last = self.around.options.handover_grace;
-        if timeout(last, self.hand_the_rest_in()).await.is_err() {
-            let outcomes = self.handover.len();
-            error!(
-                outcomes,
-                "The worker ends with outcomes that could not be handed in; their jobs run again."
-            );
-        }
-    }
-
-    async fn hand_the_rest_in(&mut self) {
-        while !self.handover.is_empty() {
-            self.begin_exchange(false);
-            let moment = self.next_moment();
-            tokio::select! {
-                answer = arrival(&mut self.exchange) => self.answered(answer, false),
-                () = sleep_until(moment) => self.look_again(),
-            }
-        }
     }
 
     /// Starts an exchange if there is a reason to and none is under way.
@@ -318,6 +285,8 @@ impl Shift {
                 if start_jobs {
                     let until = answer.asked + self.around.options.lease;
                     exchanged.jobs.into_iter().for_each(|leased| self.start(leased, until));
+                } else {
+                    self.unwanted.extend(exchanged.jobs.iter().map(|leased| (leased.id, leased.lease)));
                 }
             }
             Err(error) => {

@@ -4,6 +4,7 @@ use crate::support::events::{TaskEvent, kinds};
 use crate::support::foreign::Foreign;
 use crate::support::node::{Node, Options};
 use crate::support::{on_both, wait};
+use rustix::process::Signal;
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -52,6 +53,24 @@ fn start_worker(node: &Node) -> Child {
         .stderr(log)
         .spawn()
         .unwrap()
+}
+
+/// a run that the worker's end cuts short is known to be over at once, and tried again.
+#[tokio::test]
+async fn a_run_that_is_stopped_with_its_worker_says_so() {
+    let config = "[server]\nshutdown_grace = \"100ms\"\n[tasks.hold]\ncommand = [\"./hold.sh\"]\n";
+    let node = Node::start(Options::file().config(config)).await;
+    program(node.dir());
+    let last = node.enqueue(&json!({ "task": "hold" })).await;
+    let again = node.enqueue(&json!({ "task": "hold", "attempts": 2 })).await;
+    wait_for_runs(&node, 2).await;
+    assert!(node.end(Signal::TERM).await.success());
+    node.restart().await;
+    for (id, state) in [(last, "failed"), (again, "inactive")] {
+        let job = node.get(&format!("/api/v1/jobs/{id}")).await.expect(200);
+        assert_eq!((&job["state"], &job["attempt"]), (&json!(state), &json!(1)), "{job}");
+        assert!(job["error"].as_str().unwrap().starts_with("the worker was stopped"), "{job}");
+    }
 }
 
 /// whatever tells the worker its settings, tokens and passwords among them, is not for its commands.

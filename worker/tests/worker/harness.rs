@@ -8,10 +8,10 @@ use minium_queue::{
 };
 use minium_worker::{JobSource, StoreSource, UpkeepOptions, Worker, WorkerError, WorkerOptions};
 use serde_json::Value;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -178,6 +178,11 @@ pub(crate) struct WireState {
     pub(crate) full: AtomicBool,
     /// Exchanges are done, but their answers are lost.
     pub(crate) deaf: AtomicBool,
+    /// Exchanges are done, and their answers wait for the word to go on.
+    pub(crate) held: AtomicBool,
+    pub(crate) go_on: Notify,
+    /// Exchanges whose answers wait.
+    pub(crate) waiting: AtomicUsize,
     /// Nothing wakes.
     pub(crate) silent: bool,
     pub(crate) exchanges: AtomicUsize,
@@ -229,6 +234,10 @@ impl JobSource for Wire {
         }
         self.state.exchanges.fetch_add(1, Ordering::SeqCst);
         let answer = self.inner.exchange(outcomes, claim).await;
+        if self.state.held.load(Ordering::SeqCst) {
+            self.state.waiting.fetch_add(1, Ordering::SeqCst);
+            self.state.go_on.notified().await;
+        }
         if self.state.deaf.load(Ordering::SeqCst) { Err(cut()) } else { answer }
     }
 
@@ -242,6 +251,11 @@ impl JobSource for Wire {
             return Err(cut());
         }
         self.inner.extend(leases, lease).await
+    }
+
+    async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<(), QueueError> {
+        self.through()?;
+        self.inner.release(leases).await
     }
 
     async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError> {
