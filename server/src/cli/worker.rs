@@ -3,14 +3,15 @@
 use super::remote;
 use super::trust::Trust;
 use crate::exit::{Exit, fault};
+use crate::spools;
 use anyhow::Context;
 use clap::Args;
 use minium_client::{ClientError, ConnectOptions};
 use minium_protocol::parse_duration;
 use minium_queue::{Backend, DatabaseUrl};
 use minium_worker::{
-    ClientSource, CommandTask, Spool, SpoolOptions, StoreSource, UpkeepOptions, Worker as Runner,
-    WorkerError, WorkerOptions, become_command,
+    ClientSource, CommandTask, StoreSource, UpkeepOptions, Worker as Runner, WorkerError, WorkerOptions,
+    become_command,
 };
 use secrecy::SecretString;
 use std::ffi::OsString;
@@ -112,12 +113,9 @@ impl Worker {
         let mut urls = self.url.iter().cloned();
         let first = urls.next().unwrap_or_default();
         let client = remote::client(&first, token, &self.trust)?;
+        let spool = spools::of_nodes(self.spool.as_deref(), &self.url)?;
         let options =
             ConnectOptions { elsewhere: urls.collect(), patient: true, ..ConnectOptions::default() };
-        let dir = self.spool.clone().map_or_else(state_dir, Ok)?;
-        let spool = Spool::open(&dir, &spool_of(&first), SpoolOptions::default())
-            .map_err(|e| fault(Exit::Failed, format!("--spool: {e}")))?;
-        info!(spool = %spool.path().display(), "Results are kept here until the node has them.");
         let link = client.connect(options).map_err(remote::explain)?;
         Ok(ClientSource::new(link, spool, self.concurrency))
     }
@@ -169,23 +167,6 @@ async fn failed(failure: Option<watch::Receiver<Option<Arc<ClientError>>>>) -> A
         return error;
     }
     std::future::pending().await
-}
-
-/// A node's spool goes by its place alone: what was done for it is still reported when it is reached by TLS from then on.
-fn spool_of(url: &str) -> String {
-    match url.split_once("://") {
-        Some((_, place)) => format!("http://{place}"),
-        None => url.to_owned(),
-    }
-}
-
-/// Where programs keep what must survive them.
-fn state_dir() -> anyhow::Result<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let home = || set("HOME").map(|home| home.join(".local/state"));
-    let state = set("XDG_STATE_HOME").filter(|dir| dir.is_absolute()).or_else(home);
-    let none = || fault(Exit::Usage, "--spool: neither XDG_STATE_HOME nor HOME is set: say where");
-    state.map(|dir| dir.join("minium")).ok_or_else(none)
 }
 
 /// What is wrong with how the worker was called, or with its database.
@@ -240,13 +221,6 @@ mod tests {
             token_file: None,
             spool: Some("/proc/none".into()),
             trust: Trust::default(),
-        }
-    }
-
-    #[test]
-    fn a_node_has_one_spool_however_it_is_reached() {
-        for url in ["ws://hub:3000", "wss://hub:3000", "https://hub:3000"] {
-            assert_eq!(spool_of(url), "http://hub:3000", "{url}");
         }
     }
 
