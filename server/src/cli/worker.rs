@@ -3,9 +3,11 @@
 use super::remote;
 use super::trust::Trust;
 use crate::exit::{Exit, fault};
+use crate::node::{self, TaskSchemas};
 use crate::spools;
 use anyhow::Context;
 use clap::Args;
+use minium_bus::Schemas;
 use minium_client::{ClientError, ConnectOptions};
 use minium_protocol::parse_duration;
 use minium_queue::{Backend, DatabaseUrl};
@@ -75,6 +77,10 @@ pub(crate) struct Worker {
     spool: Option<PathBuf>,
     #[command(flatten)]
     trust: Trust,
+    /// Over the database: schemas in DIR/tasks check the arguments of jobs that SQL enqueued [default: schemas, if it is
+    /// there]
+    #[arg(long, value_name = "DIR", env = "MINIUM_SCHEMAS__DIR", hide_env_values = true)]
+    schemas: Option<PathBuf>,
 }
 
 /// Over WebSocket a result is one message: larger ones fail their job, or the node would close the connection.
@@ -93,10 +99,7 @@ impl Worker {
             ..WorkerOptions::default()
         };
         if self.url.is_empty() {
-            let options = WorkerOptions { upkeep: Some(UpkeepOptions::default()), ..options };
-            let backend = Backend::open(&self.database_url()?).await.context("Cannot open the database")?;
-            let worker = Runner::new(StoreSource::new(backend.store()), options);
-            return work(tasks.into_iter().fold(worker, Runner::command), None).await;
+            return self.over_database(tasks, options).await;
         }
         if self.queues.len() > 1 {
             return Err(fault(Exit::Usage, "--queue: over WebSocket a worker takes jobs from one queue"));
@@ -106,6 +109,26 @@ impl Worker {
         let failure = source.failure();
         let worker = Runner::new(source, options);
         work(tasks.into_iter().fold(worker, Runner::command), Some(failure)).await
+    }
+
+    async fn over_database(&self, tasks: Vec<CommandTask>, options: WorkerOptions) -> anyhow::Result<()> {
+        let options = WorkerOptions { upkeep: Some(UpkeepOptions::default()), ..options };
+        let url = self.database_url()?;
+        let schemas = Arc::new(Schemas::built_in());
+        let dir = node::load_schemas(self.schemas.as_deref(), &schemas)?;
+        let backend = Backend::open(&url).await.context("Cannot open the database")?;
+        let worker = Runner::new(StoreSource::new(backend.store()), options)
+            .check(Arc::new(TaskSchemas(schemas.clone())));
+        let watching = async {
+            if let Some(dir) = dir {
+                node::watch_schemas(dir, schemas).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = work(tasks.into_iter().fold(worker, Runner::command), None) => ended,
+            () = watching => Ok(()),
+        }
     }
 
     fn client_source(&self) -> anyhow::Result<ClientSource> {
@@ -221,6 +244,7 @@ mod tests {
             token_file: None,
             spool: Some("/proc/none".into()),
             trust: Trust::default(),
+            schemas: None,
         }
     }
 
@@ -236,6 +260,8 @@ mod tests {
         says(worker("", &["ws://h"]), "--spool").await;
         let trust = Trust { ca: Some("/no/such/file".into()), ..Trust::default() };
         says(Worker { trust, ..worker("", &["wss://h"]) }, "--ca").await;
+        let schemas = Some("/no/such/place".into());
+        says(Worker { schemas, ..worker("sqlite:x.db", &[]) }, "/no/such/place").await;
         let queues = vec!["a".into(), "b".into()];
         says(Worker { queues, ..worker("", &["ws://h"]) }, "one queue").await;
     }

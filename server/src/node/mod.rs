@@ -27,8 +27,9 @@ use minium_notifier::{Retentions, TaskWork};
 use minium_protocol::format_duration;
 use minium_worker::Worker;
 use opening::Opener;
-pub(crate) use opening::{causes, open_backend};
+pub(crate) use opening::{TaskSchemas, causes, open_backend};
 use parts::Parts;
+pub(crate) use parts::load_schemas;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -293,4 +294,9 @@ impl Node {
         }
         info!("Down.");
     }
+}
+
+/// Puts changed schemas in force, for who has no node.
+pub(crate) async fn watch_schemas(dir: SchemaDir, schemas: Arc<Schemas>) {
+    rounds::watch_schemas(dir, schemas, Arc::default(), SCHEMA_LOOK, CancellationToken::new()).await;
 }

@@ -231,8 +231,8 @@ pub(crate) fn causes(error: &dyn Error) -> String {
     text
 }
 
-/// The task schemas of the node, for jobs that no HTTP request has checked.
-struct TaskSchemas(Arc<Schemas>);
+/// The task schemas, for jobs that no HTTP request has checked.
+pub(crate) struct TaskSchemas(pub(crate) Arc<Schemas>);
 
 /// The queue behind durable push/pull channels; it waits for the database by itself.
 pub(super) fn start_work(

@@ -115,7 +115,7 @@ fn start_bus(
 }
 
 /// Reads the schema directory for the first time: the one that was named, which must be there, or `schemas`, if it is.
-fn load_schemas(named: Option<&Path>, schemas: &Schemas) -> anyhow::Result<Option<SchemaDir>> {
+pub(crate) fn load_schemas(named: Option<&Path>, schemas: &Schemas) -> anyhow::Result<Option<SchemaDir>> {
     let path = named.unwrap_or(Path::new("schemas"));
     if named.is_none() && !path.is_dir() {
         return Ok(None);
