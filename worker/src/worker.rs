@@ -10,17 +10,19 @@ use crate::backoff::{Backoff, jittered};
 use crate::command::{CommandRunner, CommandTask};
 use crate::error::WorkerError;
 use crate::handover::Handover;
+use crate::keeping::Keeping;
 use crate::metrics::{EXCHANGE_SECONDS, JOBS_RUNNING, OUTCOMES_TOTAL, OUTCOMES_WAITING, SOURCE_ERRORS_TOTAL};
 use crate::notes::call;
 use crate::options::WorkerOptions;
 use crate::running::{self, Done, Running, Surroundings};
 use crate::side::{self, Identity, chain};
 use crate::source::JobSource;
+use crate::spool::Spool;
 use crate::task::{ArgsCheck, Failure, FunctionTask, Task};
 use crate::{JobContext, task};
 use futures::future::BoxFuture;
 use minium_protocol::{LeaseToken, Topic};
-use minium_queue::{Claim, Exchanged, Leased, QueueError, Verdict};
+use minium_queue::{Claim, Exchanged, Leased, Outcome, QueueError, Verdict};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -54,6 +56,7 @@ pub struct Worker {
     options: WorkerOptions,
     tasks: BTreeMap<String, Arc<dyn Task>>,
     check: Option<Arc<dyn ArgsCheck>>,
+    spool: Option<Spool>,
     /// The first mistake made while it was put together; told when it is run.
     mistake: Option<WorkerError>,
 }
@@ -100,6 +103,15 @@ impl Worker {
     #[must_use]
     pub fn check(mut self, check: Arc<dyn ArgsCheck>) -> Worker {
         self.check = Some(check);
+        self
+    }
+
+    /// Keeps outcomes on disk from the end of their run until the source has judged them. Without it they wait in memory
+    /// while the source is away, and whoever kills this process then loses them: their jobs run again if attempts are
+    /// left, else they fail. Not for a [`ClientSource`](crate::ClientSource), which has a spool of its own.
+    #[must_use]
+    pub fn spool(mut self, spool: Spool) -> Worker {
+        self.spool = Some(spool);
         self
     }
 
@@ -153,7 +165,7 @@ impl Worker {
             side.spawn(side::upkeep(source.clone(), rules, options.clone()));
         }
         let around = Surroundings { source: source.clone(), options: options.clone(), check: self.check };
-        Shift::new(around, (self.tasks, names), running, me.clone()).work(shutdown).await;
+        Shift::new(around, (self.tasks, names), running, me.clone(), self.spool).work(shutdown).await;
         side.shutdown().await;
         let farewell = source.unregister(me.current().id);
         if let Err(error) = call(farewell, options.handover_grace).await {
@@ -179,6 +191,7 @@ struct Shift {
     running: Arc<Running>,
     me: Arc<Identity>,
     jobs: JoinSet<Done>,
+    keeping: Keeping,
     handover: Handover,
     /// Claimed when it was too late to begin them: to be given back.
     unwanted: Vec<(i64, LeaseToken)>,
@@ -201,9 +214,14 @@ impl Shift {
         (tasks, names): (BTreeMap<String, Arc<dyn Task>>, Vec<String>),
         running: Arc<Running>,
         me: Arc<Identity>,
-        ) -> Shift {
+        spool: Option<Spool>,
+    ) -> Shift {
+        let (keeping, left) = Keeping::new(spool, &around.options);
+        let mut handover = Handover::new(&around.options);
+        left.into_iter().for_each(|outcome| handover.push(outcome));
         Shift {
-            handover: Handover::new(&around.options),
+            keeping,
+            handover,
             unwanted: Vec::new(),
             backoff: Backoff::new(&around.options),
             around,
@@ -226,6 +244,7 @@ impl Shift {
             let moment = self.next_moment();
             tokio::select! {
                 answer = arrival(&mut self.exchange) => self.answered(answer, true),
+                kept = self.keeping.next() => self.kept(kept),
                 Some(done) = self.jobs.join_next() => {
                     self.ended(done);
                     self.gather().await;
@@ -247,7 +266,7 @@ impl Shift {
         let free = options.concurrency.saturating_sub(self.jobs.len()).min(options.batch_max);
         // what has arrived already is run all the same
         let wanted = if claiming { free } else { free.min(self.around.source.arrived()) };
-        let limit = if self.handover.may_claim() { wanted } else { 0 };
+        let limit = if self.handover.may_claim() && self.keeping.may_claim() { wanted } else { 0 };
         let outcomes = self.handover.offer();
         if outcomes.is_empty() && (limit == 0 || !self.more) {
             return;
@@ -306,6 +325,7 @@ impl Shift {
                 } else if let Some((job_id, lease)) = self.handover.refused(&text) {
                     error!(job_id, error = text, "An outcome cannot be stored and is given up.");
                     self.running.end(lease);
+                    self.keeping.judged(lease);
                 }
                 // whatever was asked for may be there still
                 self.more = true;
@@ -320,6 +340,7 @@ impl Shift {
         for (outcome, verdict) in self.handover.accepted(is_open).into_iter().zip(verdicts) {
             if let Some((_, lease)) = outcome {
                 self.running.end(lease);
+                self.keeping.judged(lease);
             }
             let label = match verdict {
                 Verdict::Accepted => "accepted",
@@ -350,7 +371,10 @@ impl Shift {
 
     fn ended(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
-            Ok(Done { outcome: Some(outcome), .. }) => self.handover.push(outcome),
+            Ok(Done { outcome: Some(outcome), .. }) => {
+                let passed = self.keeping.put(outcome);
+                self.kept(passed);
+            }
             Ok(Done { outcome: None, lease }) => {
                 metrics::counter!(OUTCOMES_TOTAL, "verdict" => "abandoned").increment(1);
                 self.running.end(lease);
@@ -358,6 +382,12 @@ impl Shift {
             // the run itself catches what its task does; its lease runs out
             Err(error) => error!(%error, "A run ended in a way that it must not."),
         }
+    }
+
+    /// These may be handed in.
+    fn kept(&mut self, outcomes: impl IntoIterator<Item = Outcome>) {
+        outcomes.into_iter().for_each(|outcome| self.handover.push(outcome));
+        self.measure();
     }
 
     /// Takes the outcomes that are about to be there too. Without it, the first job of a batch to end would go in
@@ -381,7 +411,7 @@ impl Shift {
 
     fn measure(&self) {
         metrics::gauge!(JOBS_RUNNING).set(self.jobs.len() as f64);
-        metrics::gauge!(OUTCOMES_WAITING).set(self.handover.len() as f64);
+        metrics::gauge!(OUTCOMES_WAITING).set((self.handover.len() + self.keeping.waiting()) as f64);
     }
 
     fn next_moment(&self) -> Instant {

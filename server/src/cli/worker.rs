@@ -39,8 +39,9 @@ Examples:
   minium worker --url wss://hub:3000 --ca hub-ca.pem --token-file image.jwt --task livesys/7='./run-command'
 
 With --url no database is needed: jobs come over WebSocket, from channels that the node keeps as tasks. Results are kept
-in a spool on disk until the node has them, also over a restart of this worker. A node that is away is waited for; one
-whose certificate is not accepted ends the worker, so that whoever starts it again reads the files anew."
+in a spool on disk until the node or the database has them, also over a restart of this worker. A node that is away is
+waited for; one whose certificate is not accepted ends the worker, so that whoever starts it again reads the files anew. Of
+this worker's environment commands see what does not begin with MINIUM_."
 )]
 pub(crate) struct Worker {
     /// A task and the command that runs it; may be given several times
@@ -72,7 +73,7 @@ pub(crate) struct Worker {
     /// With --url: file that holds the token; it counts before the others
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// With --url: where results are kept until the node has them [default: $XDG_STATE_HOME/minium]
+    /// Where results are kept until the node or the database has them [default: $XDG_STATE_HOME/minium]
     #[arg(long, value_name = "DIR")]
     spool: Option<PathBuf>,
     #[command(flatten)]
@@ -116,9 +117,13 @@ impl Worker {
         let url = self.database_url()?;
         let schemas = Arc::new(Schemas::built_in());
         let dir = node::load_schemas(self.schemas.as_deref(), &schemas)?;
+        let spool = spools::of_database(self.spool.as_deref(), &url)?;
         let backend = Backend::open(&url).await.context("Cannot open the database")?;
-        let worker = Runner::new(StoreSource::new(backend.store()), options)
+        let mut worker = Runner::new(StoreSource::new(backend.store()), options)
             .check(Arc::new(TaskSchemas(schemas.clone())));
+        if let Some(spool) = spool {
+            worker = worker.spool(spool);
+        }
         let watching = async {
             if let Some(dir) = dir {
                 node::watch_schemas(dir, schemas).await;
@@ -260,6 +265,7 @@ mod tests {
         says(worker("", &["ws://h"]), "--spool").await;
         let trust = Trust { ca: Some("/no/such/file".into()), ..Trust::default() };
         says(Worker { trust, ..worker("", &["wss://h"]) }, "--ca").await;
+        says(worker("sqlite:x.db", &[]), "--spool").await;
         let schemas = Some("/no/such/place".into());
         says(Worker { schemas, ..worker("sqlite:x.db", &[]) }, "/no/such/place").await;
         let queues = vec!["a".into(), "b".into()];

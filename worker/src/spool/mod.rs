@@ -162,6 +162,16 @@ impl Spool {
         Ok(())
     }
 
+    /// Does the disk take anything? Writes a record that means nothing.
+    ///
+    /// # Errors
+    /// [`SpoolError::Disk`].
+    pub fn probe(&mut self) -> Result<(), SpoolError> {
+        let mut bytes = Vec::new();
+        record::write_done(&mut bytes, LeaseToken::fresh());
+        self.write(&bytes, true)
+    }
+
     /// These were reported. If the disk does not take it, they are reported again one day, which is harmless.
     pub fn settle(&mut self, leases: &[LeaseToken]) {
         let mut bytes = Vec::new();
@@ -198,6 +208,13 @@ impl Spool {
     /// Is it as full as it may be? Nothing more should be claimed; what runs is kept all the same.
     pub fn is_full(&self) -> bool {
         self.live.len() >= self.options.count_max || self.bytes >= self.options.bytes_max
+    }
+
+    /// From now on the disk takes nothing, until the spool's directory is there again.
+    #[cfg(test)]
+    pub(crate) fn lose_disk(&mut self) {
+        self.file = File::open("/dev/null").unwrap();
+        fs::remove_dir_all(self.path.parent().unwrap()).unwrap();
     }
 
     /// Where it is.

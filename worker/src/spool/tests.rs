@@ -137,6 +137,7 @@ fn half_a_record_that_cannot_be_cut_off_spoils_nothing() {
     let lease = spool.outcomes().next().unwrap().lease;
     spool.settle(&[lease]);
     spool.append(&[outcome(4, "4")]).unwrap();
+    spool.probe().unwrap();
     let length = fs::metadata(&path).unwrap().len();
     assert_eq!(spool.length, length);
     drop(spool);

@@ -20,6 +20,7 @@ impl Shift {
             let moment = self.next_moment();
             tokio::select! {
                 answer = arrival(&mut self.exchange) => self.answered(answer, !forced),
+                kept = self.keeping.next() => self.kept(kept),
                 Some(done) = self.jobs.join_next() => {
                     self.ended(done);
                     self.gather().await;
@@ -35,8 +36,10 @@ impl Shift {
         if timeout(last, self.hand_the_rest_in()).await.is_ok() {
             return;
         }
-        let (outcomes, jobs) = (self.handover.len(), self.unwanted.len());
-        if outcomes > 0 {
+        let (outcomes, jobs) = (self.handover.len() + self.keeping.waiting(), self.unwanted.len());
+        if outcomes > 0 && self.keeping.lasts() {
+            warn!(outcomes, "Outcomes could not be handed in; the spool keeps them for the next start.");
+        } else if outcomes > 0 {
             error!(
                 outcomes,
                 "Outcomes could not be handed in and are lost; their jobs run again if attempts are left, or fail."
@@ -51,12 +54,13 @@ impl Shift {
     }
 
     async fn hand_the_rest_in(&mut self) {
-        while !self.handover.is_empty() {
+        while !self.handover.is_empty() || !self.keeping.is_idle() {
             self.begin_exchange(false);
             let moment = self.next_moment();
             tokio::select! {
                 answer = arrival(&mut self.exchange) => self.answered(answer, false),
-                () = sleep_until(moment) => self.look_again(),
+                kept = self.keeping.next() => self.kept(kept),
+                () = sleep_until(moment), if !self.handover.is_empty() => self.look_again(),
             }
         }
         let (source, options) = (self.around.source.clone(), self.around.options.clone());
