@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::process::{Child, Command};
 
 on_both! {
@@ -235,6 +237,10 @@ async fn cancelling_kills_the_command(options: Options) {
     node.post(&format!("/api/v1/jobs/{id}/cancel"), "").await.expect(200);
     wait::until("the child of the command to be gone", async || (!there()).then_some(())).await;
     assert_eq!(job(&node, id).await["state"], "cancelled");
+    // it was told, and did not have to ask
+    let metrics = node.get("/metrics").await;
+    let asked = |line: &&str| line.starts_with("minium_notifier_words_total") && line.contains("cancelled");
+    assert_eq!(metrics.text().lines().find(asked), None);
     worker.stop().await;
 }
 
@@ -271,4 +277,82 @@ async fn a_channel_that_is_no_task_ends_the_worker() {
         .unwrap();
     node.assert_well().await;
     assert!(waiting.try_wait().unwrap().is_none(), "a node that is away is waited for");
+}
+
+/// an outcome is on the disk before it is reported for the first time. This node looks.
+#[tokio::test]
+async fn an_outcome_is_on_the_disk_before_it_is_reported() {
+    const JOBS: usize = 20;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new(binary())
+        .args(["worker", "--url", &url, "-j", "4", "--task", "livesys/7=echo 1", "--spool"])
+        .arg(dir.path())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let (given, acked) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let mut sessions = tokio::task::JoinSet::new();
+    let all = wait::until("every outcome", async || {
+        tokio::select! {
+            accepted = listener.accept() => {
+                _ = sessions.spawn(hand_out(accepted.unwrap().0, dir.path().to_owned(), given.clone(), acked.clone()));
+            }
+            Some(ended) = sessions.join_next() => ended.unwrap(),
+            () = tokio::task::yield_now() => {}
+        }
+        (acked.load(Ordering::SeqCst) >= JOBS).then_some(acked.load(Ordering::SeqCst))
+    });
+    assert!(all.await >= JOBS);
+    child.kill().await.unwrap();
+}
+
+/// A session of a node that gives out as many jobs as it gets credit, and takes an outcome only if it is in the spool.
+#[expect(clippy::result_large_err, reason = "tungstenite's callback wants this type")]
+async fn hand_out(
+    socket: tokio::net::TcpStream,
+    spool: PathBuf,
+    given: Arc<AtomicUsize>,
+    acked: Arc<AtomicUsize>,
+) {
+    use futures::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+    let choose = |_: &Request, mut response: Response| {
+        response.headers_mut().insert("sec-websocket-protocol", "minium.v1".parse().unwrap());
+        Ok(response)
+    };
+    let Ok(mut session) = tokio_tungstenite::accept_hdr_async(socket, choose).await else { return };
+    while let Some(Ok(message)) = session.next().await {
+        let Message::Text(text) = message else { continue };
+        let frame: Value = serde_json::from_str(text.as_str()).unwrap();
+        let mut answers = vec![json!({ "op": "ok", "ref": frame["ref"] })];
+        match frame["op"].as_str().unwrap() {
+            "pull" => {
+                for _ in 0..frame["credit"].as_u64().unwrap_or(1) {
+                    answers.push(a_job(given.fetch_add(1, Ordering::SeqCst) + 1));
+                }
+            }
+            "ack" => {
+                let lease = frame["lease"].as_str().unwrap();
+                assert!(spooled_in(&spool).contains(lease), "it is reported, and not on the disk");
+                acked.fetch_add(1, Ordering::SeqCst);
+            }
+            _ => {}
+        }
+        for answer in answers {
+            session.send(Message::text(answer.to_string())).await.ok();
+        }
+    }
+}
+
+fn a_job(id: usize) -> Value {
+    let at = "2026-11-22T02:00:00Z";
+    json!({ "op": "job", "topic": "livesys/7", "lease": uuid::Uuid::new_v4(), "lease_expires": "2226-11-22T02:00:00Z",
+        "job": { "id": id, "task": "livesys/7", "queue": "default", "state": "active", "priority": 0, "args": [],
+            "notes": {}, "attempt": 1, "attempts": 1, "retries": 0, "parents": [], "lax": false, "key": null,
+            "schedule": null, "worker": null, "result": null, "error": null, "progress": null, "origin": null,
+            "created": at, "delayed": at, "expires": null, "started": at, "finished": null, "retried": null } })
 }
