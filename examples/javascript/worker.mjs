@@ -20,9 +20,12 @@ if (token) protocols.push(`minium.bearer.${Buffer.from(token).toString("base64ur
 
 const unsaid = new Map(); // how jobs ended, by lease, until the node has answered: said again over the next socket
 let [left, failures] = [Number(values.count), 0];
+let socket; // the one that is open, or was: who works goes on over a cut, and says the rest over the next
+const running = new Map();
+const say = (frame) => socket.readyState === WebSocket.OPEN && socket.send(JSON.stringify(frame));
 
 // Works on one job. Answers its last word.
-async function run(job, lease, say, signal) {
+async function run(job, lease, signal) {
   const about = { job: job.id, lease };
   const { steps = 1, fail } = job.args;
   for (let step = 1; step <= steps; step += 1) {
@@ -36,15 +39,13 @@ async function run(job, lease, say, signal) {
 }
 
 function connect() {
-  const socket = new WebSocket(url, protocols);
-  const running = new Map();
-  const say = (frame) => socket.readyState === WebSocket.OPEN && socket.send(JSON.stringify(frame));
+  socket = new WebSocket(url, protocols);
   const heard = {
     job({ job, lease }) {
       const stop = new AbortController();
       running.set(job.id, stop);
-      run(job, lease, say, stop.signal).then(
-        (word) => say(unsaid.set(lease, word).get(lease)),
+      run(job, lease, stop.signal).then(
+        (word) => running.delete(job.id) && say(unsaid.set(lease, word).get(lease)),
         () => say({ op: "pull", topic: task }), // it was cancelled: there is room for another one
       );
     },

@@ -21,39 +21,40 @@ my $ua      = Mojo::UserAgent->new(inactivity_timeout => 0, connect_timeout => 1
 my (%unsaid, %running);    # words until the node has answered them, by lease; timers by job
 $| = 1;
 
-sub say_to ($tx, $frame) { $tx->send({text => encode_json $frame}) if $tx && !$tx->is_finished }
+my $link;    # the socket that is open, or was: who works goes on over a cut, and says the rest over the next
+sub speak ($frame) { $link->send({text => encode_json $frame}) if $link && !$link->is_finished }
 
 # Works on one job, step by step; says how it ended.
-sub work ($tx, $job, $lease, $step = 1) {
+sub work ($job, $lease, $step = 1) {
   my %about = (job => $job->{id}, lease => $lease);
   my $steps = $job->{args}{steps} // 1;
   $running{$job->{id}} = Mojo::IOLoop->timer(0.05 => sub {
     my $progress = {percent => 100 * $step / $steps, text => "step $step"};
-    say_to($tx, {op => 'note', %about, notes => {by => 'perl'}, progress => $progress});
-    say_to($tx, {op => 'extend', %about});    # whoever works long does so at a third of the lease
-    return work($tx, $job, $lease, $step + 1) if $step < $steps;
+    speak({op => 'note', %about, notes => {by => 'perl'}, progress => $progress});
+    speak({op => 'extend', %about});    # whoever works long does so at a third of the lease
+    return work($job, $lease, $step + 1) if $step < $steps;
     my $why = $job->{args}{fail};
     $unsaid{$lease} = {op => 'ack', %about, result => {steps => $steps}, ref => $lease};
     $unsaid{$lease} = {op => 'nack', %about, error => $why, retry => false, ref => $lease} if defined $why;
-    say_to($tx, $unsaid{$lease});
+    speak($unsaid{$lease});
   });
 }
 
 sub heard ($tx, $frame) {
   my $op = $frame->{op};
-  return work($tx, $frame->{job}, $frame->{lease}) if $op eq 'job';
+  return work($frame->{job}, $frame->{lease}) if $op eq 'job';
   return $tx->finish(1000) if $op eq 'drain';
   if ($op =~ /^cancel/) {
     my $timer = delete $running{$frame->{job}} // return;
     Mojo::IOLoop->remove($timer);
-    return say_to($tx, {op => 'pull', topic => $task});
+    return speak({op => 'pull', topic => $task});
   }
   return if $frame->{problem} && $frame->{problem}{retryable};
   my $word = delete $unsaid{$frame->{ref} // ''} // return;    # done, or somebody else has the job
   say encode_json {job => $word->{job}, said => $word->{op}, answer => $op};
   delete $running{$word->{job}};
   return $tx->finish(1000) if --$left == 0;
-  say_to($tx, {op => 'pull', topic => $task});
+  speak({op => 'pull', topic => $task});
 }
 
 sub come_back ($why) {
@@ -66,12 +67,12 @@ sub come_back ($why) {
 sub connect_once (@) {
   $ua->websocket($url => \%headers => ['minium.v1'] => sub ($ua, $tx) {
     return come_back('no connection') unless $tx->is_websocket;
-    $failures = 0;
+    ($failures, $link) = (0, $tx);
     $tx->max_websocket_size(16 << 20);
     $tx->on(text => sub ($tx, $bytes) { heard($tx, decode_json $bytes) });
     $tx->on(finish => sub ($tx, $code, $reason = '') { come_back('closed with ' . ($code // 1006)) });
-    say_to($tx, $_) for values %unsaid;    # the same word again is harmless
-    say_to($tx, {op => 'pull', topic => $task, credit => $credit});
+    speak($_) for values %unsaid;    # the same word again is harmless
+    speak({op => 'pull', topic => $task, credit => $credit});
   });
 }
 

@@ -13,7 +13,7 @@ import os
 import random
 import sys
 from websockets.asyncio.client import connect
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 parser = argparse.ArgumentParser()
 parser.add_argument("url")
 parser.add_argument("task")
@@ -24,7 +24,18 @@ unsaid = {}  # how jobs ended, by lease, until the node has answered: said again
 left = args.count
 
 
-async def run(job, lease, say):  # works on one job, and returns its last word
+socket = None  # the one that is open, or was: who works goes on over a cut, and says the rest over the next
+running = {}
+
+
+async def say(frame):
+    try:
+        await socket.send(json.dumps(frame))
+    except ConnectionClosed:
+        pass  # notes are lost, which harms nobody; how a job ended is in `unsaid`
+
+
+async def run(job, lease):  # works on one job, and returns its last word
     about = {"job": job["id"], "lease": lease}
     steps = job["args"].get("steps", 1)
     for step in range(1, steps + 1):
@@ -37,15 +48,18 @@ async def run(job, lease, say):  # works on one job, and returns its last word
     return {"op": "nack", **about, "error": bad, "retry": False} if bad else good
 
 
-async def session(socket):
+async def work(job, lease):
+    unsaid[lease] = await run(job, lease)
+    running.pop(job["id"], None)
+    await say({**unsaid[lease], "ref": lease})
+
+
+async def session():
     global left
-    say, running = lambda frame: socket.send(json.dumps(frame)), {}
-    async def work(job, lease):
-        unsaid[lease] = await run(job, lease, say)
-        await say({**unsaid[lease], "ref": lease})
-    for lease, word in unsaid.items():
+    for lease, word in list(unsaid.items()):
         await say({**word, "ref": lease})
-    await say({"op": "pull", "topic": args.task, "credit": args.credit})
+    if (free := args.credit - len(running)) > 0:
+        await say({"op": "pull", "topic": args.task, "credit": free})
     async for text in socket:
         frame = json.loads(text)
         if frame["op"] == "job":
@@ -62,6 +76,7 @@ async def session(socket):
 
 
 async def main():
+    global socket
     url, failures = args.url.rstrip("/").replace("http", "ws", 1) + "/ws", 0
     token = os.environ.get("MINIUM_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -69,7 +84,7 @@ async def main():
         try:
             async with connect(url, subprotocols=["minium.v1"], additional_headers=headers, max_size=1 << 24) as socket:
                 failures = 0
-                await session(socket)
+                await session()
         except (OSError, WebSocketException) as error:
             print(f"no connection: {error}", file=sys.stderr)
             failures += 1

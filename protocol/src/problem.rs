@@ -103,6 +103,18 @@ pub struct SchemaFault {
     pub detail: String,
 }
 
+impl SchemaFault {
+    /// All faults in one text, for a job's error.
+    pub fn describe(faults: &[SchemaFault]) -> String {
+        let place = |fault: &SchemaFault| {
+            let at = if fault.pointer.is_empty() { "the arguments" } else { &fault.pointer };
+            format!("{at}: {}", fault.detail)
+        };
+        let places: Vec<String> = faults.iter().map(place).collect();
+        format!("{}: {}", ErrorCode::SchemaViolation, places.join("; "))
+    }
+}
+
 /// A problem document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Problem {

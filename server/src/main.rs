@@ -19,6 +19,7 @@ mod listener;
 mod logging;
 mod node;
 mod schema_files;
+mod spools;
 mod tls;
 
 use clap::Parser;

@@ -2,7 +2,7 @@
 //! runs.
 
 use crate::support::foreign::Foreign;
-use crate::support::node::{Node, binary, checkout};
+use crate::support::node::{Node, Options, binary, checkout};
 use crate::support::wait;
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
@@ -153,6 +153,46 @@ async fn arguments_are_judged_at_enqueue() {
     node.post_json("/api/v1/jobs", &json!({ "task": "resize" })).await.problem(422, "schema_violation");
     node.enqueue(&json!({ "task": "resize", "args": [3] })).await;
     node.enqueue(&json!({ "task": "resizer", "args": ["another task"] })).await;
+}
+
+/// S-4: what nobody checked when it was enqueued is judged when a worker over the database claims it, by the schemas as
+/// they are then.
+#[tokio::test]
+async fn what_sql_enqueues_is_judged_by_a_worker_over_the_database() {
+    let node = Node::start(Options::file()).await;
+    // before there is a schema, as SQL enqueues whatever there is
+    let bad = node.enqueue(&json!({ "task": "resize", "args": ["big"], "attempts": 3 })).await;
+    let good = node.enqueue(&json!({ "task": "resize", "args": [3] })).await;
+    put(&node, "tasks/resize.json", r#"{"type":"array","items":{"type":"integer"}}"#);
+    let _worker = node
+        .tokio_command()
+        .args(["worker", "--database", &node.database(), "--task", "resize=cat"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let ended = async |id: i64| {
+        wait::until("the job to end", async || {
+            let job = node.get(&format!("/api/v1/jobs/{id}")).await.expect(200);
+            (job["state"] == "finished" || job["state"] == "failed").then_some(job)
+        })
+        .await
+    };
+    let job = ended(bad).await;
+    assert_eq!((&job["state"], &job["attempt"]), (&json!("failed"), &json!(1)), "{job}");
+    assert!(job["error"].as_str().unwrap().starts_with("schema_violation: /0: "), "{job}");
+    assert_eq!(ended(good).await["result"], json!([3]));
+    // it looks again by itself
+    put(&node, "tasks/resize.json", r#"{"type":"array"}"#);
+    wait::until("the new schema", async || {
+        let body = json!({ "task": "resize", "args": ["big"] });
+        let answer = node.post_json("/api/v1/jobs", &body).await;
+        if answer.status != 201 {
+            return None;
+        }
+        let id = answer.expect(201)["id"].as_i64().unwrap();
+        (ended(id).await["state"] == "finished").then_some(())
+    })
+    .await;
 }
 
 /// S-6: every schema of the checkout is served as it is; Python's jsonschema takes each for a schema.

@@ -6,7 +6,8 @@
 //! it cannot store (a result with a character that the database does not know, say): batches are halved until the
 //! culprit stands alone, and that one is replaced by a failure that says so. Everybody else's work goes in.
 //!
-//! They wait in memory. A source over WebSocket takes them over at once and keeps them on disk ([`crate::Spool`]).
+//! They wait in memory; with a spool they are on disk before they come here ([`crate::keeping`]). A source over
+//! WebSocket takes them over at once and has a spool of its own.
 
 use crate::options::WorkerOptions;
 use minium_protocol::LeaseToken;

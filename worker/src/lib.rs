@@ -3,8 +3,8 @@
 //! A [`Worker`] claims jobs in batches into free slots, keeps their leases, and hands their outcomes in; what the
 //! source does or fails to do never ends it. See [`Worker`] for an example, [`CommandTask`] for programs.
 //!
-//! **Invariants.** A job that is handed in ran here under a lease. An outcome leaves the worker only with a verdict,
-//! as long as the process lives. A panic, an exit code or a time-out ends one job, never the worker. A run that was
+//! **Invariants.** A job that is handed in ran here under a lease. An outcome leaves the worker only with a verdict:
+//! as long as the process lives, and with a [`Spool`] beyond that. A panic, an exit code or a time-out ends one job, never the worker. A run that was
 //! cancelled or lost its lease is stopped at once, a command with its whole process group. Every batch, buffer and
 //! pause has a bound in [`WorkerOptions`].
 //!
@@ -15,6 +15,7 @@ mod command;
 mod context;
 mod error;
 mod handover;
+mod keeping;
 pub mod metrics;
 mod notes;
 mod options;

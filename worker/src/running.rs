@@ -21,6 +21,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+/// The error of a run that its worker did not let end.
+pub(crate) const WORKER_STOPPED: &str = "the worker was stopped";
 /// After the run, what it said last is offered for so long; the outcome is not held up for ever by a note.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -249,8 +251,9 @@ async fn expire(limit: Option<Duration>) {
     }
 }
 
-/// What is handed in. A run that was stopped from outside has nothing to say, unless it brought a result all the
-/// same: that goes in, to be kept as a late one, so that nobody's work vanishes without a trace.
+/// What is handed in. A run whose job was cancelled or given to somebody else has nothing to say, unless it brought a
+/// result all the same: that goes in, to be kept as a late one, so that nobody's work vanishes without a trace. A run that
+/// ended because the worker does is a failure: it says nothing about the job, so another attempt may follow at once.
 fn judge(
     ran: Ran,
     stopped: Option<Stopped>,
@@ -269,6 +272,10 @@ fn judge(
         }
         (Ran::Ended(Ok(result)), _) => Some(Ending::Finished(result)),
         (Ran::Ended(Err(failure)), None) => Some(failed(&failure, options)),
+        (Ran::Ended(Err(failure)), Some(Stopped::Shutdown)) => {
+            Some(failed(&Failure::retryable(format!("{WORKER_STOPPED}: {}", failure.error)), options))
+        }
+        (Ran::Dropped, Some(Stopped::Shutdown)) => Some(failed(&Failure::retryable(WORKER_STOPPED), options)),
         (Ran::Ended(Err(_)) | Ran::Dropped, _) => None,
     }
 }

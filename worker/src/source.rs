@@ -35,6 +35,10 @@ pub trait JobSource: Send + Sync + 'static {
         lease: Duration,
     ) -> Result<Vec<Extension>, QueueError>;
 
+    /// Gives back jobs that were claimed and that nobody has begun, so that others can take them at once. Leases that are
+    /// gone are passed over.
+    async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<(), QueueError>;
+
     /// Notes and progress of a running job.
     async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError>;
 
@@ -93,6 +97,10 @@ impl JobSource for StoreSource {
         lease: Duration,
     ) -> Result<Vec<Extension>, QueueError> {
         self.store.extend(leases, lease).await
+    }
+
+    async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<(), QueueError> {
+        self.store.release(leases).await.map(drop)
     }
 
     async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError> {

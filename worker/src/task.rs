@@ -103,16 +103,9 @@ impl Task for Unknown {
     }
 }
 
-/// One text of all faults: the job's error.
+/// Arguments that break their schema will do so in every attempt.
 pub(crate) fn violation(faults: &[SchemaFault]) -> Failure {
-    let places: Vec<String> = faults
-        .iter()
-        .map(|f| {
-            let at = if f.pointer.is_empty() { "the arguments" } else { &f.pointer };
-            format!("{at}: {}", f.detail)
-        })
-        .collect();
-    Failure::permanent(format!("schema_violation: {}", places.join("; ")))
+    Failure::permanent(SchemaFault::describe(faults))
 }
 
 #[cfg(test)]

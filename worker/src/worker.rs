@@ -4,21 +4,25 @@
 //! jobs as slots are free, so that batches grow by themselves as load does. Nothing that the source does or fails to
 //! do ends the loop; only the word to stop does.
 
+mod drain;
+
 use crate::backoff::{Backoff, jittered};
 use crate::command::{CommandRunner, CommandTask};
 use crate::error::WorkerError;
 use crate::handover::Handover;
+use crate::keeping::Keeping;
 use crate::metrics::{EXCHANGE_SECONDS, JOBS_RUNNING, OUTCOMES_TOTAL, OUTCOMES_WAITING, SOURCE_ERRORS_TOTAL};
 use crate::notes::call;
 use crate::options::WorkerOptions;
-use crate::running::{self, Done, Running, Stopped, Surroundings};
+use crate::running::{self, Done, Running, Surroundings};
 use crate::side::{self, Identity, chain};
 use crate::source::JobSource;
+use crate::spool::Spool;
 use crate::task::{ArgsCheck, Failure, FunctionTask, Task};
 use crate::{JobContext, task};
 use futures::future::BoxFuture;
-use minium_protocol::Topic;
-use minium_queue::{Claim, Exchanged, Leased, QueueError, Verdict};
+use minium_protocol::{LeaseToken, Topic};
+use minium_queue::{Claim, Exchanged, Leased, Outcome, QueueError, Verdict};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -26,7 +30,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -52,6 +56,7 @@ pub struct Worker {
     options: WorkerOptions,
     tasks: BTreeMap<String, Arc<dyn Task>>,
     check: Option<Arc<dyn ArgsCheck>>,
+    spool: Option<Spool>,
     /// The first mistake made while it was put together; told when it is run.
     mistake: Option<WorkerError>,
 }
@@ -59,7 +64,14 @@ pub struct Worker {
 impl Worker {
     /// A worker without tasks yet.
     pub fn new(source: impl JobSource, options: WorkerOptions) -> Worker {
-        Worker { source: Arc::new(source), options, tasks: BTreeMap::new(), check: None, mistake: None }
+        Worker {
+            source: Arc::new(source),
+            options,
+            tasks: BTreeMap::new(),
+            check: None,
+            spool: None,
+            mistake: None,
+        }
     }
 
     /// Adds a task that is an async function of the job and its arguments. The arguments are the job's whole `args`:
@@ -91,6 +103,15 @@ impl Worker {
     #[must_use]
     pub fn check(mut self, check: Arc<dyn ArgsCheck>) -> Worker {
         self.check = Some(check);
+        self
+    }
+
+    /// Keeps outcomes on disk from the end of their run until the source has judged them. Without it they wait in memory
+    /// while the source is away, and whoever kills this process then loses them: their jobs run again if attempts are
+    /// left, else they fail. Not for a [`ClientSource`](crate::ClientSource), which has a spool of its own.
+    #[must_use]
+    pub fn spool(mut self, spool: Spool) -> Worker {
+        self.spool = Some(spool);
         self
     }
 
@@ -144,7 +165,7 @@ impl Worker {
             side.spawn(side::upkeep(source.clone(), rules, options.clone()));
         }
         let around = Surroundings { source: source.clone(), options: options.clone(), check: self.check };
-        Shift::new(around, self.tasks, names, running, me.clone()).work(shutdown).await;
+        Shift::new(around, (self.tasks, names), running, me.clone(), self.spool).work(shutdown).await;
         side.shutdown().await;
         let farewell = source.unregister(me.current().id);
         if let Err(error) = call(farewell, options.handover_grace).await {
@@ -170,7 +191,10 @@ struct Shift {
     running: Arc<Running>,
     me: Arc<Identity>,
     jobs: JoinSet<Done>,
+    keeping: Keeping,
     handover: Handover,
+    /// Claimed when it was too late to begin them: to be given back.
+    unwanted: Vec<(i64, LeaseToken)>,
     exchange: Option<BoxFuture<'static, Answer>>,
     /// There may be something to claim.
     more: bool,
@@ -187,13 +211,18 @@ const GATHER_TURNS: usize = 3;
 impl Shift {
     fn new(
         around: Surroundings,
-        tasks: BTreeMap<String, Arc<dyn Task>>,
-        names: Vec<String>,
+        (tasks, names): (BTreeMap<String, Arc<dyn Task>>, Vec<String>),
         running: Arc<Running>,
         me: Arc<Identity>,
+        spool: Option<Spool>,
     ) -> Shift {
+        let (keeping, left) = Keeping::new(spool, &around.options);
+        let mut handover = Handover::new(&around.options);
+        left.into_iter().for_each(|outcome| handover.push(outcome));
         Shift {
-            handover: Handover::new(&around.options),
+            keeping,
+            handover,
+            unwanted: Vec::new(),
             backoff: Backoff::new(&around.options),
             around,
             tasks,
@@ -215,6 +244,7 @@ impl Shift {
             let moment = self.next_moment();
             tokio::select! {
                 answer = arrival(&mut self.exchange) => self.answered(answer, true),
+                kept = self.keeping.next() => self.kept(kept),
                 Some(done) = self.jobs.join_next() => {
                     self.ended(done);
                     self.gather().await;
@@ -227,50 +257,6 @@ impl Shift {
         self.drain().await;
     }
 
-    /// No more claims: running jobs end, by themselves or by force, and their outcomes go in.
-    async fn drain(mut self) {
-        info!(jobs = self.jobs.len(), "The worker ends its jobs and claims no more.");
-        let grace_ends = Instant::now() + self.around.options.grace;
-        let mut forced = false;
-        while !self.jobs.is_empty() || self.exchange.is_some() || !forced && self.around.source.arrived() > 0
-        {
-            self.more |= !forced && self.around.source.arrived() > 0;
-            self.begin_exchange(false);
-            let moment = self.next_moment();
-            tokio::select! {
-                answer = arrival(&mut self.exchange) => self.answered(answer, !forced),
-                Some(done) = self.jobs.join_next() => {
-                    self.ended(done);
-                    self.gather().await;
-                }
-                () = sleep_until(moment), if !self.handover.is_empty() => self.look_again(),
-                () = sleep_until(grace_ends), if !forced => {
-                    forced = true;
-                    self.running.stop_all(Stopped::Shutdown);
-                }
-            }
-        }
-        let last = self.around.options.handover_grace;
-        if timeout(last, self.hand_the_rest_in()).await.is_err() {
-            let outcomes = self.handover.len();
-            error!(
-                outcomes,
-                "The worker ends with outcomes that could not be handed in; their jobs run again."
-            );
-        }
-    }
-
-    async fn hand_the_rest_in(&mut self) {
-        while !self.handover.is_empty() {
-            self.begin_exchange(false);
-            let moment = self.next_moment();
-            tokio::select! {
-                answer = arrival(&mut self.exchange) => self.answered(answer, false),
-                () = sleep_until(moment) => self.look_again(),
-            }
-        }
-    }
-
     /// Starts an exchange if there is a reason to and none is under way.
     fn begin_exchange(&mut self, claiming: bool) {
         if self.exchange.is_some() || self.not_before.is_some() {
@@ -280,7 +266,7 @@ impl Shift {
         let free = options.concurrency.saturating_sub(self.jobs.len()).min(options.batch_max);
         // what has arrived already is run all the same
         let wanted = if claiming { free } else { free.min(self.around.source.arrived()) };
-        let limit = if self.handover.may_claim() { wanted } else { 0 };
+        let limit = if self.handover.may_claim() && self.keeping.may_claim() { wanted } else { 0 };
         let outcomes = self.handover.offer();
         if outcomes.is_empty() && (limit == 0 || !self.more) {
             return;
@@ -318,6 +304,8 @@ impl Shift {
                 if start_jobs {
                     let until = answer.asked + self.around.options.lease;
                     exchanged.jobs.into_iter().for_each(|leased| self.start(leased, until));
+                } else {
+                    self.unwanted.extend(exchanged.jobs.iter().map(|leased| (leased.id, leased.lease)));
                 }
             }
             Err(error) => {
@@ -337,6 +325,7 @@ impl Shift {
                 } else if let Some((job_id, lease)) = self.handover.refused(&text) {
                     error!(job_id, error = text, "An outcome cannot be stored and is given up.");
                     self.running.end(lease);
+                    self.keeping.judged(lease);
                 }
                 // whatever was asked for may be there still
                 self.more = true;
@@ -351,6 +340,7 @@ impl Shift {
         for (outcome, verdict) in self.handover.accepted(is_open).into_iter().zip(verdicts) {
             if let Some((_, lease)) = outcome {
                 self.running.end(lease);
+                self.keeping.judged(lease);
             }
             let label = match verdict {
                 Verdict::Accepted => "accepted",
@@ -381,7 +371,10 @@ impl Shift {
 
     fn ended(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
-            Ok(Done { outcome: Some(outcome), .. }) => self.handover.push(outcome),
+            Ok(Done { outcome: Some(outcome), .. }) => {
+                let passed = self.keeping.put(outcome);
+                self.kept(passed);
+            }
             Ok(Done { outcome: None, lease }) => {
                 metrics::counter!(OUTCOMES_TOTAL, "verdict" => "abandoned").increment(1);
                 self.running.end(lease);
@@ -389,6 +382,12 @@ impl Shift {
             // the run itself catches what its task does; its lease runs out
             Err(error) => error!(%error, "A run ended in a way that it must not."),
         }
+    }
+
+    /// These may be handed in.
+    fn kept(&mut self, outcomes: impl IntoIterator<Item = Outcome>) {
+        outcomes.into_iter().for_each(|outcome| self.handover.push(outcome));
+        self.measure();
     }
 
     /// Takes the outcomes that are about to be there too. Without it, the first job of a batch to end would go in
@@ -412,7 +411,7 @@ impl Shift {
 
     fn measure(&self) {
         metrics::gauge!(JOBS_RUNNING).set(self.jobs.len() as f64);
-        metrics::gauge!(OUTCOMES_WAITING).set(self.handover.len() as f64);
+        metrics::gauge!(OUTCOMES_WAITING).set((self.handover.len() + self.keeping.waiting()) as f64);
     }
 
     fn next_moment(&self) -> Instant {

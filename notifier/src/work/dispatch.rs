@@ -7,13 +7,14 @@
 use super::held::{Held, Run};
 use super::options::{Backoff, WorkOptions, jittered};
 use super::pullers::{Asked, Pullers};
-use super::{Store, StoreSlot};
+use super::words::no_claim;
+use super::{ArgsCheck, Store, StoreSlot};
 use crate::error::chain;
 use crate::metrics::{CLAIMS, JOBS_PULLED, JOBS_RELEASED};
 use bytes::Bytes;
 use minium_bus::LeasedJob;
-use minium_protocol::{LeaseToken, WorkerRef};
-use minium_queue::{Pull, Pulled, QueueError};
+use minium_protocol::{LeaseToken, Problem, SchemaFault, WorkerRef};
+use minium_queue::{Ending, Leased, Outcome, Pull, Pulled, QueueError, Verdict};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -103,6 +104,7 @@ pub(super) struct Dispatcher {
     pub(super) counter: Arc<Counter>,
     pub(super) held: Arc<Held>,
     pub(super) identity: Arc<Identity>,
+    pub(super) check: ArgsCheck,
     pub(super) store: StoreSlot,
     pub(super) options: Arc<WorkOptions>,
     /// Ends the claims.
@@ -111,7 +113,12 @@ pub(super) struct Dispatcher {
     pub(super) end: CancellationToken,
     /// What a job took in the last claim.
     pub(super) job_bytes: usize,
+    /// How jobs of the last claim end whose arguments nobody is to see.
+    pub(super) refused: Vec<Outcome>,
 }
+
+/// Errors of jobs are cut to this, as a worker's are.
+const ERROR_BYTES_MAX: usize = 8 * 1024;
 
 impl Dispatcher {
     /// Until it is told to stop. A store that is away is waited for.
@@ -132,7 +139,7 @@ impl Dispatcher {
         self.end.cancelled().await;
         let current = self.store.borrow().clone();
         if let Some(store) = current
-            && let Err(error) = self.release(store.as_ref()).await
+            && let Err(error) = self.put_away(store.as_ref()).await
         {
             tracing::warn!(error = chain(&error), "Jobs that nobody took wait for their leases to end.");
         }
@@ -149,7 +156,7 @@ impl Dispatcher {
         // whatever came while nobody looked
         self.counter.pullers().wake();
         while !self.stop.is_cancelled() {
-            self.release(store).await?;
+            self.put_away(store).await?;
             let jobs_max = self.options.claim_bytes_max / self.job_bytes.max(1);
             let asked = self.counter.pullers().ask(jobs_max.clamp(1, self.options.claim_jobs_max));
             if asked.is_empty() {
@@ -207,7 +214,11 @@ impl Dispatcher {
         let count = pulled.len();
         for p in pulled {
             let asked = &asked[p.pull];
-            self.hand_over(asked.takers[p.place].0, asked, p);
+            let taker = asked.takers[p.place].0;
+            match (self.check)(&p.job.task, &p.job.args) {
+                Ok(()) => self.hand_over(taker, asked, p),
+                Err(problem) => self.refuse(taker, &p.job, &problem),
+            }
         }
         Ok(count)
     }
@@ -262,6 +273,45 @@ impl Dispatcher {
             self.held.end(number, lease);
             self.counter.unwanted().push((number, lease));
         }
+    }
+
+    /// A job that nobody is to see: it fails, and who would have got it may get another.
+    fn refuse(&mut self, taker: u64, job: &Leased, problem: &Problem) {
+        tracing::debug!(job_id = job.id, task = job.task, "A job's arguments break their schema: it fails.");
+        let error = match &problem.errors[..] {
+            [] => format!("{}: {}", problem.code, problem.detail.as_deref().unwrap_or(&problem.title)),
+            faults => SchemaFault::describe(faults),
+        };
+        // PostgreSQL keeps no NUL in texts
+        let mut error = error.replace('\0', "\u{fffd}");
+        error.truncate(error.floor_char_boundary(ERROR_BYTES_MAX));
+        let ending = Ending::Failed { error, retry: false };
+        self.refused.push(Outcome { job: job.id, lease: job.lease, ending });
+        self.counter.pullers().credit(taker, 1, self.options.credit_max);
+    }
+
+    /// Ends what was refused, and gives back what nobody has begun.
+    async fn put_away(&mut self, store: &dyn Store) -> Result<(), QueueError> {
+        if !self.refused.is_empty() {
+            match store.exchange(&self.refused, &no_claim()).await {
+                Ok(exchanged) => {
+                    let mut open = exchanged.verdicts.iter().map(|verdict| *verdict == Verdict::Unjudged);
+                    self.refused.retain(|_| open.next().unwrap_or(false));
+                }
+                Err(error) if error.is_refusal() => {
+                    let jobs = self.refused.len();
+                    tracing::error!(
+                        jobs,
+                        error = chain(&error),
+                        "Jobs could not be failed; their leases will end."
+                    );
+                    self.refused.clear();
+                }
+                // at the latest they are claimed, and judged, again when their leases end
+                Err(error) => return Err(error),
+            }
+        }
+        self.release(store).await
     }
 
     /// Gives back what nobody has begun.

@@ -5,7 +5,8 @@
 //!
 //! **Invariants.** An answer leaves after its commit. No puller gets more jobs than he gave credit for, no job goes to
 //! two. A job whose session was gone before it could be handed over is given back with its attempt; one that was handed
-//! over stays leased until its puller speaks or the lease ends. A store that is away is waited for: pullers wait, pushes
+//! over stays leased until its puller speaks or the lease ends. One whose arguments break their schema fails before anybody
+//! sees it. A store that is away is waited for: pullers wait, pushes
 //! and words are `unavailable`.
 
 mod dispatch;
@@ -36,7 +37,7 @@ use words::Say;
 /// The store, once it is there.
 pub type StoreSlot = watch::Receiver<Option<Arc<dyn Store>>>;
 
-/// Judges a job's arguments by its task, before it is enqueued.
+/// Judges a job's arguments by its task, before it is enqueued; and before it is handed over, since SQL enqueues unasked.
 pub type ArgsCheck = Arc<dyn Fn(&str, &RawValue) -> Result<(), Problem> + Send + Sync>;
 
 /// How long signing off may take.
@@ -123,11 +124,13 @@ impl Inner {
             counter: self.counter.clone(),
             held: self.held.clone(),
             identity: self.identity.clone(),
+            check: self.check.clone(),
             store: store.clone(),
             options: options.clone(),
             stop: self.stop.clone(),
             end: self.end.clone(),
             job_bytes: 0,
+            refused: Vec::new(),
         };
         self.tasks.spawn(dispatcher.run());
         let beats =

@@ -235,7 +235,8 @@ fn failed(word: &Word, error: &str, retry: bool) -> Outcome {
     Outcome { job: word.job, lease: word.lease, ending: Ending::Failed { error: error.to_owned(), retry } }
 }
 
-fn no_claim() -> Claim {
+/// Outcomes are handed in, and nothing is claimed.
+pub(super) fn no_claim() -> Claim {
     Claim {
         worker: WorkerRef { id: 0, host: String::new(), pid: 0 },
         queues: Vec::new(),

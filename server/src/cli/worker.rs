@@ -3,14 +3,17 @@
 use super::remote;
 use super::trust::Trust;
 use crate::exit::{Exit, fault};
+use crate::node::{self, TaskSchemas};
+use crate::spools;
 use anyhow::Context;
 use clap::Args;
+use minium_bus::Schemas;
 use minium_client::{ClientError, ConnectOptions};
 use minium_protocol::parse_duration;
 use minium_queue::{Backend, DatabaseUrl};
 use minium_worker::{
-    ClientSource, CommandTask, Spool, SpoolOptions, StoreSource, UpkeepOptions, Worker as Runner,
-    WorkerError, WorkerOptions, become_command,
+    ClientSource, CommandTask, StoreSource, UpkeepOptions, Worker as Runner, WorkerError, WorkerOptions,
+    become_command,
 };
 use secrecy::SecretString;
 use std::ffi::OsString;
@@ -36,8 +39,9 @@ Examples:
   minium worker --url wss://hub:3000 --ca hub-ca.pem --token-file image.jwt --task livesys/7='./run-command'
 
 With --url no database is needed: jobs come over WebSocket, from channels that the node keeps as tasks. Results are kept
-in a spool on disk until the node has them, also over a restart of this worker. A node that is away is waited for; one
-whose certificate is not accepted ends the worker, so that whoever starts it again reads the files anew."
+in a spool on disk until the node or the database has them, also over a restart of this worker. A node that is away is
+waited for; one whose certificate is not accepted ends the worker, so that whoever starts it again reads the files anew. Of
+this worker's environment commands see what does not begin with MINIUM_."
 )]
 pub(crate) struct Worker {
     /// A task and the command that runs it; may be given several times
@@ -69,11 +73,15 @@ pub(crate) struct Worker {
     /// With --url: file that holds the token; it counts before the others
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// With --url: where results are kept until the node has them [default: $XDG_STATE_HOME/minium]
+    /// Where results are kept until the node or the database has them [default: $XDG_STATE_HOME/minium]
     #[arg(long, value_name = "DIR")]
     spool: Option<PathBuf>,
     #[command(flatten)]
     trust: Trust,
+    /// Over the database: schemas in DIR/tasks check the arguments of jobs that SQL enqueued [default: schemas, if it is
+    /// there]
+    #[arg(long, value_name = "DIR", env = "MINIUM_SCHEMAS__DIR", hide_env_values = true)]
+    schemas: Option<PathBuf>,
 }
 
 /// Over WebSocket a result is one message: larger ones fail their job, or the node would close the connection.
@@ -92,10 +100,7 @@ impl Worker {
             ..WorkerOptions::default()
         };
         if self.url.is_empty() {
-            let options = WorkerOptions { upkeep: Some(UpkeepOptions::default()), ..options };
-            let backend = Backend::open(&self.database_url()?).await.context("Cannot open the database")?;
-            let worker = Runner::new(StoreSource::new(backend.store()), options);
-            return work(tasks.into_iter().fold(worker, Runner::command), None).await;
+            return self.over_database(tasks, options).await;
         }
         if self.queues.len() > 1 {
             return Err(fault(Exit::Usage, "--queue: over WebSocket a worker takes jobs from one queue"));
@@ -107,17 +112,38 @@ impl Worker {
         work(tasks.into_iter().fold(worker, Runner::command), Some(failure)).await
     }
 
+    async fn over_database(&self, tasks: Vec<CommandTask>, options: WorkerOptions) -> anyhow::Result<()> {
+        let options = WorkerOptions { upkeep: Some(UpkeepOptions::default()), ..options };
+        let url = self.database_url()?;
+        let schemas = Arc::new(Schemas::built_in());
+        let dir = node::load_schemas(self.schemas.as_deref(), &schemas)?;
+        let spool = spools::of_database(self.spool.as_deref(), &url)?;
+        let backend = Backend::open(&url).await.context("Cannot open the database")?;
+        let mut worker = Runner::new(StoreSource::new(backend.store()), options)
+            .check(Arc::new(TaskSchemas(schemas.clone())));
+        if let Some(spool) = spool {
+            worker = worker.spool(spool);
+        }
+        let watching = async {
+            if let Some(dir) = dir {
+                node::watch_schemas(dir, schemas).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = work(tasks.into_iter().fold(worker, Runner::command), None) => ended,
+            () = watching => Ok(()),
+        }
+    }
+
     fn client_source(&self) -> anyhow::Result<ClientSource> {
         let token = remote::read_token(self.token.as_ref(), self.token_file.as_ref())?;
         let mut urls = self.url.iter().cloned();
         let first = urls.next().unwrap_or_default();
         let client = remote::client(&first, token, &self.trust)?;
+        let spool = spools::of_nodes(self.spool.as_deref(), &self.url)?;
         let options =
             ConnectOptions { elsewhere: urls.collect(), patient: true, ..ConnectOptions::default() };
-        let dir = self.spool.clone().map_or_else(state_dir, Ok)?;
-        let spool = Spool::open(&dir, &spool_of(&first), SpoolOptions::default())
-            .map_err(|e| fault(Exit::Failed, format!("--spool: {e}")))?;
-        info!(spool = %spool.path().display(), "Results are kept here until the node has them.");
         let link = client.connect(options).map_err(remote::explain)?;
         Ok(ClientSource::new(link, spool, self.concurrency))
     }
@@ -169,23 +195,6 @@ async fn failed(failure: Option<watch::Receiver<Option<Arc<ClientError>>>>) -> A
         return error;
     }
     std::future::pending().await
-}
-
-/// A node's spool goes by its place alone: what was done for it is still reported when it is reached by TLS from then on.
-fn spool_of(url: &str) -> String {
-    match url.split_once("://") {
-        Some((_, place)) => format!("http://{place}"),
-        None => url.to_owned(),
-    }
-}
-
-/// Where programs keep what must survive them.
-fn state_dir() -> anyhow::Result<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let home = || set("HOME").map(|home| home.join(".local/state"));
-    let state = set("XDG_STATE_HOME").filter(|dir| dir.is_absolute()).or_else(home);
-    let none = || fault(Exit::Usage, "--spool: neither XDG_STATE_HOME nor HOME is set: say where");
-    state.map(|dir| dir.join("minium")).ok_or_else(none)
 }
 
 /// What is wrong with how the worker was called, or with its database.
@@ -240,13 +249,7 @@ mod tests {
             token_file: None,
             spool: Some("/proc/none".into()),
             trust: Trust::default(),
-        }
-    }
-
-    #[test]
-    fn a_node_has_one_spool_however_it_is_reached() {
-        for url in ["ws://hub:3000", "wss://hub:3000", "https://hub:3000"] {
-            assert_eq!(spool_of(url), "http://hub:3000", "{url}");
+            schemas: None,
         }
     }
 
@@ -262,6 +265,9 @@ mod tests {
         says(worker("", &["ws://h"]), "--spool").await;
         let trust = Trust { ca: Some("/no/such/file".into()), ..Trust::default() };
         says(Worker { trust, ..worker("", &["wss://h"]) }, "--ca").await;
+        says(worker("sqlite:x.db", &[]), "--spool").await;
+        let schemas = Some("/no/such/place".into());
+        says(Worker { schemas, ..worker("sqlite:x.db", &[]) }, "/no/such/place").await;
         let queues = vec!["a".into(), "b".into()];
         says(Worker { queues, ..worker("", &["ws://h"]) }, "one queue").await;
     }

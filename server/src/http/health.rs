@@ -13,7 +13,7 @@ pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// 200 when everything is there; else 503 that names what is not.
+/// 200 when everything is there; else 503 that names what is not. How the database is may be a second old.
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Refusal> {
     let mut down = Vec::new();
     if app.closing.is_cancelled() {

@@ -25,8 +25,8 @@ const STREAMS_MAX: u32 = 128;
 /// Between pings to a client that says nothing, and how long the answer may take.
 const PING: Duration = Duration::from_secs(20);
 
-/// Serves one connection until it ends. One without requests is ended after as long as a head may take, as with
-/// HTTP/1.1.
+/// Serves one connection until it ends. One without requests is told to end after as long as a head may take, as with
+/// HTTP/1.1, and has as long once more to do so.
 pub(super) async fn serve(
     stream: impl Carrier,
     remote: SocketAddr,
@@ -62,7 +62,8 @@ pub(super) async fn serve(
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING)
         .serve_connection(TokioIo::new(stream), handler);
-    let mut connection = std::pin::pin!(connection);
+    // boxed, so that it can be dropped before its tasks are waited for
+    let mut connection = Box::pin(connection);
     let end = async {
         tokio::select! {
             () = closing.cancelled() => {}
@@ -73,12 +74,18 @@ pub(super) async fn serve(
         ended = &mut connection => ended,
         () = end => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            // A client that has never said a word does not hear that either, and hyper would wait for its first one
+            // without end. Requests that came at the last moment are still answered.
+            tokio::select! {
+                ended = &mut connection => ended,
+                () = requests.none_for(options.header_timeout) => Ok(()),
+            }
         }
     };
     if let Err(error) = ended {
         debug!(%error, "An HTTP/2 connection ended.");
     }
+    drop(connection);
     tasks.0.close();
     tasks.0.wait().await;
 }

@@ -6,6 +6,7 @@
 //! `server.shutdown_grace`.
 
 mod opening;
+mod parts;
 mod reload;
 mod rounds;
 mod signals;
@@ -13,30 +14,27 @@ mod trust;
 
 use crate::auth::Auth;
 use crate::config::Config;
-use crate::database::{self, Database};
 use crate::exit::{Exit, fault};
 use crate::http::connection;
-use crate::http::limit::Limiter;
-use crate::http::{App, Limits, router};
+use crate::http::{App, router};
 use crate::listener::{self, Service};
+use crate::logging;
 use crate::schema_files::SchemaDir;
 use crate::tls::Tls;
-use crate::{http, logging};
 use anyhow::Context;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use minium_bus::{Bus, Channels, Schemas};
 use minium_notifier::{Retentions, TaskWork};
 use minium_protocol::format_duration;
 use minium_worker::Worker;
 use opening::Opener;
-pub(crate) use opening::{causes, open_backend};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+pub(crate) use opening::{TaskSchemas, causes, open_backend};
+use parts::Parts;
+pub(crate) use parts::load_schemas;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -69,100 +67,118 @@ pub(crate) struct Extras {
 }
 
 /// Runs a node until a signal ends it.
-pub(crate) async fn run(config: Config, extras: Extras) -> anyhow::Result<()> {
-    let address = config.server.listen.0;
-    let place = trust::Place { address, insecure: extras.insecure };
+pub(crate) async fn run(config: Config, mut extras: Extras) -> anyhow::Result<()> {
+    let greeting = extras.greeting.take();
+    let mut up = start(config, extras)?;
+    logging::announce(&up.base_url);
+    if let Some(greet) = greeting {
+        greet(&up.base_url);
+    }
+    let early = up.until_end().await;
+    up.go_down(early).await
+}
+
+/// Starts everything; what needs the database waits for it by itself.
+fn start(config: Config, extras: Extras) -> anyhow::Result<Up> {
+    let place = trust::Place { address: config.server.listen.0, insecure: extras.insecure };
     let auth = Arc::new(Auth::new(trust::rules(&config, place, None)?));
     let tls = Tls::of(&config.server.tls).map_err(|why| fault(Exit::Usage, why))?.map(Arc::new);
-    raise_open_files();
-    let metrics = start_metrics()?;
-    let listener = listener::bind(address)?;
+    parts::raise_open_files();
+    let metrics = parts::start_metrics()?;
+    let listener = listener::bind(place.address)?;
     let address = listener.local_addr().context("Asking for the address of the listener")?;
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let base_url = format!("{scheme}://{}", reachable(address));
-    let schemas = Arc::new(Schemas::built_in());
-    let dir = load_schemas(&config, &schemas)?;
-    let (door, database) = database::awaited();
-    let channels = Arc::new(Channels::new(config.bus_channels()).context("Setting up the channels")?);
-    let retentions = Retentions::new(config.retention_policy());
-    let closing = CancellationToken::new();
-    let work = opening::start_work(&database, &schemas, &closing);
-    let bus = start_bus(&config, (&schemas, &channels), &database, &work)?;
-    let mut signals = signals::Signals::listen()?;
+    let base_url = format!("{scheme}://{}", parts::reachable(address));
+    let (door, parts) = Parts::make(&config)?;
+    let signals = signals::Signals::listen()?;
 
-    let node = Node {
-        closing,
-        background: TaskTracker::new(),
-        http: TaskTracker::new(),
-        bus: bus.clone(),
-        work: work.clone(),
-        grace: config.server.shutdown_grace,
-        patience: config.server.limits.handshake_timeout,
-    };
-    node.serve(
-        listener,
-        app(&config, &node, &auth, (&schemas, &channels, &database), metrics.clone()),
-        &config,
-        tls.clone(),
-    );
+    let node = Node::new(&config, &parts);
+    let app = parts::app(&config, &node, &auth, &parts, metrics.clone());
+    node.serve(listener, app, &config, tls.clone());
     node.background.spawn(rounds::sweep(metrics, METRICS_SWEEP, node.closing.clone()));
-    let (reload, reread) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let again = node.look_after(auth, extras.reread.clone(), place);
-    if let Some(dir) = dir {
-        let watching =
-            rounds::watch_schemas(dir, schemas.clone(), reload.clone(), SCHEMA_LOOK, node.closing.clone());
-        node.background.spawn(watching);
-    }
-    if let Some(read) = extras.reread {
-        let reading =
-            reload::channels(read, channels, retentions.clone(), reread.clone(), node.closing.clone());
-        node.background.spawn(reading);
-    }
+    let again = Again {
+        asked: [
+            node.look_after_trust(auth, extras.reread.clone(), place),
+            node.look_after_schemas(parts.dir, &parts.schemas),
+            node.look_after_channels(extras.reread, parts.channels, &parts.retentions),
+        ],
+        tls,
+    };
     let opener = Opener {
         config: Arc::new(config),
         base_url: base_url.clone(),
-        bus: bus.clone(),
-        schemas,
-        work,
-        retentions,
+        bus: parts.bus,
+        schemas: parts.schemas,
+        work: parts.work,
+        retentions: parts.retentions,
         door,
         tasks: extras.tasks,
         closing: node.closing.clone(),
     };
-    let mut engine = node.background.spawn(opener.run());
-    logging::announce(&base_url);
-    if let Some(greet) = extras.greeting {
-        greet(&base_url);
+    let engine = node.background.spawn(opener.run());
+    Ok(Up { node, base_url, signals, again, engine })
+}
+
+/// How the part on the database ended.
+type EngineEnd = Result<anyhow::Result<()>, JoinError>;
+
+/// A node that is up.
+struct Up {
+    node: Node,
+    base_url: String,
+    signals: signals::Signals,
+    again: Again,
+    /// What works on the database.
+    engine: JoinHandle<anyhow::Result<()>>,
+}
+
+/// Who reads again what may change while the node runs.
+struct Again {
+    asked: [Arc<Notify>; 3],
+    tls: Option<Arc<Tls>>,
+}
+
+impl Again {
+    fn ask(&self, node: &Node) {
+        self.asked.iter().for_each(|asked| asked.notify_one());
+        if let Some(tls) = self.tls.clone() {
+            node.background.spawn_blocking(move || tls.reload());
+        }
+    }
+}
+
+impl Up {
+    /// Until a signal says so, or the engine has ended by itself.
+    async fn until_end(&mut self) -> Option<EngineEnd> {
+        loop {
+            tokio::select! {
+                ended = &mut self.engine => return Some(ended),
+                signal = self.signals.next() => match signal {
+                    signals::Signal::Reload => self.again.ask(&self.node),
+                    signals::Signal::End => return None,
+                },
+            }
+        }
     }
 
-    let early = loop {
-        tokio::select! {
-            ended = &mut engine => break Some(ended),
-            signal = signals.next() => match signal {
-                signals::Signal::Reload => {
-                    [&reload, &reread, &again].iter().for_each(|asked| asked.notify_one());
-                    if let Some(tls) = tls.clone() {
-                        node.background.spawn_blocking(move || tls.reload());
-                    }
-                }
-                signals::Signal::End => break None,
-            },
-        }
-    };
-    info!("Going down.");
-    node.closing.cancel();
-    let end = async {
-        // First what works on jobs: while they end, their events still go out.
-        let outcome = match early {
-            Some(ended) => ended,
-            None => engine.await,
+    /// In order, unless somebody insists.
+    async fn go_down(mut self, early: Option<EngineEnd>) -> anyhow::Result<()> {
+        info!("Going down.");
+        self.node.closing.cancel();
+        let (node, engine) = (self.node, self.engine);
+        let end = async {
+            // First what works on jobs: while they end, their events still go out.
+            let outcome = match early {
+                Some(ended) => ended,
+                None => engine.await,
+            };
+            node.end().await;
+            outcome.context("The node's engine panicked")?
         };
-        node.end().await;
-        outcome.context("The node's engine panicked")?
-    };
-    tokio::select! {
-        outcome = end => outcome,
-        () = signals.insist() => Err(fault(Exit::Failed, "Asked twice to end: ended at once")),
+        tokio::select! {
+            outcome = end => outcome,
+            () = self.signals.insist() => Err(fault(Exit::Failed, "Asked twice to end: ended at once")),
+        }
     }
 }
 
@@ -178,6 +194,18 @@ struct Node {
 }
 
 impl Node {
+    fn new(config: &Config, parts: &Parts) -> Node {
+        Node {
+            closing: parts.closing.clone(),
+            background: TaskTracker::new(),
+            http: TaskTracker::new(),
+            bus: parts.bus.clone(),
+            work: parts.work.clone(),
+            grace: config.server.shutdown_grace,
+            patience: config.server.limits.handshake_timeout,
+        }
+    }
+
     fn serve(&self, listener: TcpListener, app: Arc<App>, config: &Config, tls: Option<Arc<Tls>>) {
         let limits = &config.server.limits;
         let service = Service {
@@ -195,7 +223,7 @@ impl Node {
     }
 
     /// Keeps the rules up to date; they are read again when what this gives is notified.
-    fn look_after(&self, auth: Arc<Auth>, reread: Option<Reread>, place: trust::Place) -> Arc<Notify> {
+    fn look_after_trust(&self, auth: Arc<Auth>, reread: Option<Reread>, place: trust::Place) -> Arc<Notify> {
         let again = Arc::new(Notify::new());
         auth.now().table.keep_sets(&self.background, &self.closing);
         if let Some(reread) = reread {
@@ -208,6 +236,43 @@ impl Node {
                 patience: self.patience,
             };
             self.background.spawn(trust::watch(watch, reread, again.clone()));
+        }
+        again
+    }
+
+    /// The same for the schemas.
+    fn look_after_schemas(&self, dir: Option<SchemaDir>, schemas: &Arc<Schemas>) -> Arc<Notify> {
+        let again = Arc::new(Notify::new());
+        if let Some(dir) = dir {
+            let closing = self.closing.clone();
+            self.background.spawn(rounds::watch_schemas(
+                dir,
+                schemas.clone(),
+                again.clone(),
+                SCHEMA_LOOK,
+                closing,
+            ));
+        }
+        again
+    }
+
+    /// The same for the channels.
+    fn look_after_channels(
+        &self,
+        reread: Option<Reread>,
+        channels: Arc<Channels>,
+        retentions: &Retentions,
+    ) -> Arc<Notify> {
+        let again = Arc::new(Notify::new());
+        if let Some(read) = reread {
+            let closing = self.closing.clone();
+            self.background.spawn(reload::channels(
+                read,
+                channels,
+                retentions.clone(),
+                again.clone(),
+                closing,
+            ));
         }
         again
     }
@@ -231,91 +296,7 @@ impl Node {
     }
 }
 
-fn app(
-    config: &Config,
-    node: &Node,
-    auth: &Arc<Auth>,
-    (schemas, channels, database): (&Arc<Schemas>, &Arc<Channels>, &Database),
-    metrics: PrometheusHandle,
-) -> Arc<App> {
-    let limits = &config.server.limits;
-    Arc::new(App {
-        bus: node.bus.clone(),
-        schemas: schemas.clone(),
-        channels: channels.clone(),
-        database: database.clone(),
-        auth: auth.clone(),
-        limiter: Limiter::new(config),
-        limits: Limits {
-            message_bytes: limits.message_bytes.bytes(),
-            request_bytes: limits.request_bytes.bytes(),
-            patience: limits.handshake_timeout,
-        },
-        metrics,
-        waits: Semaphore::new(limits.waits as usize),
-        histories: Arc::new(Semaphore::new(http::HISTORIES_MAX)),
-        closing: node.closing.clone(),
-    })
-}
-
-/// As many open files as the system allows: each session is one.
-fn raise_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    // What is refused here is told by `minium doctor`, and by sessions that are.
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).ok();
-}
-
-fn start_metrics() -> anyhow::Result<PrometheusHandle> {
-    let handle = PrometheusBuilder::new().install_recorder().context("Starting the metrics")?;
-    http::describe_metrics();
-    Ok(handle)
-}
-
-fn start_bus(
-    config: &Config,
-    (schemas, channels): (&Arc<Schemas>, &Arc<Channels>),
-    database: &Database,
-    work: &TaskWork,
-) -> anyhow::Result<Bus> {
-    let limits = &config.server.limits;
-    let usual = minium_bus::Options::default();
-    let options = minium_bus::Options {
-        sessions_max: limits.sessions as usize,
-        message_bytes_max: limits.message_bytes.bytes(),
-        source: SOURCE.into(),
-        shards: config.server.shards.map_or(usual.shards, |n| n as usize),
-        session_rate: crate::config::rate(limits.session_messages_per_second, limits.session_messages_burst),
-        ..usual
-    };
-    let backing = minium_bus::Backing {
-        schemas: schemas.clone(),
-        channels: channels.clone(),
-        history: Some(Arc::new(database.clone())),
-        work: Some(Arc::new(work.clone())),
-    };
-    Bus::start(options, backing).context("Starting the bus")
-}
-
-/// Reads the schema directory for the first time. One that was named must be there.
-fn load_schemas(config: &Config, schemas: &Schemas) -> anyhow::Result<Option<SchemaDir>> {
-    let named = config.schemas.dir.clone();
-    let path = named.clone().unwrap_or_else(|| PathBuf::from("schemas"));
-    if named.is_none() && !Path::new(&path).is_dir() {
-        return Ok(None);
-    }
-    let mut dir = SchemaDir::new(path.clone());
-    dir.load(schemas).map_err(|error| {
-        fault(Exit::Usage, format!("The schema directory {} cannot be read: {error}", path.display()))
-    })?;
-    Ok(Some(dir))
-}
-
-/// An address that a client on this machine can use.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
+/// Puts changed schemas in force, for who has no node.
+pub(crate) async fn watch_schemas(dir: SchemaDir, schemas: Arc<Schemas>) {
+    rounds::watch_schemas(dir, schemas, Arc::default(), SCHEMA_LOOK, CancellationToken::new()).await;
 }

@@ -12,6 +12,7 @@ use super::{AddTasks, SOURCE, rounds};
 use crate::config::Config;
 use crate::database::{Database, Door, Open};
 use crate::exit::{Exit, fault};
+use crate::spools;
 use anyhow::Context;
 use minium_bus::{Bus, Schemas};
 use minium_notifier::{
@@ -20,7 +21,7 @@ use minium_notifier::{
 use minium_protocol::{ErrorCode, Problem, SchemaFault};
 use minium_queue::postgres::PgOptions;
 use minium_queue::{Backend, DatabaseUrl, QueueError, Schedule, Store, UpkeepRules};
-use minium_worker::{ArgsCheck, CommandTask, StoreSource, Worker, WorkerOptions};
+use minium_worker::{ArgsCheck, CommandTask, Spool, StoreSource, Worker, WorkerOptions};
 use serde_json::value::RawValue;
 use std::error::Error;
 use std::sync::Arc;
@@ -105,7 +106,8 @@ impl Opener {
     async fn work(&mut self, backend: Backend, journal: Journal) -> anyhow::Result<()> {
         let store = backend.store();
         let history = journal.history();
-        // The relay outlives what writes events: the last ones must still go out.
+        // The relay outlives what writes events, so that what it can still relay goes out. What is written in the very last
+        // moment is read by those who resume.
         let relay_end = CancellationToken::new();
         let relay = Relay::start(&journal, self.bus.clone(), self.relay_options(), relay_end.clone());
         let watched = relay.states();
@@ -185,6 +187,9 @@ impl Opener {
         };
         let mut worker =
             Worker::new(StoreSource::new(store), options).check(Arc::new(TaskSchemas(self.schemas.clone())));
+        if let Some(spool) = self.spool()? {
+            worker = worker.spool(spool);
+        }
         for (name, task) in &config.tasks {
             worker = worker.command(CommandTask {
                 name: name.clone(),
@@ -197,6 +202,16 @@ impl Opener {
             Some(add) => add(worker, self.bus.clone()),
             None => worker,
         }))
+    }
+}
+
+impl Opener {
+    /// Where the worker's results wait, if there is such a place.
+    fn spool(&self) -> anyhow::Result<Option<Spool>> {
+        match self.config.database.url.parse() {
+            Ok(url) => spools::of_database(None, &url),
+            Err(_) => Ok(None),
+        }
     }
 }
 
@@ -231,8 +246,8 @@ pub(crate) fn causes(error: &dyn Error) -> String {
     text
 }
 
-/// The task schemas of the node, for jobs that no HTTP request has checked.
-struct TaskSchemas(Arc<Schemas>);
+/// The task schemas, for jobs that no HTTP request has checked.
+pub(crate) struct TaskSchemas(pub(crate) Arc<Schemas>);
 
 /// The queue behind durable push/pull channels; it waits for the database by itself.
 pub(super) fn start_work(

@@ -3,7 +3,9 @@
 use crate::support::events::{TaskEvent, kinds};
 use crate::support::foreign::Foreign;
 use crate::support::node::{Node, Options};
+use crate::support::postgres::{Cluster, ClusterOptions};
 use crate::support::{on_both, wait};
+use rustix::process::Signal;
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -52,6 +54,101 @@ fn start_worker(node: &Node) -> Child {
         .stderr(log)
         .spawn()
         .unwrap()
+}
+
+/// What the spools of this node's machine hold, as it stands on the disk.
+fn spooled(node: &Node) -> String {
+    let Ok(files) = std::fs::read_dir(node.dir().join("state/minium")) else { return String::new() };
+    let spools = files.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "spool"));
+    spools.map(|p| String::from_utf8_lossy(&std::fs::read(p).unwrap()).into_owned()).collect()
+}
+
+/// a result that came while the database was away survives the worker, which is killed meanwhile.
+#[tokio::test]
+async fn a_result_survives_the_database_and_the_worker() {
+    let mut cluster = Cluster::start(ClusterOptions { fsync: true, ..ClusterOptions::default() }).await;
+    for inside in [false, true] {
+        let url = cluster.create_database(if inside { "inside" } else { "beside" }).await;
+        let tasks = if inside { "[tasks.hold]\ncommand = [\"./hold.sh\"]\n" } else { "" };
+        let node = Node::start(Options::on(&url).config(tasks)).await;
+        let command = program(node.dir());
+        let worker = || {
+            let log = std::fs::File::options().append(true).open(node.dir().join("log")).unwrap();
+            let mut worker = node.tokio_command();
+            worker.args(["worker", "--database", &url, "--task", &format!("hold={command}")]).stderr(log);
+            worker.spawn().unwrap()
+        };
+        let mut first = (!inside).then(worker);
+        let id = node.enqueue(&json!({ "task": "hold" })).await;
+        wait_for_runs(&node, 1).await;
+        cluster.stop_immediately();
+        std::fs::write(node.dir().join("go"), "").unwrap();
+        wait::until("the result on the disk", async || {
+            spooled(&node).contains("{\"done\":true}").then_some(())
+        })
+        .await;
+        match &mut first {
+            Some(first) => first.kill().await.unwrap(),
+            None => node.kill().await,
+        }
+        cluster.restart().await;
+        let _second = match inside {
+            false => Some(worker()),
+            true => {
+                node.restart().await;
+                None
+            }
+        };
+        let events = upto_end(&node, id).await;
+        assert_eq!(kinds(&events), ["task.enqueue", "task.dequeue", "task.finished"], "inside: {inside}");
+        let last = &events[2].json["data"];
+        assert_eq!((&last["attempt"], &last["result"]), (&json!(1), &json!({ "done": true })));
+        assert_eq!(runs(&node), 1);
+    }
+}
+
+/// a run that the worker's end cuts short is known to be over at once, and tried again.
+#[tokio::test]
+async fn a_run_that_is_stopped_with_its_worker_says_so() {
+    let config = "[server]\nshutdown_grace = \"100ms\"\n[tasks.hold]\ncommand = [\"./hold.sh\"]\n";
+    let node = Node::start(Options::file().config(config)).await;
+    program(node.dir());
+    let last = node.enqueue(&json!({ "task": "hold" })).await;
+    let again = node.enqueue(&json!({ "task": "hold", "attempts": 2 })).await;
+    wait_for_runs(&node, 2).await;
+    assert!(node.end(Signal::TERM).await.success());
+    node.restart().await;
+    for (id, state) in [(last, "failed"), (again, "inactive")] {
+        let job = node.get(&format!("/api/v1/jobs/{id}")).await.expect(200);
+        assert_eq!((&job["state"], &job["attempt"]), (&json!(state), &json!(1)), "{job}");
+        assert!(job["error"].as_str().unwrap().starts_with("the worker was stopped"), "{job}");
+    }
+}
+
+/// whatever tells the worker its settings, tokens and passwords among them, is not for its commands.
+#[tokio::test]
+async fn a_command_inherits_none_of_the_workers_settings() {
+    let node = Node::start(Options::file()).await;
+    let id = node.enqueue(&json!({ "task": "env" })).await;
+    let _worker = node
+        .tokio_command()
+        .env("MINIUM_DATABASE__URL", node.database())
+        .env("MINIUM_TOKEN", "the.secret.token")
+        .env("OTHER", "inherited")
+        .args(["worker", "--task", "env=env"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let job = wait::until("the job to end", async || {
+        let job = node.get(&format!("/api/v1/jobs/{id}")).await.expect(200);
+        (job["state"] == "finished").then_some(job)
+    })
+    .await;
+    let mut seen: Vec<&str> = job["result"].as_str().unwrap().lines().collect();
+    assert!(seen.contains(&"OTHER=inherited"), "{seen:?}");
+    seen.retain(|line| line.contains("MINIUM") || line.contains("secret"));
+    seen.sort_unstable();
+    assert_eq!(seen, ["MINIUM_ATTEMPT=1", &format!("MINIUM_JOB_ID={id}"), "MINIUM_TASK=env"]);
 }
 
 /// The events of one job up to its end.

@@ -63,6 +63,32 @@ async fn workers_in_three_languages() {
     }
 }
 
+/// a cut costs no run. Whoever works goes on, and says how it ended over the next socket.
+#[tokio::test]
+async fn workers_in_three_languages_go_on_over_a_cut() {
+    let node = Node::start(Options::file().config("[channels.\"example\"]\ndurable = true\n")).await;
+    for name in ["python/worker.py", "perl/worker.pl", "javascript/worker.mjs"] {
+        let task = format!("example/{}", name.split('/').next().unwrap());
+        let answer = node.post(&format!("/push/{task}"), json!({ "steps": 60 }).to_string()).await;
+        let id = answer.expect(200)["job"].as_i64().unwrap();
+        let child = example(name)
+            .args([&node.http(""), &task, "--count", "1"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait::until("the job to run", async || (!job(&node, id).await["progress"].is_null()).then_some(()))
+            .await;
+        node.kill().await;
+        node.restart().await;
+        let job = ended(&node, id).await;
+        assert_eq!((&job["state"], &job["attempt"]), (&json!("finished"), &json!(1)), "{name}: {job}");
+        assert_eq!(job["result"], json!({ "steps": 60 }), "{name}");
+        let output = wait::within(name, child.wait_with_output()).await.unwrap();
+        assert!(output.status.success(), "{name}: {output:?}");
+    }
+}
+
 /// The shell blocks of a page, by the word behind `sh`.
 fn blocks(page: &str, kind: &str) -> Vec<String> {
     let text = std::fs::read_to_string(checkout().join(page)).unwrap();

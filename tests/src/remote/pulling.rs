@@ -21,6 +21,7 @@ on_each_store! {
     who_leaves_gets_nothing_more_and_keeps_what_he_has
     a_lease_that_ends_gives_the_job_to_another
     a_node_with_pullers_is_a_worker
+    arguments_that_break_their_schema_reach_no_puller
 }
 
 async fn a_job_comes_with_its_snapshot_and_its_lease(f: Fixture) {
@@ -199,4 +200,34 @@ async fn a_node_with_pullers_is_a_worker(f: Fixture) {
     assert!(again > id);
     desk.close().await;
     assert_eq!(workers().await, 0, "it has signed off");
+}
+
+/// J-8: what was enqueued by SQL nobody has checked before.
+async fn arguments_that_break_their_schema_reach_no_puller(f: Fixture) {
+    let desk = Desk::of(&f);
+    let enqueue = |args: &str| {
+        let mut request = minium_protocol::EnqueueRequest::new("checked", crate::store::fixture::json(args));
+        request.options.attempts = 3;
+        request
+    };
+    let bad = f.enqueue(enqueue("[]")).await;
+    let good = f.enqueue(enqueue("[1]")).await;
+    let mut puller = desk.puller("p", &["checked"], 1);
+    // its credit is for this one
+    assert_eq!(puller.job().await.id, good);
+    let job = wait::until("the other one to fail", async || {
+        let job = f.job(bad).await;
+        (job.state != State::Active).then_some(job)
+    })
+    .await;
+    assert_eq!((job.state, job.attempt), (State::Failed, 1), "no other attempt would help");
+    assert_eq!(job.error.as_deref(), Some("schema_violation: too short"));
+    assert_eq!(f.job(good).await.state, State::Active);
+    // and no more than it gave credit for
+    f.enqueue(enqueue("[2]")).await;
+    f.enqueue(enqueue("[]")).await;
+    puller.credit(1);
+    puller.job().await;
+    assert!(puller.try_job().is_none());
+    desk.close().await;
 }

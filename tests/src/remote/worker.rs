@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::process::{Child, Command};
 
 on_both! {
@@ -16,6 +18,8 @@ on_both! {
     a_result_survives_the_node_and_the_worker;
     /// J-4: cancelling stops the command with all that it has started.
     cancelling_kills_the_command;
+    /// Q-10: a result that the node cannot read fails its own job, and holds up nobody else's.
+    a_result_that_the_node_cannot_read_holds_nobody_up;
 }
 
 const CONFIG: &str = "[channels.\"livesys\"]\ndurable = true\n";
@@ -29,6 +33,11 @@ pub(super) struct Worker {
 impl Worker {
     /// Runs `script` for `livesys/7`.
     fn start(node: &Node, script: &str) -> Worker {
+        Worker::start_with(node, script, &[])
+    }
+
+    /// The same, with further arguments.
+    fn start_with(node: &Node, script: &str, args: &[&str]) -> Worker {
         let dir = node.dir().join("image");
         std::fs::create_dir_all(&dir).unwrap();
         let program = dir.join("run.sh");
@@ -40,6 +49,7 @@ impl Worker {
             .args(["worker", "--url", &node.ws(""), "-j", "2", "--spool"])
             .arg(dir.join("spool"))
             .args(["--task", &format!("livesys/7={}", program.display())])
+            .args(args)
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .kill_on_drop(true)
@@ -58,9 +68,7 @@ impl Worker {
 
     /// What its spool holds, as it stands on the disk.
     fn spooled(&self) -> String {
-        let files = std::fs::read_dir(self.dir.join("spool")).unwrap().map(|e| e.unwrap().path());
-        let spools = files.filter(|p| p.extension().is_some_and(|e| e == "spool"));
-        spools.map(|p| String::from_utf8_lossy(&std::fs::read(p).unwrap()).into_owned()).collect()
+        spooled_in(&self.dir.join("spool"))
     }
 
     async fn kill(mut self) {
@@ -73,6 +81,12 @@ impl Worker {
         kill_process(pid, Signal::TERM).unwrap();
         assert!(wait::within("the worker to end", self.child.wait()).await.unwrap().success());
     }
+}
+
+fn spooled_in(dir: &std::path::Path) -> String {
+    let files = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    let spools = files.filter(|p| p.extension().is_some_and(|e| e == "spool"));
+    spools.map(|p| String::from_utf8_lossy(&std::fs::read(p).unwrap()).into_owned()).collect()
 }
 
 /// Pushes, and answers the job.
@@ -141,6 +155,78 @@ async fn a_result_survives_the_node_and_the_worker(options: Options) {
     worker.stop().await;
 }
 
+async fn a_result_that_the_node_cannot_read_holds_nobody_up(options: Options) {
+    let config = format!("{CONFIG}[server.limits]\nmessage_bytes = \"64KiB\"\n");
+    let node = Node::start(options.config(&config)).await;
+    let script = r#"case "$(cat)" in
+*large*) echo run >> runs; while [ ! -e go ]; do sleep 0.05; done; head -c 100000 /dev/zero | tr '\0' x;;
+*) echo '"small"';;
+esac"#;
+    let worker = Worker::start(&node, script);
+    let large = push(&node, &json!(["large"])).await;
+    worker.until_file("runs").await;
+    // all of them at once, and the large one among them
+    std::fs::write(worker.dir.join("go"), "").unwrap();
+    let mut small = Vec::new();
+    for _ in 0..20 {
+        small.push(push(&node, &json!([])).await);
+    }
+    let large = ended(&node, large).await;
+    assert_eq!(large["state"], "failed");
+    assert!(large["error"].as_str().unwrap().contains("could not be stored"), "{large}");
+    for id in small {
+        let job = ended(&node, id).await;
+        assert_eq!((&job["state"], &job["result"]), (&json!("finished"), &json!("small")));
+    }
+    worker.stop().await;
+}
+
+/// A worker whose token is no good any more is not to lose what it has done: the next one with a good token reports it.
+#[tokio::test]
+async fn a_token_that_is_refused_costs_no_result() {
+    let keys = tempfile::tempdir().unwrap();
+    let key = keys.path().join("ops.key");
+    std::fs::write(&key, "thirty-two bytes are the least: ok").unwrap();
+    let config = format!(
+        "{CONFIG}[auth.anonymous]\nscopes = [\"push:livesys\", \"jobs:read\"]\n\
+         [auth.keys.ops]\nalgorithm = \"HS256\"\nsecret_file = {key:?}\n"
+    );
+    let node = Node::start(Options::file().config(&config)).await;
+    let mint = node
+        .tokio_command()
+        .args(["token", "mint", "--key", "ops", "--subject", "image", "--scope", "pull:livesys/7"])
+        .args(["--expires", "1h"])
+        .output();
+    let mint = mint.await.unwrap();
+    assert!(mint.status.success(), "{mint:?}");
+    let token = node.dir().join("image.jwt");
+    std::fs::write(&token, mint.stdout).unwrap();
+    let with_token = ["--token-file", token.to_str().unwrap()];
+    let script = "echo run >> runs; while [ ! -e go ]; do sleep 0.05; done; echo '\"the only result\"'";
+    let mut worker = Worker::start_with(&node, script, &with_token);
+    let id = push(&node, &json!([])).await;
+    worker.until_file("runs").await;
+    node.kill().await;
+    std::fs::write(worker.dir.join("go"), "").unwrap();
+    wait::until("the result in the spool", async || {
+        worker.spooled().contains("the only result").then_some(())
+    })
+    .await;
+    std::fs::write(&key, "another secret that nobody knows here").unwrap();
+    node.restart().await;
+    let status = wait::within("the worker to end", worker.child.wait()).await.unwrap();
+    assert_eq!(status.code(), Some(4), "it is told that it is not allowed");
+    assert!(worker.spooled().contains("the only result"), "{}", worker.spooled());
+    node.kill().await;
+    std::fs::write(&key, "thirty-two bytes are the least: ok").unwrap();
+    node.restart().await;
+    let worker = Worker::start_with(&node, "echo run >> runs; echo '\"another\"'", &with_token);
+    let job = ended(&node, id).await;
+    assert_eq!((&job["state"], &job["result"]), (&json!("finished"), &json!("the only result")));
+    assert_eq!(worker.file("runs").unwrap().lines().count(), 1, "it ran once");
+    worker.stop().await;
+}
+
 async fn cancelling_kills_the_command(options: Options) {
     let node = Node::start(options.config(CONFIG)).await;
     let worker = Worker::start(&node, "sleep 1000 & echo $! > child; wait");
@@ -151,6 +237,10 @@ async fn cancelling_kills_the_command(options: Options) {
     node.post(&format!("/api/v1/jobs/{id}/cancel"), "").await.expect(200);
     wait::until("the child of the command to be gone", async || (!there()).then_some(())).await;
     assert_eq!(job(&node, id).await["state"], "cancelled");
+    // it was told, and did not have to ask
+    let metrics = node.get("/metrics").await;
+    let asked = |line: &&str| line.starts_with("minium_notifier_words_total") && line.contains("cancelled");
+    assert_eq!(metrics.text().lines().find(asked), None);
     worker.stop().await;
 }
 
@@ -187,4 +277,82 @@ async fn a_channel_that_is_no_task_ends_the_worker() {
         .unwrap();
     node.assert_well().await;
     assert!(waiting.try_wait().unwrap().is_none(), "a node that is away is waited for");
+}
+
+/// Q-10: an outcome is on the disk before it is reported for the first time. This node looks.
+#[tokio::test]
+async fn an_outcome_is_on_the_disk_before_it_is_reported() {
+    const JOBS: usize = 20;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new(binary())
+        .args(["worker", "--url", &url, "-j", "4", "--task", "livesys/7=echo 1", "--spool"])
+        .arg(dir.path())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let (given, acked) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let mut sessions = tokio::task::JoinSet::new();
+    let all = wait::until("every outcome", async || {
+        tokio::select! {
+            accepted = listener.accept() => {
+                _ = sessions.spawn(hand_out(accepted.unwrap().0, dir.path().to_owned(), given.clone(), acked.clone()));
+            }
+            Some(ended) = sessions.join_next() => ended.unwrap(),
+            () = tokio::task::yield_now() => {}
+        }
+        (acked.load(Ordering::SeqCst) >= JOBS).then_some(acked.load(Ordering::SeqCst))
+    });
+    assert!(all.await >= JOBS);
+    child.kill().await.unwrap();
+}
+
+/// A session of a node that gives out as many jobs as it gets credit, and takes an outcome only if it is in the spool.
+#[expect(clippy::result_large_err, reason = "tungstenite's callback wants this type")]
+async fn hand_out(
+    socket: tokio::net::TcpStream,
+    spool: PathBuf,
+    given: Arc<AtomicUsize>,
+    acked: Arc<AtomicUsize>,
+) {
+    use futures::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+    let choose = |_: &Request, mut response: Response| {
+        response.headers_mut().insert("sec-websocket-protocol", "minium.v1".parse().unwrap());
+        Ok(response)
+    };
+    let Ok(mut session) = tokio_tungstenite::accept_hdr_async(socket, choose).await else { return };
+    while let Some(Ok(message)) = session.next().await {
+        let Message::Text(text) = message else { continue };
+        let frame: Value = serde_json::from_str(text.as_str()).unwrap();
+        let mut answers = vec![json!({ "op": "ok", "ref": frame["ref"] })];
+        match frame["op"].as_str().unwrap() {
+            "pull" => {
+                for _ in 0..frame["credit"].as_u64().unwrap_or(1) {
+                    answers.push(a_job(given.fetch_add(1, Ordering::SeqCst) + 1));
+                }
+            }
+            "ack" => {
+                let lease = frame["lease"].as_str().unwrap();
+                assert!(spooled_in(&spool).contains(lease), "it is reported, and not on the disk");
+                acked.fetch_add(1, Ordering::SeqCst);
+            }
+            _ => {}
+        }
+        for answer in answers {
+            session.send(Message::text(answer.to_string())).await.ok();
+        }
+    }
+}
+
+fn a_job(id: usize) -> Value {
+    let at = "2026-11-22T02:00:00Z";
+    json!({ "op": "job", "topic": "livesys/7", "lease": uuid::Uuid::new_v4(), "lease_expires": "2226-11-22T02:00:00Z",
+        "job": { "id": id, "task": "livesys/7", "queue": "default", "state": "active", "priority": 0, "args": [],
+            "notes": {}, "attempt": 1, "attempts": 1, "retries": 0, "parents": [], "lax": false, "key": null,
+            "schedule": null, "worker": null, "result": null, "error": null, "progress": null, "origin": null,
+            "created": at, "delayed": at, "expires": null, "started": at, "finished": null, "retried": null } })
 }

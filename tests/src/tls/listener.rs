@@ -61,14 +61,20 @@ async fn curl(authority: &Authority, url: &str, args: &[&str]) -> Result<(String
 }
 
 fn connector(authority: &Authority) -> TlsConnector {
+    connector_for(authority, &[])
+}
+
+/// A connector that offers these protocols.
+fn connector_for(authority: &Authority, protocols: &[&[u8]]) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     let ca = rustls::pki_types::CertificateDer::from_pem_file(authority.path("ca.pem")).unwrap();
     roots.add(ca).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     TlsConnector::from(Arc::new(config))
 }
 
@@ -233,6 +239,33 @@ async fn three_hundred_handshakes_at_once() {
     }
     while let Some(done) = clients.join_next().await {
         done.unwrap();
+    }
+}
+
+/// L-2: whoever agrees on HTTP/2 and then says nothing, or breaks off, is ended, and holds nobody's place.
+#[tokio::test]
+async fn http_2_that_never_speaks_is_ended() {
+    let authority = Authority::new("ours");
+    let more = "[server.limits]\nhandshake_timeout = \"500ms\"\nconnections = 3\n";
+    let node = start(&authority, more, &[]).await;
+    let connector = connector_for(&authority, &[b"h2"]);
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let mut silent = Vec::new();
+    for said in [b"".to_vec(), preface[..10].to_vec(), [&preface[..], &settings].concat()] {
+        let mut tls = connect(&node, &connector).await;
+        assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        tls.write_all(&said).await.unwrap();
+        tls.flush().await.unwrap();
+        silent.push(tls);
+    }
+    // all places are taken: this one waits for them
+    let healthz = curl(&authority, &node.http("/healthz"), &[]).await.unwrap();
+    assert!(healthz.0.ends_with(" 200"), "{healthz:?}");
+    for mut tls in silent {
+        let mut rest = Vec::new();
+        // how it ends matters less than that it does
+        drop(wait::within("the end", tls.read_to_end(&mut rest)).await);
     }
 }
 

@@ -3,8 +3,9 @@
 //! Arguments come as JSON on stdin, the result is what the program writes to stdout (JSON if it parses, else the text
 //! without its last line end; nothing is `null`), lines `::progress 40 text` and `::note key=value` on stderr become
 //! progress and notes, an exit code other than 0 is a failure with the end of stderr as its error. `MINIUM_JOB_ID`,
-//! `MINIUM_TASK`, `MINIUM_ATTEMPT` and, if known, `TRACEPARENT` stand in its environment. No shell is involved
-//! unless asked for.
+//! `MINIUM_TASK`, `MINIUM_ATTEMPT` and, if known, `TRACEPARENT` stand in its environment, and of the worker's own whatever
+//! does not begin with `MINIUM_`: tokens and database URLs are no command's business. No shell is involved unless asked
+//! for.
 //!
 //! Time-out, cancellation and a lost lease end the whole process group: SIGTERM, and SIGKILL after a grace.
 
@@ -23,6 +24,7 @@ use async_trait::async_trait;
 use lines::Line;
 use process::{Ended, Limits};
 use serde_json::value::RawValue;
+use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -83,6 +85,14 @@ pub(crate) struct CommandRunner {
     words: Vec<String>,
     timeout: Option<Duration>,
     limits: Limits,
+    /// Variables that it does not inherit.
+    hidden: Vec<OsString>,
+}
+
+/// What tells this program its settings, with tokens and passwords among them: by name, and nothing is read.
+fn own_variables() -> Vec<OsString> {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    names.filter(|name| name.as_encoded_bytes().starts_with(b"MINIUM_")).collect()
 }
 
 impl CommandRunner {
@@ -98,6 +108,7 @@ impl CommandRunner {
                 stop_grace: options.stop_grace,
                 pipe_grace: PIPE_GRACE,
             },
+            hidden: own_variables(),
         }
     }
 }
@@ -107,6 +118,9 @@ impl Task for CommandRunner {
     async fn run(&self, context: JobContext, args: Box<RawValue>) -> Result<Box<RawValue>, Failure> {
         let (program, arguments) = self.words.split_first().expect("checked before the worker starts");
         let mut command = Command::new(program);
+        for name in &self.hidden {
+            command.env_remove(name);
+        }
         command
             .args(arguments)
             .env("MINIUM_JOB_ID", context.id().to_string())

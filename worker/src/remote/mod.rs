@@ -9,6 +9,7 @@
 
 mod reports;
 
+use crate::running::WORKER_STOPPED;
 use crate::source::JobSource;
 use crate::spool::{Spool, SpoolError};
 use async_trait::async_trait;
@@ -17,7 +18,8 @@ use futures::future::try_join_all;
 use minium_client::{ClientError, Connection, LeasedJob, PullOptions, State as Link, Work};
 use minium_protocol::{ErrorCode, LeaseToken, Problem, Topic, WorkerRef};
 use minium_queue::{
-    Annotation, Claim, Exchanged, Extension, Leased, Outcome, QueueError, UpkeepRules, Upkept, Verdict,
+    Annotation, Claim, Ending, Exchanged, Extension, Leased, Outcome, QueueError, UpkeepRules, Upkept,
+    Verdict,
 };
 use reports::Reports;
 use serde_json::value::RawValue;
@@ -270,6 +272,10 @@ impl JobSource for ClientSource {
     /// Waits until everything has been reported; whoever does not wait finds it in the spool.
     async fn unregister(&self, _: i64) -> Result<(), QueueError> {
         drop(self.inner.hands().pulling.take());
+        // what came when nothing was taken any more
+        let waiting: Vec<InHand> = self.inner.hands().inbox.drain(..).collect();
+        let leases: Vec<_> = waiting.iter().map(|w| (w.job.job.id, w.job.lease())).collect();
+        self.release(&leases).await?;
         self.inner.reports.all_reported().await;
         self.inner.link.close().await;
         Ok(())
@@ -314,6 +320,16 @@ impl JobSource for ClientSource {
             }
         };
         try_join_all(leases.iter().map(extend)).await
+    }
+
+    /// `minium.v1` has no word for it: they are handed in as failures that may be tried again.
+    async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<(), QueueError> {
+        let ending = || Ending::Failed { error: WORKER_STOPPED.into(), retry: true };
+        let outcomes: Vec<Outcome> = leases
+            .iter()
+            .map(|(job, lease)| Outcome { job: *job, lease: *lease, ending: ending() })
+            .collect();
+        self.inner.reports.keep(outcomes).await.map_err(not_kept)
     }
 
     async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError> {

@@ -1,9 +1,14 @@
 //! Reports outcomes from the spool, the oldest first, until the node has answered each.
+//!
+//! A node that cannot read what it is told ends the session, and all that was on its way with it: one such outcome would
+//! hold up all others for ever. So after such an end everything that was on its way is said again one by one; what the
+//! session ends on several times in a row is what the node cannot read, and is refused. No other end of a session, and
+//! no refusal of the worker itself (a token that has expired, say), costs an outcome: it stays in the spool.
 
 use crate::spool::{Spool, SpoolError};
 use futures::future::join_all;
 use minium_client::{ClientError, Connection};
-use minium_protocol::{ErrorCode, LeaseToken};
+use minium_protocol::{CloseCode, ErrorCode, LeaseToken};
 use minium_queue::{Ending, Outcome};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +21,9 @@ use tracing::{error, info, warn};
 
 /// So many are on their way at once.
 const AT_ONCE: usize = 64;
+/// An outcome with which the session ended so often in a row, while nothing else was on its way, is to blame for it. Once
+/// would not do: notes and leases go over the same socket, and they may be what the node could not read.
+const ENDS_MAX: u32 = 3;
 /// Pauses after an answer that says: later. The connection's own failures are waited for by the connection.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -41,6 +49,8 @@ enum Told {
     Done(LeaseToken),
     /// It is to be said again.
     Later(Outcome),
+    /// The node ended the session, because of this or of something else that was said.
+    Ended(Outcome, ClientError),
 }
 
 impl Reports {
@@ -125,43 +135,137 @@ impl Reports {
                 warn!(job_id = job, "An outcome came too late: the lease was gone.");
                 Told::Done(*lease)
             }
-            Err(error) if passes(&error) => Told::Later(outcome),
-            Err(error) => self.refused(outcome, &error).await,
+            Err(error) => match blame(&error) {
+                Blame::Nobody => Told::Later(outcome),
+                Blame::Somebody => Told::Ended(outcome, error),
+                Blame::This => self.refused(outcome, &error, false).await,
+            },
         }
     }
 
-    /// What cannot be stored becomes a failure that says so; what cannot be stored even so is given up.
-    async fn refused(&self, outcome: Outcome, refusal: &ClientError) -> Told {
+    /// What cannot be stored becomes a failure that says so; what cannot be stored even so, or is not to be tried any
+    /// more (`last`), is given up.
+    async fn refused(&self, outcome: Outcome, refusal: &ClientError, last: bool) -> Told {
         let Outcome { job, lease, .. } = outcome;
         let words = format!("the outcome could not be stored: {refusal}");
         match self.link.nack(job, lease, words, false).await {
-            Err(error) if passes(&error) => Told::Later(outcome),
-            answer => {
-                let second = answer.err().map(|e| e.to_string());
-                error!(job_id = job, error = %refusal, second, "An outcome cannot be stored and is given up.");
+            Ok(()) => {
+                error!(job_id = job, error = %refusal, "An outcome cannot be stored; its job has failed for that.");
+                Told::Done(lease)
+            }
+            Err(error) if matches!(blame(&error), Blame::Nobody) => Told::Later(outcome),
+            Err(error) if matches!(blame(&error), Blame::Somebody) && !last => Told::Ended(outcome, error),
+            Err(second) => {
+                error!(job_id = job, error = %refusal, %second, "An outcome cannot be stored and is given up.");
                 Told::Done(lease)
             }
         }
     }
+
+    /// The oldest, at most so many.
+    fn next(&self, count_max: usize) -> Vec<Outcome> {
+        let mut queue = self.queue();
+        let count = queue.len().min(count_max);
+        queue.drain(..count).collect()
+    }
+
+    /// One round. Answers whether something is to be said again.
+    async fn round(&self, batch: Vec<Outcome>, doubt: &mut Doubt) -> bool {
+        let mut told = join_all(batch.into_iter().map(|outcome| self.tell(outcome))).await;
+        if let [Told::Ended(..)] = &told[..]
+            && doubt.convicts()
+            && let Some(Told::Ended(outcome, error)) = told.pop()
+        {
+            told.push(self.refused(outcome, &error, doubt.is_over()).await);
+        }
+        let (mut done, mut again, mut ended) = (Vec::new(), Vec::new(), false);
+        for told in told {
+            match told {
+                Told::Done(lease) => done.push(lease),
+                Told::Later(outcome) => again.push(outcome),
+                Told::Ended(outcome, _) => {
+                    ended = true;
+                    again.push(outcome);
+                }
+            }
+        }
+        doubt.learn(done.len(), again.len(), ended);
+        let (reported, any) = (done.len(), !again.is_empty());
+        self.with_spool(move |spool| spool.settle(&done)).await;
+        self.open.send_modify(|n| *n -= reported);
+        let mut queue = self.queue();
+        again.into_iter().rev().for_each(|outcome| queue.push_front(outcome));
+        any
+    }
 }
 
-/// May it be said again, to another node or later?
-fn passes(error: &ClientError) -> bool {
-    match error.problem() {
-        Some(problem) => problem.retryable,
-        None => true,
+/// Whether what was said is to blame for an answer.
+#[derive(Debug, PartialEq, Eq)]
+enum Blame {
+    /// No: it may be said again, to another node or later.
+    Nobody,
+    /// One of all that were on their way.
+    Somebody,
+    /// Yes.
+    This,
+}
+
+fn blame(error: &ClientError) -> Blame {
+    const UNREADABLE: [CloseCode; 4] =
+        [CloseCode::Unsupported, CloseCode::InvalidData, CloseCode::TooBig, CloseCode::BadFrame];
+    match error {
+        ClientError::Closed { code, .. } if UNREADABLE.iter().any(|c| c.code() == *code) => Blame::Somebody,
+        _ => match error.problem().map(|problem| problem.code) {
+            Some(
+                ErrorCode::InvalidRequest
+                | ErrorCode::InvalidJson
+                | ErrorCode::PayloadTooLarge
+                | ErrorCode::SchemaViolation,
+            ) => Blame::This,
+            _ => Blame::Nobody,
+        },
+    }
+}
+
+/// Those that were on their way when the node ended a session, until each of them has been said alone.
+#[derive(Debug, Default)]
+struct Doubt {
+    /// So many, at the front of the queue.
+    suspects: usize,
+    /// How often in a row the session ended with the first of them.
+    ends: u32,
+}
+
+impl Doubt {
+    fn at_once(&self) -> usize {
+        if self.suspects > 0 { 1 } else { AT_ONCE }
+    }
+
+    /// The session has ended with one alone: was that once too often?
+    fn convicts(&mut self) -> bool {
+        self.ends += 1;
+        self.ends >= ENDS_MAX
+    }
+
+    /// Is there no sense in trying its replacement any more?
+    fn is_over(&self) -> bool {
+        self.ends >= 2 * ENDS_MAX
+    }
+
+    /// After a round: so many are done, so many are to be said again, and whether the node ended the session.
+    fn learn(&mut self, done: usize, again: usize, ended: bool) {
+        if done > 0 {
+            self.ends = 0;
+        }
+        self.suspects = if ended { self.suspects.max(again) } else { self.suspects.saturating_sub(done) };
     }
 }
 
 async fn run(reports: std::sync::Weak<Reports>) {
-    let mut pause = PAUSE_MIN;
+    let (mut pause, mut doubt) = (PAUSE_MIN, Doubt::default());
     loop {
         let Some(reports) = reports.upgrade() else { return };
-        let batch: Vec<Outcome> = {
-            let mut queue = reports.queue();
-            let count = queue.len().min(AT_ONCE);
-            queue.drain(..count).collect()
-        };
+        let batch = reports.next(doubt.at_once());
         if batch.is_empty() {
             let news = reports.news.clone();
             // who only waits must not keep it alive
@@ -169,26 +273,55 @@ async fn run(reports: std::sync::Weak<Reports>) {
             news.notified().await;
             continue;
         }
-        let told = join_all(batch.into_iter().map(|outcome| reports.tell(outcome))).await;
-        let (mut done, mut later) = (Vec::new(), Vec::new());
-        for told in told {
-            match told {
-                Told::Done(lease) => done.push(lease),
-                Told::Later(outcome) => later.push(outcome),
-            }
-        }
-        let (reported, again) = (done.len(), !later.is_empty());
-        reports.with_spool(move |spool| spool.settle(&done)).await;
-        reports.open.send_modify(|n| *n -= reported);
-        {
-            let mut queue = reports.queue();
-            later.into_iter().rev().for_each(|outcome| queue.push_front(outcome));
-        }
-        if again {
+        if reports.round(batch, &mut doubt).await {
             tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             pause = (pause * 2).min(PAUSE_MAX);
         } else {
             pause = PAUSE_MIN;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use minium_protocol::Problem;
+
+    #[test]
+    fn only_what_was_said_is_to_blame() {
+        let closed = |code: u16| blame(&ClientError::Closed { code, reason: String::new() });
+        for code in [1003, 1007, 1009, 4500] {
+            assert_eq!(closed(code), Blame::Somebody, "{code}");
+        }
+        // 1008 among them: a message that did not arrive in time may do so over a better network
+        for code in [1000, 1001, 1008, 1011, 1013, 4000, 4029, 4501, 4503, 4504] {
+            assert_eq!(closed(code), Blame::Nobody, "{code}");
+        }
+        let problem = |code| blame(&Problem::new(code, "x").into());
+        assert_eq!(problem(ErrorCode::PayloadTooLarge), Blame::This);
+        for code in
+            [ErrorCode::Unauthorized, ErrorCode::Forbidden, ErrorCode::NotFound, ErrorCode::Unavailable]
+        {
+            assert_eq!(problem(code), Blame::Nobody, "{code}");
+        }
+        assert_eq!(blame(&ClientError::Status { status: 413, text: String::new() }), Blame::Nobody);
+    }
+
+    #[test]
+    fn suspects_stand_alone_until_each_was_heard() {
+        let mut doubt = Doubt::default();
+        doubt.learn(3, 2, true);
+        assert_eq!(doubt.at_once(), 1);
+        for _ in 1..ENDS_MAX {
+            assert!(!doubt.convicts());
+            doubt.learn(0, 1, true);
+        }
+        assert!(doubt.convicts() && !doubt.is_over());
+        doubt.learn(1, 0, false);
+        assert_eq!((doubt.at_once(), doubt.ends), (1, 0), "the other one is still to be heard");
+        doubt.learn(0, 1, false);
+        assert_eq!(doubt.at_once(), 1, "the node was away");
+        doubt.learn(1, 0, false);
+        assert_eq!(doubt.at_once(), AT_ONCE);
     }
 }

@@ -3,34 +3,33 @@
 //! One file, to which records are appended ([`record`]). An outcome is on the disk (fdatasync) when [`Spool::append`]
 //! returns; that it was reported is written without waiting for the disk, since reporting it again is harmless. When most
 //! of the file is of no more use, it is written anew and put in its place by a rename. A file beside it is locked, so
-//! that no two workers write to one spool.
+//! that no two workers write to one spool ([`place`]).
 //!
 //! **Invariants.** What was appended is there after any crash until it is settled. A torn end is cut off; damage before
 //! the end is told, the damaged file kept, and costs no record that is whole.
 
+mod place;
 mod record;
 
 use minium_protocol::LeaseToken;
-use minium_queue::{Ending, Outcome};
+use minium_queue::Outcome;
+use place::{FILES_MAX, Server};
 use record::Record;
-use rustix::fs::{FlockOperation, flock};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Below so many bytes a file is not written anew.
 const COMPACT_BYTES_MIN: u64 = 1 << 20;
-/// Workers of one machine that report to one server have a file each.
-const FILES_MAX: u32 = 64;
 
 /// Bounds of a spool.
 #[derive(Debug, Clone)]
 pub struct SpoolOptions {
     /// While it holds so many outcomes, it is full.
     pub count_max: usize,
-    /// While its outcomes have so many bytes, it is full.
+    /// While its outcomes take so many bytes on the disk, it is full.
     pub bytes_max: usize,
 }
 
@@ -66,31 +65,43 @@ pub struct Spool {
     file: File,
     length: u64,
     options: SpoolOptions,
-    /// In the order in which they came.
-    live: BTreeMap<u64, Outcome>,
+    /// In the order in which they came, each with the bytes of its record.
+    live: BTreeMap<u64, (Outcome, usize)>,
     places: HashMap<LeaseToken, u64>,
     last: u64,
+    /// Of all live records.
     bytes: usize,
+    /// The file may hold half a record at its end: it is written anew before anything is appended.
+    torn: bool,
     /// Locked as long as this lives.
     _lock: File,
 }
 
 impl Spool {
-    /// Opens or creates the spool for one server in `dir`: outcomes for another are never reported to it. Of several
-    /// files, the first that no other worker has.
+    /// Opens or creates the spool for one server in `dir`. `addresses` are all those under which the server is known:
+    /// outcomes for another one are never reported to it. Of several files, the first that no other worker has; what
+    /// others hold that nobody uses is taken over.
     ///
     /// # Errors
     /// [`SpoolError`].
-    pub fn open(dir: &Path, server: &str, options: SpoolOptions) -> Result<Spool, SpoolError> {
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(dir).map_err(|e| disk("create", dir, e))?;
-        for n in 1..=FILES_MAX {
-            let path = dir.join(format!("{}-{n}.spool", name(server)));
-            if let Some(lock) = lock(&path.with_extension("lock"))? {
-                return Spool::read(path, lock, options);
-            }
+    pub fn open(dir: &Path, addresses: &[&str], options: SpoolOptions) -> Result<Spool, SpoolError> {
+        let server = Server::new(addresses);
+        let mut spool = place::take(dir, &server, options)?;
+        place::adopt(&mut spool, dir, &server);
+        Ok(spool)
+    }
+
+    /// How many outcomes a file holds.
+    fn peek(path: &Path) -> Result<usize, SpoolError> {
+        let bytes = fs::read(path).map_err(|e| disk("read", path, e))?;
+        let mut open = HashSet::new();
+        for (record, _) in record::scan(&bytes).records {
+            match record {
+                Record::Outcome(outcome) => open.insert(outcome.lease),
+                Record::Done(lease) => open.remove(&lease),
+            };
         }
-        Err(SpoolError::InUse(dir.display().to_string()))
+        Ok(open.len())
     }
 
     fn read(path: PathBuf, lock: File, options: SpoolOptions) -> Result<Spool, SpoolError> {
@@ -117,11 +128,12 @@ impl Spool {
             places: HashMap::new(),
             last: 0,
             bytes: 0,
+            torn: false,
             _lock: lock,
         };
-        for record in found.records {
+        for (record, bytes) in found.records {
             match record {
-                Record::Outcome(outcome) => spool.remember(outcome),
+                Record::Outcome(outcome) => spool.remember(outcome, bytes),
                 Record::Done(lease) => spool.forget(lease),
             }
         }
@@ -136,21 +148,28 @@ impl Spool {
     /// # Errors
     /// [`SpoolError::Disk`]: none of them is kept.
     pub fn append(&mut self, outcomes: &[Outcome]) -> Result<(), SpoolError> {
-        let mut bytes = Vec::new();
-        let fresh: Vec<&Outcome> = outcomes.iter().filter(|o| !self.places.contains_key(&o.lease)).collect();
-        fresh.iter().for_each(|outcome| record::write_outcome(&mut bytes, outcome));
+        let (mut bytes, mut fresh) = (Vec::new(), Vec::new());
+        for outcome in outcomes.iter().filter(|o| !self.places.contains_key(&o.lease)) {
+            let before = bytes.len();
+            record::write_outcome(&mut bytes, outcome);
+            fresh.push((outcome, bytes.len() - before));
+        }
         if fresh.is_empty() {
             return Ok(());
         }
-        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
-        if let Err(error) = written {
-            // half a record would hide those behind it from nobody, but would be there for ever
-            self.cut_back();
-            return Err(disk("write to", &self.path, error));
-        }
-        self.length += bytes.len() as u64;
-        fresh.into_iter().for_each(|outcome| self.remember(outcome.clone()));
+        self.write(&bytes, true)?;
+        fresh.into_iter().for_each(|(outcome, bytes)| self.remember(outcome.clone(), bytes));
         Ok(())
+    }
+
+    /// Does the disk take anything? Writes a record that means nothing.
+    ///
+    /// # Errors
+    /// [`SpoolError::Disk`].
+    pub fn probe(&mut self) -> Result<(), SpoolError> {
+        let mut bytes = Vec::new();
+        record::write_done(&mut bytes, LeaseToken::fresh());
+        self.write(&bytes, true)
     }
 
     /// These were reported. If the disk does not take it, they are reported again one day, which is harmless.
@@ -160,12 +179,10 @@ impl Spool {
             record::write_done(&mut bytes, *lease);
         }
         leases.iter().for_each(|lease| self.forget(*lease));
-        match self.file.write_all(&bytes) {
-            Ok(()) => self.length += bytes.len() as u64,
-            Err(error) => {
-                tracing::warn!(%error, "The spool could not note what was reported.");
-                self.cut_back();
-            }
+        if !bytes.is_empty()
+            && let Err(error) = self.write(&bytes, false)
+        {
+            tracing::warn!(%error, "The spool could not note what was reported.");
         }
         let worth = self.length >= COMPACT_BYTES_MIN && self.length > 2 * self.bytes as u64;
         if worth && let Err(error) = self.rewrite() {
@@ -175,7 +192,7 @@ impl Spool {
 
     /// What is to be reported, the oldest first.
     pub fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
-        self.live.values()
+        self.live.values().map(|(outcome, _)| outcome)
     }
 
     /// How many outcomes it holds.
@@ -193,22 +210,48 @@ impl Spool {
         self.live.len() >= self.options.count_max || self.bytes >= self.options.bytes_max
     }
 
+    /// From now on the disk takes nothing, until the spool's directory is there again.
+    #[cfg(test)]
+    pub(crate) fn lose_disk(&mut self) {
+        self.file = File::open("/dev/null").unwrap();
+        fs::remove_dir_all(self.path.parent().unwrap()).unwrap();
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    fn remember(&mut self, outcome: Outcome) {
+    fn remember(&mut self, outcome: Outcome, bytes: usize) {
         self.forget(outcome.lease);
         self.last += 1;
-        self.bytes += size(&outcome);
+        self.bytes += bytes;
         self.places.insert(outcome.lease, self.last);
-        self.live.insert(self.last, outcome);
+        self.live.insert(self.last, (outcome, bytes));
     }
 
     fn forget(&mut self, lease: LeaseToken) {
-        if let Some(outcome) = self.places.remove(&lease).and_then(|place| self.live.remove(&place)) {
-            self.bytes -= size(&outcome);
+        if let Some((_, bytes)) = self.places.remove(&lease).and_then(|place| self.live.remove(&place)) {
+            self.bytes -= bytes;
+        }
+    }
+
+    /// Appends records, whole or not at all.
+    fn write(&mut self, bytes: &[u8], sync: bool) -> Result<(), SpoolError> {
+        if self.torn {
+            self.rewrite()?;
+        }
+        let written = self.file.write_all(bytes);
+        match written.and_then(|()| if sync { self.file.sync_data() } else { Ok(()) }) {
+            Ok(()) => {
+                self.length += bytes.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                // half a record would hide those behind it from nobody, but would be there for ever
+                self.cut_back();
+                Err(disk("write to", &self.path, error))
+            }
         }
     }
 
@@ -216,7 +259,8 @@ impl Spool {
     fn cut_back(&mut self) {
         let cut = self.file.set_len(self.length).and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
         if let Err(error) = cut {
-            tracing::warn!(%error, "The spool could not be cut back.");
+            tracing::warn!(%error, "The spool could not be cut back; it is written anew before it is used again.");
+            self.torn = true;
         }
     }
 
@@ -224,21 +268,14 @@ impl Spool {
     fn rewrite(&mut self) -> Result<(), SpoolError> {
         let fresh = self.path.with_extension("new");
         let mut bytes = Vec::new();
-        self.live.values().for_each(|outcome| record::write_outcome(&mut bytes, outcome));
+        self.live.values().for_each(|(outcome, _)| record::write_outcome(&mut bytes, outcome));
         let mut file = open(&fresh, true)?;
         file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(|e| disk("write", &fresh, e))?;
         fs::rename(&fresh, &self.path).map_err(|e| disk("replace", &self.path, e))?;
-        (self.file, self.length) = (file, bytes.len() as u64);
+        (self.file, self.length, self.torn) = (file, bytes.len() as u64, false);
         let dir = self.path.parent().unwrap_or(Path::new("."));
         File::open(dir).and_then(|d| d.sync_all()).map_err(|e| disk("write", dir, e))
     }
-}
-
-/// A file name for a server, whatever its URL has in it.
-fn name(server: &str) -> String {
-    use sha2::{Digest, Sha256};
-    let digest = Sha256::digest(server.trim_end_matches('/').as_bytes());
-    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn open(path: &Path, anew: bool) -> Result<File, SpoolError> {
@@ -247,25 +284,8 @@ fn open(path: &Path, anew: bool) -> Result<File, SpoolError> {
     options.open(path).map_err(|e| disk("open", path, e))
 }
 
-/// Nothing when another worker has it.
-fn lock(path: &Path) -> Result<Option<File>, SpoolError> {
-    let file = open(path, false)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(disk("lock", path, error.into())),
-    }
-}
-
 fn disk(attempted: &'static str, path: &Path, source: io::Error) -> SpoolError {
     SpoolError::Disk { attempted, path: path.display().to_string(), source }
-}
-
-fn size(outcome: &Outcome) -> usize {
-    match &outcome.ending {
-        Ending::Finished(result) => result.get().len(),
-        Ending::Failed { error, .. } => error.len(),
-    }
 }
 
 #[cfg(test)]

@@ -82,8 +82,8 @@ fn checksum(length: [u8; 4], payload: &[u8]) -> [u8; 8] {
 /// What a file holds.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
-    /// Whole records, in order.
-    pub(super) records: Vec<Record>,
+    /// Whole records, in order, each with its bytes.
+    pub(super) records: Vec<(Record, usize)>,
     /// Where the last of them ends; what stands behind is torn.
     pub(super) end: usize,
     /// So many bytes before that are no records.
@@ -99,7 +99,7 @@ pub(super) fn scan(bytes: &[u8]) -> Scan {
                 found.damaged += start - found.end;
                 at = start + length;
                 found.end = at;
-                found.records.push(record);
+                found.records.push((record, length));
             }
             None => at = start + 1,
         }
@@ -154,13 +154,13 @@ mod tests {
         ends.push(bytes.len());
         write_done(&mut bytes, lease);
         ends.push(bytes.len());
-        said.extend(scan(&bytes).records.iter().map(|r| format!("{r:?}")));
+        said.extend(says(&scan(&bytes)));
         assert_eq!(said.len(), ends.len());
         (bytes, ends, said)
     }
 
     fn says(scan: &Scan) -> Vec<String> {
-        scan.records.iter().map(|r| format!("{r:?}")).collect()
+        scan.records.iter().map(|(r, _)| format!("{r:?}")).collect()
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The spool against a plain model, with cuts at every byte.
 
 use super::*;
+use minium_queue::Ending;
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
-const SERVER: &str = "ws://rack3:3000";
+const SERVER: &[&str] = &["ws://rack3:3000"];
 
 fn outcome(job: i64, result: &str) -> Outcome {
     let result = RawValue::from_string(result.into()).unwrap();
@@ -43,7 +44,7 @@ fn what_is_not_reported_is_there_again() {
 #[test]
 fn it_is_full_by_count_or_by_bytes_and_keeps_what_runs() {
     let dir = tempfile::tempdir().unwrap();
-    let options = SpoolOptions { count_max: 2, bytes_max: 100 };
+    let options = SpoolOptions { count_max: 2, bytes_max: 1_000 };
     let mut spool = Spool::open(dir.path(), SERVER, options).unwrap();
     let small = [outcome(1, "1"), outcome(2, "2"), outcome(3, "3")];
     spool.append(&small[..1]).unwrap();
@@ -52,7 +53,7 @@ fn it_is_full_by_count_or_by_bytes_and_keeps_what_runs() {
     assert!(spool.is_full() && spool.len() == 3);
     spool.settle(&[small[0].lease, small[1].lease]);
     assert!(!spool.is_full());
-    spool.append(&[outcome(4, &format!("\"{}\"", "x".repeat(100)))]).unwrap();
+    spool.append(&[outcome(4, &format!("\"{}\"", "x".repeat(1_000)))]).unwrap();
     assert!(spool.is_full());
 }
 
@@ -63,7 +64,7 @@ fn each_worker_has_its_own_and_each_server_too() {
     first.append(&[outcome(1, "1")]).unwrap();
     let second = open_in(dir.path());
     assert!(second.is_empty() && second.path() != first.path());
-    let elsewhere = Spool::open(dir.path(), "ws://rack4:3000", SpoolOptions::default()).unwrap();
+    let elsewhere = Spool::open(dir.path(), &["ws://rack4:3000"], SpoolOptions::default()).unwrap();
     assert!(elsewhere.is_empty());
     drop((first, second));
     assert_eq!(jobs(&open_in(dir.path())), [1], "the first that nobody has");
@@ -84,6 +85,122 @@ fn a_long_life_does_not_grow_the_file_without_end() {
     }
     drop(spool);
     assert_eq!(jobs(&open_in(dir.path())), [0]);
+}
+
+/// With thousands of small outcomes waiting, noting that one was reported must not write all of them anew each time.
+#[test]
+fn small_outcomes_that_wait_do_not_make_each_word_a_rewrite() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open_in(dir.path());
+    let waiting: Vec<Outcome> = (0..9_000).map(|job| outcome(job, "1")).collect();
+    spool.append(&waiting).unwrap();
+    assert!(spool.length > COMPACT_BYTES_MIN / 2 && spool.bytes as u64 == spool.length);
+    let more: Vec<Outcome> = (0..9_000).map(|job| outcome(job, "1")).collect();
+    spool.append(&more).unwrap();
+    assert!(spool.length > COMPACT_BYTES_MIN);
+    let file = || fs::metadata(dir.path().join(spool_name(dir.path()))).unwrap().ino();
+    let mut rewrites = 0;
+    let mut last = file();
+    for one in &more[..4_000] {
+        spool.settle(&[one.lease]);
+        let before = last;
+        last = file();
+        rewrites += usize::from(before != last);
+        assert!(rewrites < 3, "each word is a rewrite");
+    }
+    assert_eq!(spool.len(), 14_000);
+}
+
+fn spool_name(dir: &Path) -> PathBuf {
+    let mut files = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    files.find(|p| p.extension().is_some_and(|e| e == "spool")).unwrap()
+}
+
+/// A disk that fails in the middle of a record and does not even let it be cut off: what comes later is whole all the
+/// same.
+#[test]
+fn half_a_record_that_cannot_be_cut_off_spoils_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open_in(dir.path());
+    spool.append(&[outcome(1, "1")]).unwrap();
+    let path = spool.path().to_owned();
+    let broken = |spool: &mut Spool| {
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"mnR1 half a record").unwrap();
+        spool.file = File::open(&path).unwrap(); // neither written nor cut
+    };
+    broken(&mut spool);
+    spool.append(&[outcome(2, "2")]).unwrap_err();
+    assert_eq!(jobs(&spool), [1], "it was refused");
+    spool.append(&[outcome(3, "3")]).unwrap();
+    broken(&mut spool);
+    let lease = spool.outcomes().next().unwrap().lease;
+    spool.settle(&[lease]);
+    spool.append(&[outcome(4, "4")]).unwrap();
+    spool.probe().unwrap();
+    let length = fs::metadata(&path).unwrap().len();
+    assert_eq!(spool.length, length);
+    drop(spool);
+    assert_eq!(jobs(&open_in(dir.path())), [3, 4]);
+    let names = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert!(!names.into_iter().any(|name| name.contains("damaged")), "nothing was in the way of anything");
+}
+
+/// Whoever has an address in common with a file that nobody uses reports what it holds; nobody else does.
+#[test]
+fn what_was_left_is_found_whatever_became_of_the_addresses() {
+    let open = |dir: &Path, addresses: &[&str]| Spool::open(dir, addresses, SpoolOptions::default()).unwrap();
+    for (later, found) in [
+        (&["http://a", "http://b"][..], true),
+        (&["http://b/", "http://a"], true),
+        (&["http://new", "http://a", "http://b"], true),
+        (&["http://b"], true),
+        (&["http://c"], false),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut first, mut second) =
+            (open(dir.path(), &["http://a", "http://b"]), open(dir.path(), &["http://a", "http://b"]));
+        first.append(&[outcome(1, "1")]).unwrap();
+        second.append(&[outcome(2, "2")]).unwrap();
+        let others = open(dir.path(), later);
+        assert_eq!(jobs(&others), [] as [i64; 0], "{later:?}: somebody uses them");
+        drop(others);
+        let path = second.path().to_owned();
+        drop((first, second));
+        let spool = open(dir.path(), later);
+        let mut jobs = jobs(&spool);
+        jobs.sort_unstable();
+        assert_eq!(jobs, if found { vec![1, 2] } else { vec![] }, "{later:?}");
+        assert_eq!(Spool::peek(&path).unwrap() == 0, found, "{later:?}: and nobody reports it twice");
+    }
+}
+
+/// Files of earlier versions have an empty lock and the name of the first address.
+#[test]
+fn what_an_earlier_version_left_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut old = Spool::open(dir.path(), &["http://a"], SpoolOptions::default()).unwrap();
+    old.append(&[outcome(1, "1")]).unwrap();
+    fs::write(old.path().with_extension("lock"), "").unwrap();
+    drop(old);
+    let spool = Spool::open(dir.path(), &["http://b", "http://a"], SpoolOptions::default()).unwrap();
+    assert_eq!(jobs(&spool), [1]);
+}
+
+#[test]
+fn no_more_is_taken_over_than_there_is_room_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = SpoolOptions { count_max: 2, ..SpoolOptions::default() };
+    let mut spools: Vec<Spool> =
+        (0..4).map(|_| Spool::open(dir.path(), SERVER, options.clone()).unwrap()).collect();
+    for (job, spool) in spools.iter_mut().enumerate() {
+        spool.append(&[outcome(job as i64, "1")]).unwrap();
+    }
+    drop(spools);
+    let first = Spool::open(dir.path(), SERVER, options.clone()).unwrap();
+    assert!(first.is_full() && first.len() == 2);
+    let next = Spool::open(dir.path(), SERVER, options).unwrap();
+    assert_eq!(next.len(), 2, "another worker takes the rest");
 }
 
 #[test]

@@ -197,7 +197,7 @@ async fn shutdown_kills_commands_that_do_not_end_within_the_grace() {
     let child = child(&queue, id).await;
     worker.stop().await;
     until("the grandchild is gone", || is_gone(child)).await;
-    assert_eq!(queue.job(id).await.state, State::Active, "its lease runs out by itself");
+    assert_eq!(queue.failed(id).await, "the worker was stopped: killed by signal 15 (SIGTERM)");
 }
 
 #[tokio::test]

@@ -8,10 +8,10 @@ use minium_queue::{
 };
 use minium_worker::{JobSource, StoreSource, UpkeepOptions, Worker, WorkerError, WorkerOptions};
 use serde_json::Value;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -155,6 +155,12 @@ impl Started {
         self.stop.cancel();
     }
 
+    /// Dropped where it stands, as if the process were killed.
+    pub(crate) async fn kill(self) {
+        self.worker.abort();
+        assert!(self.worker.await.unwrap_err().is_cancelled());
+    }
+
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         tokio::time::timeout(PATIENCE, self.worker).await.expect("it ends").unwrap().unwrap();
@@ -168,6 +174,8 @@ pub(crate) struct Wire {
     pub(crate) state: Arc<WireState>,
 }
 
+pub(crate) type Look = Box<dyn Fn(&[Outcome]) + Send>;
+
 #[derive(Default)]
 pub(crate) struct WireState {
     /// Nothing gets through.
@@ -178,6 +186,19 @@ pub(crate) struct WireState {
     pub(crate) full: AtomicBool,
     /// Exchanges are done, but their answers are lost.
     pub(crate) deaf: AtomicBool,
+    /// Exchanges are done, and their answers wait for the word to go on.
+    pub(crate) held: AtomicBool,
+    pub(crate) go_on: Notify,
+    /// Exchanges whose answers wait.
+    pub(crate) waiting: AtomicUsize,
+    /// Nothing gets through with which an outcome comes.
+    pub(crate) no_outcomes: AtomicBool,
+    /// Sees what is handed in, before it is.
+    pub(crate) look: Mutex<Option<Look>>,
+    /// Outcomes that were to be handed in, in vain or not.
+    pub(crate) offered: AtomicUsize,
+    /// Outcomes that were handed in, each time.
+    pub(crate) handed_in: Mutex<Vec<i64>>,
     /// Nothing wakes.
     pub(crate) silent: bool,
     pub(crate) exchanges: AtomicUsize,
@@ -222,13 +243,25 @@ impl JobSource for Wire {
 
     async fn exchange(&self, outcomes: &[Outcome], claim: &Claim) -> Result<Exchanged, QueueError> {
         self.state.attempts.fetch_add(1, Ordering::SeqCst);
+        self.state.offered.fetch_add(outcomes.len(), Ordering::SeqCst);
+        if let Some(look) = self.state.look.lock().unwrap().as_ref() {
+            look(outcomes);
+        }
         self.through()?;
+        if !outcomes.is_empty() && self.state.no_outcomes.load(Ordering::SeqCst) {
+            return Err(cut());
+        }
         if self.state.full.load(Ordering::SeqCst) {
             let attempted = "hand in outcomes";
             return Err(QueueError::StorageFull { attempted, source: "no space left".into() });
         }
         self.state.exchanges.fetch_add(1, Ordering::SeqCst);
+        self.state.handed_in.lock().unwrap().extend(outcomes.iter().map(|outcome| outcome.job));
         let answer = self.inner.exchange(outcomes, claim).await;
+        if self.state.held.load(Ordering::SeqCst) {
+            self.state.waiting.fetch_add(1, Ordering::SeqCst);
+            self.state.go_on.notified().await;
+        }
         if self.state.deaf.load(Ordering::SeqCst) { Err(cut()) } else { answer }
     }
 
@@ -242,6 +275,11 @@ impl JobSource for Wire {
             return Err(cut());
         }
         self.inner.extend(leases, lease).await
+    }
+
+    async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<(), QueueError> {
+        self.through()?;
+        self.inner.release(leases).await
     }
 
     async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError> {

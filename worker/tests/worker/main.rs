@@ -7,4 +7,6 @@ mod harness;
 #[cfg(test)]
 mod source;
 #[cfg(test)]
+mod spooled;
+#[cfg(test)]
 mod tasks;

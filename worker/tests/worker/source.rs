@@ -291,17 +291,67 @@ async fn shutdown_lets_running_jobs_end_and_claims_no_more() {
     assert_eq!(queue.store.stats().await.unwrap().workers, 0);
 }
 
+/// and whoever is stopped gets his next attempt at once.
 #[tokio::test]
-async fn shutdown_stops_what_does_not_end_within_the_grace_and_leaves_it_to_its_lease() {
+async fn shutdown_stops_what_does_not_end_within_the_grace_and_says_so() {
     let queue = Queue::new().await;
     let (_open, task) = gate();
-    let hasty = WorkerOptions { grace: Duration::ZERO, stop_grace: Duration::ZERO, ..options() };
-    let worker = start(Worker::new(queue.source(), hasty).task("gate", task));
-    let id = queue.enqueue(request("gate", &json!([]))).await;
-    queue.until(id, |job| job.state == State::Active).await;
+    let heeds = |job: JobContext, _: Value| async move {
+        job.cancelled().cancelled().await;
+        Err::<(), _>(minium_worker::Failure::permanent("half way"))
+    };
+    let hasty = WorkerOptions { grace: Duration::ZERO, stop_grace: Duration::from_millis(50), ..options() };
+    let worker = start(Worker::new(queue.source(), hasty).task("gate", task).task("heeds", heeds));
+    let again = |o: &mut minium_protocol::JobOptions| o.attempts = 2;
+    let mut ids = Vec::new();
+    for request in [request("gate", &json!([])), with(request("gate", &json!([])), again)] {
+        ids.push(queue.enqueue(request).await);
+    }
+    ids.push(queue.enqueue(with(request("heeds", &json!([])), again)).await);
+    for id in &ids {
+        queue.until(*id, |job| job.state == State::Active).await;
+    }
     worker.stop().await;
-    assert_eq!(queue.job(id).await.state, State::Active, "nobody spoke for it");
-    assert_eq!(queue.types(id).await, ["task.enqueue", "task.dequeue"]);
+    assert_eq!(queue.failed(ids[0]).await, "the worker was stopped");
+    // whoever has attempts left gets the next one at once, whatever the task made of the stop
+    for (id, error) in [(ids[1], "the worker was stopped"), (ids[2], "the worker was stopped: half way")] {
+        let job = queue.job(id).await;
+        assert_eq!((job.state, job.attempt, job.error.as_deref()), (State::Inactive, 1, Some(error)));
+    }
+}
+
+/// a claim whose answer comes when it is too late to begin: the jobs go back with their attempts.
+#[tokio::test]
+async fn shutdown_gives_back_what_was_claimed_and_not_begun() {
+    let queue = Queue::new().await;
+    let wire = Wire::new(&queue);
+    let state = wire.state.clone();
+    let (stopped, mut seen) = tokio::sync::mpsc::channel(1);
+    let task = move |job: JobContext, _: Value| {
+        let stopped = stopped.clone();
+        async move {
+            job.cancelled().cancelled().await;
+            stopped.send(job.id()).await.unwrap();
+            Ok::<_, Infallible>(1)
+        }
+    };
+    let hasty = WorkerOptions { grace: Duration::ZERO, ..options() };
+    let worker = start(Worker::new(wire, hasty).task("heeds", task));
+    let runs = queue.enqueue(request("heeds", &json!([]))).await;
+    queue.until(runs, |job| job.state == State::Active).await;
+    state.held.store(true, Ordering::SeqCst);
+    let claimed = queue.enqueue(request("heeds", &json!([]))).await;
+    queue.until(claimed, |job| job.state == State::Active).await;
+    worker.tell_to_stop();
+    // the grace is over: nothing is begun any more
+    assert_eq!(seen.recv().await, Some(runs));
+    state.held.store(false, Ordering::SeqCst);
+    state.go_on.notify_one();
+    worker.stop().await;
+    let job = queue.job(claimed).await;
+    assert_eq!((job.state, job.attempt), (State::Inactive, 0), "it may have one attempt, and still has it");
+    assert_eq!(queue.types(claimed).await, ["task.enqueue", "task.dequeue", "task.lost"]);
+    assert_eq!(queue.job(runs).await.state, State::Finished);
 }
 
 #[tokio::test]

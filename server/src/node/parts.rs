@@ -1,0 +1,138 @@
+//! What a node is made of, and how each part is set up from the configuration.
+
+use super::{Node, SOURCE, opening};
+use crate::auth::Auth;
+use crate::config::Config;
+use crate::database::{self, Database, Door};
+use crate::exit::{Exit, fault};
+use crate::http::limit::Limiter;
+use crate::http::{self, App, Limits};
+use crate::schema_files::SchemaDir;
+use anyhow::Context;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use minium_bus::{Bus, Channels, Schemas};
+use minium_notifier::{Retentions, TaskWork};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// Everything between the listener and the database.
+pub(super) struct Parts {
+    pub(super) schemas: Arc<Schemas>,
+    /// Where the schemas come from, if from anywhere.
+    pub(super) dir: Option<SchemaDir>,
+    pub(super) database: Database,
+    pub(super) channels: Arc<Channels>,
+    pub(super) retentions: Retentions,
+    pub(super) closing: CancellationToken,
+    pub(super) work: TaskWork,
+    pub(super) bus: Bus,
+}
+
+impl Parts {
+    /// All of them, and the door by which the database comes in.
+    pub(super) fn make(config: &Config) -> anyhow::Result<(Door, Parts)> {
+        let schemas = Arc::new(Schemas::built_in());
+        let dir = load_schemas(config.schemas.dir.as_deref(), &schemas)?;
+        let (door, database) = database::awaited();
+        let channels = Arc::new(Channels::new(config.bus_channels()).context("Setting up the channels")?);
+        let retentions = Retentions::new(config.retention_policy());
+        let closing = CancellationToken::new();
+        let work = opening::start_work(&database, &schemas, &closing);
+        let bus = start_bus(config, (&schemas, &channels), &database, &work)?;
+        Ok((door, Parts { schemas, dir, database, channels, retentions, closing, work, bus }))
+    }
+}
+
+/// What handlers hold.
+pub(super) fn app(
+    config: &Config,
+    node: &Node,
+    auth: &Arc<Auth>,
+    parts: &Parts,
+    metrics: PrometheusHandle,
+) -> Arc<App> {
+    let limits = &config.server.limits;
+    Arc::new(App {
+        bus: node.bus.clone(),
+        schemas: parts.schemas.clone(),
+        channels: parts.channels.clone(),
+        database: parts.database.clone(),
+        auth: auth.clone(),
+        limiter: Limiter::new(config),
+        limits: Limits {
+            message_bytes: limits.message_bytes.bytes(),
+            request_bytes: limits.request_bytes.bytes(),
+            patience: limits.handshake_timeout,
+        },
+        metrics,
+        waits: Semaphore::new(limits.waits as usize),
+        histories: Arc::new(Semaphore::new(http::HISTORIES_MAX)),
+        closing: node.closing.clone(),
+    })
+}
+
+/// As many open files as the system allows: each session is one.
+pub(super) fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // What is refused here is told by `minium doctor`, and by sessions that are.
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).ok();
+}
+
+/// Metrics, and what their names mean.
+pub(super) fn start_metrics() -> anyhow::Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new().install_recorder().context("Starting the metrics")?;
+    http::describe_metrics();
+    Ok(handle)
+}
+
+fn start_bus(
+    config: &Config,
+    (schemas, channels): (&Arc<Schemas>, &Arc<Channels>),
+    database: &Database,
+    work: &TaskWork,
+) -> anyhow::Result<Bus> {
+    let limits = &config.server.limits;
+    let usual = minium_bus::Options::default();
+    let options = minium_bus::Options {
+        sessions_max: limits.sessions as usize,
+        message_bytes_max: limits.message_bytes.bytes(),
+        source: SOURCE.into(),
+        shards: config.server.shards.map_or(usual.shards, |n| n as usize),
+        session_rate: crate::config::rate(limits.session_messages_per_second, limits.session_messages_burst),
+        ..usual
+    };
+    let backing = minium_bus::Backing {
+        schemas: schemas.clone(),
+        channels: channels.clone(),
+        history: Some(Arc::new(database.clone())),
+        work: Some(Arc::new(work.clone())),
+    };
+    Bus::start(options, backing).context("Starting the bus")
+}
+
+/// Reads the schema directory for the first time: the one that was named, which must be there, or `schemas`, if it is.
+pub(crate) fn load_schemas(named: Option<&Path>, schemas: &Schemas) -> anyhow::Result<Option<SchemaDir>> {
+    let path = named.unwrap_or(Path::new("schemas"));
+    if named.is_none() && !path.is_dir() {
+        return Ok(None);
+    }
+    let mut dir = SchemaDir::new(path.to_owned());
+    dir.load(schemas).map_err(|error| {
+        fault(Exit::Usage, format!("The schema directory {} cannot be read: {error}", path.display()))
+    })?;
+    Ok(Some(dir))
+}
+
+/// An address that a client on this machine can use.
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
