@@ -24,8 +24,8 @@ pub use members::FrameMembers;
 
 /// The longest `ref`: it is given back with the answer.
 pub const REF_BYTES_MAX: usize = 128;
-/// The longest `id` of a message.
-pub const ID_BYTES_MAX: usize = 128;
+/// The longest `id` of a message, `key` of a job and `Idempotency-Key`, which is one of them.
+pub const ID_BYTES_MAX: usize = 255;
 /// The most further tasks in one `pull`.
 pub const TASKS_MAX: usize = 64;
 /// The most credit at once.

@@ -191,6 +191,16 @@ async fn the_header_is_the_key_of_one_job(options: Options) {
     assert_eq!((&again["id"], &again["existing"]), (&first["id"], &json!(true)));
     assert_eq!(first["key"], "once");
     post(json!([{ "task": "idle" }])).await.problem(400, "invalid_request");
+    // one bound, wherever it stands
+    let body = json!({ "task": "long" }).to_string();
+    for (path, taken) in [("/api/v1/jobs", 201), ("/push/a", 200), ("/pub/a", 200)] {
+        let with = async |key: &str| {
+            let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+            node.request(reqwest::Method::POST, path, &headers, body.clone()).await
+        };
+        assert_eq!(with(&"k".repeat(255)).await.status, taken, "{path}");
+        with(&"k".repeat(256)).await.problem(400, "invalid_request");
+    }
 }
 
 async fn an_event_may_be_larger_than_a_message(options: Options) {

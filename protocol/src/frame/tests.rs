@@ -62,6 +62,9 @@ fn what_is_wrong_is_said_with_the_ref() {
     assert!(refused(r#"{"op":"push","data":1,"options":{"task":"y"}}"#).contains("task"));
     assert!(refused(r#"{"op":"pull","credit":0}"#).contains("1 to 10000"));
     assert!(refused("{}").contains("op"));
+    let long = "x".repeat(ID_BYTES_MAX + 1);
+    assert!(refused(&format!(r#"{{"op":"pub","data":1,"id":"{long}"}}"#)).contains("255 bytes"));
+    assert!(read_client_frame(&format!(r#"{{"op":"pub","data":1,"id":"{}"}}"#, &long[1..])).is_ok());
     for bad in ["", "hello", "[1]", "7", "null", "\"sub\"", "{"] {
         assert!(matches!(read_client_frame(bad), Err(FrameError::Bad(_))), "{bad}");
     }
