@@ -280,6 +280,7 @@ impl FrameMembers<'_> {
                 if self.notes.is_none() && self.progress.is_none() {
                     return Err(invalid("note needs notes or progress"));
                 }
+                self.progress.as_deref().map_or(Ok(()), Progress::check).map_err(invalid)?;
                 let notes = self.notes.map(Cow::into_owned).unwrap_or_default();
                 ClientOp::Note { job, lease, notes, progress: self.progress.map(Cow::into_owned) }
             }

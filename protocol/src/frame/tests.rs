@@ -71,6 +71,28 @@ fn what_is_wrong_is_said_with_the_ref() {
 }
 
 #[test]
+fn a_progress_is_what_its_schema_says() {
+    let note = |progress: &str| {
+        let lease = "00000000-0000-0000-0000-000000000000";
+        read_client_frame(&format!(r#"{{"op":"note","job":1,"lease":"{lease}","progress":{progress}}}"#))
+    };
+    for good in [r#"{"percent":0}"#, r#"{"percent":100,"text":"done"}"#, r#"{"percent":12.5}"#] {
+        assert!(note(good).is_ok(), "{good}");
+    }
+    let long = format!(r#"{{"percent":1,"text":"{}"}}"#, "x".repeat(crate::PROGRESS_TEXT_BYTES_MAX + 1));
+    for (bad, word) in [
+        (r#"{"percent":-5}"#, "percent"),
+        (r#"{"percent":100.5}"#, "percent"),
+        (r#"{"percent":1e300}"#, "percent"),
+        (&*long, "text"),
+    ] {
+        let Err(FrameError::Refused { problem, .. }) = note(bad) else { panic!("{bad}") };
+        assert_eq!(problem.code, ErrorCode::InvalidRequest);
+        assert!(problem.detail.unwrap().contains(word), "{bad}");
+    }
+}
+
+#[test]
 fn answers_have_only_what_they_say() {
     assert_eq!(Answer::ok(None).text(), r#"{"op":"ok"}"#);
     let position = Position { epoch: 3, offset: 7 };
