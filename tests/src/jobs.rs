@@ -174,6 +174,11 @@ async fn notes_are_merged_by_hand_and_figures_count(options: Options) {
     let changed = patch(json!({ "notes": { "a": null, "b": { "d": 3 } } })).await.expect(200);
     assert_eq!(changed["notes"], json!({ "b": { "d": 3 } }));
     patch(json!({ "priority": 1 })).await.problem(400, "invalid_request");
+    // the bound is on all of them together
+    let half = "x".repeat(150_000);
+    patch(json!({ "notes": { "large": half } })).await.expect(200);
+    patch(json!({ "notes": { "larger": half } })).await.problem(413, "payload_too_large");
+    patch(json!({ "notes": { "large": null } })).await.expect(200);
     assert_eq!(node.get(&path).await.expect(200)["notes"], changed["notes"]);
     let stats = node.get("/api/v1/stats").await.expect(200);
     assert_eq!((&stats["inactive"], &stats["finished"]), (&json!(1), &json!(0)), "{stats}");

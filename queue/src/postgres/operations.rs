@@ -60,6 +60,10 @@ figures as (
    where $2::text <> 'inactive')
 select ready, minium.wake_up(ready)::text from j";
 
+/// $2 what is added to the notes, $3 names of what is taken from them. Index: the key of job.
+const NOTES_BYTES: &str = "
+select octet_length(((notes || $2::text::jsonb) - $3::text[])::text) from minium.job where id = $1";
+
 /// $2 to $3 what is added to the notes and taken from them, $4 progress or null. HOT: no index names these columns.
 const ANNOTATE: &str = "
 with
@@ -164,29 +168,10 @@ impl PgStore {
         lease: Option<LeaseToken>,
         annotation: &Annotation,
     ) -> Result<(), QueueError> {
-        let is_empty = annotation.notes.is_empty() && annotation.progress.is_none();
-        let notes = rules::storable_notes(&annotation.notes);
-        let (taken, added): (Vec<_>, Vec<_>) = notes.iter().partition(|(_, value)| value.is_null());
-        let taken: Vec<&str> = taken.into_iter().map(|(name, _)| name.as_str()).collect();
-        let added: serde_json::Map<_, _> = added.into_iter().map(|(n, v)| (n.clone(), v.clone())).collect();
-        let added = serde_json::to_string(&added).expect("a map of JSON values is JSON");
-        let progress = annotation.progress.as_ref();
-        let progress = progress.map(|p| serde_json::to_string(p).expect("a progress is plain JSON"));
-        let params: [&(dyn ToSql + Sync); 4] = [&job, &added, &taken, &progress];
-        let params = &params;
-        let annotate = |mut client: Object| async move {
-            let transaction = client.transaction().await?;
-            let Some(row) = lock(&transaction, job).await? else { return Ok(Err(QueueError::NotFound(job))) };
-            if lease.is_some_and(|lease| row.state != State::Active || row.lease != Some(lease.0)) {
-                return Ok(Err(QueueError::LeaseLost(job)));
-            }
-            if !is_empty {
-                let statement = transaction.prepare_cached(ANNOTATE).await?;
-                transaction.query(&statement, params).await?;
-            }
-            transaction.commit().await?;
-            Ok(Ok(()))
-        };
+        rules::check_annotation(annotation)?;
+        let change = Change::new(annotation);
+        let change = &change;
+        let annotate = |client: Object| annotate_locked(client, job, lease, change);
         self.connections.run("annotate a job", annotate).await??;
         self.wake(false);
         Ok(())
@@ -231,6 +216,58 @@ impl PgStore {
         }
         Ok(())
     }
+}
+
+/// An annotation, as the statements take it.
+struct Change {
+    added: String,
+    taken: Vec<String>,
+    progress: Option<String>,
+    adds: bool,
+    is_empty: bool,
+}
+
+impl Change {
+    fn new(annotation: &Annotation) -> Change {
+        let notes = rules::storable_notes(&annotation.notes).into_owned();
+        let (taken, added): (serde_json::Map<_, _>, _) = notes.into_iter().partition(|(_, v)| v.is_null());
+        let progress = annotation.progress.as_ref();
+        Change {
+            adds: !added.is_empty(),
+            added: rules::notes_text(&added),
+            taken: taken.into_iter().map(|(name, _)| name).collect(),
+            progress: progress.map(|p| serde_json::to_string(p).expect("a progress is plain JSON")),
+            is_empty: annotation.notes.is_empty() && annotation.progress.is_none(),
+        }
+    }
+}
+
+async fn annotate_locked(
+    mut client: Object,
+    job: i64,
+    lease: Option<LeaseToken>,
+    change: &Change,
+) -> Said<()> {
+    let transaction = client.transaction().await?;
+    let Some(row) = lock(&transaction, job).await? else { return Ok(Err(QueueError::NotFound(job))) };
+    if lease.is_some_and(|lease| row.state != State::Active || row.lease != Some(lease.0)) {
+        return Ok(Err(QueueError::LeaseLost(job)));
+    }
+    if change.adds {
+        let statement = transaction.prepare_cached(NOTES_BYTES).await?;
+        let bytes: i32 =
+            transaction.query_one(&statement, &[&job, &change.added, &change.taken]).await?.get(0);
+        if let Err(refusal) = rules::check_notes_bytes(usize::try_from(bytes).unwrap_or(usize::MAX)) {
+            return Ok(Err(refusal));
+        }
+    }
+    if !change.is_empty {
+        let statement = transaction.prepare_cached(ANNOTATE).await?;
+        let params: [&(dyn ToSql + Sync); 4] = [&job, &change.added, &change.taken, &change.progress];
+        transaction.query(&statement, &params).await?;
+    }
+    transaction.commit().await?;
+    Ok(Ok(()))
 }
 
 /// Splits leases so that no statement has two tokens of one job.

@@ -272,6 +272,7 @@ impl Store for SqliteStore {
         lease: Option<LeaseToken>,
         annotation: &Annotation,
     ) -> Result<(), QueueError> {
+        rules::check_annotation(annotation)?;
         let annotation = annotation.clone();
         self.change("annotate a job", move |change| operations::annotate(change, job, lease, &annotation))
             .await

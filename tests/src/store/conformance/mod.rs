@@ -158,7 +158,9 @@ macro_rules! conformance {
                 a_running_job_cannot_be_removed
                 what_is_not_there_is_not_found
                 notes_are_merged_member_by_member
+                notes_have_a_bound_together
                 progress_is_replaced_and_emptied_by_the_next_claim
+                a_progress_is_0_to_100_and_short
                 a_worker_annotates_under_its_lease_only
                 an_annotation_of_nothing_writes_nothing
                 an_ended_job_can_be_annotated
