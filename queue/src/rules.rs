@@ -290,6 +290,26 @@ fn without_nul(value: &Value) -> Value {
     }
 }
 
+/// Checks what a list is to be narrowed by: each of its names is a condition of its own.
+///
+/// # Errors
+/// [`QueueError::Invalid`].
+pub fn check_filter(filter: &JobFilter) -> Result<(), QueueError> {
+    let lists = [
+        ("state", filter.states.len()),
+        ("task", filter.tasks.len()),
+        ("queue", filter.queues.len()),
+        ("note", filter.notes.len()),
+    ];
+    match lists.into_iter().find(|(_, count)| *count > FILTER_NAMES_MAX) {
+        Some((what, count)) => {
+            let words = format!("{count} times {what} are asked for, at most {FILTER_NAMES_MAX} may be");
+            Err(QueueError::Invalid(words))
+        }
+        None => Ok(()),
+    }
+}
+
 /// A filter that every database can read. No job has a name with a NUL character in it.
 pub fn storable_filter(filter: &JobFilter) -> JobFilter {
     let each = |names: &[String]| names.iter().map(|name| storable(name).into_owned()).collect();

@@ -297,6 +297,7 @@ impl Store for SqliteStore {
     }
 
     async fn list(&self, filter: &JobFilter) -> Result<JobPage, QueueError> {
+        rules::check_filter(filter)?;
         let filter = rules::storable_filter(filter);
         self.read(move |conn| read::list(conn, &filter)).await?
     }
