@@ -76,13 +76,14 @@ events as (
   select 'task/' || task || '/' || id, 'task.progress', id::text, trace, data from j)
 select minium.wake_up(false)::text from j";
 
-/// Renewals never touch the job. $1 ids, $2 leases, $3 length in microseconds.
-/// Indexes: the keys of job and renewal. Locks: the renewals.
+/// Renewals never change the job, but hold its row while they are written: who takes the job away at that moment waits, or
+/// has gone before and is seen. $1 ids, $2 leases, $3 length in microseconds.
+/// Indexes: the keys of job and renewal. Locks: the jobs, by id, then the renewals.
 const EXTEND: &str = "
 with
 j as materialized (
   select id, state::text as state, lease = ($2::uuid[])[array_position($1::bigint[], id)] as mine
-    from minium.job where id = any ($1::bigint[])),
+    from minium.job where id = any ($1::bigint[]) order by id for no key update),
 r as (
   insert into minium.renewal (job, lease, until)
   select id, ($2::uuid[])[array_position($1::bigint[], id)], now() + $3::bigint * interval '1 microsecond'

@@ -141,6 +141,7 @@ macro_rules! conformance {
                 a_lease_that_holds_is_left_alone
                 a_lost_job_is_found_behind_many_that_run_on_under_extended_leases
                 nothing_is_rescued_within_the_grace
+                leases_have_their_grace_anew_when_nobody_has_looked_after_the_queue
                 a_rescued_job_runs_once_again
                 leases_run_out_by_the_database_s_clock_alone
             }
