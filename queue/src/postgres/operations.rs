@@ -92,6 +92,9 @@ r as (
   returning job, until)
 select j.id, j.state, coalesce(j.mine, false), r.until from j left join r on r.job = j.id";
 
+/// After an operation, so many pieces of what it left are settled at once; upkeep goes on with the rest.
+const LEFT_PIECES_MAX: u32 = 1_000;
+
 /// A job as its row said when it was locked.
 struct Locked {
     state: State,
@@ -139,11 +142,13 @@ impl PgStore {
 
     pub(super) async fn retry_job(&self, job: i64, options: &RetryOptions) -> Result<(), QueueError> {
         rules::check_retry(options)?;
-        let retry = |client: Object| retry_locked(client, job, options);
-        let ready = self.connections.run("retry a job", retry).await??;
+        let at_once = self.edges_at_once();
+        let retry = |client: Object| retry_locked(client, job, options, at_once);
+        let (ready, settled) = self.connections.run("retry a job", retry).await??;
         self.wake(ready);
-        // its children wait again
-        self.settle(vec![job]).await;
+        if !settled {
+            self.settle_left(LEFT_PIECES_MAX).await;
+        }
         Ok(())
     }
 
@@ -290,7 +295,13 @@ fn one_by_one(leases: &[(i64, LeaseToken)], batch_max: usize) -> Vec<HashMap<i64
     batches
 }
 
-async fn retry_locked(mut client: Object, job: i64, options: &RetryOptions) -> Said<bool> {
+/// Answers whether the job is ready, and whether all of its children wait again: of very many, the rest is left on record.
+async fn retry_locked(
+    mut client: Object,
+    job: i64,
+    options: &RetryOptions,
+    edges_at_once: i32,
+) -> Said<(bool, bool)> {
     let transaction = client.transaction().await?;
     let Some(row) = lock(&transaction, job).await? else { return Ok(Err(QueueError::NotFound(job))) };
     // an active job is refused before its key is looked at
@@ -315,31 +326,16 @@ async fn retry_locked(mut client: Object, job: i64, options: &RetryOptions) -> S
     let statement = transaction.prepare_cached(RETRY).await?;
     let params: [&(dyn ToSql + Sync); 6] =
         [&job, &row.state.as_str(), &delay_us, &attempts, &options.priority, &options.queue];
-    let row = transaction.query_one(&statement, &params).await?;
-    let ready = row.get(0);
+    let ready = transaction.query_one(&statement, &params).await?.get(0);
+    // its children wait again, in the same commit: nothing may run in between that has to wait
+    let statement =
+        transaction.prepare_cached("select minium.settle_or_leave(array[$1::bigint], $2)").await?;
+    let settled: Option<i64> = transaction.query_one(&statement, &[&job, &edges_at_once]).await?.get(0);
     transaction.commit().await?;
-    Ok(Ok(ready))
+    Ok(Ok((ready, settled.is_some())))
 }
 
 impl PgStore {
-    /// Makes the edges below these parents say what the parents' states say. The operation that calls it has been
-    /// committed and must not fail for this: what is missed here, upkeep does.
-    pub(super) async fn settle(&self, mut parents: Vec<i64>) {
-        parents.sort_unstable();
-        parents.dedup();
-        for batch in parents.chunks(self.options.batch_max) {
-            let settle = |client: Object| async move {
-                let statement = client.prepare_cached("select minium.settle($1)").await?;
-                Ok(client.query_one(&statement, &[&batch]).await?.get::<_, i64>(0))
-            };
-            match self.connections.run("release jobs whose parents have ended", settle).await {
-                Ok(0) => {}
-                Ok(_) => self.wake(true),
-                Err(error) => tracing::debug!(%error, "Children are left to upkeep."),
-            }
-        }
-    }
-
     /// Tells idle writers that somebody waits. Renewed well before it lapses, so that a busy queue sends nothing and a
     /// quiet one pays one small statement every now and then.
     pub(super) async fn ask_to_be_woken(&self) {

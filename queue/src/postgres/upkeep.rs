@@ -21,6 +21,8 @@ const LEASES_AGAIN: Duration = Duration::from_secs(300);
 /// Ended leases (of jobs that have long finished, for the most part) are passed over each time while there are no more:
 /// that costs a millisecond or two, and finds whatever was committed late.
 const LEASES_PASSED_MAX: i64 = 2_000;
+/// So many pieces of parents with very many children are settled in a round.
+const LEFT_PIECES_MAX: u32 = 10;
 /// Retention walks over so many jobs for each that it may delete.
 const WALK_SHARE: i64 = 10;
 
@@ -34,6 +36,7 @@ pub(super) struct Walks {
     edge: (i64, i64),
     /// Jobs up to here have been looked at for retention.
     job: i64,
+    pub(super) lanes: super::lanes::LaneWalks,
 }
 
 /// Notes that somebody looks after the queue, and when leases have their grace anew: from a restart, from a failover, and
@@ -167,10 +170,10 @@ with looked as materialized (
   select parent, child from minium.edge where open and (parent, child) > ($1::bigint, $2::bigint)
    order by parent, child limit $3::bigint),
 wrong as materialized (
-  select distinct l.parent from looked l
+  select array_agg(l.parent) as parents, array_agg(l.child) as children from looked l
    where not minium.holds((select p.state from minium.job p where p.id = l.parent),
                           (select c.lax from minium.job c where c.id = l.child)))
-select minium.settle(array(select parent from wrong)),
+select (select minium.settle_edges(parents, children) from wrong),
        (select count(*) from looked),
        (select parent from looked order by parent desc, child desc limit 1),
        (select child from looked order by parent desc, child desc limit 1)";
@@ -209,15 +212,16 @@ impl PgStore {
         let rescued = if grace_over { self.rescue(batch, &mut walks).await? } else { 0 };
         let expired = count(self.step("remove jobs that expired", EXPIRE, &[&batch]).await?.get(0));
         let removed = self.remove_old(round, batch, &mut walks).await?;
-        let released = self.sweep(batch, &mut walks).await?;
+        let released = self.sweep(batch, &mut walks).await? + self.settle_left(LEFT_PIECES_MAX).await;
+        let lanes = self.tend_lanes(batch, &mut walks).await?;
         let missing_us = rules::micros(round.worker_missing);
         self.execute("forget workers", FORGET, &[&missing_us]).await?;
         self.execute("add up figures", FOLD, &[]).await?;
         self.execute("note that the queue is looked after", TENDED, &[]).await?;
         let due_in: Option<i64> = self.step("look for what is due next", DUE_IN, &[]).await?.get(0);
         *self.walks.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = walks;
-        if rescued + expired + removed > 0 || staged + released > 0 {
-            self.wake(staged + rescued + released + removed + expired > 0);
+        if staged + rescued + expired + removed + released + lanes > 0 {
+            self.wake(true);
         }
         let due_in = due_in.map(|us| Duration::from_micros(u64::try_from(us).unwrap_or(0)));
         Ok(Upkept { staged, rescued, expired, released, removed, due_in })
@@ -281,7 +285,7 @@ impl PgStore {
         Ok(count(row.get(0)))
     }
 
-    async fn step(
+    pub(super) async fn step(
         &self,
         attempted: &'static str,
         sql: &'static str,
@@ -294,7 +298,7 @@ impl PgStore {
         self.connections.run(attempted, step).await
     }
 
-    async fn rows(
+    pub(super) async fn rows(
         &self,
         attempted: &'static str,
         sql: &'static str,
