@@ -25,6 +25,8 @@ mod settle;
 pub(crate) mod tls;
 mod upkeep;
 
+pub use connection::discreet;
+
 use crate::error::QueueError;
 use crate::store::{
     Annotation, ArgsMask, Claim, Enqueued, Exchanged, Extension, JobFilter, JobPage, Outcome, Pull, Pulled,
