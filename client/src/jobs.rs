@@ -252,11 +252,23 @@ impl Client {
         #[derive(Deserialize)]
         struct Wire {
             events: Vec<Box<RawValue>>,
+            /// A node of before has no pages.
+            #[serde(default)]
+            next: Option<String>,
         }
         let path = format!("api/v1/jobs/{id}/events");
-        let query = task.map(|t| ("task", t.to_owned())).into_iter().collect();
-        let answer = self.request(Request { query, ..Request::new(Method::GET, &path) }).await?;
-        read::<Wire>(&path, &answer.body).map(|w| w.events)
+        let (mut events, mut after) = (Vec::new(), None);
+        loop {
+            let named = task.map(|t| ("task", t.to_owned()));
+            let query = named.into_iter().chain(after.map(|a| ("after", a))).collect();
+            let answer = self.request(Request { query, ..Request::new(Method::GET, &path) }).await?;
+            let page = read::<Wire>(&path, &answer.body)?;
+            events.extend(page.events);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(events),
+            }
+        }
     }
 
     /// Figures of the whole queue.

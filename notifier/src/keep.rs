@@ -12,7 +12,7 @@ use crate::journal::{JournalStore, Kept, Stored};
 use crate::metrics;
 use crate::waits::Waits;
 use minium_bus::Draft;
-use minium_protocol::{ErrorCode, Position, Problem};
+use minium_protocol::{ErrorCode, ID_BYTES_MAX, Position, Problem};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::sync::Arc;
@@ -23,8 +23,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-/// The longest id of a message, in bytes: it stands in an index.
-const ID_BYTES_MAX: usize = 255;
 /// What a message takes besides its data, on its way.
 const DRAFT_BYTES: usize = 256;
 /// So many entries are looked up at once.

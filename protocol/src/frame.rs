@@ -24,8 +24,8 @@ pub use members::FrameMembers;
 
 /// The longest `ref`: it is given back with the answer.
 pub const REF_BYTES_MAX: usize = 128;
-/// The longest `id` of a message.
-pub const ID_BYTES_MAX: usize = 128;
+/// The longest `id` of a message, `key` of a job and `Idempotency-Key`, which is one of them.
+pub const ID_BYTES_MAX: usize = 255;
 /// The most further tasks in one `pull`.
 pub const TASKS_MAX: usize = 64;
 /// The most credit at once.
@@ -280,6 +280,7 @@ impl FrameMembers<'_> {
                 if self.notes.is_none() && self.progress.is_none() {
                     return Err(invalid("note needs notes or progress"));
                 }
+                self.progress.as_deref().map_or(Ok(()), Progress::check).map_err(invalid)?;
                 let notes = self.notes.map(Cow::into_owned).unwrap_or_default();
                 ClientOp::Note { job, lease, notes, progress: self.progress.map(Cow::into_owned) }
             }

@@ -108,6 +108,9 @@ pub struct WorkerRef {
     pub pid: u32,
 }
 
+/// The longest text of a progress.
+pub const PROGRESS_TEXT_BYTES_MAX: usize = 1024;
+
 /// How far a job has come.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
@@ -116,6 +119,24 @@ pub struct Progress {
     /// What it is at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+}
+
+impl Progress {
+    /// Says what is wrong with it. Stores call it before they write.
+    ///
+    /// # Errors
+    /// In words for whoever sent it.
+    pub fn check(&self) -> Result<(), String> {
+        if !(0.0..=100.0).contains(&self.percent) {
+            return Err(format!("progress: percent is {}, it must be 0 to 100", self.percent));
+        }
+        match self.text.as_ref().map_or(0, String::len) {
+            bytes if bytes > PROGRESS_TEXT_BYTES_MAX => {
+                Err(format!("progress: text has {bytes} bytes, it may have {PROGRESS_TEXT_BYTES_MAX}"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The snapshot: the whole job at one moment.

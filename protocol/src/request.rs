@@ -1,6 +1,7 @@
 //! What it takes to enqueue a job, as it stands in `POST /api/v1/jobs` and in `minium.enqueue`.
 
 use crate::Topic;
+use crate::frame::ID_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::time::Duration;
@@ -9,8 +10,6 @@ use std::time::Duration;
 const PRIORITY_MAX: i32 = 1_000;
 /// More runs than this are a loop, not a retry.
 const ATTEMPTS_MAX: i32 = 1_000;
-/// Longer keys belong into the arguments.
-const KEY_BYTES_MAX: usize = 255;
 
 /// A job to be.
 #[derive(Debug, Clone)]
@@ -185,8 +184,8 @@ impl EnqueueRequest {
             return Err(format!("priority is {}, it must be -{PRIORITY_MAX} to {PRIORITY_MAX}", o.priority));
         }
         match &o.key {
-            Some(key) if key.is_empty() || key.len() > KEY_BYTES_MAX => {
-                Err(format!("key has {} bytes, it must have 1 to {KEY_BYTES_MAX}", key.len()))
+            Some(key) if key.is_empty() || key.len() > ID_BYTES_MAX => {
+                Err(format!("key has {} bytes, it must have 1 to {ID_BYTES_MAX}", key.len()))
             }
             Some(key) if key.contains('\0') => Err("key has a NUL character".into()),
             _ => Ok(()),

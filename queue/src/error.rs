@@ -9,6 +9,9 @@ pub enum QueueError {
     /// The request breaks a rule; the words are for whoever sent it.
     #[error("{0}")]
     Invalid(String),
+    /// It breaks no rule but is larger than anything is kept; the words are for whoever sent it.
+    #[error("{0}")]
+    TooLarge(String),
     /// There is no such job.
     #[error("there is no job {0}")]
     NotFound(i64),
@@ -74,12 +77,14 @@ impl QueueError {
     /// The stable code that tells a client what happened.
     pub fn code(&self) -> ErrorCode {
         match self {
-            QueueError::Invalid(_) => ErrorCode::InvalidRequest,
+            // what the database does not take was asked for all the same, and will not be taken later either
+            QueueError::Invalid(_) | QueueError::Refused { .. } => ErrorCode::InvalidRequest,
+            QueueError::TooLarge(_) => ErrorCode::PayloadTooLarge,
             QueueError::NotFound(_) | QueueError::Unregistered(_) => ErrorCode::NotFound,
             QueueError::Conflict { .. } => ErrorCode::Conflict,
             QueueError::LeaseLost(_) => ErrorCode::LeaseLost,
             QueueError::Unavailable { .. } | QueueError::Schema(_) => ErrorCode::Unavailable,
-            QueueError::Database { .. } | QueueError::Refused { .. } => ErrorCode::Internal,
+            QueueError::Database { .. } => ErrorCode::Internal,
             QueueError::StorageFull { .. } => ErrorCode::StorageFull,
         }
     }
@@ -87,11 +92,26 @@ impl QueueError {
     /// Is what was asked to blame, so that asking again is in vain? Anything else may be well again later: a database
     /// that is away, has no room, is not migrated yet, or is damaged.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, QueueError::Invalid(_) | QueueError::Refused { .. })
+        matches!(self, QueueError::Invalid(_) | QueueError::TooLarge(_) | QueueError::Refused { .. })
     }
 
     /// The problem document for a client. It never shows what the database said.
     pub fn problem(&self) -> Problem {
         Problem::new(self.code(), self.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_refused_is_not_told_to_try_again() {
+        let refused = QueueError::Refused { attempted: "finish", source: "too large".into() };
+        for error in [QueueError::Invalid("no".into()), QueueError::TooLarge("no".into()), refused] {
+            assert!(error.is_refusal() && !error.problem().retryable, "{error}");
+        }
+        let broken = QueueError::Database { attempted: "finish", source: "damaged".into() };
+        assert!(!broken.is_refusal() && broken.problem().retryable);
     }
 }

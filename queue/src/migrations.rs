@@ -61,6 +61,7 @@ migrations! {
         3 "channels",
         4 "pull",
         5 "masks",
+        6 "repairs",
     }
     /// Those of SQLite.
     SQLITE in "sqlite" {
@@ -69,6 +70,7 @@ migrations! {
         3 "channels",
         4 "pull",
         5 "masks",
+        6 "repairs",
     }
 }
 

@@ -5,8 +5,8 @@
 //! microseconds since 1970 throughout, since that is what both databases keep.
 
 use crate::error::QueueError;
-use crate::store::{Claim, Ending, JobFilter, Outcome, Pull, RetryOptions, Schedule, Verdict};
-use minium_protocol::{EnqueueRequest, JobOptions, Phase, State, check_json};
+use crate::store::{Annotation, Claim, Ending, JobFilter, Outcome, Pull, RetryOptions, Schedule, Verdict};
+use minium_protocol::{EnqueueRequest, JobOptions, Phase, Progress, State, check_json};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -24,6 +24,10 @@ pub const SPAN_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 pub const CLAIM_MAX: u32 = 1_000;
 /// A page of a list is never longer.
 pub const PAGE_MAX: u32 = 1_000;
+/// A list is narrowed by so many names of each kind.
+pub const FILTER_NAMES_MAX: usize = 100;
+/// The notes of a job have no more bytes together, as JSON: they stand in each of its events.
+pub const NOTES_BYTES_MAX: usize = 256 << 10;
 /// Longer names of schedules are mistakes.
 const SCHEDULE_NAME_BYTES_MAX: usize = 255;
 const KEY_TAKEN: &str = "its key is held by another job";
@@ -217,6 +221,37 @@ pub fn merge_notes(notes: &mut Map<String, Value>, change: &Map<String, Value>) 
     }
 }
 
+/// May a job have notes of so many bytes? What only takes notes away is not asked.
+///
+/// # Errors
+/// [`QueueError::TooLarge`].
+pub fn check_notes_bytes(bytes: usize) -> Result<(), QueueError> {
+    if bytes <= NOTES_BYTES_MAX {
+        return Ok(());
+    }
+    let words =
+        format!("the notes of a job would have {bytes} bytes together, at most {NOTES_BYTES_MAX} are kept");
+    Err(QueueError::TooLarge(words))
+}
+
+/// Checks what is to be noted, before it is looked at who may note it.
+///
+/// # Errors
+/// [`QueueError::Invalid`].
+pub fn check_annotation(annotation: &Annotation) -> Result<(), QueueError> {
+    annotation.progress.as_ref().map_or(Ok(()), Progress::check).map_err(QueueError::Invalid)
+}
+
+/// Does this change only take notes away?
+pub fn only_takes(change: &Map<String, Value>) -> bool {
+    change.values().all(Value::is_null)
+}
+
+/// Notes as the text that is kept.
+pub fn notes_text(notes: &Map<String, Value>) -> String {
+    serde_json::to_string(notes).expect("a map of JSON values is JSON")
+}
+
 /// Parents once each, in the order given.
 pub fn distinct_parents(parents: &[i64]) -> Vec<i64> {
     let mut seen = std::collections::HashSet::with_capacity(parents.len());
@@ -252,6 +287,26 @@ fn without_nul(value: &Value) -> Value {
         Value::Array(items) => items.iter().map(without_nul).collect(),
         Value::Object(members) => Value::Object(storable_notes(members).into_owned()),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
+}
+
+/// Checks what a list is to be narrowed by: each of its names is a condition of its own.
+///
+/// # Errors
+/// [`QueueError::Invalid`].
+pub fn check_filter(filter: &JobFilter) -> Result<(), QueueError> {
+    let lists = [
+        ("state", filter.states.len()),
+        ("task", filter.tasks.len()),
+        ("queue", filter.queues.len()),
+        ("note", filter.notes.len()),
+    ];
+    match lists.into_iter().find(|(_, count)| *count > FILTER_NAMES_MAX) {
+        Some((what, count)) => {
+            let words = format!("{count} times {what} are asked for, at most {FILTER_NAMES_MAX} may be");
+            Err(QueueError::Invalid(words))
+        }
+        None => Ok(()),
     }
 }
 
@@ -316,7 +371,7 @@ fn check_span(what: &str, span: Option<Duration>) -> Result<(), QueueError> {
 /// Checks requests before any of them is written.
 ///
 /// # Errors
-/// [`QueueError::Invalid`], which names the mistake, and for several requests the place of the one that has it.
+/// [`QueueError::Invalid`] or [`QueueError::TooLarge`], which names the mistake, and for several requests the place of the one that has it.
 pub fn check_requests(requests: &[EnqueueRequest]) -> Result<(), QueueError> {
     for (i, request) in requests.iter().enumerate() {
         let o = &request.options;
@@ -331,10 +386,14 @@ pub fn check_requests(requests: &[EnqueueRequest]) -> Result<(), QueueError> {
                     Err(QueueError::Invalid("schedule has a NUL character".into()))
                 }
                 _ => Ok(()),
-            });
+            })
+            .and_then(|()| check_notes_bytes(notes_text(&o.notes).len()));
         checked.map_err(|e| match e {
             QueueError::Invalid(words) if requests.len() > 1 => {
                 QueueError::Invalid(format!("job {i}: {words}"))
+            }
+            QueueError::TooLarge(words) if requests.len() > 1 => {
+                QueueError::TooLarge(format!("job {i}: {words}"))
             }
             other => other,
         })?;

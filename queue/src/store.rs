@@ -265,9 +265,12 @@ pub struct UpkeepRules {
     /// Finished jobs are removed after so long, unless a job that has not ended names them as parent. `None` keeps
     /// them. Failed and cancelled jobs are never removed by themselves.
     pub keep_finished: Option<Duration>,
-    /// No lease is given away before the database has been up for so long: workers must get the chance to hand in
-    /// what they did during an outage.
+    /// No lease is given away before the database has been up, and looked after again, for so long: workers must get
+    /// the chance to hand in what they did during an outage.
     pub grace: Duration,
+    /// When no round was made for so long, nobody was there to extend leases with: they have their grace anew. Well
+    /// above the pause between rounds, and below the time that a lease has left when it is extended.
+    pub absence: Duration,
     /// A worker without a heartbeat for so long is forgotten.
     pub worker_missing: Duration,
 }
@@ -278,6 +281,7 @@ impl Default for UpkeepRules {
             batch: 1_000,
             keep_finished: Some(Duration::from_secs(2 * 86_400)),
             grace: Duration::from_secs(60),
+            absence: Duration::from_secs(15),
             worker_missing: Duration::from_secs(30 * 60),
         }
     }

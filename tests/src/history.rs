@@ -149,6 +149,32 @@ async fn a_channel_keeps_so_much_for_itself() {
     );
 }
 
+/// a job whose beginning was let go of says from where on its history is whole.
+#[tokio::test]
+async fn a_job_whose_beginning_is_gone_says_so() {
+    let node = Node::start(Options::file().config("[channels.task]\nretention = { count = 2 }\n")).await;
+    let id = node.enqueue(&serde_json::json!({ "task": "idle" })).await;
+    let path = format!("/api/v1/jobs/{id}/events");
+    let earliest = async || node.get(&path).await.header("minium-earliest").to_owned();
+    let first = earliest().await;
+    for n in 0..3 {
+        let body = format!("{{\"notes\":{{\"n\":{n}}}}}");
+        node.request(reqwest::Method::PATCH, &format!("/api/v1/jobs/{id}"), &[], body).await.expect(200);
+    }
+    // nothing that is younger than some seconds is let go of
+    wait::until("the oldest to be let go of", async || {
+        (node.get(&path).await.expect(200)["events"].as_array()?.len() == 2).then_some(())
+    })
+    .await;
+    let later = earliest().await;
+    assert_ne!(first, later, "the two that are left are not the whole history");
+    node.get(&format!("{path}?after={first}")).await.problem(410, "offset_expired");
+    assert_eq!(
+        node.get(&format!("{path}?after={later}")).await.expect(200)["events"].as_array().unwrap().len(),
+        2
+    );
+}
+
 /// C-6: SIGHUP reads the channels again; a file with mistakes changes nothing, and the log names them.
 #[tokio::test]
 async fn channels_are_read_again_and_a_bad_file_changes_nothing() {

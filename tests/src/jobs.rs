@@ -5,6 +5,7 @@ use crate::support::foreign::Foreign;
 use crate::support::node::{Node, Options};
 use crate::support::on_both;
 use crate::support::postgres::Database;
+use crate::support::wait;
 use serde_json::{Value, json};
 
 const WITH_WORKER: &str = r#"
@@ -27,6 +28,8 @@ on_both! {
     lists_are_filtered_and_walked_by_cursor;
     /// Q-5: the history from the journal, and the end when it comes.
     events_and_wait_tell_how_a_job_went;
+    /// Q-16: a long history comes by the page, and what is not on a page is told.
+    a_history_goes_on_where_a_page_ends;
     /// Q-6: what the state forbids is a conflict, and changes nothing.
     what_the_state_forbids_is_a_conflict;
     /// Q-14, Q-15: what is there besides: notes by hand, and figures.
@@ -163,6 +166,51 @@ async fn events_and_wait_tell_how_a_job_went(options: Options) {
     assert_eq!(waited.expect(200)["state"], "cancelled");
 }
 
+async fn a_history_goes_on_where_a_page_ends(options: Options) {
+    let node = Node::start(options).await;
+    let id = node.enqueue(&json!({ "task": "idle" })).await;
+    let path = format!("/api/v1/jobs/{id}/events");
+    for n in 0..4 {
+        let body = json!({ "notes": { "n": n } }).to_string();
+        let json = [("content-type", "application/json")];
+        node.request(reqwest::Method::PATCH, &format!("/api/v1/jobs/{id}"), &json, body).await.expect(200);
+        node.enqueue(&json!({ "task": "other" })).await;
+    }
+    let page = async |query: &str| {
+        let answer = node.get(&format!("{path}{query}")).await;
+        let page = answer.expect(200);
+        assert_eq!(answer.header("minium-earliest"), page["earliest"].as_str().unwrap());
+        let kinds = page["events"].as_array().unwrap().iter().map(|e| e["type"].as_str().unwrap().to_owned());
+        (kinds.collect::<Vec<_>>(), page["next"].as_str().map(str::to_owned))
+    };
+    let whole = wait::until("all to be numbered", async || {
+        let (kinds, next) = page("").await;
+        (kinds.len() == 5 && next.is_none()).then_some(kinds)
+    })
+    .await;
+    assert_eq!(whole[0], "task.enqueue");
+    let (mut kinds, mut query) = (Vec::new(), "?limit=2".to_owned());
+    loop {
+        let (more, next) = page(&query).await;
+        assert!(more.len() <= 2);
+        kinds.extend(more);
+        match next {
+            Some(next) => query = format!("?limit=2&after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(kinds, whole, "pages join");
+    let headers = [("accept", "application/x-ndjson")];
+    let lines = node.request(reqwest::Method::GET, &format!("{path}?limit=2"), &headers, "").await;
+    assert_eq!(lines.text().lines().count(), 2);
+    assert!(lines.header("minium-next").contains(':') && lines.header("minium-earliest").contains(':'));
+    assert_eq!(page("?after=latest").await, (vec![], None));
+    for bad in ["?limit=0", "?limit=10001", "?after=x", "?last=1"] {
+        node.get(&format!("{path}{bad}")).await.problem(400, "invalid_request");
+    }
+    node.get(&format!("{path}?after=99:1")).await.problem(410, "epoch_changed");
+}
+
 async fn notes_are_merged_by_hand_and_figures_count(options: Options) {
     let node = Node::start(options).await;
     let id = node.enqueue(&json!({ "task": "idle", "notes": { "a": 1, "b": { "c": 2 } } })).await;
@@ -174,6 +222,11 @@ async fn notes_are_merged_by_hand_and_figures_count(options: Options) {
     let changed = patch(json!({ "notes": { "a": null, "b": { "d": 3 } } })).await.expect(200);
     assert_eq!(changed["notes"], json!({ "b": { "d": 3 } }));
     patch(json!({ "priority": 1 })).await.problem(400, "invalid_request");
+    // the bound is on all of them together
+    let half = "x".repeat(150_000);
+    patch(json!({ "notes": { "large": half } })).await.expect(200);
+    patch(json!({ "notes": { "larger": half } })).await.problem(413, "payload_too_large");
+    patch(json!({ "notes": { "large": null } })).await.expect(200);
     assert_eq!(node.get(&path).await.expect(200)["notes"], changed["notes"]);
     let stats = node.get("/api/v1/stats").await.expect(200);
     assert_eq!((&stats["inactive"], &stats["finished"]), (&json!(1), &json!(0)), "{stats}");
@@ -191,6 +244,16 @@ async fn the_header_is_the_key_of_one_job(options: Options) {
     assert_eq!((&again["id"], &again["existing"]), (&first["id"], &json!(true)));
     assert_eq!(first["key"], "once");
     post(json!([{ "task": "idle" }])).await.problem(400, "invalid_request");
+    // one bound, wherever it stands
+    let body = json!({ "task": "long" }).to_string();
+    for (path, taken) in [("/api/v1/jobs", 201), ("/push/a", 200), ("/pub/a", 200)] {
+        let with = async |key: &str| {
+            let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+            node.request(reqwest::Method::POST, path, &headers, body.clone()).await
+        };
+        assert_eq!(with(&"k".repeat(255)).await.status, taken, "{path}");
+        with(&"k".repeat(256)).await.problem(400, "invalid_request");
+    }
 }
 
 async fn an_event_may_be_larger_than_a_message(options: Options) {

@@ -8,7 +8,7 @@
 use crate::backoff::Backoff;
 use crate::options::WorkerOptions;
 use crate::source::JobSource;
-use minium_protocol::{LeaseToken, Progress};
+use minium_protocol::{LeaseToken, PROGRESS_TEXT_BYTES_MAX, Progress};
 use minium_queue::{Annotation, QueueError};
 use serde_json::Value;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,6 @@ use tracing::warn;
 const KEYS_MAX: usize = 64;
 const KEY_BYTES_MAX: usize = 255;
 const BYTES_MAX: usize = 64 * 1024;
-const TEXT_BYTES_MAX: usize = 1024;
 
 /// What was said and not yet written.
 #[derive(Debug, Default)]
@@ -95,7 +94,7 @@ impl Notes {
         let percent = if progress.percent.is_finite() { progress.percent.clamp(0.0, 100.0) } else { 0.0 };
         progress.percent = percent;
         if let Some(text) = &mut progress.text {
-            text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+            text.truncate(text.floor_char_boundary(PROGRESS_TEXT_BYTES_MAX));
         }
         let mut pending = self.pending();
         pending.annotation.progress = Some(progress);

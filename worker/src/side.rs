@@ -152,7 +152,13 @@ pub(crate) async fn heed_cancellations(source: Arc<dyn JobSource>, running: Arc<
 }
 
 /// Looks after the queue: at its pace, and when a delayed job falls due.
-pub(crate) async fn upkeep(source: Arc<dyn JobSource>, rules: UpkeepOptions, options: Arc<WorkerOptions>) {
+pub(crate) async fn upkeep(
+    source: Arc<dyn JobSource>,
+    mut rules: UpkeepOptions,
+    options: Arc<WorkerOptions>,
+) {
+    // its own pace is no absence
+    rules.rules.absence = rules.rules.absence.max(rules.every * 3);
     let mut backoff = Backoff::new(&options);
     loop {
         let pause = match call(source.upkeep(&rules.rules), options.call_timeout).await {

@@ -35,7 +35,7 @@ impl PgJournal {
             let answer = tokio::time::timeout(self.options.patience, client.query_typed(sql, &parameters));
             match answer.await {
                 Ok(Ok(rows)) => return rows.iter().map(stored).collect(),
-                Ok(Err(error)) if again < RETRIES_MAX && gave_way(&error) => {}
+                Ok(Err(error)) if again < RETRIES_MAX && is_to_repeat(&error) => {}
                 Ok(Err(error)) => return settle(client, Err(failed(WHAT, error))),
                 Err(elapsed) => return settle(client, Err(NotifierError::unavailable(WHAT, elapsed))),
             }
@@ -58,7 +58,8 @@ impl PgJournal {
     }
 }
 
-fn gave_way(error: &tokio_postgres::Error) -> bool {
+/// Was nothing kept, for another transaction's sake, so that the statement may be run again?
+fn is_to_repeat(error: &tokio_postgres::Error) -> bool {
     [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED]
         .iter()
         .any(|c| error.code() == Some(c))

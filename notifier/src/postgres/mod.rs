@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use deadpool_postgres::{Object, Pool, PoolError};
 use minium_bus::Bounds;
 use minium_protocol::{Filter, Position};
-use minium_queue::postgres::PgStore;
+use minium_queue::postgres::{PgStore, discreet};
 use std::future::Future;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
@@ -51,7 +51,7 @@ impl PgJournal {
 
     async fn connection(&self, attempted: &'static str) -> Result<Object, NotifierError> {
         self.pool.get().await.map_err(|e| match e {
-            PoolError::Backend(e) => NotifierError::unavailable(attempted, e),
+            PoolError::Backend(e) => NotifierError::Unavailable { attempted, source: discreet(e) },
             other => NotifierError::unavailable(attempted, other),
         })
     }
@@ -122,14 +122,16 @@ fn failed(attempted: &'static str, error: tokio_postgres::Error) -> NotifierErro
         // no such table, function or schema: nobody has migrated
         "42P01" | "42883" | "3F000" => NotifierError::Schema(format!("{}: run minium migrate", db.message())),
         // shutdown, start-up, too many connections, a standby, cancelled
-        "57P01" | "57P02" | "57P03" | "25006" | "57014" => NotifierError::unavailable(attempted, error),
-        "53100" => NotifierError::StorageFull { attempted, source: Box::new(error) },
+        "57P01" | "57P02" | "57P03" | "25006" | "57014" => {
+            NotifierError::Unavailable { attempted, source: discreet(error) }
+        }
+        "53100" => NotifierError::StorageFull { attempted, source: discreet(error) },
         _ => match code.get(..2) {
             // no connection, or no resources: memory, connections, a limit that was set
-            Some("08" | "53") => NotifierError::unavailable(attempted, error),
+            Some("08" | "53") => NotifierError::Unavailable { attempted, source: discreet(error) },
             // what was given: its data, a limit of the program
-            Some("22" | "54") => NotifierError::Refused { attempted, source: Box::new(error) },
-            _ => NotifierError::Database { attempted, source: Box::new(error) },
+            Some("22" | "54") => NotifierError::Refused { attempted, source: discreet(error) },
+            _ => NotifierError::Database { attempted, source: discreet(error) },
         },
     }
 }

@@ -174,7 +174,9 @@ impl Reader {
     ) -> rusqlite::Result<u64> {
         let bounds = bounds_of(conn, filter)?;
         let lowest = bounds.first.saturating_sub(1);
-        if let Some(offsets) = self.few(conn, filter)? {
+        if let Some(mut offsets) = self.few(conn, filter)? {
+            // what stands below the floor belongs to a channel that keeps more than another that is reached
+            offsets.retain(|offset| *offset > lowest);
             let nth = offsets.len().checked_sub(count as usize).and_then(|i| offsets.get(i));
             return Ok(match nth {
                 Some(seq) => seq - 1,

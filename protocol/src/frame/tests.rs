@@ -62,8 +62,33 @@ fn what_is_wrong_is_said_with_the_ref() {
     assert!(refused(r#"{"op":"push","data":1,"options":{"task":"y"}}"#).contains("task"));
     assert!(refused(r#"{"op":"pull","credit":0}"#).contains("1 to 10000"));
     assert!(refused("{}").contains("op"));
+    let long = "x".repeat(ID_BYTES_MAX + 1);
+    assert!(refused(&format!(r#"{{"op":"pub","data":1,"id":"{long}"}}"#)).contains("255 bytes"));
+    assert!(read_client_frame(&format!(r#"{{"op":"pub","data":1,"id":"{}"}}"#, &long[1..])).is_ok());
     for bad in ["", "hello", "[1]", "7", "null", "\"sub\"", "{"] {
         assert!(matches!(read_client_frame(bad), Err(FrameError::Bad(_))), "{bad}");
+    }
+}
+
+#[test]
+fn a_progress_is_what_its_schema_says() {
+    let note = |progress: &str| {
+        let lease = "00000000-0000-0000-0000-000000000000";
+        read_client_frame(&format!(r#"{{"op":"note","job":1,"lease":"{lease}","progress":{progress}}}"#))
+    };
+    for good in [r#"{"percent":0}"#, r#"{"percent":100,"text":"done"}"#, r#"{"percent":12.5}"#] {
+        assert!(note(good).is_ok(), "{good}");
+    }
+    let long = format!(r#"{{"percent":1,"text":"{}"}}"#, "x".repeat(crate::PROGRESS_TEXT_BYTES_MAX + 1));
+    for (bad, word) in [
+        (r#"{"percent":-5}"#, "percent"),
+        (r#"{"percent":100.5}"#, "percent"),
+        (r#"{"percent":1e300}"#, "percent"),
+        (&*long, "text"),
+    ] {
+        let Err(FrameError::Refused { problem, .. }) = note(bad) else { panic!("{bad}") };
+        assert_eq!(problem.code, ErrorCode::InvalidRequest);
+        assert!(problem.detail.unwrap().contains(word), "{bad}");
     }
 }
 

@@ -73,7 +73,7 @@ impl Connections {
     /// A connection.
     pub(super) async fn get(&self, attempted: &'static str) -> Result<Object, QueueError> {
         self.pool.get().await.map_err(|e| match e {
-            PoolError::Backend(e) => unavailable(attempted, e),
+            PoolError::Backend(e) => away(attempted, e),
             other => unavailable(attempted, other),
         })
     }
@@ -113,11 +113,37 @@ fn gave_way(error: &tokio_postgres::Error) -> bool {
     matches!(error.code(), Some(c) if *c == SqlState::T_R_SERIALIZATION_FAILURE || *c == SqlState::T_R_DEADLOCK_DETECTED)
 }
 
+/// What the database said, without what it said it about: its details show rows and keys, which are payload, and errors go
+/// to the log.
+#[derive(Debug, thiserror::Error)]
+#[error("{severity} {code}: {message}")]
+struct Said {
+    severity: String,
+    code: String,
+    message: String,
+}
+
+/// An error of the database for the log: severity, code and message alone. Others are as they are.
+pub fn discreet(error: tokio_postgres::Error) -> Box<dyn std::error::Error + Send + Sync> {
+    match error.as_db_error() {
+        Some(db) => Box::new(Said {
+            severity: db.severity().to_owned(),
+            code: db.code().code().to_owned(),
+            message: db.message().to_owned(),
+        }),
+        None => Box::new(error),
+    }
+}
+
 fn unavailable(
     attempted: &'static str,
     source: impl std::error::Error + Send + Sync + 'static,
 ) -> QueueError {
     QueueError::Unavailable { attempted, source: Box::new(source) }
+}
+
+fn away(attempted: &'static str, error: tokio_postgres::Error) -> QueueError {
+    QueueError::Unavailable { attempted, source: discreet(error) }
 }
 
 /// What an error of the database means to the caller.
@@ -144,10 +170,10 @@ pub(super) fn failed(attempted: &'static str, error: tokio_postgres::Error) -> Q
             QueueError::Invalid(format!("the database cannot keep this: {}", db.message()))
         }
         _ => match meaning(code) {
-            Meaning::Away => unavailable(attempted, error),
-            Meaning::Full => QueueError::StorageFull { attempted, source: Box::new(error) },
-            Meaning::Refused => QueueError::Refused { attempted, source: Box::new(error) },
-            Meaning::Fault => QueueError::Database { attempted, source: Box::new(error) },
+            Meaning::Away => away(attempted, error),
+            Meaning::Full => QueueError::StorageFull { attempted, source: discreet(error) },
+            Meaning::Refused => QueueError::Refused { attempted, source: discreet(error) },
+            Meaning::Fault => QueueError::Database { attempted, source: discreet(error) },
         },
     }
 }

@@ -52,10 +52,7 @@ impl<'a> Columns<'a> {
             c.delays.push(rules::micros(o.delay));
             c.expiries.push(micros(o.expire));
             c.laxes.push(o.lax);
-            c.notes.push(
-                serde_json::to_string(&*rules::storable_notes(&o.notes))
-                    .expect("a map of JSON values is JSON"),
-            );
+            c.notes.push(rules::notes_text(&rules::storable_notes(&o.notes)));
             c.parents.push(array_text(&rules::distinct_parents(&o.parents)));
             c.keys.push(o.key.as_deref());
             c.timeouts.push(micros(o.timeout));

@@ -12,6 +12,7 @@
 mod connection;
 mod enqueue;
 mod exchange;
+mod lanes;
 mod listener;
 mod marks;
 mod masks;
@@ -20,8 +21,11 @@ mod pull;
 mod read;
 mod schedules;
 mod schema;
+mod settle;
 pub(crate) mod tls;
 mod upkeep;
+
+pub use connection::discreet;
 
 use crate::error::QueueError;
 use crate::store::{

@@ -60,6 +60,10 @@ figures as (
    where $2::text <> 'inactive')
 select ready, minium.wake_up(ready)::text from j";
 
+/// $2 what is added to the notes, $3 names of what is taken from them. Index: the key of job.
+const NOTES_BYTES: &str = "
+select octet_length(((notes || $2::text::jsonb) - $3::text[])::text) from minium.job where id = $1";
+
 /// $2 to $3 what is added to the notes and taken from them, $4 progress or null. HOT: no index names these columns.
 const ANNOTATE: &str = "
 with
@@ -72,13 +76,14 @@ events as (
   select 'task/' || task || '/' || id, 'task.progress', id::text, trace, data from j)
 select minium.wake_up(false)::text from j";
 
-/// Renewals never touch the job. $1 ids, $2 leases, $3 length in microseconds.
-/// Indexes: the keys of job and renewal. Locks: the renewals.
+/// Renewals never change the job, but hold its row while they are written: who takes the job away at that moment waits, or
+/// has gone before and is seen. $1 ids, $2 leases, $3 length in microseconds.
+/// Indexes: the keys of job and renewal. Locks: the jobs, by id, then the renewals.
 const EXTEND: &str = "
 with
 j as materialized (
   select id, state::text as state, lease = ($2::uuid[])[array_position($1::bigint[], id)] as mine
-    from minium.job where id = any ($1::bigint[])),
+    from minium.job where id = any ($1::bigint[]) order by id for no key update),
 r as (
   insert into minium.renewal (job, lease, until)
   select id, ($2::uuid[])[array_position($1::bigint[], id)], now() + $3::bigint * interval '1 microsecond'
@@ -86,6 +91,9 @@ r as (
   on conflict (job) do update set lease = excluded.lease, until = excluded.until
   returning job, until)
 select j.id, j.state, coalesce(j.mine, false), r.until from j left join r on r.job = j.id";
+
+/// After an operation, so many pieces of what it left are settled at once; upkeep goes on with the rest.
+const LEFT_PIECES_MAX: u32 = 1_000;
 
 /// A job as its row said when it was locked.
 struct Locked {
@@ -134,11 +142,13 @@ impl PgStore {
 
     pub(super) async fn retry_job(&self, job: i64, options: &RetryOptions) -> Result<(), QueueError> {
         rules::check_retry(options)?;
-        let retry = |client: Object| retry_locked(client, job, options);
-        let ready = self.connections.run("retry a job", retry).await??;
+        let at_once = self.edges_at_once();
+        let retry = |client: Object| retry_locked(client, job, options, at_once);
+        let (ready, settled) = self.connections.run("retry a job", retry).await??;
         self.wake(ready);
-        // its children wait again
-        self.settle(vec![job]).await;
+        if !settled {
+            self.settle_left(LEFT_PIECES_MAX).await;
+        }
         Ok(())
     }
 
@@ -164,29 +174,10 @@ impl PgStore {
         lease: Option<LeaseToken>,
         annotation: &Annotation,
     ) -> Result<(), QueueError> {
-        let is_empty = annotation.notes.is_empty() && annotation.progress.is_none();
-        let notes = rules::storable_notes(&annotation.notes);
-        let (taken, added): (Vec<_>, Vec<_>) = notes.iter().partition(|(_, value)| value.is_null());
-        let taken: Vec<&str> = taken.into_iter().map(|(name, _)| name.as_str()).collect();
-        let added: serde_json::Map<_, _> = added.into_iter().map(|(n, v)| (n.clone(), v.clone())).collect();
-        let added = serde_json::to_string(&added).expect("a map of JSON values is JSON");
-        let progress = annotation.progress.as_ref();
-        let progress = progress.map(|p| serde_json::to_string(p).expect("a progress is plain JSON"));
-        let params: [&(dyn ToSql + Sync); 4] = [&job, &added, &taken, &progress];
-        let params = &params;
-        let annotate = |mut client: Object| async move {
-            let transaction = client.transaction().await?;
-            let Some(row) = lock(&transaction, job).await? else { return Ok(Err(QueueError::NotFound(job))) };
-            if lease.is_some_and(|lease| row.state != State::Active || row.lease != Some(lease.0)) {
-                return Ok(Err(QueueError::LeaseLost(job)));
-            }
-            if !is_empty {
-                let statement = transaction.prepare_cached(ANNOTATE).await?;
-                transaction.query(&statement, params).await?;
-            }
-            transaction.commit().await?;
-            Ok(Ok(()))
-        };
+        rules::check_annotation(annotation)?;
+        let change = Change::new(annotation);
+        let change = &change;
+        let annotate = |client: Object| annotate_locked(client, job, lease, change);
         self.connections.run("annotate a job", annotate).await??;
         self.wake(false);
         Ok(())
@@ -233,6 +224,58 @@ impl PgStore {
     }
 }
 
+/// An annotation, as the statements take it.
+struct Change {
+    added: String,
+    taken: Vec<String>,
+    progress: Option<String>,
+    adds: bool,
+    is_empty: bool,
+}
+
+impl Change {
+    fn new(annotation: &Annotation) -> Change {
+        let notes = rules::storable_notes(&annotation.notes).into_owned();
+        let (taken, added): (serde_json::Map<_, _>, _) = notes.into_iter().partition(|(_, v)| v.is_null());
+        let progress = annotation.progress.as_ref();
+        Change {
+            adds: !added.is_empty(),
+            added: rules::notes_text(&added),
+            taken: taken.into_iter().map(|(name, _)| name).collect(),
+            progress: progress.map(|p| serde_json::to_string(p).expect("a progress is plain JSON")),
+            is_empty: annotation.notes.is_empty() && annotation.progress.is_none(),
+        }
+    }
+}
+
+async fn annotate_locked(
+    mut client: Object,
+    job: i64,
+    lease: Option<LeaseToken>,
+    change: &Change,
+) -> Said<()> {
+    let transaction = client.transaction().await?;
+    let Some(row) = lock(&transaction, job).await? else { return Ok(Err(QueueError::NotFound(job))) };
+    if lease.is_some_and(|lease| row.state != State::Active || row.lease != Some(lease.0)) {
+        return Ok(Err(QueueError::LeaseLost(job)));
+    }
+    if change.adds {
+        let statement = transaction.prepare_cached(NOTES_BYTES).await?;
+        let bytes: i32 =
+            transaction.query_one(&statement, &[&job, &change.added, &change.taken]).await?.get(0);
+        if let Err(refusal) = rules::check_notes_bytes(usize::try_from(bytes).unwrap_or(usize::MAX)) {
+            return Ok(Err(refusal));
+        }
+    }
+    if !change.is_empty {
+        let statement = transaction.prepare_cached(ANNOTATE).await?;
+        let params: [&(dyn ToSql + Sync); 4] = [&job, &change.added, &change.taken, &change.progress];
+        transaction.query(&statement, &params).await?;
+    }
+    transaction.commit().await?;
+    Ok(Ok(()))
+}
+
 /// Splits leases so that no statement has two tokens of one job.
 fn one_by_one(leases: &[(i64, LeaseToken)], batch_max: usize) -> Vec<HashMap<i64, LeaseToken>> {
     let mut batches: Vec<HashMap<i64, LeaseToken>> = Vec::new();
@@ -252,7 +295,13 @@ fn one_by_one(leases: &[(i64, LeaseToken)], batch_max: usize) -> Vec<HashMap<i64
     batches
 }
 
-async fn retry_locked(mut client: Object, job: i64, options: &RetryOptions) -> Said<bool> {
+/// Answers whether the job is ready, and whether all of its children wait again: of very many, the rest is left on record.
+async fn retry_locked(
+    mut client: Object,
+    job: i64,
+    options: &RetryOptions,
+    edges_at_once: i32,
+) -> Said<(bool, bool)> {
     let transaction = client.transaction().await?;
     let Some(row) = lock(&transaction, job).await? else { return Ok(Err(QueueError::NotFound(job))) };
     // an active job is refused before its key is looked at
@@ -277,31 +326,16 @@ async fn retry_locked(mut client: Object, job: i64, options: &RetryOptions) -> S
     let statement = transaction.prepare_cached(RETRY).await?;
     let params: [&(dyn ToSql + Sync); 6] =
         [&job, &row.state.as_str(), &delay_us, &attempts, &options.priority, &options.queue];
-    let row = transaction.query_one(&statement, &params).await?;
-    let ready = row.get(0);
+    let ready = transaction.query_one(&statement, &params).await?.get(0);
+    // its children wait again, in the same commit: nothing may run in between that has to wait
+    let statement =
+        transaction.prepare_cached("select minium.settle_or_leave(array[$1::bigint], $2)").await?;
+    let settled: Option<i64> = transaction.query_one(&statement, &[&job, &edges_at_once]).await?.get(0);
     transaction.commit().await?;
-    Ok(Ok(ready))
+    Ok(Ok((ready, settled.is_some())))
 }
 
 impl PgStore {
-    /// Makes the edges below these parents say what the parents' states say. The operation that calls it has been
-    /// committed and must not fail for this: what is missed here, upkeep does.
-    pub(super) async fn settle(&self, mut parents: Vec<i64>) {
-        parents.sort_unstable();
-        parents.dedup();
-        for batch in parents.chunks(self.options.batch_max) {
-            let settle = |client: Object| async move {
-                let statement = client.prepare_cached("select minium.settle($1)").await?;
-                Ok(client.query_one(&statement, &[&batch]).await?.get::<_, i64>(0))
-            };
-            match self.connections.run("release jobs whose parents have ended", settle).await {
-                Ok(0) => {}
-                Ok(_) => self.wake(true),
-                Err(error) => tracing::debug!(%error, "Children are left to upkeep."),
-            }
-        }
-    }
-
     /// Tells idle writers that somebody waits. Renewed well before it lapses, so that a busy queue sends nothing and a
     /// quiet one pays one small statement every now and then.
     pub(super) async fn ask_to_be_woken(&self) {

@@ -43,6 +43,7 @@ impl PgStore {
     }
 
     pub(super) async fn list_jobs(&self, filter: &JobFilter) -> Result<JobPage, QueueError> {
+        rules::check_filter(filter)?;
         let filter = &rules::storable_filter(filter);
         let limit = i64::from(filter.limit.clamp(1, rules::PAGE_MAX));
         let bytes_max = i64::try_from(filter.bytes_max).unwrap_or(i64::MAX);

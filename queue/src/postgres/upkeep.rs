@@ -21,6 +21,8 @@ const LEASES_AGAIN: Duration = Duration::from_secs(300);
 /// Ended leases (of jobs that have long finished, for the most part) are passed over each time while there are no more:
 /// that costs a millisecond or two, and finds whatever was committed late.
 const LEASES_PASSED_MAX: i64 = 2_000;
+/// So many pieces of parents with very many children are settled in a round.
+const LEFT_PIECES_MAX: u32 = 10;
 /// Retention walks over so many jobs for each that it may delete.
 const WALK_SHARE: i64 = 10;
 
@@ -34,23 +36,33 @@ pub(super) struct Walks {
     edge: (i64, i64),
     /// Jobs up to here have been looked at for retention.
     job: i64,
+    pub(super) lanes: super::lanes::LaneWalks,
 }
 
-/// Notes a restart or a failover, from which leases have their grace anew; then says whether the grace is over. Judges by
-/// what it read, not by what it wrote: of two that notice at once one writes nothing. The name of the current WAL file
-/// tells the timeline at once; the control file learns of it with the next checkpoint only.
+/// Notes that somebody looks after the queue, and when leases have their grace anew: from a restart, from a failover, and
+/// from the first look after nobody has looked for $2 microseconds, since then nobody was there to extend leases with
+/// either. Says whether the grace of $1 microseconds is over. Judges by what it read, not by what it wrote. The name of
+/// the current WAL file tells the timeline at once; the control file learns of it with the next checkpoint only.
+/// Locks: the one row, when something is new, and else once a second.
 const GRACE: &str = "
 with here as materialized (
   select pg_postmaster_start_time() as started,
          ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int as timeline),
 known as materialized (
-  select h.started, h.timeline, (s.started, s.timeline) is distinct from (h.started, h.timeline) as is_new,
-         case when s.timeline <> h.timeline then now() when s.started <> h.started then h.started else s.since end as since
-    from minium.server s, here h),
+  select h.started, h.timeline, n.is_new,
+         case when s.timeline <> h.timeline or s.tended < now() - $2::bigint * interval '1 microsecond' then now()
+              when s.started <> h.started then h.started else s.since end as since
+    from minium.server s, here h, lateral (
+      select (s.started, s.timeline) is distinct from (h.started, h.timeline)
+             or s.tended < now() - $2::bigint * interval '1 microsecond' as is_new) n),
 noted as (
-  update minium.server s set started = k.started, timeline = k.timeline, since = k.since
-    from known k where k.is_new)
+  update minium.server s set started = k.started, timeline = k.timeline, since = k.since, tended = now()
+    from known k where k.is_new or s.tended < now() - interval '1 second')
 select now() >= since + $1::bigint * interval '1 microsecond' from known";
+
+/// A round has ended, however long it took. Locks: the one row, once a second.
+const TENDED: &str = "
+update minium.server set tended = now() where tended < now() - interval '1 second'";
 
 /// Index: job_later. Locks: the due jobs, passing over what others hold. They draw their numbers in the order in which
 /// they were due; those that parents hold back are staged without one.
@@ -70,27 +82,46 @@ staged as (
   returning j.ready)
 select count(*) filter (where ready), minium.wake_up(coalesce(bool_or(ready), false))::text from staged";
 
-/// $1 the mark, $2 at most so many, $3 why they failed, $4 so many ended leases are passed over each time. Indexes: job_lease from the mark on, the key of job; renewal is small.
-/// Locks: the lost jobs, by id.
-const RESCUE: &str = "
+/// $1 the mark, $2 at most so many, $3 so many ended leases are passed over each time. Answers ids whose leases seem to
+/// have ended, and where the next look begins: before the last lease that was looked at, if there were more; else where
+/// this one did while there are few leases to pass over; else here.
+/// Indexes: job_lease from the mark on, the key of job; renewal is small.
+const ENDED: &str = "
 with due as materialized (
   select j.id, j.lease_until from minium.job j
    where j.lease_until > $1::timestamptz and j.lease_until <= now() and j.state = 'active'
      -- jobs that run on under a renewed lease must not fill the batch, however many there are
      and not exists (select from minium.renewal r where r.job = j.id and r.lease = j.lease and r.until > now())
    order by j.lease_until limit $2::bigint),
-stale as materialized (select job from minium.renewal where until <= now() order by until limit $2::bigint),
-lost as (
+stale as materialized (
+  select r.job from minium.renewal r
+   where r.until <= now() and exists (select from minium.job j where j.id = r.job and j.state = 'active' and j.lease = r.lease)
+   order by r.until limit $2::bigint)
+select array(select id from due union select job from stale order by 1),
+       case when (select count(*) from due) = $2::bigint then (select max(lease_until) from due) - interval '1 microsecond'
+            when (select count(*) from (select from minium.job
+                    where lease_until > $1::timestamptz and lease_until <= now() limit $3::bigint) passed) < $3::bigint then $1
+            else now() end";
+
+/// $1 ids. Index: the key of job. Locks: the jobs, by id, passing over what others hold: a lease that is being extended at
+/// this moment has not ended, and what is being finished needs no rescue.
+const HOLD: &str = "
+select array(
+  select id from minium.job where id = any ($1::bigint[]) and state = 'active' order by id for no key update skip locked)";
+
+/// $1 ids, locked by HOLD in the same transaction, so that no lease is extended any more; $2 why they failed. A statement
+/// of its own, since it must see what was extended until they were locked. Index: the keys of job and renewal.
+const RESCUE: &str = "
+with lost as (
   update minium.job as j
      set state = case when j.attempt < j.attempts then 'inactive' else 'failed' end::minium.state,
          ready = j.attempt < j.attempts and j.left_n = 0,
          seq = nextval('minium.ready_seq'),
          finished = case when j.attempt < j.attempts then j.finished else now() end,
-         error = case when j.attempt < j.attempts then j.error else $3::text end,
+         error = case when j.attempt < j.attempts then j.error else $2::text end,
          result = case when j.attempt < j.attempts then j.result end,
          lease = null, lease_until = null
-   where j.id = any (array(select id from due union select job from stale order by 1))
-     and j.state = 'active'
+   where j.id = any ($1::bigint[]) and j.state = 'active'
      and coalesce((select r.until from minium.renewal r where r.job = j.id and r.lease = j.lease), j.lease_until) <= now()
   returning j.id, j.task, j.queue, j.trace, j.state, j.ready, minium.snapshot(j) as data),
 events as (
@@ -101,16 +132,8 @@ figures as (
   insert into minium.tally (active, inactive, failed)
   select -count(*), count(*) filter (where state = 'inactive'), count(*) filter (where state = 'failed')
     from lost having count(*) > 0)
-select queue, task, state::text, array_agg(id), minium.wake_up(bool_or(ready))::text, null::timestamptz
-  from lost group by queue, task, state
-union all
--- where the next look begins: before the last lease that was looked at, if there were more; else where this one did
--- while there are few leases to pass over; else here
-select null, null, null, null, null,
-       case when (select count(*) from due) = $2::bigint then (select max(lease_until) from due) - interval '1 microsecond'
-            when (select count(*) from (select from minium.job
-                    where lease_until > $1::timestamptz and lease_until <= now() limit $4::bigint) passed) < $4::bigint then $1
-            else now() end";
+select queue, task, state::text, array_agg(id), minium.wake_up(bool_or(ready))::text
+  from lost group by queue, task, state";
 
 /// Index: job_expires. Locks: the jobs, passing over what others hold.
 const EXPIRE: &str = "
@@ -141,16 +164,16 @@ select (select n from gone),
             when (select max(created) from walked) > now() - $4::bigint * interval '1 microsecond' then 0
             else (select max(id) from walked) end";
 
-/// $1 $2 where to begin, $3 how many edges to look at. Index: edge_open.
+/// $1 $2 where to begin, $3 how many edges to look at. Index: edge_open. Locks: children, in id order.
 const SWEEP: &str = "
 with looked as materialized (
   select parent, child from minium.edge where open and (parent, child) > ($1::bigint, $2::bigint)
    order by parent, child limit $3::bigint),
 wrong as materialized (
-  select distinct l.parent from looked l
+  select array_agg(l.parent) as parents, array_agg(l.child) as children from looked l
    where not minium.holds((select p.state from minium.job p where p.id = l.parent),
                           (select c.lax from minium.job c where c.id = l.child)))
-select minium.settle(array(select parent from wrong)),
+select (select minium.settle_edges(parents, children) from wrong),
        (select count(*) from looked),
        (select parent from looked order by parent desc, child desc limit 1),
        (select child from looked order by parent desc, child desc limit 1)";
@@ -181,46 +204,51 @@ impl PgStore {
     pub(super) async fn keep_up(&self, round: &UpkeepRules) -> Result<Upkept, QueueError> {
         let batch = i64::from(round.batch.max(1));
         let mut walks = self.walks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let (grace_us, absence_us) = (rules::micros(round.grace), rules::micros(round.absence));
+        let grace_over: bool =
+            self.step("look since when leases count", GRACE, &[&grace_us, &absence_us]).await?.get(0);
         let staged = self.step("stage delayed jobs", STAGE, &[&batch]).await?;
         let staged = count(staged.get(0));
-        let rescued = self.rescue(round, batch, &mut walks).await?;
+        let rescued = if grace_over { self.rescue(batch, &mut walks).await? } else { 0 };
         let expired = count(self.step("remove jobs that expired", EXPIRE, &[&batch]).await?.get(0));
         let removed = self.remove_old(round, batch, &mut walks).await?;
-        let released = self.sweep(batch, &mut walks).await?;
+        let released = self.sweep(batch, &mut walks).await? + self.settle_left(LEFT_PIECES_MAX).await;
+        let lanes = self.tend_lanes(batch, &mut walks).await?;
         let missing_us = rules::micros(round.worker_missing);
         self.execute("forget workers", FORGET, &[&missing_us]).await?;
         self.execute("add up figures", FOLD, &[]).await?;
+        self.execute("note that the queue is looked after", TENDED, &[]).await?;
         let due_in: Option<i64> = self.step("look for what is due next", DUE_IN, &[]).await?.get(0);
         *self.walks.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = walks;
-        if rescued + expired + removed > 0 || staged + released > 0 {
-            self.wake(staged + rescued + released + removed + expired > 0);
+        if staged + rescued + expired + removed + released + lanes > 0 {
+            self.wake(true);
         }
         let due_in = due_in.map(|us| Duration::from_micros(u64::try_from(us).unwrap_or(0)));
         Ok(Upkept { staged, rescued, expired, released, removed, due_in })
     }
 
-    async fn rescue(&self, round: &UpkeepRules, batch: i64, walks: &mut Walks) -> Result<u64, QueueError> {
-        let grace_us = rules::micros(round.grace);
-        if !self.step("look since when the database is up", GRACE, &[&grace_us]).await?.get::<_, bool>(0) {
-            return Ok(0);
-        }
+    async fn rescue(&self, batch: i64, walks: &mut Walks) -> Result<u64, QueueError> {
         let now = Instant::now();
         if walks.leases_again.is_none_or(|at| now >= at) {
             walks.leases_again = Some(now + LEASES_AGAIN);
             walks.lease_mark = None;
         }
         let mark = walks.lease_mark.unwrap_or(Timestamp::UNIX_EPOCH);
-        let rows = self
-            .rows("rescue jobs", RESCUE, &[&mark, &batch, &rules::LEASE_EXPIRED, &LEASES_PASSED_MAX])
-            .await?;
+        let looked =
+            self.step("look for leases that ended", ENDED, &[&mark, &batch, &LEASES_PASSED_MAX]).await?;
+        let ids: Vec<i64> = looked.get(0);
+        let (rows, held) = match &ids[..] {
+            [] => (Vec::new(), 0),
+            ids => self.connections.run("rescue jobs", |client: Object| rescue_held(client, ids)).await?,
+        };
+        if held == ids.len() {
+            walks.lease_mark = looked.get(1); // else somebody is at one of them just now: it is looked at again
+        }
         let mut rescued = 0;
         let mut ended = Vec::new();
         for row in &rows {
-            let Some(queue) = row.get::<_, Option<&str>>(0) else {
-                walks.lease_mark = row.get(5);
-                continue;
-            };
-            let (task, state, ids): (&str, &str, Vec<i64>) = (row.get(1), row.get(2), row.get(3));
+            let (queue, task, state, ids): (&str, &str, &str, Vec<i64>) =
+                (row.get(0), row.get(1), row.get(2), row.get(3));
             let n = ids.len() as u64;
             rescued += n;
             count_jobs(LEASES_EXPIRED, queue, task, None, n);
@@ -257,7 +285,7 @@ impl PgStore {
         Ok(count(row.get(0)))
     }
 
-    async fn step(
+    pub(super) async fn step(
         &self,
         attempted: &'static str,
         sql: &'static str,
@@ -270,7 +298,7 @@ impl PgStore {
         self.connections.run(attempted, step).await
     }
 
-    async fn rows(
+    pub(super) async fn rows(
         &self,
         attempted: &'static str,
         sql: &'static str,
@@ -295,6 +323,17 @@ impl PgStore {
         };
         self.connections.run(attempted, execute).await
     }
+}
+
+/// What was lost, and how many jobs were there to be held.
+async fn rescue_held(mut client: Object, ids: &[i64]) -> Result<(Vec<Row>, usize), tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
+    let hold = transaction.prepare_cached(HOLD).await?;
+    let held: Vec<i64> = transaction.query_one(&hold, &[&ids]).await?.get(0);
+    let rescue = transaction.prepare_cached(RESCUE).await?;
+    let rows = transaction.query(&rescue, &[&held, &rules::LEASE_EXPIRED]).await?;
+    transaction.commit().await?;
+    Ok((rows, held.len()))
 }
 
 fn count(n: i64) -> u64 {

@@ -8,7 +8,7 @@
 use super::failure::{Shared, closed, panicked};
 use crate::error::QueueError;
 use crate::metrics::count_jobs;
-use rusqlite::Connection;
+use rusqlite::{Connection, ffi};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -104,6 +104,8 @@ impl Signals {
 trait Work: Send {
     /// Does it; false means that its change must be rolled back.
     fn run(&mut self, conn: &Connection, touched: &mut Touched) -> bool;
+    /// Why those who shared its transaction failed, when SQLite rolled all of it back because of this one.
+    fn cause(&self) -> rusqlite::Error;
     /// Answers, once it is known what became of the commit.
     fn answer(self: Box<Self>, commit: Result<(), &Shared>);
 }
@@ -125,6 +127,17 @@ where
         let outcome = catch_unwind(AssertUnwindSafe(|| work(conn, touched)))
             .unwrap_or_else(|payload| Err(panicked(self.attempted, payload.as_ref())));
         self.outcome.insert(outcome).is_ok()
+    }
+
+    fn cause(&self) -> rusqlite::Error {
+        let code = match &self.outcome {
+            Some(Err(QueueError::StorageFull { .. })) => ffi::SQLITE_FULL,
+            Some(Err(QueueError::Unavailable { .. })) => ffi::SQLITE_IOERR,
+            // what this one was refused for is nobody else's fault
+            _ => ffi::SQLITE_ABORT_ROLLBACK,
+        };
+        let words = "SQLite rolled the whole transaction back";
+        rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(words.into()))
     }
 
     fn answer(self: Box<Self>, commit: Result<(), &Shared>) {
@@ -321,7 +334,7 @@ impl Owner {
             }
             return if self.conn.is_autocommit() {
                 // SQLite has rolled back by itself; the call's own error says why
-                if kept { Err(lost_transaction()) } else { Ok(()) }
+                if kept { Err(only.cause()) } else { Ok(()) }
             } else {
                 step(if kept { "commit" } else { "rollback" })
             };
@@ -331,7 +344,7 @@ impl Owner {
             let mut own = Touched::default();
             let kept = work.run(&self.conn, &mut own);
             if self.conn.is_autocommit() {
-                return Err(lost_transaction());
+                return Err(work.cause());
             }
             if kept {
                 touched.absorb(own);
@@ -389,9 +402,4 @@ enum Next {
     Order(Order),
     Idle,
     Closed,
-}
-
-fn lost_transaction() -> rusqlite::Error {
-    let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT_ROLLBACK);
-    rusqlite::Error::SqliteFailure(full, Some("SQLite rolled the whole transaction back".into()))
 }

@@ -38,7 +38,7 @@ use async_trait::async_trait;
 use change::{Change, now_micros};
 use minium_protocol::{EnqueueRequest, JobView, LeaseToken, WorkerRef};
 use rusqlite::{Connection, OpenFlags};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -76,7 +76,7 @@ pub struct SqliteStore {
     /// Only for a file: memory has one connection.
     reader: Option<Actor>,
     signals: Arc<Signals>,
-    opened: i64,
+    tended: Arc<Mutex<upkeep::Tended>>,
 }
 
 impl SqliteStore {
@@ -130,7 +130,8 @@ impl SqliteStore {
                 (writer, Some(actor("minium-sqlite-read", read, None)?))
             }
         };
-        Ok(SqliteStore { writer, reader, signals, opened: now_micros() })
+        let tended = Arc::new(Mutex::new(upkeep::Tended::opened(now_micros())));
+        Ok(SqliteStore { writer, reader, signals, tended })
     }
 
     /// Runs a closure with the connection that writes, between the store's own transactions; it may open transactions
@@ -272,6 +273,7 @@ impl Store for SqliteStore {
         lease: Option<LeaseToken>,
         annotation: &Annotation,
     ) -> Result<(), QueueError> {
+        rules::check_annotation(annotation)?;
         let annotation = annotation.clone();
         self.change("annotate a job", move |change| operations::annotate(change, job, lease, &annotation))
             .await
@@ -296,6 +298,7 @@ impl Store for SqliteStore {
     }
 
     async fn list(&self, filter: &JobFilter) -> Result<JobPage, QueueError> {
+        rules::check_filter(filter)?;
         let filter = rules::storable_filter(filter);
         self.read(move |conn| read::list(conn, &filter)).await?
     }
@@ -329,8 +332,8 @@ impl Store for SqliteStore {
     }
 
     async fn upkeep(&self, rules: &UpkeepRules) -> Result<Upkept, QueueError> {
-        let (rules, opened) = (rules.clone(), self.opened);
-        self.change("keep the queue in order", move |change| upkeep::upkeep(change, &rules, opened)).await
+        let (rules, tended) = (rules.clone(), self.tended.clone());
+        self.change("keep the queue in order", move |change| upkeep::upkeep(change, &rules, &tended)).await
     }
 
     fn wakeups(&self) -> watch::Receiver<u64> {

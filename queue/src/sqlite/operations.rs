@@ -28,7 +28,10 @@ pub(super) fn annotate(
     let mut notes: Map<String, Value> =
         serde_json::from_str(&job.notes).expect("notes were an object when they were written");
     rules::merge_notes(&mut notes, &rules::storable_notes(&annotation.notes));
-    let notes = serde_json::to_string(&notes).expect("a JSON object always serialises");
+    let notes = rules::notes_text(&notes);
+    if !rules::only_takes(&annotation.notes) {
+        rules::check_notes_bytes(notes.len())?;
+    }
     let progress = annotation
         .progress
         .as_ref()

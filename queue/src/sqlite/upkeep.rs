@@ -7,17 +7,46 @@ use crate::rules::{self, Aftermath};
 use crate::store::{UpkeepRules, Upkept};
 use minium_protocol::{EventType, State};
 use rusqlite::params;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// One round. `opened` is when this process opened the database: grace is reckoned from there, since a file has no
-/// server whose start could be asked for.
+/// Since when leases count, and when this process last looked after the queue. Grace is reckoned by this process alone,
+/// since a file has no server whose start could be asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tended {
+    since: i64,
+    last: i64,
+}
+
+impl Tended {
+    /// A process that has just opened the database.
+    pub(super) fn opened(now: i64) -> Tended {
+        Tended { since: now, last: now }
+    }
+
+    /// Looks after it now. After an absence leases have their grace anew: a process that was stopped, or whose database
+    /// was held, could extend none.
+    fn look(&mut self, now: i64, absence: Duration) {
+        if now - self.last > rules::micros(absence) {
+            self.since = now;
+        }
+        self.last = now;
+    }
+}
+
+/// One round.
 pub(super) fn upkeep(
     change: &mut Change<'_>,
     round: &UpkeepRules,
-    opened: i64,
+    tended: &Mutex<Tended>,
 ) -> Result<Upkept, QueueError> {
+    let since = {
+        let mut tended = tended.lock().unwrap_or_else(PoisonError::into_inner);
+        tended.look(change.now, round.absence);
+        tended.since
+    };
     let staged = stage(change, round.batch)?;
-    let grace_over = change.now - opened >= rules::micros(round.grace);
+    let grace_over = change.now - since >= rules::micros(round.grace);
     let rescued = if grace_over { rescue(change, round.batch)? } else { 0 };
     let expired = expire(change, round.batch)?;
     let removed = match round.keep_finished {

@@ -5,7 +5,7 @@ use super::remote::{Remote, explain};
 use clap::Args;
 use jiff::Timestamp;
 use minium_client::{Client, ClientError, JobInfo, JobList, JobQuery};
-use minium_protocol::{CloudEvent, ErrorCode, Job, Phase, State};
+use minium_protocol::{CloudEvent, ErrorCode, EventType, Job, Phase, State};
 use serde_json::value::RawValue;
 
 #[derive(Debug, Args)]
@@ -149,6 +149,9 @@ impl Show {
             };
         }
         let (info, events) = history(&client, self.id, self.task.as_deref()).await.map_err(explain)?;
+        if events.first().is_none_or(|event| !is_first(event)) {
+            output.hint("The journal no longer has how it began.");
+        }
         match output.style() {
             Style::Json => {
                 let job = info.as_ref().map_or("null".into(), |i| one_line(i.raw.get()));
@@ -179,6 +182,12 @@ async fn history(
         Err(error) if error.code() == Some(ErrorCode::NotFound) => Ok((None, events)),
         Err(error) => Err(error),
     }
+}
+
+/// Is this how a job begins?
+fn is_first(event: &RawValue) -> bool {
+    serde_json::from_str::<CloudEvent>(event.get())
+        .is_ok_and(|event| event.kind == EventType::Enqueue.as_str())
 }
 
 /// One job for people.

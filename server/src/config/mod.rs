@@ -264,8 +264,8 @@ section! {
         /// Finished jobs are removed after so long, unless a job that has not ended waits for them. Failed and cancelled
         /// ones stay.
         keep_finished: Duration = "2d";
-        /// No lease is given away before the database has been up for so long: workers get the chance to hand in what
-        /// they did during an outage.
+        /// No lease is given away before the database has been up, and some node there again, for so long: workers get
+        /// the chance to hand in what they did during an outage.
         lease_grace: Duration = "60s";
     }
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 /// Where the next page begins.
-const NEXT: HeaderName = HeaderName::from_static("minium-next");
+pub(super) const NEXT: HeaderName = HeaderName::from_static("minium-next");
 /// Events in one page when nothing is said, and at most.
 const LIMIT: u32 = 100;
 const LIMIT_MAX: u32 = 1_000;

@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 on_both! {
     each_channel_lets_the_oldest_go_by_its_own_measures
     from_a_floor_on_everything_is_there_whatever_is_configured
+    the_last_ones_begin_where_everything_is_there
     the_numbers_of_ids_outlive_their_messages
     what_is_young_stays
 }
@@ -181,6 +182,27 @@ async fn from_a_floor_on_everything_is_there_whatever_is_configured(home: Home) 
         )
         .await;
     }
+    node.stop().await;
+}
+
+async fn the_last_ones_begin_where_everything_is_there(home: Home) {
+    let (_backend, journal) = home.open().await;
+    let retentions = Retentions::new(policy([("a/short", Retention { count: 1, ..everything() })]));
+    let node = Node::start_with(&journal, options(&retentions));
+    node.begun().await;
+    let history = journal.history();
+    for topic in ["a/x", "a/x", "a/x", "a/short", "a/short", "a/x"] {
+        keep(&history, topic, None, "1").await.unwrap();
+    }
+    until_first(&history, "a", 5).await;
+    let filter: Filter = "a".parse().unwrap();
+    for (count, due) in [(0, 6), (1, 5), (2, 4), (3, 4), (5, 4), (100, 4)] {
+        let behind = history.before_last(&filter, count).await.unwrap();
+        assert_eq!(behind, due, "the last {count}");
+        // a subscription can begin there, though the channel beside has older ones
+        history.read(&filter, behind, 6, 10, 1 << 20).await.unwrap();
+    }
+    assert_eq!(history.before_last(&"a/x".parse().unwrap(), 3).await.unwrap(), 1);
     node.stop().await;
 }
 

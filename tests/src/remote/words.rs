@@ -178,6 +178,9 @@ async fn one_outcome_that_cannot_be_stored_hinders_nobody(f: Fixture) {
     let answers = desk.work.say(words.collect()).await;
     for (job, answer) in jobs.iter().zip(&answers) {
         assert_eq!(answer.is_err(), job.id == poisoned, "{}: {answer:?}", job.id);
+        if let Err(problem) = answer {
+            assert_eq!((problem.code, problem.retryable), (ErrorCode::InvalidRequest, false));
+        }
     }
     assert_eq!(f.store().stats().await.unwrap().finished, 19);
     assert_eq!(desk.say(&jobs[5], nack(false)).await, Ok(Said::Done), "it may say something else");

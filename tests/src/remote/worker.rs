@@ -1,6 +1,7 @@
 //! `minium worker --url`: commands without a database, and results that survive.
 
 use crate::support::node::{Node, Options, binary};
+use crate::support::postgres::connect;
 use crate::support::{on_both, wait};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -16,6 +17,8 @@ on_both! {
     a_command_runs_without_a_database;
     /// Q-10: a result survives the node and the worker, both killed, and the job does not run again.
     a_result_survives_the_node_and_the_worker;
+    /// J-3: a result that the database will never take ends the job with a failure that says so.
+    a_result_that_is_refused_for_good_becomes_a_failure;
     /// J-4: cancelling stops the command with all that it has started.
     cancelling_kills_the_command;
     /// Q-10: a result that the node cannot read fails its own job, and holds up nobody else's.
@@ -224,6 +227,31 @@ async fn a_token_that_is_refused_costs_no_result() {
     let job = ended(&node, id).await;
     assert_eq!((&job["state"], &job["result"]), (&json!("finished"), &json!("the only result")));
     assert_eq!(worker.file("runs").unwrap().lines().count(), 1, "it ran once");
+    worker.stop().await;
+}
+
+/// A trigger stands for whatever a database may have against a value.
+async fn a_result_that_is_refused_for_good_becomes_a_failure(options: Options) {
+    let node = Node::start(options.config(CONFIG)).await;
+    match node.database().strip_prefix("sqlite:") {
+        Some(path) => {
+            let refuse = "create trigger refuse before update on job when new.result = '\"poison\"'
+                          begin select raise(abort, 'too much'); end";
+            rusqlite::Connection::open(path).unwrap().execute_batch(refuse).unwrap();
+        }
+        None => {
+            let refuse = "create function refuse() returns trigger language plpgsql as $$
+                          begin raise exception using errcode = '54000', message = 'too much'; end $$;
+                          create trigger refuse before update on minium.job for each row
+                          when (new.result::text = '\"poison\"') execute function refuse()";
+            connect(&node.database()).await.unwrap().batch_execute(refuse).await.unwrap();
+        }
+    }
+    let worker = Worker::start(&node, "echo '\"poison\"'");
+    let id = push(&node, &json!([])).await;
+    let job = ended(&node, id).await;
+    assert_eq!((&job["state"], &job["attempt"]), (&json!("failed"), &json!(1)));
+    assert!(job["error"].as_str().unwrap().contains("could not be stored"), "{job}");
     worker.stop().await;
 }
 

@@ -92,6 +92,11 @@ impl Fixture {
         self.store.as_ref()
     }
 
+    /// Where the database is.
+    pub(crate) fn url(&self) -> &DatabaseUrl {
+        &self.url
+    }
+
     /// The store, shared.
     pub(crate) fn shared(&self) -> Arc<dyn Store> {
         self.store.clone()

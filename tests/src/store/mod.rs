@@ -5,6 +5,7 @@ mod conformance;
 pub(crate) mod fixture;
 mod model;
 mod postgres_only;
+mod postgres_races;
 mod property;
 mod sequence;
 mod sqlite;

@@ -279,6 +279,40 @@ async fn a_full_disk_is_told_and_leaves_nothing_half_done() {
     assert_eq!(file.store.stats().await.unwrap().inactive, 1);
 }
 
+/// Leaves room for some pages more than there are; without a number for as many as anybody wants.
+async fn make_room(file: &File, pages: Option<i64>) {
+    let set = move |conn: &mut Connection| {
+        let there: i64 = one(conn, "select * from pragma_page_count()");
+        let most = pages.map_or(1_000_000, |pages| there + pages);
+        one::<i64>(conn, &format!("pragma max_page_count = {most}"))
+    };
+    file.store.call(set).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_to_all_whose_commit_it_undid() {
+    let file = File::open().await;
+    // room for the large job, but not for its event as well: that statement has nothing to go back to but the beginning
+    make_room(&file, Some(35)).await;
+    let mut large = plain();
+    large.args = json(&format!("\"{}\"", "x".repeat(100_000)));
+    let held = file.hold().await;
+    let mut calls = Vec::new();
+    for request in [plain(), large, plain()] {
+        let store = file.store.clone();
+        calls.push(tokio::spawn(async move { store.enqueue(&[request]).await }));
+        all_wait().await;
+    }
+    drop(held);
+    for call in calls {
+        let answer = call.await.unwrap();
+        assert!(matches!(answer, Err(QueueError::StorageFull { .. })), "{answer:?}");
+    }
+    assert_eq!(file.store.stats().await.unwrap().inactive, 0, "nobody's change was kept");
+    make_room(&file, None).await;
+    file.enqueue().await;
+}
+
 #[tokio::test]
 async fn readers_do_not_wait_for_the_writer() {
     let file = File::open().await;

@@ -1,22 +1,29 @@
-//! GET `/api/v1/jobs/{id}/events`: a job's history, read from the journal.
+//! GET `/api/v1/jobs/{id}/events`: a job's history, read from the journal, whole or by the page.
+//!
+//! What is not there is told: `next` says that there is more behind this page, `earliest` from where on the journal still
+//! has all of it. Pages join as those of `/history` do.
 
 use super::super::events::{NDJSON, answer};
+use super::super::history::NEXT;
 use super::super::problem::Refusal;
-use super::super::query::{one, only, pairs};
-use super::super::session::accepts;
+use super::super::query::{self, Pairs, one, only, pairs};
+use super::super::session::{accepts, begin};
 use super::super::{App, path};
 use super::find;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use bytes::Bytes;
-use minium_bus::{History, HistoryError};
-use minium_protocol::{ErrorCode, Filter, Topic};
+use http::{HeaderName, HeaderValue, Uri};
+use minium_bus::{Bounds, History, HistoryError, Start};
+use minium_protocol::{After, ErrorCode, Filter, Position, Topic};
 use std::sync::Arc;
 use tokio::time::timeout;
 
+/// Behind this position everything that the journal was told of the job is still there.
+const EARLIEST: HeaderName = HeaderName::from_static("minium-earliest");
 /// Histories that are read or held at once; who comes next waits a little, and is told to come again.
 pub(crate) const HISTORIES_MAX: usize = 4;
-/// Events of one job in one answer. A job that has more was retried or noted thousands of times.
+/// Events of one job in one answer, when nothing is said and at most. A job that has more was noted thousands of times.
 const EVENTS_MAX: usize = 10_000;
 /// Bytes of events in one answer.
 const BYTES_MAX: usize = 64 << 20;
@@ -33,7 +40,8 @@ pub(crate) async fn events(
     let (parts, _) = request.into_parts();
     let id = path::job(&id)?;
     let query = pairs(&parts.uri)?;
-    only(&query, &["task"])?;
+    only(&query, &["task", "after", "limit"])?;
+    let limit = limit(&query)?;
     let open = app.database.open()?;
     let named = one(&query, "task")?.map(str::to_owned);
     let gone = named.is_some();
@@ -45,31 +53,86 @@ pub(crate) async fn events(
         }
     };
     let topic = Topic::of_job(&task, id).map_err(|e| Refusal::new(ErrorCode::TopicInvalid, e.to_string()))?;
+    let start = start(&app, &parts.uri, &query, &topic).await?;
     let room = timeout(app.limits.patience, app.histories.clone().acquire_owned()).await;
     let Ok(Ok(room)) = room else {
         return Err(Refusal::new(ErrorCode::Unavailable, "too many histories are being read already"));
     };
-    let events = read(&*open.history, &topic).await?;
-    if events.is_empty() && gone {
+    let page = read(&*open.history, &topic, start, limit).await?;
+    if page.events.is_empty() && gone && start.is_none() {
         return Err(Refusal::new(ErrorCode::NotFound, "the journal knows no such job of this task"));
     }
-    let lines = accepts(&parts, NDJSON);
-    Ok(answer(events, lines, room, "{\"events\":[", "]}".into()))
+    Ok(page.answer(accepts(&parts, NDJSON), room))
 }
 
-async fn read(history: &dyn History, topic: &Topic) -> Result<Vec<Bytes>, Refusal> {
+fn limit(query: &Pairs) -> Result<usize, Refusal> {
+    match one(query, "limit")?.map(str::parse) {
+        None => Ok(EVENTS_MAX),
+        Some(Ok(limit)) if (1..=EVENTS_MAX).contains(&limit) => Ok(limit),
+        Some(_) => Err(Refusal::invalid(format!("limit must be a whole number from 1 to {EVENTS_MAX}"))),
+    }
+}
+
+/// Where to begin, judged as a subscription's position is; nothing is the oldest that is kept.
+async fn start(app: &App, uri: &Uri, query: &Pairs, topic: &Topic) -> Result<Option<Start>, Refusal> {
+    if one(query, "after")?.is_none() {
+        return Ok(None);
+    }
+    let after = match query::after(uri)? {
+        After::Latest => After::Last(0), // where the end is, to come back to
+        other => other,
+    };
+    begin(app, &topic.clone().into(), after).await
+}
+
+/// A piece of a job's history.
+struct Page {
+    events: Vec<Bytes>,
+    /// Where the next one begins, if this one does not reach up to now.
+    next: Option<Position>,
+    earliest: Position,
+}
+
+impl Page {
+    fn answer(self, lines: bool, room: tokio::sync::OwnedSemaphorePermit) -> Response {
+        let next = self.next.map_or("null".into(), |next| format!("\"{next}\""));
+        let tail = format!("],\"next\":{next},\"earliest\":\"{}\"}}", self.earliest);
+        let mut response = answer(self.events, lines, room, "{\"events\":[", tail);
+        for (name, position) in [(NEXT, self.next), (EARLIEST, Some(self.earliest))] {
+            if let Some(position) = position {
+                let value = HeaderValue::from_str(&position.to_string());
+                response.headers_mut().insert(name, value.expect("a position is made of digits and a colon"));
+            }
+        }
+        response
+    }
+}
+
+async fn read(
+    history: &dyn History,
+    topic: &Topic,
+    start: Option<Start>,
+    limit: usize,
+) -> Result<Page, Refusal> {
     let filter = Filter::from(topic.clone());
     let bounds = history.bounds(&filter).await.map_err(refusal)?;
+    let mut earliest = before(bounds, bounds.first);
     let (mut events, mut bytes) = (Vec::new(), 0);
-    let mut after = bounds.first.saturating_sub(1);
-    while after < bounds.last && events.len() < EVENTS_MAX && bytes < BYTES_MAX {
-        let page = match history.read(&filter, after, bounds.last, PAGE_COUNT, PAGE_BYTES).await {
+    let mut after = start.map_or(earliest.offset, |start| start.after);
+    while after < bounds.last && events.len() < limit && bytes < BYTES_MAX {
+        let count = PAGE_COUNT.min(u32::try_from(limit - events.len()).unwrap_or(PAGE_COUNT));
+        let page = match history.read(&filter, after, bounds.last, count, PAGE_BYTES).await {
             Ok(page) => page,
-            // Trimmed between the two reads.
-            Err(HistoryError::Expired { first }) if first > after + 1 => {
-                after = first - 1;
+            // trimmed between the two reads, before anything was said
+            Err(HistoryError::Expired { first })
+                if start.is_none() && events.is_empty() && first > after + 1 =>
+            {
+                earliest = before(bounds, first);
+                after = earliest.offset;
                 continue;
             }
+            // let go of meanwhile: what was read is a page, and the next one is told
+            Err(HistoryError::Expired { .. }) if !events.is_empty() => break,
             Err(error) => return Err(refusal(error)),
         };
         // A filter hears everything below it too; a job of the task `import/42` is below job 42 of `import`.
@@ -82,7 +145,13 @@ async fn read(history: &dyn History, topic: &Topic) -> Result<Vec<Bytes>, Refusa
         }
         after = page.scanned_to;
     }
-    Ok(events)
+    let next = (after < bounds.last).then_some(Position { epoch: bounds.epoch, offset: after });
+    Ok(Page { events, next, earliest })
+}
+
+/// The position behind which an offset is the first.
+fn before(bounds: Bounds, first: u64) -> Position {
+    Position { epoch: bounds.epoch, offset: first.saturating_sub(1) }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err calls")]

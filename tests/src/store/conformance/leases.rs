@@ -1,9 +1,11 @@
 //! Rows 8, 9 and 15: leases hold, are extended, run out.
 
 use crate::store::fixture::*;
+use crate::support::wait;
 use jiff::Timestamp;
 use minium_protocol::{LeaseToken, State};
 use minium_queue::{Claim, Extension, UpkeepRules, Verdict, rules};
+use std::time::Duration;
 
 pub(crate) async fn an_extended_lease_holds_longer(f: &Fixture) {
     let leased = f.running(plain()).await;
@@ -123,6 +125,23 @@ pub(crate) async fn nothing_is_rescued_within_the_grace(f: &Fixture) {
     assert_eq!(f.store().upkeep(&patient).await.unwrap().rescued, 0);
     f.wrote(&[]).await;
     f.accepted(finish(&leased, "1")).await;
+}
+
+pub(crate) async fn leases_have_their_grace_anew_when_nobody_has_looked_after_the_queue(f: &Fixture) {
+    f.upkeep().await;
+    let leased = f.running(plain()).await;
+    f.pass(LEASE * 2).await;
+    f.entries().await;
+    // whatever lies between two rounds is an absence, and any grace ends later than it begins
+    let back = UpkeepRules { absence: seconds(0), grace: Duration::from_millis(1), ..upkeep_rules() };
+    assert_eq!(f.store().upkeep(&back).await.unwrap().rescued, 0);
+    f.wrote(&[]).await;
+    assert_eq!(f.job(leased.id).await.state, State::Active, "its worker had nobody to extend it with");
+    let there = UpkeepRules { absence: seconds(1_000), ..back };
+    wait::until("the grace to be over", async || {
+        (f.store().upkeep(&there).await.unwrap().rescued == 1).then_some(())
+    })
+    .await;
 }
 
 pub(crate) async fn a_rescued_job_runs_once_again(f: &Fixture) {

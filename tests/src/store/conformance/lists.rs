@@ -71,6 +71,23 @@ pub(crate) async fn filters_narrow_a_list(f: &Fixture) {
     assert_eq!(list(f, JobFilter { before: page.next, ..first }).await, [a]);
 }
 
+pub(crate) async fn a_list_is_narrowed_by_so_many_names(f: &Fixture) {
+    let id = f.enqueue(with(|o| o.notes = serde_json::from_str(r#"{"x":1}"#).unwrap())).await;
+    let names = |count| vec!["x".to_owned(); count];
+    let all = JobFilter::default;
+    assert_eq!(list(f, JobFilter { notes: names(rules::FILTER_NAMES_MAX), ..all() }).await, [id]);
+    let over = rules::FILTER_NAMES_MAX + 1;
+    for (filter, word) in [
+        (JobFilter { states: vec![State::Active; over], ..all() }, "state"),
+        (JobFilter { tasks: names(over), ..all() }, "task"),
+        (JobFilter { queues: names(over), ..all() }, "queue"),
+        (JobFilter { notes: names(5_000), ..all() }, "note"),
+    ] {
+        let refused = f.store().list(&filter).await;
+        assert!(matches!(&refused, Err(QueueError::Invalid(w)) if w.contains(word)), "{refused:?}");
+    }
+}
+
 pub(crate) async fn a_page_has_a_bound(f: &Fixture) {
     let bound = rules::PAGE_MAX as usize;
     f.store().enqueue(&vec![plain(); bound + 1]).await.unwrap();

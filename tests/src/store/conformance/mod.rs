@@ -141,6 +141,7 @@ macro_rules! conformance {
                 a_lease_that_holds_is_left_alone
                 a_lost_job_is_found_behind_many_that_run_on_under_extended_leases
                 nothing_is_rescued_within_the_grace
+                leases_have_their_grace_anew_when_nobody_has_looked_after_the_queue
                 a_rescued_job_runs_once_again
                 leases_run_out_by_the_database_s_clock_alone
             }
@@ -158,7 +159,9 @@ macro_rules! conformance {
                 a_running_job_cannot_be_removed
                 what_is_not_there_is_not_found
                 notes_are_merged_member_by_member
+                notes_have_a_bound_together
                 progress_is_replaced_and_emptied_by_the_next_claim
+                a_progress_is_0_to_100_and_short
                 a_worker_annotates_under_its_lease_only
                 an_annotation_of_nothing_writes_nothing
                 an_ended_job_can_be_annotated
@@ -188,6 +191,7 @@ macro_rules! conformance {
             lists {
                 a_list_is_newest_first_and_goes_on_by_cursor
                 filters_narrow_a_list
+                a_list_is_narrowed_by_so_many_names
                 a_page_has_a_bound
                 a_page_ends_with_the_job_that_fills_its_bytes
                 a_list_holds_snapshots

@@ -2,7 +2,7 @@
 
 use crate::store::fixture::*;
 use minium_protocol::{LeaseToken, Phase, Progress, State};
-use minium_queue::{Annotation, QueueError, RetryOptions};
+use minium_queue::{Annotation, QueueError, RetryOptions, rules};
 
 fn progress(percent: f64, text: Option<&str>) -> Annotation {
     let progress = Some(Progress { percent, text: text.map(Into::into) });
@@ -214,6 +214,29 @@ pub(crate) async fn notes_are_merged_member_by_member(f: &Fixture) {
     assert!(f.job(id).await.notes.is_empty());
 }
 
+pub(crate) async fn notes_have_a_bound_together(f: &Fixture) {
+    let id = f.enqueue(plain()).await;
+    f.entries().await;
+    let piece = "x".repeat(rules::NOTES_BYTES_MAX / 2);
+    let note = async |name: &str| f.note(id, None, &format!("{{\"{name}\":\"{piece}\"}}")).await;
+    note("a").await.unwrap();
+    for _ in 0..2 {
+        let refused = note("b").await.unwrap_err();
+        assert!(matches!(refused, QueueError::TooLarge(_)), "{refused:?}");
+        assert_eq!((refused.code().as_str(), refused.problem().retryable), ("payload_too_large", false));
+    }
+    note("a").await.unwrap();
+    f.note(id, None, r#"{"small":1}"#).await.unwrap();
+    f.wrote(&[(id, "task.progress"); 3]).await;
+    let names: Vec<_> = f.job(id).await.notes.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["a", "small"], "what was refused has changed nothing");
+    f.note(id, None, r#"{"a":null}"#).await.unwrap();
+    note("b").await.unwrap();
+    let large = serde_json::from_str(&format!("{{\"a\":\"{piece}\",\"b\":\"{piece}\"}}")).unwrap();
+    let refused = f.store().enqueue(&[plain(), with(|o| o.notes = large)]).await.unwrap_err();
+    assert!(matches!(&refused, QueueError::TooLarge(words) if words.contains("job 1")), "{refused:?}");
+}
+
 pub(crate) async fn progress_is_replaced_and_emptied_by_the_next_claim(f: &Fixture) {
     let leased = f.running(with(|o| (o.attempts, o.backoff) = (2, Some(seconds(0))))).await;
     let (id, lease) = (leased.id, Some(leased.lease));
@@ -231,6 +254,20 @@ pub(crate) async fn progress_is_replaced_and_emptied_by_the_next_claim(f: &Fixtu
     f.claim_one().await;
     let job = f.job(id).await;
     assert!(job.progress.is_none() && job.notes["a"] == 1);
+}
+
+pub(crate) async fn a_progress_is_0_to_100_and_short(f: &Fixture) {
+    let id = f.enqueue(plain()).await;
+    f.entries().await;
+    let long = "x".repeat(minium_protocol::PROGRESS_TEXT_BYTES_MAX + 1);
+    for (percent, text) in [(-5.0, None), (100.1, None), (1e300, None), (f64::NAN, None), (1.0, Some(&*long))]
+    {
+        let refused = f.store().annotate(id, None, &progress(percent, text)).await;
+        assert!(matches!(&refused, Err(QueueError::Invalid(w)) if w.contains("progress")), "{refused:?}");
+    }
+    f.wrote(&[]).await;
+    f.store().annotate(id, None, &progress(100.0, Some(&long[1..]))).await.unwrap();
+    f.wrote(&[(id, "task.progress")]).await;
 }
 
 pub(crate) async fn a_worker_annotates_under_its_lease_only(f: &Fixture) {

@@ -1,0 +1,2 @@
+-- What PostgreSQL needs repaired is right here: one writer sees every edge, and the process itself knows when it last
+-- looked after the queue. The numbers of both databases are the same.
