@@ -146,7 +146,10 @@ impl PgStore {
         let retry = |client: Object| retry_locked(client, job, options, at_once);
         let (ready, settled) = self.connections.run("retry a job", retry).await??;
         self.wake(ready);
-        if !settled {
+        if settled {
+            // a child whose enqueue was committed meanwhile saw the parent as it was, and was not seen
+            self.settle(vec![job]).await;
+        } else {
             self.settle_left(LEFT_PIECES_MAX).await;
         }
         Ok(())

@@ -107,7 +107,7 @@ async fn a_result_survives_the_database_and_the_worker() {
     }
 }
 
-/// a run that the worker's end cuts short is known to be over at once, and tried again.
+/// a run that the worker's end cuts short is known to be over at once, and tried again.
 #[tokio::test]
 async fn a_run_that_is_stopped_with_its_worker_says_so() {
     let config = "[server]\nshutdown_grace = \"100ms\"\n[tasks.hold]\ncommand = [\"./hold.sh\"]\n";

@@ -291,7 +291,7 @@ async fn shutdown_lets_running_jobs_end_and_claims_no_more() {
     assert_eq!(queue.store.stats().await.unwrap().workers, 0);
 }
 
-/// and whoever is stopped gets his next attempt at once.
+/// and whoever is stopped gets his next attempt at once.
 #[tokio::test]
 async fn shutdown_stops_what_does_not_end_within_the_grace_and_says_so() {
     let queue = Queue::new().await;
@@ -320,7 +320,7 @@ async fn shutdown_stops_what_does_not_end_within_the_grace_and_says_so() {
     }
 }
 
-/// a claim whose answer comes when it is too late to begin: the jobs go back with their attempts.
+/// a claim whose answer comes when it is too late to begin: the jobs go back with their attempts.
 #[tokio::test]
 async fn shutdown_gives_back_what_was_claimed_and_not_begun() {
     let queue = Queue::new().await;
