@@ -17,6 +17,8 @@ command = ["sh", "-c", "echo first >&2; echo why >&2; exit 7"]
 command = ["echo", "no json"]
 [tasks.endless]
 command = ["sh", "-c", "sleep 1000 & wait"]
+[tasks.long]
+command = ["sleep", "1000"]
 "#;
 
 on_both! {
@@ -273,7 +275,8 @@ async fn what_the_state_forbids_is_a_conflict(options: Options) {
     let done = node.enqueue(&json!({ "task": "fast", "key": "taken" })).await;
     node.get(&format!("/api/v1/jobs/{done}/wait?timeout=60s")).await.expect(200);
     node.post(&format!("/api/v1/jobs/{done}/cancel"), "").await.problem(409, "conflict");
-    let running = node.enqueue(&json!({ "task": "endless" })).await;
+    // dies with the node, which is killed at the end: it has no children
+    let running = node.enqueue(&json!({ "task": "long" })).await;
     let mut last = String::new();
     while last != "task.dequeue" || !session_is(&node, running, "active").await {
         last = TaskEvent::parse(&session.text().await).kind().to_owned();

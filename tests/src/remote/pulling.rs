@@ -150,6 +150,7 @@ async fn who_leaves_gets_nothing_more_and_keeps_what_he_has(f: Fixture) {
     let next = f.enqueue(of("t")).await;
     let mut other = desk.puller("other", &["t"], 10);
     assert_eq!(other.job().await.id, next);
+    assert_eq!(desk.calls.releases.load(Ordering::SeqCst), 0, "nothing was claimed for who is gone");
     assert_eq!(f.job(had.id).await.state, State::Active);
     desk.ack(&had, "\"over another session\"").await.unwrap();
     assert_eq!(f.job(had.id).await.state, State::Finished);
