@@ -218,6 +218,8 @@ struct State {
     /// Offsets up to here are gone.
     pruned: u64,
     broken: bool,
+    /// The next read panics.
+    panics: bool,
     /// It will not keep what comes next.
     refuses: bool,
     /// Positions of what came with an id.
@@ -267,6 +269,11 @@ impl Journal {
         self.state.lock().unwrap().broken = true;
     }
 
+    /// The next read panics.
+    pub(crate) fn panic_once(&self) {
+        self.state.lock().unwrap().panics = true;
+    }
+
     /// The next messages are not kept.
     pub(crate) fn refuse_once(&self) {
         self.state.lock().unwrap().refuses = true;
@@ -297,7 +304,12 @@ impl History for Journal {
         count_max: u32,
         bytes_max: usize,
     ) -> Result<Page, HistoryError> {
-        self.state.lock().unwrap().reads += 1;
+        let panics = {
+            let mut st = self.state.lock().unwrap();
+            st.reads += 1;
+            std::mem::take(&mut st.panics)
+        };
+        assert!(!panics, "as the test asked");
         self.open.subscribe().wait_for(|open| *open).await.unwrap();
         let st = self.state.lock().unwrap();
         if st.broken {
