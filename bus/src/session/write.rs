@@ -146,7 +146,7 @@ impl Session {
             return false;
         }
         let cursor = log.offset_before(next);
-        let live = || st.subs.iter().filter(|s| s.cursor.is_none());
+        let live = || st.subs.iter().filter(|s| !s.reads);
         let gap = |s: &Sub| s.slow == Slow::Gap && self.encoding == Encoding::V1;
         let why = if live().any(|s| s.slow != Slow::Replay && !gap(s)) {
             "fell behind"
