@@ -18,6 +18,11 @@ use tokio::task::JoinHandle;
 
 pub(crate) const EPOCH: u64 = 7;
 
+/// What the kernel takes for a client that lags as soon as it does not read. Not less: below 64 KiB Linux has no window
+/// scaling, rounds the window to what it takes for the sender's segments, and may so offer for ever a little less than
+/// the sender wants to send at once; then the persist timer moves 2 KiB in 200 ms, and 3 MiB take five minutes.
+const NARROW_BYTES: u32 = 128 << 10;
+
 pub(crate) struct Node {
     pub(crate) bus: Bus,
     pub(crate) address: SocketAddr,
@@ -95,12 +100,12 @@ impl Node {
     }
 
     pub(crate) async fn v1_narrow(&self, path: &str) -> Client {
-        self.open_as(path, "minium.v1", Some(4096)).await
+        self.open_as(path, "minium.v1", Some(NARROW_BYTES)).await
     }
 
     /// With a small window, so that it lags as soon as it does not read.
     pub(crate) async fn narrow(&self, path: &str) -> Client {
-        self.open_as(path, "", Some(4096)).await
+        self.open_as(path, "", Some(NARROW_BYTES)).await
     }
 
     pub(crate) async fn open_as(&self, path: &str, mode: &str, receive: Option<u32>) -> Client {
