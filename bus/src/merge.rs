@@ -112,7 +112,9 @@ impl Group {
                 return Wants::Memory;
             }
             let unknown = self.readers.iter().enumerate().filter(|(_, r)| matches!(r.ahead, Ahead::Nothing));
-            let Some((n, r)) = unknown.min_by_key(|(_, r)| r.cursor) else { return Wants::Room };
+            // of those that stand together the shortest: no filter is longer than one that it covers
+            let first = unknown.min_by_key(|(_, r)| (r.cursor, r.filter.as_str().len()));
+            let Some((n, r)) = first else { return Wants::Room };
             let known = self.known();
             if r.cursor > known || self.readers.iter().filter_map(Reader::next).any(|next| next <= known) {
                 return Wants::Room;
