@@ -9,7 +9,8 @@
 // with the same interface, handed over as `options.WebSocket`. What it promises is written in docs/clients.md.
 //
 // What must hold: a message that is kept is handed out once and in order; after a cut everything goes on behind the
-// last one. A session gets one copy of a message, so filters that can match the same topic go to sockets of their own.
+// last one. Of filters on one socket that can match the same topic one waits while another reads history, and a message
+// comes once for all of them: so they go to sockets of their own.
 // A page cannot stop reading a socket: a subscription whose queue is full is given up, and begins again behind what it
 // has queued when that was taken.
 

@@ -4,12 +4,14 @@
 pub(crate) const IN_READING: &[u8] = b"panic in reading";
 /// Read from a client that also receives, its next turn in a walk panics.
 pub(crate) const IN_THE_WALK: &[u8] = b"panic in the walk";
+/// As [`IN_THE_WALK`], and then it panics when it is to be told goodbye.
+pub(crate) const IN_ITS_GOODBYE: &[u8] = b"panic in its goodbye";
 
 use crate::session::tls::tests::pair;
 use crate::{Backing, Bus, Mode, Opening, Options, Role, Schemas, Socket};
 use bytes::Bytes;
 use rustls::StreamOwned;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,10 +76,39 @@ async fn with_tls_too_a_panic_ends_one_session() {
     one_session_ends(true).await;
 }
 
-async fn one_session_ends(tls: bool) {
+#[tokio::test(flavor = "multi_thread")]
+async fn who_panics_at_its_goodbye_too_is_gone_and_the_walk_goes_on() {
+    let bus = bus();
+    tokio::task::spawn_blocking(move || {
+        let mut peers = [(); 3].map(|()| client(&bus, Role::Peer { echo: true }, false));
+        send(&mut *peers[1], IN_ITS_GOODBYE);
+        send(&mut *peers[0], b"walk");
+        // no Close: the connection ends
+        let mut buf = [0; 256];
+        let end = loop {
+            match peers[1].read(&mut buf) {
+                Ok(1..) => {}
+                end => break end,
+            }
+        };
+        assert!(!end.is_err_and(|e| e.kind() == ErrorKind::WouldBlock), "it is still there");
+        let (left, right) = peers.split_at_mut(2);
+        send(&mut *left[0], b"on we go");
+        for peer in [&mut left[0], &mut right[0]] {
+            while receive(&mut **peer) != b"on we go" {}
+        }
+    })
+    .await
+    .unwrap();
+}
+
+fn bus() -> Bus {
     let options = Options { shards: 1, ..Options::default() };
-    let bus =
-        Bus::start(options, Backing { schemas: Arc::new(Schemas::empty()), ..Backing::default() }).unwrap();
+    Bus::start(options, Backing { schemas: Arc::new(Schemas::empty()), ..Backing::default() }).unwrap()
+}
+
+async fn one_session_ends(tls: bool) {
+    let bus = bus();
     tokio::task::spawn_blocking(move || {
         let mut first = client(&bus, Role::Subscribe, tls);
         for fault in [IN_READING, IN_THE_WALK] {

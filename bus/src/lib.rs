@@ -55,6 +55,7 @@ mod inbox;
 mod lanes;
 mod latest;
 mod log;
+mod merge;
 mod message;
 mod metrics;
 mod opening;

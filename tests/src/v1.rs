@@ -29,6 +29,8 @@ async fn ask(session: &mut Session, frame: &Value) -> Value {
 on_both! {
     /// V-1, V-2, V-3, V-4, V-5, V-6, P-3: published, acknowledged with a position, resumed from it.
     durable_messages_are_acknowledged_and_resumed;
+    /// V-12, V-13, V-14, V-15: one that is live, one that begins further back, one that is refused, one without positions.
+    overlapping_filters_of_one_socket_have_each_its_history_in_order;
     /// B-6, V-6: a POST is answered with where the message stands, and a repeated key with the same place.
     a_post_to_a_durable_channel_is_answered_with_its_position;
     /// J-1, J-2, J-3: pushed, pulled with credit, noted, ended, seen in the API.
@@ -68,6 +70,41 @@ async fn durable_messages_are_acknowledged_and_resumed(options: Options) {
         assert_eq!((&error["ref"], &error["problem"]["code"]), (&json!("e"), &json!("invalid_request")));
         let old = ask(&mut p, &json!({"op":"sub","topic":"log","after":format!("{}:1", epoch + 7)})).await;
         assert_eq!(old["problem"]["code"], "epoch_changed");
+    }
+}
+
+async fn overlapping_filters_of_one_socket_have_each_its_history_in_order(options: Options) {
+    let node = node(options).await;
+    for client in Foreign::each() {
+        let mut p = open(&client, &node, "/ws").await;
+        let topic = |below: &str| format!("log/{}{below}", client.name);
+        let mut publish = async |below: &str| {
+            let kept = ask(&mut p, &json!({"op":"pub","topic":topic(below),"data":1})).await;
+            kept["offset"].as_u64().unwrap()
+        };
+        let (first, _, third) = (publish("/a").await, publish("/b").await, publish("/a/c").await);
+        let mut s = open(&client, &node, "/ws").await;
+        let ok = ask(&mut s, &json!({"op":"sub","topic":topic(""),"after":third})).await;
+        let epoch = ok["epoch"].as_u64().unwrap();
+        assert_eq!(s.json().await["op"], "caught_up");
+        let fourth = publish("/a").await;
+        assert_eq!(s.json().await["offset"], fourth);
+        let ok = ask(&mut s, &json!({"op":"sub","topic":topic("/a"),"after":first - 1})).await;
+        assert_eq!(ok, json!({"op":"ok","epoch":epoch,"offset":first - 1}));
+        for offset in [first, third, fourth] {
+            assert_eq!(s.json().await["offset"], offset, "its history is whole, and in order");
+        }
+        let up = s.json().await;
+        assert_eq!((&up["op"], &up["topic"]), (&json!("caught_up"), &json!(topic("/a"))), "{up}");
+        let old = json!({"op":"sub","topic":topic("/b"),"after":format!("{}:1", epoch + 7)});
+        assert_eq!(ask(&mut s, &old).await["problem"]["code"], "epoch_changed");
+        let wild = topic("/a").replacen("log", "+", 1);
+        assert_eq!(ask(&mut s, &json!({"op":"sub","topic":wild})).await, json!({"op":"ok"}));
+        for below in ["/a", "/b", "/a/c"] {
+            let offset = publish(below).await;
+            assert_eq!(s.json().await["offset"], offset, "one copy for all of them");
+        }
+        assert_eq!(ask(&mut s, &json!({"op":"ping"})).await, json!({"op":"pong"}));
     }
 }
 

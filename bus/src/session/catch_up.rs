@@ -1,18 +1,24 @@
 //! Reading history into a session, until it has caught up with what comes live.
 //!
-//! Each subscription reads by itself: page by page, each when the last one was written. The newest entries come from
-//! the shard's memory; when all that the shard was relayed fits into one piece, it is written and the subscription
-//! joins what is live in the same turn. Nothing lies between the two, so nothing is lost and nothing comes twice. A
-//! subscriber that falls behind its log comes here too, and reads on.
+//! Subscriptions that can match the same message, directly or by way of others, read together, by rising offsets
+//! ([`crate::merge`]); none of them is live meanwhile. All others read by themselves, and what is live goes on. Pages are
+//! read one after the other, each when the last one was written. The newest entries come from the shard's memory; when
+//! all that the shard was relayed fits into one piece, it is written and those who read together join what is live
+//! in the same turn. Nothing lies between the two, so nothing is lost and nothing comes twice. A subscriber that falls
+//! behind its log comes here too, and reads on.
 
+use super::following::Sub;
 use super::{Phase, Session, State};
-use crate::encode;
+use crate::encode::{self, Encoding};
 use crate::history::{HistoryError, Page};
+use crate::merge::{Group, Wants};
 use crate::options::Slow;
 use crate::shard::Shard;
 use minium_protocol::{Answer, CloseCode, Filter, Position};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 /// A session that reads history.
@@ -20,8 +26,10 @@ use std::task::{Context, Poll, Waker};
 pub(crate) struct CatchingUp {
     /// It lost its place in the log.
     parked: Option<Parked>,
-    /// Whose turn it is to read.
-    next: usize,
+    /// What reads, the one first whose turn it is.
+    groups: VecDeque<Group>,
+    /// It was given something: until then it waits for what is subscribed in the same breath.
+    begun: bool,
     /// Of the task that reads.
     waker: Option<Waker>,
 }
@@ -36,6 +44,31 @@ struct Parked {
 impl CatchingUp {
     pub(super) fn wake(&mut self) {
         self.waker.take().inspect(Waker::wake_by_ref);
+    }
+
+    /// Does this filter meet one that reads?
+    pub(super) fn meets(&self, filter: &Filter) -> bool {
+        self.groups.iter().any(|g| g.meets(filter))
+    }
+
+    /// A filter reads from here on, together with those that it meets.
+    fn add(&mut self, filter: &Filter, cursor: u64) {
+        let mut group = Group::default();
+        group.add(filter.clone(), cursor);
+        for other in std::mem::take(&mut self.groups) {
+            if other.meets(filter) {
+                group.absorb(other);
+            } else {
+                self.groups.push_back(other);
+            }
+        }
+        self.groups.push_back(group);
+    }
+
+    /// A filter reads no more.
+    pub(super) fn forget(&mut self, filter: &Filter) {
+        self.groups.retain_mut(|g| !g.forget(filter));
+        self.wake();
     }
 }
 
@@ -53,6 +86,28 @@ impl State {
         catching.wake();
         new
     }
+
+    /// These read, each behind an offset, and with them all durable ones that are live and can match the same messages,
+    /// directly or by way of others: those from where the node is. True if there were any; then its log is another one.
+    pub(super) fn read_from(&mut self, first: Vec<(usize, u64)>, relayed: u64) -> bool {
+        let State { subs, catching_up, .. } = self;
+        let catching = catching_up.get_or_insert_default();
+        let mut todo = first;
+        todo.iter().for_each(|(n, _)| subs[*n].reads = true);
+        let mut held = false;
+        while let Some((n, cursor)) = todo.pop() {
+            let filter = subs[n].follow.filter.clone();
+            catching.add(&filter, cursor);
+            let meets = |s: &Sub| s.durable && !s.reads && s.follow.filter.meets(&filter);
+            for (i, s) in subs.iter_mut().enumerate().filter(|(_, s)| meets(s)) {
+                s.reads = true;
+                held = true;
+                todo.push((i, relayed.max(s.since)));
+            }
+        }
+        catching.wake();
+        held
+    }
 }
 
 /// What to do next.
@@ -61,6 +116,8 @@ enum Step {
     Read(Filter, u64),
     /// Something was done in this turn; look again.
     Again,
+    /// Some that read together are live now; look again.
+    Joins,
     /// Everything follows live, or the session ends.
     Done,
 }
@@ -93,7 +150,7 @@ async fn read_on(session: Weak<Session>, sh: Rc<Shard>) {
         let step = poll_fn(|cx| session.upgrade().map_or(Poll::Ready(Step::Done), |s| s.poll_step(&sh, cx)));
         let (filter, after) = match step.await {
             Step::Read(filter, after) => (filter, after),
-            Step::Again => continue,
+            Step::Again | Step::Joins => continue,
             Step::Done => return,
         };
         let page = match &sh.reads {
@@ -117,128 +174,112 @@ async fn read_on(session: Weak<Session>, sh: Rc<Shard>) {
 impl Session {
     /// Ready when the last page was written: with the next thing to do.
     fn poll_step(self: &Rc<Self>, sh: &Shard, cx: &mut Context<'_>) -> Poll<Step> {
-        let mut st = self.state.borrow_mut();
-        let State { phase: Phase::Open, catching_up: Some(catching), .. } = &mut *st else {
+        let mut state = self.state.borrow_mut();
+        let st = &mut *state;
+        let (Phase::Open, Some(catching)) = (st.phase, &mut st.catching_up) else {
             return Poll::Ready(Step::Done);
         };
         catching.waker = Some(cx.waker().clone());
-        let (parked, next) = (catching.parked, catching.next);
         if !st.control.is_empty() {
             return Poll::Pending; // what it is told is bounded by what it reads
         }
-        if let Some(parked) = parked {
-            drop(st);
+        if let Some(parked) = catching.parked {
+            drop(state);
             self.settle(parked, sh);
             return Poll::Ready(Step::Again);
+        }
+        if !catching.begun && st.voice.as_ref().is_some_and(|voice| voice.is_subscribing()) {
+            return Poll::Pending; // then those that go together read together
         }
         if st.is_far_behind() {
             return Poll::Pending; // joining changes its log
         }
-        let reading = |i: &usize| st.subs[*i].cursor.is_some();
-        let Some(n) = (next..st.subs.len()).chain(0..next.min(st.subs.len())).find(reading) else {
+        let Some(catching) = &mut st.catching_up else { return Poll::Ready(Step::Done) };
+        catching.begun = true;
+        let mut groups = std::mem::take(&mut catching.groups);
+        if groups.is_empty() {
             st.catching_up = None;
             return Poll::Ready(Step::Done);
-        };
-        let after = st.subs[n].cursor.expect("it reads");
-        if sh.relayed_to() < after {
-            // it knows more than this node was told yet: what is relayed up to there is skipped
+        }
+        // others have a turn while one waits for the relay
+        let step = (0..groups.len()).find_map(|_| {
+            let mut group = groups.pop_front()?;
+            let step = self.step(st, &mut group, sh);
+            if !matches!(step, Some(Step::Joins)) {
+                groups.push_back(group);
+            }
+            step
+        });
+        if let Some(catching) = &mut st.catching_up {
+            catching.groups = groups;
+        }
+        drop(state);
+        let Some(step) = step else {
             sh.await_relay(cx.waker());
             return Poll::Pending;
-        }
-        if !sh.recent.borrow().covers(after) {
-            let filter = &st.subs[n].follow.filter;
-            if self.knows_last(filter, after, sh) {
-                drop(st);
-                self.take_last(n, after, sh);
-                return Poll::Ready(Step::Again);
-            }
-            return Poll::Ready(Step::Read(filter.clone(), after));
-        }
-        let joins = self.take_recent(&mut st, n, sh);
-        drop(st);
-        if joins {
+        };
+        if let Step::Joins = step {
             sh.follow(self);
         }
-        self.push_on(sh);
-        Poll::Ready(Step::Again)
-    }
-
-    /// Is all that a filter matches behind an offset its last message, and that in memory?
-    fn knows_last(&self, filter: &Filter, after: u64, sh: &Shard) -> bool {
-        let Some(relayed) = sh.relayed.get() else { return false };
-        let last =
-            |p: Position| p.epoch == relayed.epoch && p.offset == after + 1 && p.offset <= relayed.offset;
-        sh.hub.latest().of(filter).is_some_and(|e| last(e.position))
-    }
-
-    /// That message, and with it all that was relayed.
-    fn take_last(&self, n: usize, after: u64, sh: &Shard) {
-        let filter = self.state.borrow().subs[n].follow.filter.clone();
-        let Some(entry) = sh.hub.latest().of(&filter).cloned() else { return };
-        if entry.position.offset != after + 1 {
-            return; // a newer one came in between: it is read
+        if !matches!(step, Step::Read(..)) {
+            self.push_on(sh);
         }
-        let page = Page { entries: vec![entry], scanned_to: sh.relayed_to() };
-        self.take_page(&filter, &page, after, sh);
+        Poll::Ready(step)
     }
 
-    /// What is in memory behind a subscription's cursor, as far as one piece goes. True: that was all, it is live now.
-    fn take_recent(&self, st: &mut State, n: usize, sh: &Shard) -> bool {
-        let after = st.subs[n].cursor.unwrap_or(0);
+    /// The next thing to do for some that read together; nothing while the relay has not come as far as they have.
+    fn step(&self, st: &mut State, group: &mut Group, sh: &Shard) -> Option<Step> {
+        let State { subs, control, .. } = st;
+        let mut given = Given { control, messages: 0, session: self, sh };
+        if !given.pages(group) || given.messages > 0 {
+            return Some(Step::Again);
+        }
         let recent = sh.recent.borrow();
-        let (mut cursor, mut messages) = (after, 0);
-        let mut whole = true;
-        for entry in recent.behind(after) {
-            if st.control.len() >= sh.hub.options.page_bytes_max {
-                whole = false;
-                break;
+        match group.wants(|after| recent.covers(after)) {
+            Wants::Room => Some(Step::Again),
+            Wants::Page(filter, after) => match last(&filter, after, sh) {
+                Some(page) => {
+                    group.came(&filter, after, &page, page.scanned_to);
+                    given.pages(group);
+                    Some(Step::Again)
+                }
+                None => Some(Step::Read(filter, after)),
+            },
+            Wants::Memory if !given.memory(group) => Some(Step::Again),
+            Wants::Memory if group.is_ahead_of(sh.relayed_to()) => {
+                (given.messages > 0).then_some(Step::Again)
             }
-            cursor = entry.relayed.position.offset;
-            let topic = &entry.relayed.topic;
-            if st.subs[n].follow.filter.matches(topic) && !Session::has_otherwise(&st.subs, n, topic, cursor)
-            {
-                st.control.extend_from_slice(entry.encoded(self.encoding, true));
-                messages += 1;
+            Wants::Memory => {
+                given.join(group, subs);
+                Some(Step::Joins)
             }
         }
-        sh.count_delivered(messages);
-        let sub = &mut st.subs[n];
-        if !whole {
-            sub.cursor = Some(cursor);
-            return false;
-        }
-        sub.cursor = None;
-        if std::mem::take(&mut sub.announce) && self.encoding == crate::encode::Encoding::V1 {
-            let topic = sub.follow.filter.clone();
-            let up = Answer::CaughtUp { topic: topic.as_str(), offset: sh.relayed_to() };
-            encode::answer(&mut st.control, &up);
-        }
-        true
     }
 
-    /// Says what a page holds.
-    fn take_page(&self, filter: &Filter, page: &Page, after: u64, sh: &Shard) {
+    /// Says what a page holds, as far as its turn has come.
+    fn take_page(&self, filter: &Filter, page: &Arc<Page>, after: u64, sh: &Shard) {
         {
             let mut st = self.state.borrow_mut();
-            let st = &mut *st;
-            let (Phase::Open, Some(catching)) = (st.phase, &mut st.catching_up) else { return };
-            let wanted = |s: &super::Sub| s.follow.filter == *filter && s.cursor == Some(after);
-            let Some(n) = st.subs.iter().position(wanted) else { return }; // unsubscribed meanwhile
-            catching.next = n + 1; // then the others
-            let mut messages = 0;
-            // what this shard was not relayed yet comes live: to other subscriptions of this session, too
+            let State { phase: Phase::Open, catching_up: Some(catching), control, .. } = &mut *st else {
+                return;
+            };
+            // what this shard was not relayed yet comes live
             let to = page.scanned_to.min(sh.relayed_to()).max(after);
-            let within = |o: u64| o > after && o <= to;
-            for entry in page.entries.iter().filter(|e| within(e.position.offset)) {
-                if !Session::has_otherwise(&st.subs, n, &entry.topic, entry.position.offset) {
-                    encode::durable(&mut st.control, self.encoding, entry, true);
-                    messages += 1;
-                }
-            }
-            sh.count_delivered(messages);
-            st.subs[n].cursor = Some(to);
+            let Some(group) =
+                catching.groups.iter_mut().find_map(|g| g.came(filter, after, page, to).then_some(g))
+            else {
+                return; // unsubscribed meanwhile
+            };
+            Given { control, messages: 0, session: self, sh }.pages(group);
         }
         self.push_on(sh);
+    }
+
+    /// What is subscribed next is settled.
+    pub(super) fn wake_reading(&self) {
+        if let Some(catching) = &mut self.state.borrow_mut().catching_up {
+            catching.wake();
+        }
     }
 
     fn push_on(&self, sh: &Shard) {
@@ -252,40 +293,29 @@ impl Session {
     /// It lost its place in the log: what is durable reads on, the rest is told what it missed.
     fn settle(self: &Rc<Self>, parked: Parked, sh: &Shard) {
         let relayed = sh.relayed_to();
-        if self.left_to_live(parked) {
-            // what the one that reads has left to the one that was live is in nobody's hands
-            return self.close(CloseCode::FellBehind, "fell behind");
-        }
         {
             let mut st = self.state.borrow_mut();
             let st = &mut *st;
-            for sub in st.subs.iter_mut().filter(|s| s.cursor.is_none()) {
-                let from = parked.cursor.filter(|_| sub.durable);
+            let mut reads = Vec::new();
+            for (n, sub) in st.subs.iter_mut().enumerate().filter(|(_, s)| !s.reads) {
+                let from = parked.cursor.filter(|_| sub.durable).map(|c| c.max(sub.since));
                 match sub.slow {
                     Slow::Replay => {
-                        sub.cursor = from.map(|c| c.max(sub.since));
+                        reads.extend(from.map(|from| (n, from)));
                         sub.announce = true;
                     }
                     Slow::Gap | Slow::Close => {
                         let topic = sub.follow.filter.as_str();
-                        let first = from.map(|c| c.max(sub.since) + 1);
-                        let gap = Answer::Gap { topic, from: first, to: from.map(|_| relayed) };
+                        let gap = Answer::Gap { topic, from: from.map(|f| f + 1), to: from.map(|_| relayed) };
                         encode::answer(&mut st.control, &gap);
                         sub.since = relayed;
                     }
                 }
             }
+            st.read_from(reads, relayed);
         }
         sh.follow(self);
         self.unpark();
-    }
-
-    /// Has a subscription that reads come further than the place that was lost, and left something to those that were live?
-    fn left_to_live(&self, parked: Parked) -> bool {
-        let st = self.state.borrow();
-        let lost = || st.subs.iter().filter(|s| s.durable && s.cursor.is_none());
-        let reads = st.subs.iter().filter(|s| s.cursor.is_some_and(|c| parked.cursor.is_some_and(|p| c > p)));
-        reads.into_iter().any(|r| lost().any(|l| l.follow.filter.meets(&r.follow.filter)))
     }
 
     /// It has a place again: at the end of its log, if it still has the same one.
@@ -305,7 +335,7 @@ impl Session {
     pub(crate) fn renumbered(&self, offset: u64) {
         let reads = {
             let st = self.state.borrow();
-            st.is_parked() || st.subs.iter().any(|s| s.cursor.is_some())
+            st.is_parked() || st.subs.iter().any(|s| s.reads)
         };
         if reads {
             self.close(CloseCode::FellBehind, "epoch_changed");
@@ -314,4 +344,72 @@ impl Session {
         let mut st = self.state.borrow_mut();
         st.subs.iter_mut().filter(|s| s.durable).for_each(|s| s.since = offset);
     }
+}
+
+/// What a session is given in one turn.
+struct Given<'a> {
+    control: &'a mut Vec<u8>,
+    messages: u64,
+    session: &'a Session,
+    sh: &'a Shard,
+}
+
+impl Given<'_> {
+    /// What its pages have for a group, as far as one piece goes. True: that was all.
+    fn pages(&mut self, group: &mut Group) -> bool {
+        let before = self.messages;
+        // a page, and what its frames add
+        let bytes_max = self.sh.hub.options.page_bytes_max.saturating_mul(2);
+        let all = group.give(|entry| {
+            encode::durable(self.control, self.session.encoding, entry, true);
+            self.messages += 1;
+            self.control.len() < bytes_max
+        });
+        self.sh.count_delivered(self.messages - before);
+        all
+    }
+
+    /// What is in memory for a group, as far as one piece goes. True: that was all.
+    fn memory(&mut self, group: &mut Group) -> bool {
+        let (recent, wanted) = (self.sh.recent.borrow(), group.wanted());
+        let (mut last, mut all, before) = (group.lowest(), true, self.messages);
+        for entry in recent.behind(last) {
+            if self.control.len() >= self.sh.hub.options.page_bytes_max {
+                all = false;
+                break;
+            }
+            last = entry.relayed.position.offset;
+            let mut is_wanted = false;
+            wanted.matching(&entry.relayed.topic, |cursor| is_wanted |= *cursor < last);
+            if is_wanted {
+                self.control.extend_from_slice(entry.encoded(self.session.encoding, true));
+                self.messages += 1;
+            }
+        }
+        group.took(last);
+        self.sh.count_delivered(self.messages - before);
+        all
+    }
+
+    /// A group is live from here on, and those of it are told that wait to hear so.
+    fn join(&mut self, group: &Group, subs: &mut [Sub]) {
+        let filters = group.filters();
+        for sub in subs.iter_mut().filter(|s| s.reads && filters.contains(&s.follow.filter)) {
+            sub.reads = false;
+            if std::mem::take(&mut sub.announce) && self.session.encoding == Encoding::V1 {
+                let up = Answer::CaughtUp { topic: sub.follow.filter.as_str(), offset: self.sh.relayed_to() };
+                encode::answer(self.control, &up);
+            }
+        }
+    }
+}
+
+/// All that a filter matches behind an offset, if that is its last message and in memory, and with it all that was
+/// relayed.
+fn last(filter: &Filter, after: u64, sh: &Shard) -> Option<Arc<Page>> {
+    let relayed = sh.relayed.get()?;
+    let is_next =
+        |p: Position| p.epoch == relayed.epoch && p.offset == after + 1 && p.offset <= relayed.offset;
+    let entry = sh.hub.latest().of(filter).filter(|e| is_next(e.position)).cloned()?;
+    Some(Arc::new(Page { entries: vec![entry], scanned_to: relayed.offset }))
 }

@@ -12,7 +12,7 @@ use crate::options::Slow;
 use crate::pattern::Pattern;
 use crate::peers::{Cursor, Turn};
 use crate::shard::Shard;
-use minium_protocol::{Filter, Topic};
+use minium_protocol::Filter;
 use std::rc::Rc;
 
 /// A session with more than this to write does not change its log.
@@ -27,8 +27,8 @@ pub(crate) struct Sub {
     pub(crate) slow: Slow,
     /// It is certain to get everything behind this offset.
     pub(crate) since: u64,
-    /// While it reads history: it was given everything up to here.
-    pub(crate) cursor: Option<u64>,
+    /// It reads history, and is not live.
+    pub(crate) reads: bool,
     /// It is to be told when it has caught up.
     pub(crate) announce: bool,
 }
@@ -44,14 +44,7 @@ impl Sub {
             slow => slow,
         };
         let slow = if pattern == Pattern::Bus { Slow::Close } else { slow };
-        Sub { follow: Follow::new(pattern, filter), durable, slow, since, cursor: None, announce: false }
-    }
-
-    /// Was, or will a message at this offset be, delivered by it without its history being read on?
-    fn delivers(&self, topic: &Topic, offset: u64) -> bool {
-        offset > self.since
-            && self.cursor.is_none_or(|c| offset <= c)
-            && self.follow.concerns(Pattern::Sub, topic)
+        Sub { follow: Follow::new(pattern, filter), durable, slow, since, reads: false, announce: false }
     }
 }
 
@@ -91,12 +84,7 @@ impl Session {
     /// The set of what is live now.
     fn live(&self) -> Box<[Follow]> {
         let st = self.state.borrow();
-        follow::set(st.subs.iter().filter(|s| s.cursor.is_none()).map(|s| s.follow.clone()))
-    }
-
-    /// Is what stands at this offset delivered by another of its subscriptions than the `n`-th?
-    pub(super) fn has_otherwise(subs: &[Sub], n: usize, topic: &Topic, offset: u64) -> bool {
-        subs.iter().enumerate().any(|(i, s)| i != n && s.delivers(topic, offset))
+        follow::set(st.subs.iter().filter(|s| !s.reads).map(|s| s.follow.clone()))
     }
 }
 
@@ -179,14 +167,14 @@ impl Shard {
         let mut shelf = self.shelf.borrow_mut();
         let kind = {
             let st = s.state.borrow();
-            let mut live = st.subs.iter().filter(|s| s.cursor.is_none());
+            let mut live = st.subs.iter().filter(|s| !s.reads);
             let resumable = live.clone().all(|s| s.durable);
             Kind { resumable, replays: live.all(|s| s.slow == Slow::Replay) }
         };
         if let Some(log) = shelf.find(encoding, &follows, kind) {
             return log.clone();
         }
-        let durable = s.state.borrow().subs.iter().any(|s| s.cursor.is_none() && s.durable);
+        let durable = s.state.borrow().subs.iter().any(|s| !s.reads && s.durable);
         let relayed = durable.then(|| self.relayed_to());
         let log = Rc::new(Log::new(follows, encoding, self.limits.clone(), relayed, kind));
         let new: Vec<_> = log.follows.iter().filter(|f| !shelf.wants(f, encoding)).collect();

@@ -104,8 +104,9 @@ struct State {
     pulls: ThinVec<Pull>,
     /// Only for pullers of durable channels.
     jobs: Option<Box<Jobs>>,
+    /// Panics to come.
     #[cfg(test)]
-    trips: bool,
+    trips: u8,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
@@ -255,6 +256,8 @@ impl Session {
 
     /// Something in here panicked: this session ends, and nobody else notices.
     pub(crate) fn fault(&self) {
+        #[cfg(test)]
+        self.state.borrow_mut().trip();
         let open = self.state.borrow().phase == Phase::Open;
         if open {
             self.close(CloseCode::ServerFault, "the server failed");
@@ -340,6 +343,14 @@ const ABNORMAL: u16 = 1006;
 impl State {
     fn wake(&self) {
         self.waker.as_ref().inspect(|w| w.wake_by_ref());
+    }
+
+    #[cfg(test)]
+    fn trip(&mut self) {
+        if self.trips > 0 {
+            self.trips -= 1;
+            panic!("as the test asked");
+        }
     }
 
     /// To the end of the log.

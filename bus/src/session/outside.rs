@@ -56,6 +56,11 @@ impl Awaited {
         Ok(Awaited { task: task.ok_or_else(nowhere)?, asked })
     }
 
+    /// Is it a subscription that awaits it?
+    pub(super) fn is_sub(&self) -> bool {
+        matches!(self.asked, Asked::Sub(..))
+    }
+
     /// The answer, if it is there; else `waker` is woken when it is.
     pub(super) fn poll(&mut self, waker: &Waker) -> Option<Answered> {
         match Pin::new(&mut self.task).poll(&mut Context::from_waker(waker)) {
@@ -85,6 +90,7 @@ impl Session {
             (Asked::Words(words), Answered::Said(said)) => self.tell_said(&words, said),
             (Asked::Words(words), _) => self.refuse_all(words.iter().map(|w| &w.reference), &failed()),
         }
+        self.wake_reading(); // it may have waited for this
     }
 
     /// A subscription begins where it was found to.
@@ -103,8 +109,9 @@ impl Session {
         match (start, relayed) {
             (Some(start), Some(p)) if p.epoch == start.epoch && sh.reads.is_some() => {
                 let position = Position { epoch: start.epoch, offset: start.after };
-                self.tell(&Answer::at(reference.as_deref(), position));
+                // what comes before the answer belongs to who was there before
                 self.begin_at(Sub::new(sh, Pattern::Sub, filter, start.after), sh);
+                self.tell(&Answer::at(reference.as_deref(), position));
             }
             (Some(_), _) => {
                 let problem = Problem::new(ErrorCode::EpochChanged, "the numbering began anew just now");
@@ -116,18 +123,35 @@ impl Session {
 
     /// Reads history first.
     pub(crate) fn begin_at(self: &Rc<Self>, mut sub: Sub, sh: &Shard) {
-        sub.cursor = Some(sub.since);
         sub.announce = true;
-        self.add_sub(sub);
-        sh.catch_up(self);
+        self.add_reader(sub, sh);
     }
 
-    /// Follows what comes from now on.
+    /// Reads behind where it begins, and those that are live and meet it read with it from now on.
+    fn add_reader(self: &Rc<Self>, sub: Sub, sh: &Shard) {
+        sh.catch_up(self);
+        let held = {
+            let mut st = self.state.borrow_mut();
+            let first = (st.subs.len(), sub.since);
+            st.subs.push(sub);
+            st.read_from(vec![first], sh.relayed_to())
+        };
+        if held {
+            sh.follow(self);
+        }
+    }
+
+    /// Follows what comes from now on: live, or behind those that it meets and that read history.
     pub(super) fn join_live(self: &Rc<Self>, reference: &Reference, filter: Filter, sh: &Shard) {
         let sub = Sub::new(sh, Pattern::Sub, filter, sh.relayed_to());
         let position = sh.relayed.get().filter(|_| sub.durable);
-        self.add_sub(sub);
-        sh.follow(self);
+        let meets = |st: &State| st.catching_up.as_ref().is_some_and(|c| c.meets(&sub.follow.filter));
+        if sub.durable && meets(&self.state.borrow()) {
+            self.add_reader(sub, sh);
+        } else {
+            self.add_sub(sub);
+            sh.follow(self);
+        }
         let reference = reference.as_deref();
         self.tell(&position.map_or(Answer::ok(reference), |p| Answer::at(reference, p)));
     }

@@ -230,7 +230,8 @@ impl Session {
             #[cfg(test)]
             match &message.bytes()[..] {
                 crate::faults::IN_READING => panic!("as the test asked"),
-                crate::faults::IN_THE_WALK => st.trips = true,
+                crate::faults::IN_THE_WALK => st.trips = 1,
+                crate::faults::IN_ITS_GOODBYE => st.trips = 2,
                 _ => {}
             }
             let limited = match &mut st.voice {

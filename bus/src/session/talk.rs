@@ -92,6 +92,11 @@ impl Talk {
         out.into_iter().map(|f| f.reference).collect()
     }
 
+    /// Is the next frame a subscription?
+    pub(super) fn subscribes_next(&self) -> bool {
+        self.ops.front().is_some_and(|next| matches!(next.op, ClientOp::Sub { .. }))
+    }
+
     fn filter(&self, given: Option<Filter>) -> Result<Filter, Refused> {
         given.or_else(|| self.path.clone()).ok_or_else(|| invalid("topic is missing"))
     }
@@ -238,6 +243,7 @@ impl Session {
         if let Err(problem) = done {
             self.refuse(&reference, &problem);
         }
+        self.wake_reading(); // it may have waited for this
     }
 
     fn subscribe(
@@ -296,7 +302,10 @@ impl Session {
             let Some(n) = place(Pattern::Sub).or_else(|| place(Pattern::Bus)) else {
                 return Err(Problem::new(ErrorCode::NotFound, format!("{filter} is not subscribed")));
             };
-            st.subs.remove(n);
+            let left = st.subs.remove(n);
+            if let (true, Some(catching)) = (left.reads, &mut st.catching_up) {
+                catching.forget(&left.follow.filter);
+            }
         }
         sh.follow(self);
         self.tell(&Answer::ok(reference.as_deref()));

@@ -79,6 +79,15 @@ impl Voice {
         Box::new(Voice { allowance: rate.map(Allowance::new), refused: 0, pending: Pending::Nothing, speech })
     }
 
+    /// Is a subscription the next thing that is done, or being done?
+    pub(super) fn is_subscribing(&self) -> bool {
+        match (&self.pending, &self.speech) {
+            (Pending::Awaited(awaited), _) => awaited.is_sub(),
+            (Pending::Nothing, Speech::Talk(talk)) => talk.subscribes_next(),
+            _ => false,
+        }
+    }
+
     /// May it send one message more? Who goes on in spite of many refusals is not answered any more.
     pub(super) fn take_allowance(&mut self, grant: Option<&Grant>) -> Result<(), Limited> {
         let shared = grant.and_then(|g| g.allowance.as_deref());
@@ -127,6 +136,13 @@ impl Session {
 
     fn settle_pending(self: &Rc<Self>, sh: &Shard, waker: &Waker) -> HandOn {
         let mut st = self.state.borrow_mut();
+        if st.voice.as_ref().is_some_and(|v| matches!(&v.pending, Pending::Awaited(a) if a.is_sub())) {
+            // it may change the log of the session
+            st.waits_behind = st.is_parked() || st.is_far_behind();
+            if st.waits_behind {
+                return HandOn::Waits; // who writes to it wakes it
+            }
+        }
         let State { voice: Some(voice), control, .. } = &mut *st else { return HandOn::Done };
         let on = match &mut voice.pending {
             Pending::Nothing => return HandOn::Done,

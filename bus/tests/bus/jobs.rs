@@ -220,3 +220,26 @@ async fn jobs_that_a_session_never_began_to_write_are_given_back_when_it_ends() 
     assert!(first > 3, "what was written stays with who may have read it");
     assert_eq!(last, (first..=JOBS).collect::<Vec<_>>(), "and all behind comes back, in order");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_cancelled_before_it_was_seen_is_never_heard_of_and_gives_its_credit_back() {
+    const JOBS: i64 = 100;
+    let node = start().await;
+    let mut c = node.v1_narrow("/ws").await;
+    let pull = json!({"op":"pull","topic":"work","credit":JOBS});
+    assert_eq!(ask(&mut c, pull).await, json!({"op":"ok"}));
+    // far more than the kernel takes
+    let data = format!("\"{}\"", "x".repeat(200_000));
+    for _ in 0..JOBS {
+        push(&node, &data).await;
+    }
+    assert_eq!(c.json().await["job"]["id"], 1);
+    node.queue.cancel(JOBS);
+    push(&node, "1").await;
+    for id in (2..JOBS).chain([JOBS + 1]) {
+        let job = c.json().await;
+        assert_eq!((&job["op"], &job["job"]["id"]), (&json!("job"), &json!(id)));
+    }
+    c.nothing_else().await;
+    assert_eq!(node.queue.credit(), 0);
+}

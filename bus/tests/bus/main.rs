@@ -19,6 +19,7 @@ mod life;
 mod peers;
 mod pubsub;
 mod replay;
+mod replay_merge;
 mod slow;
 mod v1;
 mod work;

@@ -18,6 +18,11 @@ use tokio::task::JoinHandle;
 
 pub(crate) const EPOCH: u64 = 7;
 
+/// What the kernel takes for a client that lags as soon as it does not read. Not less: below 64 KiB Linux has no window
+/// scaling, rounds the window to what it takes for the sender's segments, and may so offer for ever a little less than
+/// the sender wants to send at once; then the persist timer moves 2 KiB in 200 ms, and 3 MiB take five minutes.
+const NARROW_BYTES: u32 = 128 << 10;
+
 pub(crate) struct Node {
     pub(crate) bus: Bus,
     pub(crate) address: SocketAddr,
@@ -95,12 +100,12 @@ impl Node {
     }
 
     pub(crate) async fn v1_narrow(&self, path: &str) -> Client {
-        self.open_as(path, "minium.v1", Some(4096)).await
+        self.open_as(path, "minium.v1", Some(NARROW_BYTES)).await
     }
 
     /// With a small window, so that it lags as soon as it does not read.
     pub(crate) async fn narrow(&self, path: &str) -> Client {
-        self.open_as(path, "", Some(4096)).await
+        self.open_as(path, "", Some(NARROW_BYTES)).await
     }
 
     pub(crate) async fn open_as(&self, path: &str, mode: &str, receive: Option<u32>) -> Client {
@@ -218,6 +223,8 @@ struct State {
     /// Offsets up to here are gone.
     pruned: u64,
     broken: bool,
+    /// The next read panics.
+    panics: bool,
     /// It will not keep what comes next.
     refuses: bool,
     /// Positions of what came with an id.
@@ -267,6 +274,11 @@ impl Journal {
         self.state.lock().unwrap().broken = true;
     }
 
+    /// The next read panics.
+    pub(crate) fn panic_once(&self) {
+        self.state.lock().unwrap().panics = true;
+    }
+
     /// The next messages are not kept.
     pub(crate) fn refuse_once(&self) {
         self.state.lock().unwrap().refuses = true;
@@ -297,7 +309,12 @@ impl History for Journal {
         count_max: u32,
         bytes_max: usize,
     ) -> Result<Page, HistoryError> {
-        self.state.lock().unwrap().reads += 1;
+        let panics = {
+            let mut st = self.state.lock().unwrap();
+            st.reads += 1;
+            std::mem::take(&mut st.panics)
+        };
+        assert!(!panics, "as the test asked");
         self.open.subscribe().wait_for(|open| *open).await.unwrap();
         let st = self.state.lock().unwrap();
         if st.broken {

@@ -273,6 +273,24 @@ async fn a_journal_that_breaks_down_ends_replays_with_1011_and_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_whose_read_failed_is_asked_for_again_by_the_next() {
+    let patience = std::time::Duration::from_secs(1);
+    let node = Node::with(Options { outside_patience: patience, ..Options::default() }).await;
+    node.journal.append("task/x/1", 10);
+    node.begin().await;
+    node.journal.panic_once();
+    let mut c = node.open("/sub/task?after=0").await;
+    assert_eq!(c.closed().await.0, 1011);
+    node.journal.set_open(false); // it does not answer
+    let mut c = node.open("/sub/task?after=0").await;
+    assert_eq!(c.closed().await.0, 1011);
+    node.journal.set_open(true);
+    let mut c = node.open("/sub/task?after=0").await;
+    expect_range(&mut c, 1..=10).await;
+    assert_eq!(node.journal.reads(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn positions_are_judged_before_anything_is_answered() {
     let node = Node::start().await;
     let task: Filter = "task/x".parse().unwrap();

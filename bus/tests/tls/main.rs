@@ -30,6 +30,8 @@ mod peers;
 mod pubsub;
 #[path = "../bus/replay.rs"]
 mod replay;
+#[path = "../bus/replay_merge.rs"]
+mod replay_merge;
 #[path = "../bus/slow.rs"]
 mod slow;
 #[path = "../bus/v1.rs"]

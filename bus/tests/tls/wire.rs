@@ -43,7 +43,7 @@ async fn what_rustls_holds_arrives_though_nothing_more_is_said() {
     // one write of which the kernel takes a part only
     for size in [20_000, 60_000, 200_000] {
         let node = Node::start().await;
-        let mut s = node.narrow("/sub/held").await;
+        let mut s = node.open_as("/sub/held", "", Some(4_096)).await;
         let text = "h".repeat(size);
         node.publish("held", &text).await;
         s.expect(&text).await;

@@ -1,8 +1,9 @@
 //! `minium.v1`, the main road: subscriptions, publishing, work and peers that survive cuts.
 //!
 //! A [`Connection`] opens sockets as it needs them: one for all its subscriptions (two filters that can match the same
-//! topic go to different ones, since a session gets one copy of a message), one for what is published and pushed, and
-//! one for each puller and each peer. So an answer that is waited for never stands behind a message that nobody takes.
+//! topic go to different ones: on one socket the live one would wait while the other reads history), one for what is
+//! published and pushed, and one for each puller and each peer. So an answer that is waited for never stands behind a
+//! message that nobody takes.
 
 mod board;
 mod desk;

@@ -1,6 +1,6 @@
 //! What the ledgers must add up to: pure functions over them, each for one promise, each of which names what breaks it.
 
-use super::book::{Books, Entry, Name, Place, Socket};
+use super::book::{Books, Entry, Name, Place, Socket, Sub};
 use minium_protocol::Topic;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -49,16 +49,18 @@ fn lost(books: &Books) -> Vec<Violation> {
     found
 }
 
-/// A connection with one filter gets a run of the journal without a hole, from its beginning to wherever it was cut,
+/// Each subscription of a connection gets a run of the journal without a hole, from its beginning to wherever it was cut,
 /// acknowledged or not; and all connections of a reader together get everything that is owed.
 fn skipped(books: &Books) -> Vec<Violation> {
     let mut found = Vec::new();
     for inbox in &books.inboxes {
         let mut holes = BTreeSet::new();
-        for (n, socket) in inbox.sockets.iter().enumerate().filter(|(_, s)| s.subs.len() == 1) {
-            let came = socket.arrivals.iter().map(|a| a.name).collect();
-            let is_owed = |e: &&Entry| socket.is_owed(&e.topic, e.place);
-            holes.extend(holes_in(&books.journal, is_owed, &came).map(|place| (n, place)));
+        for (n, socket) in inbox.sockets.iter().enumerate() {
+            for sub in &socket.subs {
+                let came = socket.arrivals[sub.from..].iter().map(|a| a.name).collect();
+                let is_owed = |e: &&Entry| sub.is_owed(&e.topic, e.place);
+                holes.extend(holes_in(&books.journal, is_owed, &came).map(|place| (n, place)));
+            }
         }
         let last = inbox.sockets.len().saturating_sub(1);
         let all = inbox.arrivals().map(|a| a.name).collect();
@@ -85,49 +87,89 @@ fn holes_in<'a>(
     holes.into_iter()
 }
 
-/// Each message once on a connection, and once over all connections of those who resume exactly.
+/// Each message is new to some subscription of its connection, and once for each over all connections of those who
+/// resume exactly.
 fn doubled(books: &Books) -> Vec<Violation> {
+    let (places, topics) = (places(books), topics(books));
     let mut found = Vec::new();
     for inbox in &books.inboxes {
-        let mut seen = HashSet::new();
+        let mut had = HashSet::new();
         for socket in &inbox.sockets {
             if !inbox.exact {
-                seen.clear();
+                had.clear();
             }
-            let again = socket.arrivals.iter().filter(|a| !seen.insert(a.name));
-            found.extend(again.map(|a| Violation::Doubled { reader: inbox.reader.clone(), name: a.name }));
+            for came in judge(socket, &places, &topics) {
+                let again =
+                    came.new_for.iter().filter(|sub| !had.insert((sub.filter.as_str(), came.name))).count();
+                if again > 0 || came.is_repeated && came.new_for.is_empty() {
+                    found.push(Violation::Doubled { reader: inbox.reader.clone(), name: came.name });
+                }
+            }
         }
     }
     found
 }
 
-/// Positions rise on each connection, once all of its subscriptions have caught up.
+/// Positions rise for each subscription of a connection: nothing is new that is older than what came before it.
 fn disordered(books: &Books) -> Vec<Violation> {
-    let places = places(books);
+    let (places, topics) = (places(books), topics(books));
     let mut found = Vec::new();
     for inbox in &books.inboxes {
         for socket in &inbox.sockets {
-            let mut last = None;
-            for (name, place) in placed(socket, &places, true) {
-                if last.is_some_and(|last| place < last) {
-                    found.push(Violation::Disordered { reader: inbox.reader.clone(), name, place });
-                }
-                last = last.max(Some(place));
-            }
+            let late = judge(socket, &places, &topics).into_iter().filter(|came| came.is_late);
+            found.extend(late.map(|Judged { name, place, .. }| Violation::Disordered {
+                reader: inbox.reader.clone(),
+                name,
+                place,
+            }));
         }
     }
     found
+}
+
+/// What a message is to a reader that keeps a position for each subscription, advanced by every message that matches.
+struct Judged<'a> {
+    name: Name,
+    place: Place,
+    new_for: Vec<&'a Sub>,
+    /// One that it matches has had it.
+    is_repeated: bool,
+    /// One that it matches has not had it, and is further on.
+    is_late: bool,
+}
+
+fn judge<'a>(
+    socket: &'a Socket,
+    places: &BTreeMap<Name, BTreeSet<Place>>,
+    topics: &HashMap<Name, &Topic>,
+) -> Vec<Judged<'a>> {
+    let mut subs: Vec<_> = socket.subs.iter().map(|sub| (sub, sub.behind, HashSet::new())).collect();
+    let mut all = Vec::new();
+    for (n, (name, place)) in placed(socket, places).enumerate() {
+        let mut judged = Judged { name, place, new_for: Vec::new(), is_repeated: false, is_late: false };
+        let owed = |sub: &Sub| topics.get(&name).is_some_and(|topic| sub.is_owed(topic, place));
+        for (sub, position, had) in subs.iter_mut().filter(|(sub, ..)| sub.from <= n && owed(sub)) {
+            if !had.insert(name) {
+                judged.is_repeated = true;
+            } else if place < *position {
+                judged.is_late = true;
+            } else {
+                *position = place;
+                judged.new_for.push(*sub);
+            }
+        }
+        all.push(judged);
+    }
+    all
 }
 
 /// Nothing comes to somebody who did not ask for it.
 fn unasked(books: &Books) -> Vec<Violation> {
-    let topics: HashMap<Name, &Topic> =
-        books.outboxes.iter().flat_map(|o| &o.sent).map(|s| (s.name, &s.topic)).collect();
-    let places = places(books);
+    let (places, topics) = (places(books), topics(books));
     let mut found = Vec::new();
     for inbox in &books.inboxes {
         for socket in &inbox.sockets {
-            for (name, place) in placed(socket, &places, false) {
+            for (name, place) in placed(socket, &places) {
                 // without a topic it is invented, which is found elsewhere
                 if topics.get(&name).is_some_and(|topic| !socket.is_owed(topic, place)) {
                     found.push(Violation::Unasked { reader: inbox.reader.clone(), name, place });
@@ -211,13 +253,13 @@ fn places(books: &Books) -> BTreeMap<Name, BTreeSet<Place>> {
     all
 }
 
+/// Where everything was sent.
+fn topics(books: &Books) -> HashMap<Name, &Topic> {
+    books.outboxes.iter().flat_map(|o| &o.sent).map(|s| (s.name, &s.topic)).collect()
+}
+
 /// What came on a connection, with its position: that of the frame, or, where it came bare, that of the message.
-fn placed(
-    socket: &Socket,
-    places: &BTreeMap<Name, BTreeSet<Place>>,
-    settled: bool,
-) -> impl Iterator<Item = (Name, Place)> {
+fn placed(socket: &Socket, places: &BTreeMap<Name, BTreeSet<Place>>) -> impl Iterator<Item = (Name, Place)> {
     let place = |name| places.get(&name).and_then(|places| places.first().copied());
-    let arrivals = socket.arrivals.iter().filter(move |a| a.settled || !settled);
-    arrivals.filter_map(move |a| Some((a.name, a.place.or_else(|| place(a.name))?)))
+    socket.arrivals.iter().filter_map(move |a| Some((a.name, a.place.or_else(|| place(a.name))?)))
 }

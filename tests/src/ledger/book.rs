@@ -51,8 +51,8 @@ pub(super) struct Acked {
 #[derive(Debug)]
 pub(super) struct Inbox {
     pub(super) reader: String,
-    /// It comes back exactly behind the last that it got, so nothing may come twice; others come back to a position
-    /// that they are sure of, and take what comes again.
+    /// It comes back exactly behind the last that it got, for each of its filters, so nothing may come twice; others come
+    /// back to a position that they are sure of, and take what comes again.
     pub(super) exact: bool,
     /// What it was first promised, for each of its filters.
     pub(super) subs: Vec<Sub>,
@@ -72,6 +72,8 @@ pub(super) struct Socket {
 pub(super) struct Sub {
     pub(super) filter: Filter,
     pub(super) behind: Place,
+    /// So many messages had come on the connection when it began: they were for others.
+    pub(super) from: usize,
 }
 
 /// A message that came.
@@ -84,8 +86,6 @@ pub(super) struct Arrival {
     pub(super) body: String,
     /// The whole event, where the mode gives it.
     pub(super) event: Option<String>,
-    /// All subscriptions of the connection had caught up, so this one is in order with all others.
-    pub(super) settled: bool,
 }
 
 /// A message as it stands in the journal in the end.
@@ -126,8 +126,15 @@ impl Socket {
     }
 }
 
+impl Sub {
+    /// Does it cover it?
+    pub(super) fn is_owed(&self, topic: &Topic, place: Place) -> bool {
+        self.behind < place && self.filter.matches(topic)
+    }
+}
+
 fn is_owed(subs: &[Sub], topic: &Topic, place: Place) -> bool {
-    subs.iter().any(|sub| sub.behind < place && sub.filter.matches(topic))
+    subs.iter().any(|sub| sub.is_owed(topic, place))
 }
 
 impl Name {

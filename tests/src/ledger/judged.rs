@@ -27,19 +27,12 @@ const JOURNAL: [(u64, u32, u32, &str); 6] = [
 ];
 
 fn sub(filter: &str, behind: u64) -> Sub {
-    Sub { filter: filter.parse().unwrap(), behind: place(behind) }
+    Sub { filter: filter.parse().unwrap(), behind: place(behind), from: 0 }
 }
 
 fn arrival((offset, publisher, n, to): (u64, u32, u32, &str)) -> Arrival {
     let name = name(publisher, n);
-    Arrival {
-        name,
-        place: Some(place(offset)),
-        topic: Some(topic(to)),
-        body: name.body(""),
-        event: None,
-        settled: true,
-    }
+    Arrival { name, place: Some(place(offset)), topic: Some(topic(to)), body: name.body(""), event: None }
 }
 
 /// A reader of these connections: filter, where it begins, offsets that came.
@@ -75,12 +68,9 @@ fn books() -> Books {
     for arrival in inboxes[2].sockets.iter_mut().flat_map(|s| &mut s.arrivals) {
         (arrival.place, arrival.topic) = (None, None);
     }
-    // while a second filter catches up, its messages come between others
+    // two filters that never match the same
     inboxes[3].sockets[0].subs.push(sub("t/b", 10));
     inboxes[3].subs.push(sub("t/b", 10));
-    for arrival in &mut inboxes[3].sockets[0].arrivals[..5] {
-        arrival.settled = false;
-    }
     Books { outboxes, inboxes, journal }
 }
 
@@ -183,10 +173,27 @@ fn what_came_out_of_order_is_found() {
     );
     // bare messages are placed by what the others say
     assert_eq!(found(|b| came(b, 2, 0).swap(2, 3)), disordered("bare", 1, 14));
-    // several filters, once all have caught up
-    assert_eq!(found(|b| came(b, 3, 0)[2].settled = true), []);
-    let settled = found(|b| came(b, 3, 0).iter_mut().for_each(|a| a.settled = true));
-    assert_eq!(settled.len(), 2, "{settled:?}");
+    // what one filter had in order came out of order for a wider one
+    let wider = found(|b| b.inboxes[3].sockets[0].subs[0].filter = "t".parse().unwrap());
+    let late = |publisher, n, offset| Violation::Disordered {
+        reader: "many".into(),
+        name: name(publisher, n),
+        place: place(offset),
+    };
+    assert_eq!(wider, [late(1, 0, 12), late(0, 1, 14)]);
+    // it comes again for one that began later, further back: then it must be all
+    let joins = |offsets: &'static [u64]| {
+        move |b: &mut Books| {
+            b.inboxes[1].sockets[0].subs.push(Sub { from: 2, ..sub("t", 11) });
+            let more = offsets.iter().map(|o| arrival(*JOURNAL.iter().find(|e| e.0 == *o).unwrap()));
+            came(b, 1, 0).extend(more);
+        }
+    };
+    assert_eq!(found(joins(&[12, 14, 15, 17, 18])), []);
+    assert_eq!(
+        found(joins(&[12, 15])),
+        [Violation::Skipped { reader: "late".into(), socket: 0, place: place(14) }]
+    );
 }
 
 #[test]

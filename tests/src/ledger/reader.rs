@@ -1,15 +1,15 @@
 //! Readers in every mode: they write down what comes on each connection, and come back by position after each cut.
 //!
-//! Where a reader comes back to is what a careful client would know. With one filter that is the last position that
-//! came. In plain mode, where messages come bare, it is what the 101 said. With several filters on one socket it is
-//! the last position that came since all of them had caught up; before that, where the connection began.
+//! Where a reader comes back to is what a careful client would know: for each of its filters the last position that came
+//! and that it matches, also where several filters of one socket overlap. In plain mode, where messages come bare, it is
+//! what the 101 said.
 
 use super::book::{Arrival, Inbox, Name, Place, Socket, Sub};
 use super::publisher::Course;
 use super::wire::{self, Opening, Ways};
 use crate::support::wait;
 use futures::SinkExt;
-use minium_protocol::{CloudEvent, Filter, Position};
+use minium_protocol::{CloudEvent, Filter, Position, Topic};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::cell::Cell;
@@ -51,8 +51,8 @@ pub(super) struct Reader<'a> {
     pub(super) filters: Vec<Filter>,
     pub(super) ways: Ways,
     pub(super) course: &'a Course,
-    /// Where it comes back to.
-    pub(super) resume: Start,
+    /// Where it comes back to, for each filter.
+    pub(super) resume: Vec<Start>,
     /// The last messages, one for each topic that it hears: then it has all.
     pub(super) last: BTreeSet<Name>,
     pub(super) pause: Option<&'a Pause>,
@@ -93,7 +93,8 @@ impl Reader<'_> {
 
     /// The server has said where a subscription begins.
     fn begins(&mut self, filter: usize, behind: Place, asked: Start) {
-        let sub = Sub { filter: self.filters[filter].clone(), behind };
+        let from = self.socket().arrivals.len();
+        let sub = Sub { filter: self.filters[filter].clone(), behind, from };
         let first = |subs: &[Sub]| subs.iter().all(|s| s.filter != sub.filter);
         if first(&self.inbox.subs) {
             self.inbox.subs.push(sub.clone());
@@ -102,6 +103,7 @@ impl Reader<'_> {
             assert_eq!(behind, asked, "{} begins where it asked to", self.inbox.reader);
         }
         self.socket().subs.push(sub);
+        self.resume[filter] = Start::Behind(behind);
     }
 
     fn socket(&mut self) -> &mut Socket {
@@ -111,10 +113,22 @@ impl Reader<'_> {
     fn arrives(&mut self, arrival: Arrival) {
         self.course.arrived.set(self.course.arrived.get() + 1);
         self.last.remove(&arrival.name);
-        if let (true, Some(place)) = (arrival.settled, arrival.place) {
-            self.resume = Start::Behind(place);
+        if let Some(place) = arrival.place {
+            self.advance(place, arrival.topic.as_ref());
         }
         self.socket().arrivals.push(arrival);
+    }
+
+    /// A message is behind those that have begun, that it matches and that stand before it.
+    fn advance(&mut self, place: Place, topic: Option<&Topic>) {
+        let subs = &self.inbox.sockets.last().expect("there is one for each connection").subs;
+        for (filter, resume) in self.filters.iter().zip(&mut self.resume) {
+            let has_begun = subs.iter().any(|s| s.filter == *filter);
+            let is_new = matches!(resume, Start::Behind(had) if *had < place);
+            if has_begun && is_new && topic.is_none_or(|topic| filter.matches(topic)) {
+                *resume = Start::Behind(place);
+            }
+        }
     }
 
     /// Stops here, if it is one that does.
@@ -128,12 +142,12 @@ impl Reader<'_> {
     async fn frames(&mut self) {
         let opening = Opening { path: "/ws", mode: "minium.v1", narrow: self.pause.is_some() };
         let (mut socket, _) = wire::open(&self.ways, opening).await;
-        let after = match self.resume {
-            Start::Behind(place) => format!(r#","after":"{place}""#),
-            Start::Now => String::new(),
-        };
-        let asked = self.resume;
+        let asked = self.resume.clone();
         for (n, filter) in self.filters.iter().enumerate() {
+            let after = match asked[n] {
+                Start::Behind(place) => format!(r#","after":"{place}""#),
+                Start::Now => String::new(),
+            };
             let sub = format!(r#"{{"op":"sub","ref":"{n}","topic":"{filter}"{after}}}"#);
             if socket.send(Message::text(sub)).await.is_err() {
                 return;
@@ -152,14 +166,12 @@ impl Reader<'_> {
                     topic: Some(topic.parse().unwrap()),
                     body: data.get().to_owned(),
                     event: None,
-                    settled: self.is_settled(caught_up.len()),
                 }),
                 ("ok", None, Some(place), None) => {
                     let n: usize = frame.reference.expect("each sub has one").parse().unwrap();
-                    self.begins(n, place, asked);
-                    if let Start::Now = asked {
+                    self.begins(n, place, asked[n]);
+                    if let Start::Now = asked[n] {
                         caught_up.insert(self.filters[n].to_string());
-                        self.resume = Start::Behind(place);
                     }
                 }
                 ("caught_up", Some(filter), None, None) => drop(caught_up.insert(filter.to_owned())),
@@ -174,12 +186,6 @@ impl Reader<'_> {
         }
     }
 
-    /// Is what comes now in order, when so many of its filters have caught up? One that was overtaken reads on filter
-    /// by filter, and no frame says when that begins.
-    fn is_settled(&self, caught_up: usize) -> bool {
-        self.filters.len() == 1 || self.pause.is_none() && caught_up == self.filters.len()
-    }
-
     async fn messages(&mut self) {
         let mode = if self.ear == Ear::Plain { "minium.plain" } else { "cloudevents.json" };
         let path = self.path();
@@ -187,20 +193,14 @@ impl Reader<'_> {
         let (mut socket, response) = wire::open(&self.ways, opening).await;
         let position = response.headers().get("minium-position").expect("it is durable").to_str().unwrap();
         let position: Position = position.parse().unwrap();
-        self.begins(0, position.into(), self.resume);
-        self.resume = Start::Behind(position.into());
+        self.begins(0, position.into(), self.resume[0]);
         while !self.last.is_empty() {
             self.read_on().await;
             let Some(text) = wire::next_text(&mut socket).await else { return };
             self.arrives(match self.ear {
-                Ear::Plain => Arrival {
-                    name: Name::of(&text),
-                    place: None,
-                    topic: None,
-                    body: text,
-                    event: None,
-                    settled: true,
-                },
+                Ear::Plain => {
+                    Arrival { name: Name::of(&text), place: None, topic: None, body: text, event: None }
+                }
                 _ => event(text),
             });
         }
@@ -229,17 +229,11 @@ impl Reader<'_> {
     /// An event, or, before the first, the word where the stream begins.
     fn take(&mut self, data: Option<String>, place: Option<Place>) {
         match (data, place) {
-            (Some(body), Some(_)) => self.arrives(Arrival {
-                name: Name::of(&body),
-                place,
-                topic: None,
-                body,
-                event: None,
-                settled: true,
-            }),
+            (Some(body), Some(_)) => {
+                self.arrives(Arrival { name: Name::of(&body), place, topic: None, body, event: None })
+            }
             (None, Some(place)) if self.socket().subs.is_empty() => {
-                self.begins(0, place, self.resume);
-                self.resume = Start::Behind(place);
+                self.begins(0, place, self.resume[0]);
             }
             (None, _) => {}
             (Some(body), None) => panic!("an event without a position: {body}"),
@@ -264,7 +258,7 @@ impl Reader<'_> {
     }
 
     fn path(&self) -> String {
-        let from = match self.resume {
+        let from = match self.resume[0] {
             Start::Behind(place) => format!("after={place}"),
             // from now on, too, but as a position that is told
             Start::Now => "last=0".into(),
@@ -307,6 +301,5 @@ pub(super) fn event(text: String) -> Arrival {
         topic: Some(event.subject.expect("the topic").parse().unwrap()),
         body,
         event: Some(text),
-        settled: true,
     }
 }

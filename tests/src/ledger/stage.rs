@@ -162,7 +162,7 @@ impl<'a> Stage<'a> {
             filters.iter().any(|f| f.matches(&topic)).then_some(Name { publisher: LAST, n })
         };
         let last = (0..).zip(self.topics()).filter_map(heard).collect();
-        let exact = filters.len() == 1 && ear != Ear::Plain;
+        let (exact, resume) = (ear != Ear::Plain, vec![resume; filters.len()]);
         let inbox = Inbox { reader: name.into(), exact, subs: vec![], sockets: vec![] };
         let ways = Ways::new(&self.addresses, filters.len());
         Reader { ear, filters, ways, course, resume, last, pause, inbox }

@@ -11,9 +11,9 @@ use crate::support::postgres::{Cluster, ClusterOptions, Database};
 use crate::support::{on_both, wait};
 
 on_both! {
-    /// P-3, V-4, V-5, V-6: kill -9 of the node in the midst of publishing, and the start of another in its place.
+    /// P-3, V-4, V-5, V-6, V-12, V-13: kill -9 of the node in the midst of publishing, and the start of another in its place.
     nothing_is_lost_when_the_node_is_killed;
-    /// P-3, V-6: TCP connections are cut in both directions at random bytes.
+    /// P-3, V-6, V-12, V-13: TCP connections are cut in both directions at random bytes.
     nothing_is_lost_when_connections_are_cut;
 }
 
@@ -113,7 +113,7 @@ async fn nothing_is_lost_when_one_of_two_nodes_is_killed() {
     }
 }
 
-/// P-3: readers that stop reading are overtaken by what is kept in memory for them, and read on from the journal.
+/// P-3, V-12, V-14: readers that stop reading are overtaken by what is kept in memory for them, and read on from the journal.
 #[tokio::test]
 async fn nothing_is_lost_when_readers_are_overtaken() {
     // a ring of the bus holds 16 MiB, and three of four topics must be more than that

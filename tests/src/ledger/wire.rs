@@ -1,5 +1,6 @@
 //! Connections of the ledger's own clients: each may fail at any moment, and all of them come back.
 
+use crate::support::raw::NARROW_BYTES;
 use crate::support::wait;
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -75,7 +76,7 @@ pub(super) async fn ready(ways: &Ways) {
 async fn try_open(address: SocketAddr, opening: Opening<'_>) -> Option<(WebSocket, Response)> {
     let socket = TcpSocket::new_v4().unwrap();
     if opening.narrow {
-        socket.set_recv_buffer_size(4_096).unwrap();
+        socket.set_recv_buffer_size(NARROW_BYTES).unwrap();
     }
     let stream = socket.connect(address).await.ok()?;
     stream.set_nodelay(true).ok();

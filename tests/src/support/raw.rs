@@ -81,6 +81,10 @@ impl Bits {
     }
 }
 
+/// What the kernel takes for a client that lags as soon as it does not read. With less than 64 KiB there is no window
+/// scaling, and Linux may come to offer for ever a little less than the server's kernel sends at once: 2 KiB in 200 ms.
+pub(crate) const NARROW_BYTES: u32 = 128 << 10;
+
 impl Raw {
     /// Connects.
     pub(crate) async fn connect(node: &Node) -> Raw {
@@ -90,7 +94,7 @@ impl Raw {
     /// Connects with little room for what is not read.
     pub(crate) async fn connect_narrow(node: &Node) -> Raw {
         let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4_096).unwrap();
+        socket.set_recv_buffer_size(NARROW_BYTES).unwrap();
         Raw::connect_from(node, socket).await
     }
 
