@@ -189,7 +189,7 @@ impl Session {
             return Poll::Ready(Step::Again);
         }
         if !catching.begun && st.voice.as_ref().is_some_and(|voice| voice.is_subscribing()) {
-            return Poll::Pending; // then those that go together read together
+            return Poll::Pending; // those that go together read together: each answer, once written, wakes it
         }
         if st.is_far_behind() {
             return Poll::Pending; // joining changes its log
@@ -273,13 +273,6 @@ impl Session {
             Given { control, messages: 0, session: self, sh }.pages(group);
         }
         self.push_on(sh);
-    }
-
-    /// What is subscribed next is settled.
-    pub(super) fn wake_reading(&self) {
-        if let Some(catching) = &mut self.state.borrow_mut().catching_up {
-            catching.wake();
-        }
     }
 
     fn push_on(&self, sh: &Shard) {

@@ -90,7 +90,6 @@ impl Session {
             (Asked::Words(words), Answered::Said(said)) => self.tell_said(&words, said),
             (Asked::Words(words), _) => self.refuse_all(words.iter().map(|w| &w.reference), &failed()),
         }
-        self.wake_reading(); // it may have waited for this
     }
 
     /// A subscription begins where it was found to.

@@ -243,7 +243,6 @@ impl Session {
         if let Err(problem) = done {
             self.refuse(&reference, &problem);
         }
-        self.wake_reading(); // it may have waited for this
     }
 
     fn subscribe(

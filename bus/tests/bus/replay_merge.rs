@@ -168,13 +168,21 @@ async fn what_is_subscribed_in_one_breath_comes_once_and_in_order_whatever_the_p
     let node = Node::with(Options { page_count_max: 7, ..Options::default() }).await;
     append(&node, 200);
     node.begin().await;
-    let mut c = Careful::open(&node).await;
+    in_one_breath(&node).await;
+    // all of it in memory: what is read alone is read in no time
+    let node = Node::start().await;
+    node.begin().await;
+    relay(&node, 200).await;
+    in_one_breath(&node).await;
+}
+
+async fn in_one_breath(node: &Node) {
+    let mut c = Careful::open(node).await;
     c.subscribe(&[("task/a", json!(150)), ("task/a/+", json!(20)), ("task/+/b", json!(90))]).await;
     for filter in ["task/a", "task/a/+", "task/+/b"] {
         c.expect_op("ok", filter).await;
     }
-    let (first, then, last): (Filter, Filter, Filter) =
-        ("task/a/+".parse().unwrap(), "task/+/b".parse().unwrap(), "task/a".parse().unwrap());
+    let [first, then, last]: [Filter; 3] = ["task/a/+", "task/+/b", "task/a"].map(|f| f.parse().unwrap());
     c.expect(matching(&first, 20, 90)).await;
     let both = (91..=150).filter(|o| first.matches_str(topic_of(*o)) || then.matches_str(topic_of(*o)));
     c.expect(both).await;
@@ -182,7 +190,7 @@ async fn what_is_subscribed_in_one_breath_comes_once_and_in_order_whatever_the_p
     for filter in ["task/a", "task/a/+", "task/+/b"] {
         c.expect_op("caught_up", filter).await;
     }
-    relay(&node, 10).await;
+    relay(node, 10).await;
     c.hear_all(210).await;
     c.client.nothing_else().await;
 }
@@ -328,7 +336,7 @@ async fn who_falls_behind_with_overlapping_filters_reads_on_in_order() {
     c.expect(1..=LAST).await;
     assert!(node.journal.reads() > 0, "it was never behind");
     // the widest filter is read for all
-    assert!(node.journal.reads() as u64 <= 3 * LAST / 512, "{} reads", node.journal.reads());
+    assert!(node.journal.reads() as u64 <= LAST / 256, "{} reads", node.journal.reads());
     while c.subs.iter().any(|s| !s.caught_up) {
         c.hear().await;
     }
@@ -369,17 +377,18 @@ async fn hundreds_who_return_with_overlapping_filters_share_the_reads() {
     let mut sockets = Vec::new();
     for _ in 0..300 {
         let mut c = Careful::open(&node).await;
-        c.subscribe(&[("task/a/+", json!(100)), ("task", json!(100)), ("task/+/b", json!(100))]).await;
+        c.subscribe(&[("task/a/+", json!(100)), ("task/a", json!(100)), ("task/a/b", json!(100))]).await;
         sockets.push(c);
     }
     for c in &mut sockets {
         for _ in 0..3 {
             c.hear().await;
         }
-        c.expect(101..=1_000).await;
+        c.expect(matching(&"task/a".parse().unwrap(), 100, 1_000)).await;
         c.hear_all(1_000).await;
     }
-    assert!(node.journal.reads() <= 20, "{} reads", node.journal.reads());
+    // eight pages of the widest filter, and a few more at the seams; each by itself they would be twenty
+    assert!(node.journal.reads() <= 12, "{} reads", node.journal.reads());
 }
 
 #[tokio::test(flavor = "multi_thread")]
