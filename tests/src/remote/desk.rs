@@ -56,9 +56,17 @@ impl Desk {
 
     pub(crate) fn on(store: Arc<dyn Store>, options: WorkOptions) -> Desk {
         let calls = Arc::<Calls>::default();
-        let counted: Arc<dyn Store> = Arc::new(Counted { store, calls: calls.clone() });
+        let counted: Arc<dyn Store> = Arc::new(Counted { store, calls: calls.clone(), wakes: true });
         // nobody else ever changes it: the sender may go
         let slot = watch::channel(Some(counted)).1;
+        Desk::start(&slot, options, calls)
+    }
+
+    /// A node that nothing ever wakes.
+    pub(crate) fn deaf(f: &Fixture, options: WorkOptions) -> Desk {
+        let calls = Arc::<Calls>::default();
+        let deaf: Arc<dyn Store> = Arc::new(Counted { store: f.shared(), calls: calls.clone(), wakes: false });
+        let slot = watch::channel(Some(deaf)).1;
         Desk::start(&slot, options, calls)
     }
 
@@ -194,6 +202,7 @@ pub(crate) fn snapshot(job: &LeasedJob) -> Job {
 struct Counted {
     store: Arc<dyn Store>,
     calls: Arc<Calls>,
+    wakes: bool,
 }
 
 fn count(calls: &AtomicUsize) {
@@ -284,7 +293,8 @@ impl Store for Counted {
     }
 
     fn wakeups(&self) -> watch::Receiver<u64> {
-        self.store.wakeups()
+        // without a sender none ever comes
+        if self.wakes { self.store.wakeups() } else { watch::channel(0).1 }
     }
 
     async fn ping(&self) -> Result<(), QueueError> {
