@@ -65,7 +65,8 @@ impl Desk {
     /// A node that nothing ever wakes.
     pub(crate) fn deaf(f: &Fixture, options: WorkOptions) -> Desk {
         let calls = Arc::<Calls>::default();
-        let deaf: Arc<dyn Store> = Arc::new(Counted { store: f.shared(), calls: calls.clone(), wakes: false });
+        let deaf: Arc<dyn Store> =
+            Arc::new(Counted { store: f.shared(), calls: calls.clone(), wakes: false });
         let slot = watch::channel(Some(deaf)).1;
         Desk::start(&slot, options, calls)
     }
