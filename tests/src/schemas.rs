@@ -136,6 +136,19 @@ async fn a_broken_file_keeps_the_old_schema_and_says_so() {
     assert_eq!(node.post("/pub/live", "anything").await.status, 200);
 }
 
+/// S-5: a node does not start with a broken file, since nothing would govern in its place.
+#[tokio::test]
+async fn a_node_with_a_broken_file_does_not_start() {
+    let node = Node::memory().await;
+    put(&node, "tasks/unlock.json", "{\"writeOnly\":");
+    let started =
+        node.tokio_command().args(["serve", "--schemas", "schemas", "--listen", "127.0.0.1:0"]).output();
+    let output = wait::within("a node that does not start", started).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("tasks/unlock.json: it is not JSON"), "{said}");
+}
+
 /// S-4: arguments are judged when a job is enqueued, by a schema that the folder adds.
 #[tokio::test]
 async fn arguments_are_judged_at_enqueue() {

@@ -121,9 +121,20 @@ pub(crate) fn load_schemas(named: Option<&Path>, schemas: &Schemas) -> anyhow::R
         return Ok(None);
     }
     let mut dir = SchemaDir::new(path.to_owned());
-    dir.load(schemas).map_err(|error| {
+    let report = dir.load(schemas).map_err(|error| {
         fault(Exit::Usage, format!("The schema directory {} cannot be read: {error}", path.display()))
     })?;
+    // nothing stands before it that could stay in force: messages would pass unchecked, and secrets unhidden
+    if let Some(first) = report.refused.first() {
+        let words = format!(
+            "{} of the schema files in {} cannot be used; the first is {}: {}",
+            report.refused.len(),
+            path.display(),
+            first.path,
+            first.reason
+        );
+        return Err(fault(Exit::Usage, words));
+    }
     Ok(Some(dir))
 }
 
