@@ -14,6 +14,10 @@ impl Address {
     /// Reads `http://host[:port][/prefix]`, or the same with `https`. `ws` and `wss` mean these two: requests and WebSockets go to one port.
     pub(crate) fn parse(text: &str) -> Result<Address, ClientError> {
         let fault = |reason: &str| ClientError::Url { url: text.into(), reason: reason.into() };
+        // `hub:3000` would be a URL of the scheme `hub`
+        if !text.contains("://") && Address::parse(&format!("http://{text}")).is_ok() {
+            return Err(ClientError::NoScheme { url: text.into() });
+        }
         let mut base = Url::parse(text).map_err(|e| fault(&e.to_string()))?;
         let scheme = match base.scheme() {
             "http" | "ws" => "http",
@@ -100,7 +104,13 @@ mod tests {
             assert!(e.contains(word) && e.contains(url), "{e}");
         };
         says("ftp://h", "http://");
-        says("127.0.0.1:3000", "base");
+        for url in ["127.0.0.1:3000", "hub:3000", "hub", "[::1]:3000/minium"] {
+            let e = Address::parse(url).unwrap_err();
+            assert_eq!((e.to_string(), e.exit_code()), (format!("{url} is no URL: say http://{url}"), 2));
+        }
+        says("", "base");
+        says("127.0.0.1:port", "base");
+        says("me:secret@h", "http://");
         says("http://me:secret@h", "token");
         says("wss://me@h", "token");
         says("http://h?x=1", "query");

@@ -18,6 +18,12 @@ pub enum ClientError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The base URL has no scheme; with `http://` before it, it would be one.
+    #[error("{url} is no URL: say http://{url}")]
+    NoScheme {
+        /// What was given.
+        url: String,
+    },
     /// Nobody answers there.
     #[error("no server at {url}: {source}")]
     Connect {
@@ -155,6 +161,7 @@ impl ClientError {
     pub(crate) fn again(&self) -> ClientError {
         match self {
             ClientError::Url { url, reason } => ClientError::Url { url: url.clone(), reason: reason.clone() },
+            ClientError::NoScheme { url } => ClientError::NoScheme { url: url.clone() },
             ClientError::Connect { url, source } => {
                 ClientError::Connect { url: url.clone(), source: source.to_string().into() }
             }
@@ -235,7 +242,10 @@ impl ClientError {
         if self.is_connection() {
             return 5;
         }
-        if matches!(self, ClientError::Url { .. } | ClientError::TlsSetup { .. }) {
+        if matches!(
+            self,
+            ClientError::Url { .. } | ClientError::NoScheme { .. } | ClientError::TlsSetup { .. }
+        ) {
             return 2;
         }
         match self.code() {

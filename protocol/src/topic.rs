@@ -42,9 +42,9 @@ pub enum TopicError {
     /// More than 128 bytes in one segment.
     #[error("segment {0} has more than {SEGMENT_BYTES_MAX} bytes")]
     SegmentTooLong(usize),
-    /// A byte that is not allowed.
-    #[error("segment {0} has a character other than A-Z a-z 0-9 _ . ~ : @ -")]
-    BadCharacter(usize),
+    /// A character that is not allowed.
+    #[error("segment {0} has the character {1:?}; only A-Z a-z 0-9 _ . ~ : @ - may be in it")]
+    BadCharacter(usize, char),
     /// `.` or `..`.
     #[error("segment {0} is a dot segment")]
     DotSegment(usize),
@@ -78,10 +78,11 @@ fn check(text: &str, wildcards: bool) -> Result<bool, TopicError> {
             "+" => return Err(TopicError::Wildcard),
             "." | ".." => return Err(TopicError::DotSegment(place)),
             s if s.len() > SEGMENT_BYTES_MAX => return Err(TopicError::SegmentTooLong(place)),
-            s if !s.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.~:@-".contains(&b)) => {
-                return Err(TopicError::BadCharacter(place));
+            s => {
+                if let Some(bad) = s.chars().find(|c| !c.is_ascii_alphanumeric() && !"_.~:@-".contains(*c)) {
+                    return Err(TopicError::BadCharacter(place, bad));
+                }
             }
-            _ => {}
         }
     }
     Ok(wild)
@@ -124,8 +125,9 @@ impl Topic {
         levels(&self.0)
     }
 
-    /// The topic of one job's events: `task/<task>/<id>`.
+    /// The topic of one job's events: `task/<task>/<id>`. What is wrong with the task is told by the task's own segments.
     pub fn of_job(task: &str, id: i64) -> Result<Topic, TopicError> {
+        check(task, false)?;
         format!("task/{task}/{id}").parse()
     }
 }
@@ -252,10 +254,10 @@ mod tests {
             ("a//b", TopicError::EmptySegment(2)),
             ("a/..", TopicError::DotSegment(2)),
             (".", TopicError::DotSegment(1)),
-            ("a b", TopicError::BadCharacter(1)),
-            ("a/ü", TopicError::BadCharacter(2)),
+            ("a b", TopicError::BadCharacter(1, ' ')),
+            ("a/ü", TopicError::BadCharacter(2, 'ü')),
             ("a/+", TopicError::Wildcard),
-            ("a/#", TopicError::BadCharacter(2)),
+            ("a/#", TopicError::BadCharacter(2, '#')),
         ];
         for (text, rule) in cases {
             assert_eq!(text.parse::<Topic>(), Err(rule), "{text}");
@@ -265,6 +267,15 @@ mod tests {
         assert_eq!(vec!["a"; 17].join("/").parse::<Topic>(), Err(TopicError::TooDeep));
         assert!(vec!["a"; 16].join("/").parse::<Topic>().is_ok());
         assert!("x".repeat(128).parse::<Topic>().is_ok());
+    }
+
+    #[test]
+    fn a_task_is_told_of_its_own_segments() {
+        assert_eq!(Topic::of_job("a/b", 7).map(|t| t.to_string()), Ok("task/a/b/7".into()));
+        assert_eq!(Topic::of_job("x y", 7), Err(TopicError::BadCharacter(1, ' ')));
+        assert_eq!(Topic::of_job("a//b", 7), Err(TopicError::EmptySegment(2)));
+        assert_eq!(Topic::of_job("", 7), Err(TopicError::Empty));
+        assert_eq!(Topic::of_job(&vec!["a"; 15].join("/"), 7), Err(TopicError::TooDeep));
     }
 
     #[test]

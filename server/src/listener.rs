@@ -19,15 +19,17 @@ const BACKLOG: u32 = 4_096;
 /// After an accept that failed for want of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Binds.
+pub(crate) fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Binds, or says in words what is in the way.
 pub(crate) fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let open = || -> io::Result<TcpListener> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    open().map_err(|error| {
+    open(address).map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => {
                 "something listens there already; stop it, or choose another port by --listen 127.0.0.1:PORT (0 takes a free one)".to_owned()

@@ -208,6 +208,46 @@ async fn a_listener_beyond_loopback_needs_authentication() {
     assert!(said.contains("auth") && said.contains("--insecure-no-auth"), "{said}");
 }
 
+/// A database file in a directory that is not there is told of once, before anything listens.
+#[tokio::test]
+async fn a_database_without_its_directory_is_told_of_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut serve = tokio::process::Command::new(binary());
+    serve.current_dir(dir.path()).args(["serve", "--listen", "127.0.0.1:0", "--database", "sqlite:no/x.db"]);
+    let output = wait::within("serve to refuse", serve.output()).await.unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, "minium: The database no/x.db cannot be made: the directory no does not exist\n");
+}
+
+/// A worker waits for the schema, and makes no database of its own where there is none.
+#[tokio::test]
+async fn a_worker_waits_for_a_schema() {
+    let dir = tempfile::tempdir().unwrap();
+    let minium = |args: &[&str]| {
+        let mut command = tokio::process::Command::new(binary());
+        command.current_dir(dir.path()).env("XDG_STATE_HOME", dir.path().join("state")).args(args);
+        command.kill_on_drop(true);
+        command
+    };
+    std::fs::write(dir.path().join("empty.db"), "").unwrap();
+    for file in ["none.db", "empty.db"] {
+        let database = format!("sqlite:{file}");
+        let log = dir.path().join(format!("{file}.log"));
+        let mut worker = minium(&["worker", "--database", &database, "--task", "x=true"]);
+        let mut worker = worker.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+        let said = |words: &str| std::fs::read_to_string(&log).unwrap().matches(words).count();
+        wait::until("the warning", async || (said("has no schema of Minium yet") > 0).then_some(())).await;
+        assert_eq!(dir.path().join(file).exists(), file == "empty.db");
+        assert!(worker.try_wait().unwrap().is_none(), "it goes on");
+        let migrated = minium(&["migrate", "--database", &database]).output();
+        assert!(wait::within("migrate", migrated).await.unwrap().status.success());
+        wait::until("the worker to begin", async || (said("The worker waits for jobs.") > 0).then_some(()))
+            .await;
+        assert_eq!((said("has no schema"), said("no such table")), (1, 0));
+    }
+}
+
 /// H-2, H-5, H-6: what machines ask a node.
 #[tokio::test]
 async fn probes_and_figures_are_there() {

@@ -6,6 +6,7 @@ use crate::support::foreign::Foreign;
 use crate::support::node::{Node, Options};
 use crate::support::wait;
 use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
 
 /// E-1, S-1: a schedule makes a worker read this machine; its progress and its result are seen by everybody, and what
 /// it publishes fits its schema.
@@ -97,4 +98,26 @@ async fn doctor_finds_what_is_wrong() {
     );
     let taken = doctor(&["--database", "sqlite:well.db", "--listen", &node.address().to_string()]).await;
     assert!(!taken.status.success(), "somebody listens there already: {taken:?}");
+    let said = String::from_utf8_lossy(&taken.stdout);
+    assert!(said.contains(&format!("{} is taken", node.address())), "{said}");
+    assert!(said.contains("ok    tls        none") && said.contains("ok    auth       none"), "{said}");
+
+    let write = |name: &str, text: &str| std::fs::write(node.dir().join(name), text).unwrap();
+    write("ops.key", "thirty-two bytes are the least: ok");
+    let mode = std::fs::Permissions::from_mode(0o640);
+    std::fs::set_permissions(node.dir().join("ops.key"), mode).unwrap();
+    write(
+        "doctor.toml",
+        "[auth.keys.ops]\nalgorithm = \"HS256\"\nsecret_file = \"ops.key\"\n\
+         [auth.keys.gone]\nalgorithm = \"HS256\"\nsecret_file = \"gone.key\"\n\
+         [server.tls]\ncertificate_file = \"gone.pem\"\nkey_file = \"gone.pem\"\n",
+    );
+    let trust = ["--config", "doctor.toml", "--database", "sqlite:well.db", "--listen", "127.0.0.1:0"];
+    let trust = doctor(&trust).await;
+    assert!(!trust.status.success(), "{trust:?}");
+    let said = String::from_utf8_lossy(&trust.stdout);
+    for (begins, holds) in [("fail  tls ", "gone.pem"), ("fail  auth ", "gone.key"), ("warn  auth ", "0640")]
+    {
+        assert!(said.lines().any(|l| l.starts_with(begins) && l.contains(holds)), "{begins}: {said}");
+    }
 }

@@ -153,7 +153,7 @@ impl Worker {
             () = shutdown.cancelled() => return Ok(()),
         };
         let names: Vec<String> = self.tasks.keys().cloned().collect();
-        info!(worker = me.current().id, tasks = ?names, concurrency = options.concurrency, "The worker begins.");
+        info!(worker = me.current().id, tasks = ?names, concurrency = options.concurrency, "The worker waits for jobs.");
 
         let running = Arc::new(Running::default());
         // aborted when dropped: none of them holds anything that must be put away

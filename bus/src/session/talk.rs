@@ -345,7 +345,8 @@ impl Session {
         let channel = sh.hub.channels.governing(Pattern::Push, &topic).filter(|c| c.durable);
         let Some(channel) = channel else {
             if tasks.len() > 1 || queue.is_some() {
-                return Err(invalid(format!("{topic} is not durable: it has no queue and no further tasks")));
+                let words = "it has no jobs to acknowledge, no queue and no further tasks";
+                return Err(invalid(format!("{topic} is not durable: {words}")));
             }
             let (has, count) = {
                 let st = self.state.borrow();

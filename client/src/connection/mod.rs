@@ -282,6 +282,11 @@ impl Connection {
         Ok(Peer { items, seat: Arc::new(seat), told: false })
     }
 
+    /// The base URLs of the nodes, in the order in which they are tried.
+    pub fn base_urls(&self) -> impl Iterator<Item = &str> {
+        self.inner.clients.iter().map(Client::base_url)
+    }
+
     /// How it is: changes when a socket is cut and when it is back.
     pub fn state(&self) -> watch::Receiver<State> {
         self.inner.board.watch()

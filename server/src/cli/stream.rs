@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt};
 use minium_client::{
     Client, ClientError, ConnectOptions, Connection, Event, PullOptions, Received, State, Subscription, Work,
 };
-use minium_protocol::{After, ErrorCode, Filter, Position, Topic};
+use minium_protocol::{After, ErrorCode, Filter, JobOptions, Position, Topic};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -129,8 +129,13 @@ impl Pull {
 
     async fn work_off(&self, client: &Client, output: Output) -> anyhow::Result<()> {
         let connection = client.connect(ConnectOptions::default()).map_err(explain)?;
-        // one job at a time: no other is kept from those who could do it
-        let mut work = connection.pull(&self.topic, PullOptions::default()).await.map_err(explain)?;
+        // one job at a time: no other is kept from those who could do it. Whoever names a queue is refused where there is
+        // none, before a message comes
+        let queue = self.ack.then(|| JobOptions::default().queue);
+        let mut work = connection
+            .pull(&self.topic, PullOptions { queue, ..PullOptions::default() })
+            .await
+            .map_err(explain)?;
         let mut left = self.take.count.unwrap_or(u64::MAX);
         let mut state = Told::new(&connection);
         let mut stop = std::pin::pin!(stopped());

@@ -38,18 +38,29 @@ impl Trust {
     /// Reads the files. One that is named must be there, whether or not TLS is spoken.
     pub(crate) fn options(&self) -> anyhow::Result<TlsOptions> {
         let named = |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
-        let authorities = named(&self.ca).map(|path| read("--ca", &path)).transpose()?;
+        let authorities = named(&self.ca).map(|path| certificates("--ca", &path)).transpose()?;
         let identity = match (named(&self.cert), named(&self.cert_key)) {
             (None, None) => None,
             (Some(certificate), Some(key)) => {
                 let key = String::from_utf8(read("--cert-key", &key)?)
                     .map_err(|_| fault(Exit::Usage, format!("--cert-key: {} is no PEM", key.display())))?;
-                Some(Identity::new(read("--cert", &certificate)?, key))
+                Some(Identity::new(certificates("--cert", &certificate)?, key))
             }
             _ => return Err(fault(Exit::Usage, "--cert and --cert-key need each other")),
         };
         Ok(TlsOptions { authorities, identity })
     }
+}
+
+/// Reads certificates, or says that there are none: a key is soon named in their place.
+fn certificates(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
+    let bytes = read(flag, path)?;
+    let holds = |words: &[u8]| bytes.windows(words.len()).any(|found| found == words);
+    if holds(b"-----BEGIN CERTIFICATE-----") {
+        return Ok(bytes);
+    }
+    let hint = if holds(b"PRIVATE KEY-----") { " (is it the key?)" } else { "" };
+    Err(fault(Exit::Usage, format!("{flag} {}: there is no certificate in it{hint}", path.display())))
 }
 
 fn read(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
@@ -70,12 +81,20 @@ mod tests {
     fn files_that_are_named_are_read_and_an_empty_name_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str| {
-            std::fs::write(dir.path().join(name), name).unwrap();
+            let text = match name {
+                "key" => "-----BEGIN PRIVATE KEY-----",
+                "empty" => "",
+                _ => "-----BEGIN CERTIFICATE-----",
+            };
+            std::fs::write(dir.path().join(name), text).unwrap();
             Some(dir.path().join(name))
         };
         let all = Trust { ca: file("ca"), cert: file("cert"), cert_key: file("key") };
         let options = all.options().unwrap();
-        assert!(options.authorities.as_deref() == Some(b"ca") && options.identity.is_some());
+        assert!(
+            options.authorities.is_some_and(|ca| ca.starts_with(b"-----BEGIN CERT"))
+                && options.identity.is_some()
+        );
         let empty = Trust { ca: Some("".into()), cert: Some("".into()), cert_key: None };
         let options = empty.options().unwrap();
         assert!(options.authorities.is_none() && options.identity.is_none());
@@ -84,6 +103,13 @@ mod tests {
             assert!(error.contains(word), "{error}");
         };
         says(Trust { ca: Some(dir.path().join("none")), ..Trust::default() }, "--ca: ");
+        says(
+            Trust { ca: file("key"), ..Trust::default() },
+            "/key: there is no certificate in it (is it the key?)",
+        );
+        says(Trust { ca: file("empty"), ..Trust::default() }, "/empty: there is no certificate in it");
+        let swapped = Trust { cert: file("key"), cert_key: file("cert"), ..Trust::default() };
+        says(swapped, "(is it the key?)");
         says(Trust { cert: file("cert"), ..Trust::default() }, "need each other");
         says(Trust { ca: Some("/dev/zero".into()), ..Trust::default() }, "too long");
     }

@@ -10,7 +10,7 @@ use clap::Args;
 use minium_bus::Schemas;
 use minium_client::{ClientError, ConnectOptions};
 use minium_protocol::parse_duration;
-use minium_queue::{Backend, DatabaseUrl};
+use minium_queue::{Backend, DatabaseUrl, MigrationStatus, QueueError, SqlitePlace};
 use minium_worker::{
     ClientSource, CommandTask, StoreSource, UpkeepOptions, Worker as Runner, WorkerError, WorkerOptions,
     become_command,
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 /// Arguments of `minium worker`.
 #[derive(Debug, Args)]
@@ -38,10 +38,10 @@ Examples:
   minium worker --shell --task count='jq length'
   minium worker --url wss://hub:3000 --ca hub-ca.pem --token-file image.jwt --task livesys/7='./run-command'
 
-With --url no database is needed: jobs come over WebSocket, from channels that the node keeps as tasks. Results are kept
-in a spool on disk until the node or the database has them, also over a restart of this worker. A node that is away is
-waited for; one whose certificate is not accepted ends the worker, so that whoever starts it again reads the files anew. Of
-this worker's environment commands see what does not begin with MINIUM_."
+With --url no database is needed: jobs come over WebSocket, from channels that the node keeps as tasks. Results \
+    are kept in a spool on disk until the node or the database has them, also over a restart of this worker. A node \
+    that is away is waited for; one whose certificate is not accepted ends the worker, so that whoever starts it \
+    again reads the files anew. Of this worker's environment commands see what does not begin with MINIUM_."
 )]
 pub(crate) struct Worker {
     /// A task and the command that runs it; may be given several times
@@ -118,7 +118,10 @@ impl Worker {
         let schemas = Arc::new(Schemas::built_in());
         let dir = node::load_schemas(self.schemas.as_deref(), &schemas)?;
         let spool = spools::of_database(self.spool.as_deref(), &url)?;
-        let backend = Backend::open(&url).await.context("Cannot open the database")?;
+        let backend = tokio::select! {
+            backend = backend_with_schema(&url) => backend.context("Cannot open the database")?,
+            () = super::stream::stopped() => return Ok(()),
+        };
         let mut worker = Runner::new(StoreSource::new(backend.store()), options)
             .check(Arc::new(TaskSchemas(schemas.clone())));
         if let Some(spool) = spool {
@@ -152,12 +155,37 @@ impl Worker {
         let url: DatabaseUrl =
             self.database.parse().map_err(|e| fault(Exit::Usage, format!("--database: {e}")))?;
         match &url {
-            DatabaseUrl::Sqlite(minium_queue::SqlitePlace::Memory) => {
+            DatabaseUrl::Sqlite(SqlitePlace::Memory) => {
                 let why = "--database: sqlite::memory: belongs to one process; nobody else can enqueue there";
                 Err(fault(Exit::Usage, why))
             }
             _ => Ok(url),
         }
+    }
+}
+
+/// The database, as soon as somebody has made a schema in it: no file is made here. What else is wrong with it is the
+/// worker's affair.
+async fn backend_with_schema(url: &DatabaseUrl) -> Result<Backend, QueueError> {
+    const PAUSE: Duration = Duration::from_secs(1);
+    let mut told = false;
+    loop {
+        let missing = matches!(url, DatabaseUrl::Sqlite(SqlitePlace::File(path)) if !path.exists());
+        if !missing {
+            let backend = Backend::open(url).await?;
+            let bare = |all: Vec<MigrationStatus>| all.iter().all(|migration| migration.applied.is_none());
+            if !backend.migration_status().await.is_ok_and(bare) {
+                return Ok(backend);
+            }
+        }
+        if !std::mem::replace(&mut told, true) {
+            warn!(
+                %url,
+                "The database has no schema of Minium yet; waiting until there is one: run minium serve or minium migrate \
+                 on it. Is the path right?"
+            );
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

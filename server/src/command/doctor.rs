@@ -1,15 +1,18 @@
 //! `minium doctor`: would a node run well here? One line a finding, with a hint where something is wrong.
 
+use crate::auth;
 use crate::config::{Config, Flags, load};
 use crate::exit::{Exit, fault};
 use crate::listener;
 use crate::node::{causes, open_backend};
 use crate::schema_files::SchemaDir;
+use crate::tls::Tls;
 use clap::Args;
 use minium_bus::Schemas;
 use minium_queue::{DatabaseUrl, QueueError, SqlitePlace};
 use rustix::process::{Resource, getrlimit};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -95,6 +98,10 @@ impl Doctor {
             }
             tell(schemas(config))?;
             tell(port(config))?;
+            tell(tls(config))?;
+            for finding in auth(config) {
+                tell(finding)?;
+            }
         }
         tell(clock())?;
         tell(open_files(config.as_ref()))?;
@@ -200,14 +207,54 @@ fn schemas(config: &Config) -> Finding {
 
 fn port(config: &Config) -> Finding {
     let address = config.server.listen.0;
-    match listener::bind(address) {
+    match listener::open(address) {
         Ok(_) if !address.ip().is_loopback() && !config.is_guarded() => {
             let hint = "configure [auth.keys], listen on 127.0.0.1, or start with --insecure-no-auth";
             Finding::warn("port", format!("{address} is free, and not loopback"), hint)
         }
         Ok(_) => Finding::ok("port", format!("{address} is free")),
-        Err(error) => Finding::fail("port", error.to_string(), "or a node runs here already"),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let hint = "if that is your node, all is well; else choose another port";
+            Finding::fail("port", format!("{address} is taken"), hint)
+        }
+        Err(error) => {
+            let words = format!("{address} cannot be listened on: {error}");
+            Finding::fail("port", words, "choose another address or port by --listen")
+        }
     }
+}
+
+fn tls(config: &Config) -> Finding {
+    const SUBJECT: &str = "tls";
+    let files = [&config.server.tls.certificate_file, &config.server.tls.client_ca_file];
+    match Tls::of(&config.server.tls) {
+        Ok(None) => Finding::ok(SUBJECT, "none: plain HTTP"),
+        Ok(Some(_)) => {
+            let files: Vec<String> = files.into_iter().flatten().map(|f| f.display().to_string()).collect();
+            Finding::ok(SUBJECT, format!("{}, and the key fits", files.join(", ")))
+        }
+        Err(why) => Finding::fail(SUBJECT, why, "look at [server.tls]"),
+    }
+}
+
+fn auth(config: &Config) -> Vec<Finding> {
+    const SUBJECT: &str = "auth";
+    let keys = &config.auth.keys;
+    let mut findings = match auth::build(config, None) {
+        Err(wrong) => wrong.into_iter().map(|why| Finding::fail(SUBJECT, why, "look at [auth]")).collect(),
+        Ok(_) if !config.is_guarded() => {
+            vec![Finding::ok(SUBJECT, "none: whoever reaches it may do everything")]
+        }
+        Ok(_) => vec![Finding::ok(SUBJECT, format!("asked for; keys: {}", keys.len()))],
+    };
+    // a file that is not there was told of
+    let secrets = keys.values().filter_map(|key| key.secret_file.as_ref());
+    findings.extend(secrets.filter_map(|path| {
+        let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+        let words = format!("{} has the mode {mode:04o}: others can read the secret", path.display());
+        (mode & 0o077 != 0).then(|| Finding::warn(SUBJECT, words, format!("chmod 600 {}", path.display())))
+    }));
+    findings
 }
 
 fn clock() -> Finding {

@@ -83,6 +83,8 @@ fn start(config: Config, extras: Extras) -> anyhow::Result<Up> {
     let place = trust::Place { address: config.server.listen.0, insecure: extras.insecure };
     let auth = Arc::new(Auth::new(trust::rules(&config, place, None)?));
     let tls = Tls::of(&config.server.tls).map_err(|why| fault(Exit::Usage, why))?.map(Arc::new);
+    trust::mind_tokens(&config, tls.is_some());
+    opening::check_place(&config)?;
     parts::raise_open_files();
     let metrics = parts::start_metrics()?;
     let listener = listener::bind(place.address)?;

@@ -20,7 +20,7 @@ use minium_notifier::{
 };
 use minium_protocol::{ErrorCode, Problem, SchemaFault};
 use minium_queue::postgres::PgOptions;
-use minium_queue::{Backend, DatabaseUrl, QueueError, Schedule, Store, UpkeepRules};
+use minium_queue::{Backend, DatabaseUrl, QueueError, Schedule, SqlitePlace, Store, UpkeepRules};
 use minium_worker::{ArgsCheck, CommandTask, Spool, StoreSource, Worker, WorkerOptions};
 use serde_json::value::RawValue;
 use std::error::Error;
@@ -223,6 +223,20 @@ pub(crate) async fn open_backend(config: &Config, url: &DatabaseUrl) -> Result<B
             Backend::open_postgres(text, options)
         }
         DatabaseUrl::Sqlite(_) => Backend::open(url).await,
+    }
+}
+
+/// A database file is made where it is missing, and its directory is not: told before anything is started.
+pub(super) fn check_place(config: &Config) -> anyhow::Result<()> {
+    let Ok(DatabaseUrl::Sqlite(SqlitePlace::File(path))) = config.database.url.parse() else { return Ok(()) };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    match parent.filter(|parent| !parent.is_dir()) {
+        None => Ok(()),
+        Some(parent) => {
+            let (path, parent) = (path.display(), parent.display());
+            let words = format!("The database {path} cannot be made: the directory {parent} does not exist");
+            Err(fault(Exit::Failed, words))
+        }
     }
 }
 

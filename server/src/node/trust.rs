@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// Reads the configuration again.
 pub(crate) type Reread = Arc<dyn Fn() -> anyhow::Result<Config> + Send + Sync>;
@@ -43,6 +43,14 @@ impl Place {
                 self.address
             ),
         ))
+    }
+}
+
+/// Says at the start that whoever listens on the way reads tokens.
+pub(super) fn mind_tokens(config: &Config, tls: bool) {
+    let address = config.server.listen.0;
+    if config.is_guarded() && !tls && !address.ip().is_loopback() {
+        warn!("Tokens go over plain HTTP on {address}: use [server.tls], or a proxy that speaks TLS.");
     }
 }
 

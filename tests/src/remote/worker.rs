@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::process::{Child, Command};
 
 on_both! {
@@ -272,38 +273,54 @@ async fn cancelling_kills_the_command(options: Options) {
     worker.stop().await;
 }
 
+/// An outage is told once, and once that it is over.
+#[tokio::test]
+async fn a_worker_tells_when_its_node_is_away() {
+    let node = Node::start(Options::file().config(CONFIG)).await;
+    let worker = Worker::start(&node, "echo '\"done\"'");
+    let id = push(&node, &json!([])).await;
+    ended(&node, id).await;
+    let told = |words: &str| node.log().matches(words).count();
+    assert_eq!(told("The node is away"), 0, "{}", node.log());
+    node.kill().await;
+    wait::until("the outage in the log", async || (told("The node is away") > 0).then_some(())).await;
+    // longer than a few attempts take
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    node.restart().await;
+    wait::until("its end in the log", async || (told("The node is back.") > 0).then_some(())).await;
+    assert_eq!((told("The node is away"), told("The node is back.")), (1, 1), "{}", node.log());
+    worker.stop().await;
+}
+
 /// What cannot be pulled ends the worker with its reason, and its exit code.
 #[tokio::test]
 async fn a_channel_that_is_no_task_ends_the_worker() {
     let node = Node::memory().await;
     let output = Command::new(binary())
-        .args([
-            "worker",
-            "--url",
-            &node.ws(""),
-            "--task",
-            "ephemeral=true",
-            "--task",
-            "other=true",
-            "--spool",
-        ])
+        .args(["worker", "--url", &node.ws(""), "--task", "ephemeral=true", "--spool"])
         .arg(node.dir().join("spool"))
         .kill_on_drop(true)
         .output();
     let output = wait::within("the worker to end", output).await.unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{told}");
-    assert!(told.contains("not durable"), "{told}");
+    assert!(told.contains("WARN The node refuses this worker.\n"), "{told}");
+    assert_eq!(told.matches("ephemeral is not durable").count(), 1, "{told}");
     assert!(output.stdout.is_empty());
     // nobody is there: it waits
+    let log = std::fs::File::create(node.dir().join("waiting")).unwrap();
     let mut waiting = Command::new(binary())
         .args(["worker", "--url", "ws://127.0.0.1:1", "--task", "x=true", "--spool"])
         .arg(node.dir().join("spool"))
-        .stderr(Stdio::null())
+        .stderr(log)
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    node.assert_well().await;
+    wait::until("the worker to say so", async || {
+        let told = std::fs::read_to_string(node.dir().join("waiting")).unwrap();
+        told.contains("WARN The node is away; trying again until it is there. url=").then_some(())
+    })
+    .await;
     assert!(waiting.try_wait().unwrap().is_none(), "a node that is away is waited for");
 }
 

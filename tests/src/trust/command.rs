@@ -168,15 +168,18 @@ async fn a_node_on_all_addresses_wants_to_know_who_asks() {
     ]);
     let mut child = child.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = tokio::io::BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut warned = 0;
     let listening = async {
         loop {
             let line = lines.next_line().await.unwrap().expect("it goes on");
+            warned += line.matches("WARN Tokens go over plain HTTP on 0.0.0.0:0: use [server.tls]").count();
             if let Some(url) = line.strip_prefix("listening on ") {
                 return url.to_owned();
             }
         }
     };
     let url = wait::within("the node to listen", listening).await;
+    assert_eq!(warned, 1, "it says that tokens can be read on their way");
     assert_eq!(reqwest::get(format!("{url}/healthz")).await.unwrap().status(), 200);
     assert_eq!(reqwest::get(format!("{url}/api/v1/jobs")).await.unwrap().status(), 401);
 }

@@ -28,7 +28,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-use tracing::warn;
+use tracing::field::display;
+use tracing::{info, warn};
 
 /// Cancellations that wait to be taken; one that finds no room is learnt with the next extension.
 const CANCELS_MAX: usize = 1_024;
@@ -45,7 +46,7 @@ struct Inner {
     slots: u32,
     hands: Mutex<Hands>,
     reports: Arc<Reports>,
-    /// Whoever is spawned ends with its handle.
+    /// Whoever is spawned ends with its handle, or with the connection.
     tasks: TaskTracker,
     wakeups: watch::Sender<u64>,
     cancels: mpsc::Sender<LeaseToken>,
@@ -78,13 +79,16 @@ impl ClientSource {
     /// tokio runtime.
     pub fn new(link: Connection, spool: Spool, slots: usize) -> ClientSource {
         let (cancels, cancelled) = mpsc::channel(CANCELS_MAX);
+        let urls = link.base_urls().collect::<Vec<_>>().join(", ");
+        let tasks = TaskTracker::new();
+        tasks.spawn(tell_of_outages(link.state(), urls));
         let reports = Reports::start(link.clone(), spool);
         let inner = Arc::new(Inner {
             link,
             slots: u32::try_from(slots).unwrap_or(u32::MAX).clamp(1, minium_protocol::CREDIT_MAX),
             hands: Mutex::default(),
             reports,
-            tasks: TaskTracker::new(),
+            tasks,
             wakeups: watch::Sender::new(0),
             cancels,
             cancelled: tokio::sync::Mutex::new(cancelled),
@@ -136,10 +140,10 @@ impl ClientSource {
         let [queue] = &claim.queues[..] else {
             return Err(invalid("a worker over WebSocket takes jobs from one queue".into()));
         };
-        let usual = minium_protocol::JobOptions::default().queue;
         let options = PullOptions {
             tasks: topics.collect(),
-            queue: Some(queue.clone()).filter(|q| *q != usual),
+            // said in any case: on a channel that is not durable it is refused, before a message comes
+            queue: Some(queue.clone()),
             credit: self.inner.slots,
         };
         let pump = pump(Arc::downgrade(&self.inner), self.inner.link.clone(), first, options, claim.lease);
@@ -170,8 +174,14 @@ impl Inner {
         self.wakeups.send_modify(|n| *n += 1);
     }
 
-    fn fail(&self, error: ClientError) {
-        warn!(%error, "The node gives out no jobs to this worker any more.");
+    /// Nothing more will come. Whoever [watches](ClientSource::failure) for the error tells it; else it is told here.
+    fn fail(&self, error: ClientError, gave: bool) {
+        let error_here = (self.failure.receiver_count() == 0).then(|| display(&error));
+        if gave {
+            warn!(error = error_here, "The node gives out no jobs to this worker any more.");
+        } else {
+            warn!(error = error_here, "The node refuses this worker.");
+        }
         self.failure.send_replace(Some(Arc::new(error)));
         self.wake();
     }
@@ -204,6 +214,23 @@ impl Inner {
     }
 }
 
+/// Tells the log when the node is away, once, and when it is back.
+async fn tell_of_outages(mut state: watch::Receiver<Link>, url: String) {
+    let mut away = false;
+    state.mark_changed();
+    while state.changed().await.is_ok() {
+        match &*state.borrow_and_update() {
+            Link::Connecting { last: Some(error), .. } if !away => {
+                away = true;
+                warn!(url, error, "The node is away; trying again until it is there.");
+            }
+            Link::Open { .. } if std::mem::take(&mut away) => info!(url, "The node is back."),
+            Link::Ended => return,
+            Link::Connecting { .. } | Link::Open { .. } | Link::Idle => {}
+        }
+    }
+}
+
 /// Takes jobs until the connection is over for good.
 async fn pump(
     inner: std::sync::Weak<Inner>,
@@ -212,10 +239,9 @@ async fn pump(
     options: PullOptions,
     lease: Duration,
 ) {
-    let fail = |error| inner.upgrade().map_or((), |inner| inner.fail(error));
     let mut puller = match link.pull(&topic, options).await {
         Ok(puller) => puller,
-        Err(error) => return fail(error),
+        Err(error) => return inner.upgrade().map_or((), |inner| inner.fail(error, false)),
     };
     while let Some(work) = puller.next().await {
         let Some(inner) = inner.upgrade() else { return };
@@ -223,9 +249,9 @@ async fn pump(
             Ok(Work::Job(job)) => inner.arrived(job, lease),
             Ok(_) => {
                 let words = format!("{topic} is not durable: what is pushed there is no job");
-                return inner.fail(Problem::new(ErrorCode::InvalidRequest, words).into());
+                return inner.fail(Problem::new(ErrorCode::InvalidRequest, words).into(), true);
             }
-            Err(error) => return inner.fail(error),
+            Err(error) => return inner.fail(error, true),
         }
     }
 }
