@@ -311,10 +311,6 @@ async fn retry_locked(
     if let Err(refusal) = rules::may_retry(job, row.state, false) {
         return Ok(Err(refusal));
     }
-    let attempts = match rules::attempts_after_retry(row.attempt, row.attempts, options.attempts) {
-        Ok(attempts) => attempts,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
     if row.state.is_ended()
         && let Some(key) = &row.key
     {
@@ -325,6 +321,10 @@ async fn retry_locked(
             return Ok(Err(refusal));
         }
     }
+    let attempts = match rules::attempts_after_retry(row.attempt, row.attempts, options.attempts) {
+        Ok(attempts) => attempts,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
     let delay_us = rules::micros(options.delay.unwrap_or_default());
     let statement = transaction.prepare_cached(RETRY).await?;
     let params: [&(dyn ToSql + Sync); 6] =
