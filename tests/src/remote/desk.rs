@@ -43,6 +43,8 @@ pub(crate) struct Desk {
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     pub(crate) pulls: AtomicUsize,
+    /// Pulls that are over.
+    pub(crate) pulled: AtomicUsize,
     pub(crate) enqueues: AtomicUsize,
     pub(crate) exchanges: AtomicUsize,
     pub(crate) extends: AtomicUsize,
@@ -56,7 +58,7 @@ impl Desk {
 
     pub(crate) fn on(store: Arc<dyn Store>, options: WorkOptions) -> Desk {
         let calls = Arc::<Calls>::default();
-        let counted: Arc<dyn Store> = Arc::new(Counted { store, calls: calls.clone(), wakes: true });
+        let counted: Arc<dyn Store> = Arc::new(Counted { store, calls: calls.clone(), silence: None });
         // nobody else ever changes it: the sender may go
         let slot = watch::channel(Some(counted)).1;
         Desk::start(&slot, options, calls)
@@ -65,8 +67,11 @@ impl Desk {
     /// A node that nothing ever wakes.
     pub(crate) fn deaf(f: &Fixture, options: WorkOptions) -> Desk {
         let calls = Arc::<Calls>::default();
-        let deaf: Arc<dyn Store> =
-            Arc::new(Counted { store: f.shared(), calls: calls.clone(), wakes: false });
+        let deaf: Arc<dyn Store> = Arc::new(Counted {
+            store: f.shared(),
+            calls: calls.clone(),
+            silence: Some(watch::Sender::new(0)),
+        });
         let slot = watch::channel(Some(deaf)).1;
         Desk::start(&slot, options, calls)
     }
@@ -203,7 +208,8 @@ pub(crate) fn snapshot(job: &LeasedJob) -> Job {
 struct Counted {
     store: Arc<dyn Store>,
     calls: Arc<Calls>,
-    wakes: bool,
+    /// Of a store that wakes nobody.
+    silence: Option<watch::Sender<u64>>,
 }
 
 fn count(calls: &AtomicUsize) {
@@ -224,7 +230,9 @@ impl Store for Counted {
 
     async fn pull(&self, pulls: &[Pull]) -> Result<Vec<Pulled>, QueueError> {
         count(&self.calls.pulls);
-        self.store.pull(pulls).await
+        let answer = self.store.pull(pulls).await;
+        count(&self.calls.pulled);
+        answer
     }
 
     async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<u64, QueueError> {
@@ -294,8 +302,7 @@ impl Store for Counted {
     }
 
     fn wakeups(&self) -> watch::Receiver<u64> {
-        // without a sender none ever comes
-        if self.wakes { self.store.wakeups() } else { watch::channel(0).1 }
+        self.silence.as_ref().map_or_else(|| self.store.wakeups(), watch::Sender::subscribe)
     }
 
     async fn ping(&self) -> Result<(), QueueError> {

@@ -61,7 +61,8 @@ async fn a_thousand_images_cost_a_bounded_number_of_claims(f: Fixture) {
 async fn a_poll_finds_what_nobody_was_woken_for(f: Fixture) {
     let desk = Desk::deaf(&f, WorkOptions { poll: Duration::from_millis(20), ..options() });
     let mut puller = desk.puller("p", &["t"], 1);
-    wait::until("a look in vain", async || (pulls(&desk) > 0).then_some(())).await;
+    let looked = || desk.calls.pulled.load(Ordering::SeqCst) > 0;
+    wait::until("a look in vain", async || looked().then_some(())).await;
     let id = f.enqueue(of("t")).await;
     assert_eq!(puller.job().await.id, id);
     desk.close().await;
