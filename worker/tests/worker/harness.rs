@@ -5,6 +5,7 @@ use minium_protocol::{EnqueueRequest, Job, LeaseToken, State, WorkerRef};
 use minium_queue::sqlite::SqliteStore;
 use minium_queue::{
     Annotation, Claim, Exchanged, Extension, Outcome, QueueError, SqlitePlace, Store, UpkeepRules, Upkept,
+    Verdict,
 };
 use minium_worker::{JobSource, StoreSource, UpkeepOptions, Worker, WorkerError, WorkerOptions};
 use serde_json::Value;
@@ -191,7 +192,7 @@ pub(crate) struct WireState {
     pub(crate) go_on: Notify,
     /// Exchanges whose answers wait.
     pub(crate) waiting: AtomicUsize,
-    /// Nothing gets through with which an outcome comes.
+    /// Outcomes are left open, and claims get through.
     pub(crate) no_outcomes: AtomicBool,
     /// Sees what is handed in, before it is.
     pub(crate) look: Mutex<Option<Look>>,
@@ -248,8 +249,9 @@ impl JobSource for Wire {
             look(outcomes);
         }
         self.through()?;
-        if !outcomes.is_empty() && self.state.no_outcomes.load(Ordering::SeqCst) {
-            return Err(cut());
+        if self.state.no_outcomes.load(Ordering::SeqCst) {
+            let claimed = self.inner.exchange(&[], claim).await?;
+            return Ok(Exchanged { verdicts: vec![Verdict::Unjudged; outcomes.len()], ..claimed });
         }
         if self.state.full.load(Ordering::SeqCst) {
             let attempted = "hand in outcomes";
