@@ -278,8 +278,7 @@ fn nearest(map: &HashMap<Arc<str>, Arc<Schema>>, topic: &str) -> Option<Arc<Sche
     if map.is_empty() {
         return None;
     }
-    let mut levels = std::iter::successors(Some(topic), |t| t.rfind('/').map(|i| &t[..i]));
-    levels.find_map(|level| map.get(level)).cloned()
+    minium_protocol::levels(topic).find_map(|level| map.get(level)).cloned()
 }
 
 #[cfg(test)]

@@ -41,4 +41,4 @@ pub use problem::{ErrorCode, Problem, SchemaFault, TLS_ONLY};
 pub use readable::{JSON_LEVELS_MAX, check_json};
 pub use request::{EnqueueRequest, JobOptions};
 pub use scope::{Scope, ScopeError, Scopes, Verb};
-pub use topic::{Filter, Topic, TopicError};
+pub use topic::{Filter, Topic, TopicError, levels};

@@ -132,8 +132,8 @@ impl Topic {
     }
 }
 
-/// As [`Topic::levels`], for text that is known to be a topic.
-fn levels(topic: &str) -> impl Iterator<Item = &str> {
+/// As [`Topic::levels`], for text that is known to be a topic, or a task.
+pub fn levels(topic: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(topic), |t| t.rfind('/').map(|i| &t[..i]))
 }
 
@@ -267,6 +267,11 @@ mod tests {
         assert_eq!(vec!["a"; 17].join("/").parse::<Topic>(), Err(TopicError::TooDeep));
         assert!(vec!["a"; 16].join("/").parse::<Topic>().is_ok());
         assert!("x".repeat(128).parse::<Topic>().is_ok());
+    }
+
+    #[test]
+    fn a_task_is_below_those_above_it() {
+        assert_eq!(levels("a/b/c").collect::<Vec<_>>(), ["a/b/c", "a/b", "a"]);
     }
 
     #[test]

@@ -25,11 +25,6 @@ pub(crate) fn read_paths(text: &str) -> Vec<Vec<String>> {
     serde_json::from_str(text).unwrap_or_else(|_| vec![Vec::new()])
 }
 
-/// A task and those above it, the nearest first.
-pub(crate) fn levels(task: &str) -> impl Iterator<Item = &str> {
-    std::iter::successors(Some(task), |t| t.rfind('/').map(|i| &t[..i]))
-}
-
 /// The arguments with these places hidden; `None` when nothing of theirs is.
 pub(crate) fn shown(args: &str, paths: &[Vec<String>]) -> Option<String> {
     let paths: Vec<&[String]> = paths.iter().map(Vec::as_slice).collect();
@@ -137,10 +132,5 @@ mod tests {
     fn what_cannot_be_looked_into_is_hidden() {
         assert_eq!(shown("[1,", &paths(&[&["0"]])).as_deref(), Some(HIDDEN));
         assert_eq!(read_paths("not paths"), paths(&[&[]]));
-    }
-
-    #[test]
-    fn a_task_is_below_those_above_it() {
-        assert_eq!(levels("a/b/c").collect::<Vec<_>>(), ["a/b/c", "a/b", "a"]);
     }
 }

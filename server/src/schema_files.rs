@@ -12,6 +12,19 @@ const DEPTH_MAX: usize = 20;
 /// Files beyond this are not even looked at.
 const FILES_MAX: usize = 20_000;
 
+/// The directory that was named, or `schemas`, if it is there.
+pub(crate) fn place(named: Option<&Path>) -> Option<&Path> {
+    let usual = Path::new("schemas");
+    named.or_else(|| usual.is_dir().then_some(usual))
+}
+
+/// What is wrong with files of a directory, if anything is: how many, and the first.
+pub(crate) fn refused(report: &Report, dir: &Path) -> Option<String> {
+    let first = report.refused.first()?;
+    let (count, dir) = (report.refused.len(), dir.display());
+    Some(format!("{count} of {dir} cannot be used: {}: {}", first.path, first.reason))
+}
+
 /// A directory and what was last seen in it.
 #[derive(Debug)]
 pub(crate) struct SchemaDir {

@@ -44,5 +44,4 @@ try {
   process.exitCode = 1;
 }
 await browser.close();
-process.stdin.unref?.();
-process.exit();
+process.exit(); // whatever still waits for stdin

@@ -4,6 +4,7 @@ use super::change::Change;
 use crate::error::QueueError;
 use crate::mask;
 use crate::store::ArgsMask;
+use minium_protocol::levels;
 use rusqlite::params;
 
 /// Puts masks in force.
@@ -21,7 +22,7 @@ pub(super) fn shown(change: &Change<'_>, task: &str, args: &str) -> Result<Optio
     if change.first("select 1 from mask limit 1", [], |_| Ok(()))?.is_none() {
         return Ok(None);
     }
-    for level in mask::levels(task) {
+    for level in levels(task) {
         let paths: Option<String> =
             change.first("select paths from mask where task = ?1", [level], |row| row.get(0))?;
         if let Some(paths) = paths {

@@ -168,15 +168,17 @@ impl Worker {
 /// worker's affair.
 async fn backend_with_schema(url: &DatabaseUrl) -> Result<Backend, QueueError> {
     const PAUSE: Duration = Duration::from_secs(1);
-    let mut told = false;
+    let bare = |all: Vec<MigrationStatus>| all.iter().all(|migration| migration.applied.is_none());
+    let (mut opened, mut told) = (None, false);
     loop {
         let missing = matches!(url, DatabaseUrl::Sqlite(SqlitePlace::File(path)) if !path.exists());
-        if !missing {
-            let backend = Backend::open(url).await?;
-            let bare = |all: Vec<MigrationStatus>| all.iter().all(|migration| migration.applied.is_none());
-            if !backend.migration_status().await.is_ok_and(bare) {
-                return Ok(backend);
-            }
+        if opened.is_none() && !missing {
+            opened = Some(Backend::open(url).await?);
+        }
+        if let Some(backend) = &opened
+            && !backend.migration_status().await.is_ok_and(bare)
+        {
+            return Ok(backend.clone());
         }
         if !std::mem::replace(&mut told, true) {
             warn!(

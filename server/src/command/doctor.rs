@@ -5,7 +5,7 @@ use crate::config::{Config, Flags, load};
 use crate::exit::{Exit, fault};
 use crate::listener;
 use crate::node::{causes, open_backend};
-use crate::schema_files::SchemaDir;
+use crate::schema_files::{self, SchemaDir};
 use crate::tls::Tls;
 use clap::Args;
 use minium_bus::Schemas;
@@ -177,12 +177,10 @@ fn new_file(path: &std::path::Path) -> Finding {
 
 fn schemas(config: &Config) -> Finding {
     const SUBJECT: &str = "schemas";
-    let named = config.schemas.dir.clone();
-    let dir = named.clone().unwrap_or_else(|| PathBuf::from("schemas"));
-    if named.is_none() && !dir.is_dir() {
+    let Some(dir) = schema_files::place(config.schemas.dir.as_deref()) else {
         return Finding::ok(SUBJECT, "only the built-in ones");
-    }
-    let files = match SchemaDir::new(dir.clone()).read() {
+    };
+    let files = match SchemaDir::new(dir.to_owned()).read() {
         Ok(files) => files,
         Err(error) => {
             let words = format!("{} cannot be read: {error}", dir.display());
@@ -190,18 +188,9 @@ fn schemas(config: &Config) -> Finding {
         }
     };
     let report = Schemas::built_in().replace(files);
-    match report.refused.first() {
+    match schema_files::refused(&report, dir) {
         None => Finding::ok(SUBJECT, format!("{}, {} in force", dir.display(), report.in_force)),
-        Some(first) => {
-            let words = format!(
-                "{} of {} cannot be used: {}: {}",
-                report.refused.len(),
-                dir.display(),
-                first.path,
-                first.reason
-            );
-            Finding::fail(SUBJECT, words, "`minium schema check` tells of all")
-        }
+        Some(why) => Finding::fail(SUBJECT, why, "`minium schema check` tells of all"),
     }
 }
 

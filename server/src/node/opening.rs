@@ -47,17 +47,24 @@ pub(super) struct Opener {
     pub(super) closing: CancellationToken,
 }
 
+/// A database that is ready to be worked on.
+struct Opened {
+    backend: Backend,
+    journal: Journal,
+    /// The generation of the schemas whose masks it was told.
+    masks: u64,
+}
+
 impl Opener {
     /// Until the node goes down, or until there is no sense in going on.
     pub(super) async fn run(mut self) -> anyhow::Result<()> {
         let closing = self.closing.clone();
         let Some(opened) = closing.run_until_cancelled(self.open_at_last()).await else { return Ok(()) };
-        let (backend, journal) = opened?;
-        self.work(backend, journal).await
+        self.work(opened?).await
     }
 
     /// Tries until it is there.
-    async fn open_at_last(&self) -> anyhow::Result<(Backend, Journal)> {
+    async fn open_at_last(&self) -> anyhow::Result<Opened> {
         let url: DatabaseUrl =
             self.config.database.url.parse().map_err(|e: QueueError| fault(Exit::Usage, e.to_string()))?;
         let (mut pause, mut told) = (PAUSE_MIN, String::new());
@@ -83,17 +90,18 @@ impl Opener {
         }
     }
 
-    async fn open(&self, url: &DatabaseUrl) -> Result<(Backend, Journal), QueueError> {
+    async fn open(&self, url: &DatabaseUrl) -> Result<Opened, QueueError> {
         let backend = open_backend(&self.config, url).await?;
         let applied = backend.migrate().await?;
         if applied > 0 {
             info!(applied, "Migrations applied.");
         }
         // before anybody can enqueue through this node
+        let masks = self.schemas.generation();
         backend.store().put_masks(&rounds::args_masks(&self.schemas)).await?;
         let options = EnvelopeOptions { source: SOURCE.into(), dataschema: Some(self.job_schema()) };
         let journal = Journal::open(&backend, options);
-        Ok((backend, journal))
+        Ok(Opened { backend, journal, masks })
     }
 
     /// `dataschema` of every task event.
@@ -103,7 +111,7 @@ impl Opener {
         format!("{public}/schemas/job.json")
     }
 
-    async fn work(&mut self, backend: Backend, journal: Journal) -> anyhow::Result<()> {
+    async fn work(&mut self, Opened { backend, journal, masks }: Opened) -> anyhow::Result<()> {
         let store = backend.store();
         let history = journal.history();
         // The relay outlives what writes events, so that what it can still relay goes out. What is written in the very last
@@ -131,7 +139,7 @@ impl Opener {
             ..UpkeepRules::default()
         };
         rounds.spawn(rounds::upkeep(store.clone(), rules, self.closing.clone()));
-        rounds.spawn(rounds::masks(store.clone(), self.schemas.clone(), self.closing.clone()));
+        rounds.spawn(rounds::masks(store.clone(), self.schemas.clone(), masks, self.closing.clone()));
         let schedules = self.schedules();
         if !schedules.is_empty() {
             rounds.spawn(rounds::schedules(store.clone(), schedules, self.closing.clone()));

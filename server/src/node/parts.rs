@@ -7,7 +7,7 @@ use crate::database::{self, Database, Door};
 use crate::exit::{Exit, fault};
 use crate::http::limit::Limiter;
 use crate::http::{self, App, Limits};
-use crate::schema_files::SchemaDir;
+use crate::schema_files::{self, SchemaDir};
 use anyhow::Context;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use minium_bus::{Bus, Channels, Schemas};
@@ -116,26 +116,16 @@ fn start_bus(
 
 /// Reads the schema directory for the first time: the one that was named, which must be there, or `schemas`, if it is.
 pub(crate) fn load_schemas(named: Option<&Path>, schemas: &Schemas) -> anyhow::Result<Option<SchemaDir>> {
-    let path = named.unwrap_or(Path::new("schemas"));
-    if named.is_none() && !path.is_dir() {
-        return Ok(None);
-    }
+    let Some(path) = schema_files::place(named) else { return Ok(None) };
     let mut dir = SchemaDir::new(path.to_owned());
     let report = dir.load(schemas).map_err(|error| {
         fault(Exit::Usage, format!("The schema directory {} cannot be read: {error}", path.display()))
     })?;
     // nothing stands before it that could stay in force: messages would pass unchecked, and secrets unhidden
-    if let Some(first) = report.refused.first() {
-        let words = format!(
-            "{} of the schema files in {} cannot be used; the first is {}: {}",
-            report.refused.len(),
-            path.display(),
-            first.path,
-            first.reason
-        );
-        return Err(fault(Exit::Usage, words));
+    match schema_files::refused(&report, path) {
+        Some(why) => Err(fault(Exit::Usage, format!("Schemas: {why}"))),
+        None => Ok(Some(dir)),
     }
-    Ok(Some(dir))
 }
 
 /// An address that a client on this machine can use.

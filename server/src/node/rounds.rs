@@ -99,22 +99,25 @@ pub(super) async fn schedules(store: Arc<dyn Store>, schedules: Vec<Schedule>, c
     closing.run_until_cancelled(rounds).await;
 }
 
-/// Tells the database which arguments the schemas hide, whenever there are others. What they were at first was told before
-/// the node took jobs.
-pub(super) async fn masks(store: Arc<dyn Store>, schemas: Arc<Schemas>, closing: CancellationToken) {
+/// Tells the database which arguments the schemas hide, whenever there are others than those of the generation that was told
+/// before the node took jobs.
+pub(super) async fn masks(
+    store: Arc<dyn Store>,
+    schemas: Arc<Schemas>,
+    mut told: u64,
+    closing: CancellationToken,
+) {
     let mut trouble = Trouble::default();
-    // told once more, in case they were replaced in between: that costs one statement that changes nothing
-    let mut told = None;
     let rounds = async {
         loop {
             let generation = schemas.generation();
-            let pause = if told == Some(generation) {
+            let pause = if told == generation {
                 MASKS_LOOK
             } else {
                 match store.put_masks(&args_masks(&schemas)).await {
                     Ok(()) => {
                         trouble.worked("masks of arguments");
-                        told = Some(generation);
+                        told = generation;
                         MASKS_LOOK
                     }
                     Err(error) => {

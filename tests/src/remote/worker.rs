@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 use tokio::process::{Child, Command};
 
 on_both! {
@@ -73,6 +72,12 @@ impl Worker {
     /// What its spool holds, as it stands on the disk.
     fn spooled(&self) -> String {
         spooled_in(&self.dir.join("spool"))
+    }
+
+    /// Until its spool holds these words.
+    async fn until_spooled(&self, words: &str) {
+        let what = format!("{words} in the spool");
+        wait::until(&what, async || self.spooled().contains(words).then_some(())).await;
     }
 
     async fn kill(mut self) {
@@ -145,10 +150,7 @@ async fn a_result_survives_the_node_and_the_worker(options: Options) {
     worker.until_file("runs").await;
     node.kill().await;
     std::fs::write(worker.dir.join("go"), "").unwrap();
-    wait::until("the result in the spool", async || {
-        worker.spooled().contains("the only result").then_some(())
-    })
-    .await;
+    worker.until_spooled("the only result").await;
     worker.kill().await;
     node.restart().await;
     let worker = Worker::start(&node, "echo run >> runs; echo '\"another\"'");
@@ -212,10 +214,7 @@ async fn a_token_that_is_refused_costs_no_result() {
     worker.until_file("runs").await;
     node.kill().await;
     std::fs::write(worker.dir.join("go"), "").unwrap();
-    wait::until("the result in the spool", async || {
-        worker.spooled().contains("the only result").then_some(())
-    })
-    .await;
+    worker.until_spooled("the only result").await;
     std::fs::write(&key, "another secret that nobody knows here").unwrap();
     node.restart().await;
     let status = wait::within("the worker to end", worker.child.wait()).await.unwrap();
@@ -284,8 +283,12 @@ async fn a_worker_tells_when_its_node_is_away() {
     assert_eq!(told("The node is away"), 0, "{}", node.log());
     node.kill().await;
     wait::until("the outage in the log", async || (told("The node is away") > 0).then_some(())).await;
-    // longer than a few attempts take
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // it tries again and again meanwhile, whether somebody hears it or not
+    let place = tokio::net::TcpListener::bind(node.address()).await.unwrap();
+    for _ in 0..3 {
+        drop(wait::within("another attempt", place.accept()).await.unwrap());
+    }
+    drop(place);
     node.restart().await;
     wait::until("its end in the log", async || (told("The node is back.") > 0).then_some(())).await;
     assert_eq!((told("The node is away"), told("The node is back.")), (1, 1), "{}", node.log());

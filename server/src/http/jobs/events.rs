@@ -9,7 +9,7 @@ use super::super::problem::Refusal;
 use super::super::query::{self, Pairs, one, only, pairs};
 use super::super::session::{accepts, begin};
 use super::super::{App, path};
-use super::find;
+use super::{find, whole};
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use bytes::Bytes;
@@ -47,10 +47,7 @@ pub(crate) async fn events(
     let gone = named.is_some();
     let task = match named {
         Some(task) => task,
-        None => {
-            let view = find(&*open.store, id).await?;
-            view.job().map_err(|_| Refusal::new(ErrorCode::Internal, "a snapshot cannot be read"))?.task
-        }
+        None => whole(&find(&*open.store, id).await?)?.task,
     };
     let topic = Topic::of_job(&task, id).map_err(|e| Refusal::new(ErrorCode::TopicInvalid, e.to_string()))?;
     let start = start(&app, &parts.uri, &query, &topic).await?;

@@ -13,12 +13,17 @@ pub(crate) use read::{list, show, stats};
 pub(crate) use wait::wait;
 
 use super::problem::Refusal;
-use minium_protocol::{ErrorCode, JobView};
+use minium_protocol::{ErrorCode, Job, JobView};
 use minium_queue::{QueueError, Store};
 
 /// One job, or 404.
 async fn find(store: &dyn Store, id: i64) -> Result<JobView, Refusal> {
     Ok(store.get(id).await?.ok_or(QueueError::NotFound(id))?)
+}
+
+/// What a view says.
+fn whole(view: &JobView) -> Result<Job, Refusal> {
+    view.job().map_err(|_| Refusal::new(ErrorCode::Internal, "a snapshot cannot be read"))
 }
 
 /// Reads JSON. What is no JSON at all is told apart from JSON that says the wrong thing.

@@ -6,13 +6,14 @@
 use super::super::problem::Refusal;
 use super::super::query::{one, only, pairs};
 use super::super::{App, json, path};
+use super::{find, whole};
 use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::{StatusCode, Uri};
 use minium_protocol::{ErrorCode, EventType, Job, JobView, Topic, parse_duration};
-use minium_queue::{QueueError, Store};
+use minium_queue::Store;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -120,8 +121,8 @@ fn leaves_it_living(event: EventType) -> bool {
 }
 
 async fn look(store: &dyn Store, id: i64) -> Result<(JobView, Job), Refusal> {
-    let view = store.get(id).await?.ok_or(QueueError::NotFound(id))?;
-    let job = view.job().map_err(|_| Refusal::new(ErrorCode::Internal, "a snapshot cannot be read"))?;
+    let view = find(store, id).await?;
+    let job = whole(&view)?;
     Ok((view, job))
 }
 
