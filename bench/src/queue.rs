@@ -134,6 +134,7 @@ async fn drain_one(store: &dyn Store, task: &str, batch: u32) -> anyhow::Result<
         limit: batch,
         lease: Duration::from_secs(60),
         min_priority: None,
+        aged: None,
     };
     let result = serde_json::value::to_raw_value(&serde_json::Value::Null)?;
     let (mut outcomes, mut finished) = (Vec::new(), 0);

@@ -39,6 +39,6 @@ pub use job::{Job, JobView, LeaseToken, PROGRESS_TEXT_BYTES_MAX, Phase, Progress
 pub use position::{After, Position, PositionError};
 pub use problem::{ErrorCode, Problem, SchemaFault, TLS_ONLY};
 pub use readable::{JSON_LEVELS_MAX, check_json};
-pub use request::{EnqueueRequest, JobOptions};
+pub use request::{EnqueueRequest, JobOptions, JobTree, Unique, read_jobs};
 pub use scope::{Scope, ScopeError, Scopes, Verb};
 pub use topic::{Filter, Topic, TopicError, levels};

@@ -1,8 +1,11 @@
 //! What it takes to enqueue a job, as it stands in `POST /api/v1/jobs` and in `minium.enqueue`.
 
+mod wire;
+
+pub use wire::{JobTree, read_jobs};
+
 use crate::Topic;
 use crate::frame::ID_BYTES_MAX;
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::time::Duration;
 
@@ -10,6 +13,8 @@ use std::time::Duration;
 const PRIORITY_MAX: i32 = 1_000;
 /// More runs than this are a loop, not a retry.
 const ATTEMPTS_MAX: i32 = 1_000;
+/// Longer names of partitions are mistakes.
+const PARTITION_BYTES_MAX: usize = 255;
 
 /// A job to be.
 #[derive(Debug, Clone)]
@@ -20,6 +25,18 @@ pub struct EnqueueRequest {
     pub args: Box<RawValue>,
     /// The rest.
     pub options: JobOptions,
+}
+
+/// For how long a key keeps a second job of its task away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unique {
+    /// While its job lives, that is waits or runs.
+    #[default]
+    Alive,
+    /// While its job waits to be started: one that runs does not keep the next away.
+    Waiting,
+    /// For so long from the enqueue, whatever becomes of its job, and longer if that still lives.
+    For(Duration),
 }
 
 /// Enqueue options; Minion's, and a few more.
@@ -33,16 +50,24 @@ pub struct JobOptions {
     pub expire: Option<Duration>,
     /// Do failed and cancelled parents let it run too?
     pub lax: bool,
+    /// Run it once one of its parents has failed, and call it off once all have ended and none did. Not with `lax`.
+    pub on_failure: bool,
     /// First notes; a JSON object.
     pub notes: serde_json::Map<String, serde_json::Value>,
     /// Jobs it waits for. Unknown ones count as finished, as in Minion.
     pub parents: Vec<i64>,
+    /// Jobs of the same call that it waits for besides, by their places from 0. No circles.
+    pub after: Vec<usize>,
     /// Higher runs first; -1,000 to 1,000.
     pub priority: i32,
     /// Where it waits.
     pub queue: String,
-    /// Unique among the living jobs of its task: a second one is not enqueued.
+    /// Unique among the jobs of its task: a second one is not enqueued.
     pub key: Option<String>,
+    /// For how long the key is held.
+    pub unique: Unique,
+    /// Which of those that a limit of its task counts apart, such as a tenant.
+    pub partition: Option<String>,
     /// How long one run may take.
     pub timeout: Option<Duration>,
     /// Pause before an automatic retry; without it Minion's n⁴ + 15 s.
@@ -62,101 +87,21 @@ impl Default for JobOptions {
             delay: Duration::ZERO,
             expire: None,
             lax: false,
+            on_failure: false,
             notes: serde_json::Map::new(),
             parents: Vec::new(),
+            after: Vec::new(),
             priority: 0,
             queue: "default".into(),
             key: None,
+            unique: Unique::Alive,
+            partition: None,
             timeout: None,
             backoff: None,
             schedule: None,
             origin: None,
             trace: None,
         }
-    }
-}
-
-/// The flat form on the wire. Unknown members are refused: a misspelt option must not vanish.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wire {
-    task: String,
-    #[serde(default)]
-    args: Option<Box<RawValue>>,
-    attempts: Option<i32>,
-    #[serde(default, deserialize_with = "crate::amount::duration")]
-    delay: Option<Duration>,
-    #[serde(default, deserialize_with = "crate::amount::duration")]
-    expire: Option<Duration>,
-    lax: Option<bool>,
-    notes: Option<serde_json::Map<String, serde_json::Value>>,
-    parents: Option<Vec<i64>>,
-    priority: Option<i32>,
-    queue: Option<String>,
-    key: Option<String>,
-    #[serde(default, deserialize_with = "crate::amount::duration")]
-    timeout: Option<Duration>,
-    #[serde(default, deserialize_with = "crate::amount::duration")]
-    backoff: Option<Duration>,
-    origin: Option<i64>,
-}
-
-impl<'de> Deserialize<'de> for EnqueueRequest {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<EnqueueRequest, D::Error> {
-        let w = Wire::deserialize(d)?;
-        let usual = JobOptions::default();
-        let request = EnqueueRequest {
-            task: w.task,
-            args: w.args.unwrap_or_else(empty_args),
-            options: JobOptions {
-                attempts: w.attempts.unwrap_or(usual.attempts),
-                delay: w.delay.unwrap_or_default(),
-                expire: w.expire,
-                lax: w.lax.unwrap_or_default(),
-                notes: w.notes.unwrap_or_default(),
-                parents: w.parents.unwrap_or_default(),
-                priority: w.priority.unwrap_or_default(),
-                queue: w.queue.unwrap_or(usual.queue),
-                key: w.key,
-                timeout: w.timeout,
-                backoff: w.backoff,
-                origin: w.origin,
-                schedule: None,
-                trace: None,
-            },
-        };
-        request.check().map_err(serde::de::Error::custom)?;
-        Ok(request)
-    }
-}
-
-/// What a client sends; the inverse of reading one.
-impl Serialize for EnqueueRequest {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeMap;
-        let o = &self.options;
-        let mut map = s.serialize_map(None)?;
-        map.serialize_entry("task", &self.task)?;
-        map.serialize_entry("args", &self.args)?;
-        map.serialize_entry("attempts", &o.attempts)?;
-        map.serialize_entry("delay", &o.delay.as_secs_f64())?;
-        map.serialize_entry("lax", &o.lax)?;
-        map.serialize_entry("notes", &o.notes)?;
-        map.serialize_entry("parents", &o.parents)?;
-        map.serialize_entry("priority", &o.priority)?;
-        map.serialize_entry("queue", &o.queue)?;
-        for (name, span) in [("expire", o.expire), ("timeout", o.timeout), ("backoff", o.backoff)] {
-            if let Some(span) = span {
-                map.serialize_entry(name, &span.as_secs_f64())?;
-            }
-        }
-        if let Some(key) = &o.key {
-            map.serialize_entry("key", key)?;
-        }
-        if let Some(origin) = o.origin {
-            map.serialize_entry("origin", &origin)?;
-        }
-        map.end()
     }
 }
 
@@ -182,6 +127,24 @@ impl EnqueueRequest {
         }
         if !(-PRIORITY_MAX..=PRIORITY_MAX).contains(&o.priority) {
             return Err(format!("priority is {}, it must be -{PRIORITY_MAX} to {PRIORITY_MAX}", o.priority));
+        }
+        if o.on_failure && o.lax {
+            return Err("a job that runs on a failure is not lax".into());
+        }
+        if o.on_failure && o.parents.is_empty() && o.after.is_empty() {
+            return Err("a job that runs on a failure has a parent".into());
+        }
+        if o.unique != Unique::Alive && o.key.is_none() {
+            return Err("unique goes with a key".into());
+        }
+        match &o.partition {
+            Some(part) if part.len() > PARTITION_BYTES_MAX || part.contains('\0') => {
+                return Err(format!(
+                    "partition has {} bytes, it must have at most {PARTITION_BYTES_MAX} and no NUL character",
+                    part.len()
+                ));
+            }
+            _ => {}
         }
         match &o.key {
             Some(key) if key.is_empty() || key.len() > ID_BYTES_MAX => {

@@ -24,18 +24,26 @@
 
 mod backend;
 mod error;
+mod limits;
 mod mask;
 mod metrics;
 mod migrations;
 pub mod postgres;
+mod queues;
+mod retention;
 pub mod rules;
 pub mod sqlite;
 mod store;
+mod workflow;
 
 pub use backend::{Backend, DatabaseUrl, SqlitePlace};
 pub use error::QueueError;
 pub use migrations::{Migration, MigrationStatus};
+pub use limits::{Limit, LimitView, Limits, Rate, check_limits};
+pub use queues::{QueueView, Queues, READY_COUNTED_MAX};
+pub use retention::{Keep, Retention};
 pub use store::{
-    Annotation, ArgsMask, Claim, Ending, Enqueued, Exchanged, Extension, JobFilter, JobPage, Leased, Outcome,
-    Pull, Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept, Verdict,
+    Annotation, ArgsMask, AttemptFailure, Claim, Ending, Enqueued, Exchanged, Extension, Hour, JobFilter, JobPage, Leased,
+    Outcome, Pause, Pull, Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept, Verdict,
 };
+pub use workflow::{Step, Workflow};

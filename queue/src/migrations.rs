@@ -40,37 +40,45 @@ pub(crate) struct Applied {
 }
 
 macro_rules! migrations {
-    ($($(#[$doc:meta])* $name:ident in $folder:literal { $($number:literal $title:literal,)* })*) => {$(
+    ($($(#[$doc:meta])* $name:ident in $folder:literal {
+        $($zeros:literal { $($number:literal $title:literal,)* })*
+    })*) => {$(
         $(#[$doc])*
-        pub(crate) const $name: &[Migration] = &[$(
+        pub(crate) const $name: &[Migration] = &[$($(
             Migration {
                 number: $number,
                 name: $title,
-                sql: include_str!(concat!("../../migrations/", $folder, "/000", $number, "_", $title, ".sql")),
+                sql: include_str!(concat!("../../migrations/", $folder, "/", $zeros, $number, "_", $title, ".sql")),
             },
-        )*];
+        )*)*];
     )*};
 }
 
-// one line for each file; both lists have the same numbers
+// one line for each file, by how many zeros their names begin with; both lists have the same numbers
 migrations! {
     /// Those of PostgreSQL.
     POSTGRES in "postgres" {
-        1 "queue",
-        2 "journal",
-        3 "channels",
-        4 "pull",
-        5 "masks",
-        6 "repairs",
+        "000" {
+            1 "queue",
+            2 "journal",
+            3 "channels",
+            4 "pull",
+            5 "masks",
+            6 "repairs",
+            7 "demands",
+        }
     }
     /// Those of SQLite.
     SQLITE in "sqlite" {
-        1 "queue",
-        2 "journal",
-        3 "channels",
-        4 "pull",
-        5 "masks",
-        6 "repairs",
+        "000" {
+            1 "queue",
+            2 "journal",
+            3 "channels",
+            4 "pull",
+            5 "masks",
+            6 "repairs",
+            7 "demands",
+        }
     }
 }
 

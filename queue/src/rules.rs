@@ -5,8 +5,11 @@
 //! microseconds since 1970 throughout, since that is what both databases keep.
 
 use crate::error::QueueError;
-use crate::store::{Annotation, Claim, Ending, JobFilter, Outcome, Pull, RetryOptions, Schedule, Verdict};
-use minium_protocol::{EnqueueRequest, JobOptions, Phase, Progress, State, check_json};
+use crate::store::{
+    Annotation, Claim, Ending, JobFilter, Outcome, Pause, Pull, RetryOptions, Schedule, Verdict,
+};
+use crate::workflow;
+use minium_protocol::{EnqueueRequest, JobOptions, Phase, Progress, State, Unique, check_json};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -26,6 +29,8 @@ pub const CLAIM_MAX: u32 = 1_000;
 pub const PAGE_MAX: u32 = 1_000;
 /// A list is narrowed by so many names of each kind.
 pub const FILTER_NAMES_MAX: usize = 100;
+/// So many hours are told.
+pub const HOURS_TOLD: i32 = 24;
 /// The notes of a job have no more bytes together, as JSON: they stand in each of its events.
 pub const NOTES_BYTES_MAX: usize = 256 << 10;
 /// Longer names of schedules are mistakes.
@@ -54,16 +59,45 @@ pub fn after_loss(attempt: i32, attempts: i32) -> Aftermath {
     after_failure(attempt, attempts, true)
 }
 
-/// The pause before an automatic retry: the job's own, exactly, or retries⁴ + 15 s. `retries` is the number before
-/// this one; `jitter` is -1 to 1 and moves the default by up to a tenth, so that what failed together does not come
-/// back together.
-pub fn backoff(retries: i32, own: Option<Duration>, jitter: f64) -> Duration {
-    if let Some(own) = own {
-        return own.min(BACKOFF_MAX);
+/// The pause before an automatic retry: this run's, else the job's own, exactly, else its task's, else retries⁴ + 15 s.
+/// `retries` is the number before this one; `jitter` is -1 to 1 and moves the default by up to a tenth, so that what failed
+/// together does not come back together.
+pub fn backoff(retries: i32, own: Option<Duration>, pause: Pause, jitter: f64) -> Duration {
+    let said = match pause {
+        Pause::Run(pause) => Some(pause),
+        Pause::Task(usual) => own.or(Some(usual)),
+        Pause::Usual => own,
+    };
+    if let Some(said) = said {
+        return said.min(BACKOFF_MAX);
     }
     let seconds = f64::from(retries.max(0)).powi(4) + 15.0;
     let seconds = seconds * (1.0 + JITTER_SHARE * jitter.clamp(-1.0, 1.0));
     Duration::from_secs_f64(seconds.min(BACKOFF_MAX.as_secs_f64()))
+}
+
+/// What becomes of a job that runs when a parent has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handler {
+    /// No parent has failed, and one may yet.
+    Waits,
+    /// One has.
+    Runs,
+    /// All have ended, and none has failed: there is nothing to run for.
+    CalledOff,
+}
+
+/// Judges it by its parents' states; those that do not exist (any more) are left out.
+pub fn handler(parents: impl IntoIterator<Item = State>) -> Handler {
+    let mut judged = Handler::CalledOff;
+    for state in parents {
+        match state {
+            State::Failed => return Handler::Runs,
+            State::Inactive | State::Active => judged = Handler::Waits,
+            State::Finished | State::Cancelled => {}
+        }
+    }
+    judged
 }
 
 /// Does a parent in this state hold a child back? `None` is a parent that does not exist (any more).
@@ -375,8 +409,17 @@ fn check_span(what: &str, span: Option<Duration>) -> Result<(), QueueError> {
 pub fn check_requests(requests: &[EnqueueRequest]) -> Result<(), QueueError> {
     for (i, request) in requests.iter().enumerate() {
         let o = &request.options;
-        let spans =
-            [("delay", Some(o.delay)), ("expire", o.expire), ("timeout", o.timeout), ("backoff", o.backoff)];
+        let unique = match o.unique {
+            Unique::For(span) => Some(span),
+            Unique::Alive | Unique::Waiting => None,
+        };
+        let spans = [
+            ("delay", Some(o.delay)),
+            ("expire", o.expire),
+            ("timeout", o.timeout),
+            ("backoff", o.backoff),
+            ("unique", unique),
+        ];
         let checked = request
             .check()
             .map_err(QueueError::Invalid)
@@ -398,7 +441,16 @@ pub fn check_requests(requests: &[EnqueueRequest]) -> Result<(), QueueError> {
             other => other,
         })?;
     }
-    Ok(())
+    workflow::order(requests).map(drop)
+}
+
+/// Checks the name of a queue.
+///
+/// # Errors
+/// [`QueueError::Invalid`].
+pub fn check_queue(name: &str) -> Result<(), QueueError> {
+    let words = |e: minium_protocol::TopicError| QueueError::Invalid(format!("queue {name:?}: {e}"));
+    name.parse::<minium_protocol::Topic>().map(drop).map_err(words)
 }
 
 /// Checks what a claim asks for.

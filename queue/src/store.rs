@@ -5,6 +5,9 @@
 //! exactly one event per change. One conformance suite runs over all implementations.
 
 use crate::error::QueueError;
+use crate::limits::Limits;
+use crate::queues::Queues;
+use crate::retention::Retention;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use minium_protocol::{EnqueueRequest, JobView, LeaseToken, Progress, State, WorkerRef};
@@ -47,6 +50,24 @@ pub struct Claim {
     pub lease: Duration,
     /// Only this priority or higher.
     pub min_priority: Option<i32>,
+    /// Lets those go first, whatever their priority, whose queue and priority have kept the first of them waiting for so
+    /// long, the longest before all. A worker asks so now and then, so that nothing is kept waiting for ever.
+    pub aged: Option<Duration>,
+}
+
+impl Claim {
+    /// Claims nothing: for outcomes that are handed in alone.
+    pub fn nothing() -> Claim {
+        Claim {
+            worker: WorkerRef { id: 0, host: String::new(), pid: 0 },
+            queues: Vec::new(),
+            tasks: None,
+            limit: 0,
+            lease: Duration::ZERO,
+            min_priority: None,
+            aged: None,
+        }
+    }
 }
 
 /// A claimed job.
@@ -112,7 +133,63 @@ pub enum Ending {
         error: String,
         /// May it be retried by itself?
         retry: bool,
+        /// How long it then waits.
+        pause: Pause,
+        /// Where it happened, for whoever mends it.
+        backtrace: Option<String>,
     },
+}
+
+impl Ending {
+    /// A failure that is retried after the usual pause, if attempts are left.
+    pub fn failed(error: impl Into<String>) -> Ending {
+        Ending::Failed { error: error.into(), retry: true, pause: Pause::Usual, backtrace: None }
+    }
+
+    /// A failure that is not retried by itself.
+    pub fn failed_for_good(error: impl Into<String>) -> Ending {
+        Ending::Failed { error: error.into(), retry: false, pause: Pause::Usual, backtrace: None }
+    }
+}
+
+/// How long a job waits for its automatic retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pause {
+    /// As long as the job says, else as the default has it.
+    #[default]
+    Usual,
+    /// As long as the job says, else so long: what its task has.
+    Task(Duration),
+    /// So long: what this run says.
+    Run(Duration),
+}
+
+/// Why one run failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AttemptFailure {
+    /// Number of the run.
+    pub attempt: i32,
+    /// When it failed.
+    pub at: jiff::Timestamp,
+    /// Who ran it.
+    pub worker: Option<WorkerRef>,
+    /// Why.
+    pub error: String,
+    /// Where it happened, if that was told.
+    pub backtrace: Option<String>,
+}
+
+/// What one hour brought.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hour {
+    /// When it began.
+    pub hour: jiff::Timestamp,
+    /// Jobs that finished.
+    pub finished: i64,
+    /// Runs that failed, also those that were retried.
+    pub failed: i64,
+    /// Jobs that were called off.
+    pub cancelled: i64,
 }
 
 /// One word about one run.
@@ -244,6 +321,8 @@ pub struct Stats {
     pub cancelled: i64,
     /// Workers whose heartbeat is fresh.
     pub workers: i64,
+    /// Jobs that were ever enqueued, roughly: numbers that were drawn and not used count as well.
+    pub enqueued: i64,
 }
 
 /// Work that repeats.
@@ -262,9 +341,8 @@ pub struct Schedule {
 pub struct UpkeepRules {
     /// At most so many jobs of each kind in one round.
     pub batch: u32,
-    /// Finished jobs are removed after so long, unless a job that has not ended names them as parent. `None` keeps
-    /// them. Failed and cancelled jobs are never removed by themselves.
-    pub keep_finished: Option<Duration>,
+    /// How long jobs that have ended are kept. One that a job that has not ended names as parent is kept as long as that.
+    pub keep: Retention,
     /// No lease is given away before the database has been up, and looked after again, for so long: workers must get
     /// the chance to hand in what they did during an outage.
     pub grace: Duration,
@@ -279,7 +357,7 @@ impl Default for UpkeepRules {
     fn default() -> UpkeepRules {
         UpkeepRules {
             batch: 1_000,
-            keep_finished: Some(Duration::from_secs(2 * 86_400)),
+            keep: Retention::default(),
             grace: Duration::from_secs(60),
             absence: Duration::from_secs(15),
             worker_missing: Duration::from_secs(30 * 60),
@@ -298,7 +376,7 @@ pub struct Upkept {
     pub expired: u64,
     /// Children whose parents had ended unnoticed.
     pub released: u64,
-    /// Finished jobs older than they are kept.
+    /// Ended jobs older than they are kept.
     pub removed: u64,
     /// In so long the next delayed job is due, if one is known.
     pub due_in: Option<Duration>,
@@ -306,7 +384,13 @@ pub struct Upkept {
 
 /// Keeps the jobs. All times are the database's.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store:
+    Limits
+    + Queues
+    + Send
+    + Sync
+    + 'static
+{
     /// Enqueues all or none. One answer per job, in order.
     ///
     /// # Errors
@@ -353,6 +437,13 @@ pub trait Store: Send + Sync + 'static {
     /// [`QueueError::NotFound`]; [`QueueError::Conflict`] when it has ended.
     async fn cancel(&self, job: i64) -> Result<(), QueueError>;
 
+    /// Calls off a job and every one that it enqueued, that those enqueued, and so on. What has ended stays as it is, and what
+    /// one of them enqueues at this very moment may escape. Answers how many were called off.
+    ///
+    /// # Errors
+    /// [`QueueError::NotFound`].
+    async fn cancel_cascade(&self, job: i64) -> Result<u64, QueueError>;
+
     /// Makes an ended job wait again with one attempt more, or a waiting one ready.
     ///
     /// # Errors
@@ -368,11 +459,17 @@ pub trait Store: Send + Sync + 'static {
     /// One job, if it exists.
     async fn get(&self, job: i64) -> Result<Option<JobView>, QueueError>;
 
+    /// Why the runs of a job failed, the first one first. Nothing for a job that does not exist.
+    async fn failures(&self, job: i64) -> Result<Vec<AttemptFailure>, QueueError>;
+
     /// A page of jobs, newest first.
     async fn list(&self, filter: &JobFilter) -> Result<JobPage, QueueError>;
 
     /// Figures.
     async fn stats(&self) -> Result<Stats, QueueError>;
+
+    /// What each of the last 24 hours brought, the oldest first; hours that brought nothing stand there as well.
+    async fn hours(&self) -> Result<Vec<Hour>, QueueError>;
 
     /// Puts masks in force for jobs that are enqueued from now on, by whoever: events and lists show `"***"` in the places
     /// named. Masks of other tasks stay, so that nodes with unlike schemas only ever hide more.

@@ -137,7 +137,7 @@ impl Handover {
         }
         self.bytes -= first.bytes;
         let error = format!("the outcome could not be stored: {reason}");
-        first.outcome.ending = Ending::Failed { error, retry: false };
+        first.outcome.ending = Ending::failed_for_good(error);
         (first.bytes, first.refusals, first.replaced) = (size(&first.outcome), 0, true);
         self.bytes += first.bytes;
         None
@@ -160,7 +160,7 @@ impl Handover {
 fn size(outcome: &Outcome) -> usize {
     match &outcome.ending {
         Ending::Finished(result) => result.get().len(),
-        Ending::Failed { error, .. } => error.len(),
+        Ending::Failed { error, backtrace, .. } => error.len() + backtrace.as_ref().map_or(0, String::len),
     }
 }
 
@@ -261,7 +261,7 @@ mod tests {
             assert_eq!(ids(&stored), (1..=count).collect::<Vec<_>>());
             assert!(given_up.is_empty());
             assert!(
-                matches!(&stored[0].ending, Ending::Failed { error, retry: false } if error.contains("character"))
+                matches!(&stored[0].ending, Ending::Failed { error, retry: false, .. } if error.contains("character"))
             );
             assert!(stored[1..].iter().all(|o| matches!(o.ending, Ending::Finished(_))));
             assert_eq!(h.bytes, 0);

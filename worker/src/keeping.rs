@@ -190,7 +190,7 @@ mod tests {
     use std::time::Duration;
 
     fn outcome(job: i64) -> Outcome {
-        let ending = Ending::Failed { error: "x".into(), retry: true };
+        let ending = Ending::failed("x");
         Outcome { job, lease: LeaseToken::fresh(), ending }
     }
 

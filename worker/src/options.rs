@@ -1,7 +1,9 @@
 //! Every bound and every pace of a worker.
 
 use crate::error::WorkerError;
+use crate::retries::TaskBackoff;
 use minium_queue::UpkeepRules;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How a worker works.
@@ -44,6 +46,13 @@ pub struct WorkerOptions {
     pub result_bytes_max: usize,
     /// Errors are cut to this.
     pub error_bytes_max: usize,
+    /// Backtraces are cut to this.
+    pub backtrace_bytes_max: usize,
+    /// How long jobs of these tasks wait for their automatic retry, unless they say so themselves.
+    pub backoffs: BTreeMap<String, TaskBackoff>,
+    /// One claim in sixteen lets those go first, whatever their priority, that have been ready for so long: urgent work
+    /// never starves the rest. `None` lets it.
+    pub aged: Option<Duration>,
     /// Pause after the first failed call to the source; it doubles up to `retry_max`, each time jittered.
     pub retry_min: Duration,
     /// The longest pause between calls that fail.
@@ -78,6 +87,9 @@ impl Default for WorkerOptions {
             handover_grace: Duration::from_secs(10),
             result_bytes_max: 1024 * 1024,
             error_bytes_max: 8 * 1024,
+            backtrace_bytes_max: 32 * 1024,
+            backoffs: BTreeMap::new(),
+            aged: Some(Duration::from_secs(30)),
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(10),
             call_timeout: Duration::from_secs(60),

@@ -9,7 +9,7 @@ use crate::source::JobSource;
 use crate::task::{ArgsCheck, Failure, Task, violation};
 use futures::FutureExt;
 use minium_protocol::LeaseToken;
-use minium_queue::{Ending, Leased, Outcome};
+use minium_queue::{Ending, Leased, Outcome, Pause};
 use serde_json::value::RawValue;
 use std::any::Any;
 use std::collections::HashMap;
@@ -176,7 +176,7 @@ pub(crate) async fn run(
     let limit = leased.timeout.or(task.timeout()).or(around.options.timeout);
     let ran = lead(&around, task.as_ref(), &job, &leased, limit).await;
     job.over.store(true, Ordering::Relaxed);
-    let ending = judge(ran, job.stopped(), limit, &around.options);
+    let ending = judge(ran, job.stopped(), limit, &job, &around.options);
     let state = match &ending {
         Some(Ending::Finished(_)) => "finished",
         Some(Ending::Failed { .. }) => "failed",
@@ -258,36 +258,51 @@ fn judge(
     ran: Ran,
     stopped: Option<Stopped>,
     limit: Option<Duration>,
+    job: &RunningJob,
     options: &WorkerOptions,
 ) -> Option<Ending> {
     match (ran, stopped) {
         (_, Some(Stopped::Timeout)) => {
             let limit = minium_protocol::format_duration(limit.expect("without a limit nothing times out"));
-            Some(failed(&Failure::retryable(format!("timed out after {limit}")), options))
+            Some(failed(&Failure::retryable(format!("timed out after {limit}")), job, options))
         }
         (Ran::Ended(Ok(result)), _) if result.get().len() > options.result_bytes_max => {
             let (have, max) = (result.get().len(), options.result_bytes_max);
             let error = format!("the result has {have} bytes, at most {max} are allowed");
-            Some(failed(&Failure::permanent(error), options))
+            Some(failed(&Failure::permanent(error), job, options))
         }
         (Ran::Ended(Ok(result)), _) => Some(Ending::Finished(result)),
-        (Ran::Ended(Err(failure)), None) => Some(failed(&failure, options)),
+        (Ran::Ended(Err(failure)), None) => Some(failed(&failure, job, options)),
         (Ran::Ended(Err(failure)), Some(Stopped::Shutdown)) => {
-            Some(failed(&Failure::retryable(format!("{WORKER_STOPPED}: {}", failure.error)), options))
+            Some(failed(&Failure::retryable(format!("{WORKER_STOPPED}: {}", failure.error)), job, options))
         }
-        (Ran::Dropped, Some(Stopped::Shutdown)) => Some(failed(&Failure::retryable(WORKER_STOPPED), options)),
+        (Ran::Dropped, Some(Stopped::Shutdown)) => Some(failed(&Failure::retryable(WORKER_STOPPED), job, options)),
         (Ran::Ended(Err(_)) | Ran::Dropped, _) => None,
     }
 }
 
-fn failed(failure: &Failure, options: &WorkerOptions) -> Ending {
-    // PostgreSQL keeps no NUL in texts
-    let mut error = failure.error.replace('\0', "\u{fffd}");
-    if error.len() > options.error_bytes_max {
-        error.truncate(error.floor_char_boundary(options.error_bytes_max));
-        error.push('…');
+fn failed(failure: &Failure, job: &RunningJob, options: &WorkerOptions) -> Ending {
+    let pause = match (failure.pause, options.backoffs.get(&job.task)) {
+        (Some(pause), _) => Pause::Run(pause),
+        (None, Some(backoff)) => Pause::Task(backoff.pause(job.attempt, fastrand::f64() * 2.0 - 1.0)),
+        (None, None) => Pause::Usual,
+    };
+    Ending::Failed {
+        error: cut(&failure.error, options.error_bytes_max),
+        retry: failure.retry,
+        pause,
+        backtrace: failure.backtrace.as_deref().map(|text| cut(text, options.backtrace_bytes_max)),
     }
-    Ending::Failed { error, retry: failure.retry }
+}
+
+/// Within a bound, and as PostgreSQL keeps texts: without NUL.
+fn cut(text: &str, bytes_max: usize) -> String {
+    let mut text = text.replace('\0', "\u{fffd}");
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max));
+        text.push('…');
+    }
+    text
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Failure {

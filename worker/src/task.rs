@@ -20,17 +20,33 @@ pub struct Failure {
     pub error: String,
     /// May it be retried by itself, if attempts are left?
     pub retry: bool,
+    /// How long it waits before that, whatever job and task say: a service that was asked too often says so itself.
+    pub pause: Option<Duration>,
+    /// Where it happened, for whoever mends it; kept with the job's errors, not shown in its events.
+    pub backtrace: Option<String>,
 }
 
 impl Failure {
     /// Trying again may help.
     pub fn retryable(error: impl Into<String>) -> Failure {
-        Failure { error: error.into(), retry: true }
+        Failure { error: error.into(), retry: true, pause: None, backtrace: None }
+    }
+
+    /// Trying again after so long may help.
+    pub fn retry_in(pause: Duration, error: impl Into<String>) -> Failure {
+        Failure { pause: Some(pause), ..Failure::retryable(error) }
     }
 
     /// Trying again is useless.
     pub fn permanent(error: impl Into<String>) -> Failure {
-        Failure { error: error.into(), retry: false }
+        Failure { retry: false, ..Failure::retryable(error) }
+    }
+
+    /// Keeps where it happened.
+    #[must_use]
+    pub fn with_backtrace(mut self, backtrace: impl Into<String>) -> Failure {
+        self.backtrace = Some(backtrace.into());
+        self
     }
 }
 

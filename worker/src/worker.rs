@@ -196,6 +196,8 @@ struct Shift {
     /// Claimed when it was too late to begin them: to be given back.
     unwanted: Vec<(i64, LeaseToken)>,
     exchange: Option<BoxFuture<'static, Answer>>,
+    /// So many claims were made.
+    claims: u64,
     /// There may be something to claim.
     more: bool,
     backoff: Backoff,
@@ -204,6 +206,9 @@ struct Shift {
     /// When to look for work though nothing said that there is any.
     poll_at: Instant,
 }
+
+/// One claim in so many lets those go first that have waited long.
+const AGED_EACH: u64 = 16;
 
 /// Turns of the scheduler given to jobs that are about to end, so that their outcomes go in together.
 const GATHER_TURNS: usize = 3;
@@ -231,6 +236,7 @@ impl Shift {
             me,
             jobs: JoinSet::new(),
             exchange: None,
+            claims: 0,
             more: true,
             not_before: None,
             poll_at: Instant::now(),
@@ -271,6 +277,7 @@ impl Shift {
         if outcomes.is_empty() && (limit == 0 || !self.more) {
             return;
         }
+        self.claims = self.claims.wrapping_add(u64::from(limit > 0));
         // cleared before the call: what wakes meanwhile must not be forgotten
         self.more &= limit == 0;
         let claim = Claim {
@@ -280,6 +287,7 @@ impl Shift {
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
             lease: options.lease,
             min_priority: None,
+            aged: options.aged.filter(|_| self.claims.is_multiple_of(AGED_EACH)),
         };
         let (source, call_timeout) = (self.around.source.clone(), options.call_timeout);
         self.poll_at = Instant::now() + jittered(options.poll);

@@ -7,14 +7,13 @@
 use super::held::{Held, Run};
 use super::options::{Backoff, WorkOptions, jittered};
 use super::pullers::{Asked, Pullers};
-use super::words::no_claim;
 use super::{ArgsCheck, Store, StoreSlot};
 use crate::error::chain;
 use crate::metrics::{CLAIMS, JOBS_PULLED, JOBS_RELEASED};
 use bytes::Bytes;
 use minium_bus::LeasedJob;
 use minium_protocol::{LeaseToken, Problem, SchemaFault, WorkerRef};
-use minium_queue::{Ending, Leased, Outcome, Pull, Pulled, QueueError, Verdict};
+use minium_queue::{Claim, Ending, Leased, Outcome, Pull, Pulled, QueueError, Verdict};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -285,7 +284,7 @@ impl Dispatcher {
         // PostgreSQL keeps no NUL in texts
         let mut error = error.replace('\0', "\u{fffd}");
         error.truncate(error.floor_char_boundary(ERROR_BYTES_MAX));
-        let ending = Ending::Failed { error, retry: false };
+        let ending = Ending::failed_for_good(error);
         self.refused.push(Outcome { job: job.id, lease: job.lease, ending });
         self.counter.pullers().credit(taker, 1, self.options.credit_max);
     }
@@ -293,7 +292,7 @@ impl Dispatcher {
     /// Ends what was refused, and gives back what nobody has begun.
     async fn put_away(&mut self, store: &dyn Store) -> Result<(), QueueError> {
         if !self.refused.is_empty() {
-            match store.exchange(&self.refused, &no_claim()).await {
+            match store.exchange(&self.refused, &Claim::nothing()).await {
                 Ok(exchanged) => {
                     let mut open = exchanged.verdicts.iter().map(|verdict| *verdict == Verdict::Unjudged);
                     self.refused.retain(|_| open.next().unwrap_or(false));

@@ -7,7 +7,7 @@ use super::{Store, StoreSlot, problem, received, unavailable};
 use crate::metrics::{WORDS, count_words};
 use futures::StreamExt;
 use minium_bus::{Said, Saying, Word};
-use minium_protocol::{ErrorCode, LeaseToken, Problem, WorkerRef};
+use minium_protocol::{ErrorCode, LeaseToken, Problem};
 use minium_queue::{Annotation, Claim, Ending, Extension, Outcome, QueueError, Verdict};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -178,7 +178,7 @@ impl Round<'_> {
                 continue;
             }
             let offered: Vec<Outcome> = batch.iter().map(|(_, outcome)| outcome.clone()).collect();
-            match self.store.exchange(&offered, &no_claim()).await {
+            match self.store.exchange(&offered, &Claim::nothing()).await {
                 Ok(exchanged) => {
                     for ((i, outcome), verdict) in batch.iter().zip(exchanged.verdicts) {
                         answers[*i] = Some(self.judged(outcome, verdict));
@@ -232,19 +232,8 @@ fn finished(word: &Word, result: Option<&RawValue>) -> Outcome {
 }
 
 fn failed(word: &Word, error: &str, retry: bool) -> Outcome {
-    Outcome { job: word.job, lease: word.lease, ending: Ending::Failed { error: error.to_owned(), retry } }
-}
-
-/// Outcomes are handed in, and nothing is claimed.
-pub(super) fn no_claim() -> Claim {
-    Claim {
-        worker: WorkerRef { id: 0, host: String::new(), pid: 0 },
-        queues: Vec::new(),
-        tasks: None,
-        limit: 0,
-        lease: Duration::ZERO,
-        min_priority: None,
-    }
+    let ending = if retry { Ending::failed(error) } else { Ending::failed_for_good(error) };
+    Outcome { job: word.job, lease: word.lease, ending }
 }
 
 fn lease_lost(job: i64) -> Problem {

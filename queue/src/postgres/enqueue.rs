@@ -7,7 +7,8 @@ use crate::error::QueueError;
 use crate::metrics::{JOBS_ENQUEUED, count_jobs};
 use crate::rules;
 use crate::store::Enqueued;
-use minium_protocol::EnqueueRequest;
+use crate::workflow;
+use minium_protocol::{EnqueueRequest, JobOptions, Unique};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio_postgres::GenericClient;
@@ -15,7 +16,7 @@ use tokio_postgres::types::ToSql;
 
 const WHAT: &str = "enqueue jobs";
 const ENQUEUE: &str = "select job, existing from minium.enqueue_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, \
-                       $12, $13, $14, $15, $16) order by place";
+                       $12, $13, $14, $15, $16, $17, $18, $19, $20) order by place";
 
 /// One array for each column: a statement's length does not depend on how many jobs it enqueues.
 #[derive(Default)]
@@ -36,13 +37,19 @@ struct Columns<'a> {
     schedules: Vec<Option<&'a str>>,
     origins: Vec<Option<i64>>,
     traces: Vec<Option<String>>,
+    uniques: Vec<Option<i64>>,
+    on_failures: Vec<bool>,
+    parts: Vec<Option<&'a str>>,
+    afters: Vec<Option<String>>,
 }
 
 impl<'a> Columns<'a> {
-    fn new(requests: &'a [EnqueueRequest]) -> Columns<'a> {
+    /// The requests at these places. What earlier calls made of others is known; those of this call are named by where they
+    /// stand in it.
+    fn new(requests: &'a [EnqueueRequest], places: &[usize], made: &[Option<Enqueued>]) -> Columns<'a> {
         let micros = |span: Option<Duration>| span.map(rules::micros);
         let mut c = Columns::default();
-        for request in requests {
+        for request in places.iter().map(|place| &requests[*place]) {
             let o = &request.options;
             c.tasks.push(&request.task);
             c.args.push(rules::one_line(request.args.get()).into_owned());
@@ -53,18 +60,27 @@ impl<'a> Columns<'a> {
             c.expiries.push(micros(o.expire));
             c.laxes.push(o.lax);
             c.notes.push(rules::notes_text(&rules::storable_notes(&o.notes)));
-            c.parents.push(array_text(&rules::distinct_parents(&o.parents)));
+            let (parents, after) = waits_for(o, places, made);
+            c.parents.push(array_text(&parents));
             c.keys.push(o.key.as_deref());
             c.timeouts.push(micros(o.timeout));
             c.backoffs.push(micros(o.backoff));
             c.schedules.push(o.schedule.as_deref());
             c.origins.push(o.origin);
             c.traces.push(o.trace.as_deref().map(|t| rules::storable(t).into_owned()));
+            c.uniques.push(match o.unique {
+                Unique::Alive => None,
+                Unique::Waiting => Some(0),
+                Unique::For(span) => Some(rules::micros(span).max(1)),
+            });
+            c.on_failures.push(o.on_failure);
+            c.parts.push(o.partition.as_deref());
+            c.afters.push(after);
         }
         c
     }
 
-    fn params(&self) -> [&(dyn ToSql + Sync); 16] {
+    fn params(&self) -> [&(dyn ToSql + Sync); 20] {
         [
             &self.tasks,
             &self.args,
@@ -82,8 +98,52 @@ impl<'a> Columns<'a> {
             &self.schedules,
             &self.origins,
             &self.traces,
+            &self.uniques,
+            &self.on_failures,
+            &self.parts,
+            &self.afters,
         ]
     }
+}
+
+/// Parents by their ids, and those of the same statement by their places in it, from 1.
+fn waits_for(
+    options: &JobOptions,
+    places: &[usize],
+    made: &[Option<Enqueued>],
+) -> (Vec<i64>, Option<String>) {
+    if options.after.is_empty() {
+        return (rules::distinct_parents(&options.parents), None);
+    }
+    let (mut parents, mut after) = (options.parents.clone(), Vec::new());
+    for place in &options.after {
+        match made[*place] {
+            Some(earlier) => parents.push(earlier.id),
+            None => after.extend(places.iter().position(|p| p == place).and_then(|n| i64::try_from(n + 1).ok())),
+        }
+    }
+    let after = rules::distinct_parents(&after);
+    (rules::distinct_parents(&parents), (!after.is_empty()).then(|| array_text(&after)))
+}
+
+/// Which requests go into which statement: in an order in which nobody waits for one behind, in bounded numbers, and none
+/// together with one that waits for it if that has a key, since its id may turn out to be another's.
+fn statements(requests: &[EnqueueRequest], batch_max: usize) -> Result<Vec<Vec<usize>>, QueueError> {
+    let mut all = Vec::new();
+    let (mut batch, mut keyed) = (Vec::new(), std::collections::HashSet::new());
+    for place in workflow::order(requests)? {
+        let options = &requests[place].options;
+        if batch.len() >= batch_max || options.after.iter().any(|parent| keyed.contains(parent)) {
+            all.push(std::mem::take(&mut batch));
+            keyed.clear();
+        }
+        if options.key.is_some() {
+            keyed.insert(place);
+        }
+        batch.push(place);
+    }
+    all.push(batch);
+    Ok(all)
 }
 
 /// An array as PostgreSQL writes one, since an array of arrays cannot be ragged.
@@ -104,12 +164,13 @@ impl PgStore {
         requests: &[EnqueueRequest],
     ) -> Result<Vec<Enqueued>, QueueError> {
         rules::check_requests(requests)?;
-        let mut all = Vec::with_capacity(requests.len());
-        for batch in requests.chunks(self.options.batch_max) {
-            let rows = client.query(ENQUEUE, &Columns::new(batch).params()).await;
-            all.extend(rows.map_err(|e| failed(WHAT, e))?.iter().map(enqueued));
+        let mut made = vec![None; requests.len()];
+        for places in statements(requests, self.options.batch_max)? {
+            let rows = client.query(ENQUEUE, &Columns::new(requests, &places, &made).params()).await;
+            let rows = rows.map_err(|e| failed(WHAT, e))?;
+            places.iter().zip(&rows).for_each(|(place, row)| made[*place] = Some(enqueued(row)));
         }
-        Ok(all)
+        Ok(made.into_iter().flatten().collect())
     }
 
     pub(super) async fn enqueue_jobs(
@@ -117,10 +178,13 @@ impl PgStore {
         requests: &[EnqueueRequest],
     ) -> Result<Vec<Enqueued>, QueueError> {
         rules::check_requests(requests)?;
-        let all = match requests {
-            [] => return Ok(Vec::new()),
-            batch if batch.len() <= self.options.batch_max => self.enqueue_batch(batch).await?,
-            many => self.enqueue_batches(many).await?,
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let statements = statements(requests, self.options.batch_max)?;
+        let all = match &statements[..] {
+            [one] => self.enqueue_at_once(requests, one).await?,
+            many => self.enqueue_by_turns(requests, many).await?,
         };
         count(requests, &all);
         self.wake(true);
@@ -130,27 +194,38 @@ impl PgStore {
         Ok(all)
     }
 
-    async fn enqueue_batch(&self, batch: &[EnqueueRequest]) -> Result<Vec<Enqueued>, QueueError> {
-        let columns = &Columns::new(batch);
+    async fn enqueue_at_once(
+        &self,
+        requests: &[EnqueueRequest],
+        places: &[usize],
+    ) -> Result<Vec<Enqueued>, QueueError> {
+        let mut made = vec![None; requests.len()];
+        let columns = &Columns::new(requests, places, &made);
         let enqueue = |client: deadpool_postgres::Object| async move {
             let statement = client.prepare_cached(ENQUEUE).await?;
             client.query(&statement, &columns.params()).await
         };
-        Ok(self.connections.run(WHAT, enqueue).await?.iter().map(enqueued).collect())
+        let rows = self.connections.run(WHAT, enqueue).await?;
+        places.iter().zip(&rows).for_each(|(place, row)| made[*place] = Some(enqueued(row)));
+        Ok(made.into_iter().flatten().collect())
     }
 
-    async fn enqueue_batches(&self, requests: &[EnqueueRequest]) -> Result<Vec<Enqueued>, QueueError> {
-        let size = self.options.batch_max;
+    async fn enqueue_by_turns(
+        &self,
+        requests: &[EnqueueRequest],
+        statements: &[Vec<usize>],
+    ) -> Result<Vec<Enqueued>, QueueError> {
         let enqueue = |mut client: deadpool_postgres::Object| async move {
             let transaction = client.transaction().await?;
             let statement = transaction.prepare_cached(ENQUEUE).await?;
-            let mut all = Vec::with_capacity(requests.len());
-            for batch in requests.chunks(size) {
-                let rows = transaction.query(&statement, &Columns::new(batch).params()).await?;
-                all.extend(rows.iter().map(enqueued));
+            let mut made = vec![None; requests.len()];
+            for places in statements {
+                let columns = Columns::new(requests, places, &made);
+                let rows = transaction.query(&statement, &columns.params()).await?;
+                places.iter().zip(&rows).for_each(|(place, row)| made[*place] = Some(enqueued(row)));
             }
             transaction.commit().await?;
-            Ok(all)
+            Ok(made.into_iter().flatten().collect())
         };
         self.connections.run(WHAT, enqueue).await
     }
@@ -173,6 +248,20 @@ fn count(requests: &[EnqueueRequest], answers: &[Enqueued]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_goes_with_one_that_has_a_key_and_that_it_waits_for() {
+        let job = |key: Option<&str>, after: &[usize]| {
+            let mut job = EnqueueRequest::new("t", serde_json::value::to_raw_value(&()).unwrap());
+            (job.options.key, job.options.after) = (key.map(str::to_owned), after.to_vec());
+            job
+        };
+        let jobs = [job(None, &[1]), job(Some("k"), &[]), job(None, &[0, 1])];
+        assert_eq!(statements(&jobs, 10).unwrap(), [vec![1], vec![0, 2]]);
+        assert_eq!(statements(&jobs, 1).unwrap(), [vec![1], vec![0], vec![2]]);
+        let made = [None, Some(Enqueued { id: 7, existing: true }), None];
+        assert_eq!(waits_for(&jobs[2].options, &[0, 2], &made), (vec![7], Some("{1}".into())));
+    }
 
     #[test]
     fn parents_are_written_as_an_array() {

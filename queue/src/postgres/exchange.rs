@@ -5,11 +5,12 @@
 //! trip. What was not accepted is judged afterwards, so that the usual case pays nothing for it.
 
 use super::PgStore;
+use super::connection::failed;
 use super::marks::{Got, Look};
 use crate::error::QueueError;
 use crate::metrics::{JOBS_FINISHED, count_jobs};
 use crate::rules;
-use crate::store::{Claim, Ending, Exchanged, Leased, Outcome, Verdict};
+use crate::store::{Claim, Ending, Exchanged, Leased, Outcome, Pause, Verdict};
 use deadpool_postgres::Object;
 use minium_protocol::{LeaseToken, State};
 use serde_json::value::RawValue;
@@ -17,7 +18,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Error, Row};
+use tokio_postgres::{Error, GenericClient, Row, ToStatement};
 use uuid::Uuid;
 
 const WHAT: &str = "hand in outcomes and claim jobs";
@@ -36,8 +37,11 @@ struct Batch<'a> {
     failed_leases: Vec<Uuid>,
     errors: Vec<std::borrow::Cow<'a, str>>,
     retry: Vec<bool>,
+    backtraces: Vec<Option<std::borrow::Cow<'a, str>>>,
     retried: Vec<i64>,
     retried_leases: Vec<Uuid>,
+    run_pauses: Vec<Option<i64>>,
+    task_pauses: Vec<Option<i64>>,
 }
 
 impl<'a> Batch<'a> {
@@ -48,14 +52,22 @@ impl<'a> Batch<'a> {
                 self.finished_leases.push(outcome.lease.0);
                 self.results.push(rules::result_text(result));
             }
-            Ending::Failed { error, retry } => {
+            Ending::Failed { error, retry, pause, backtrace } => {
                 self.failed.push(outcome.job);
                 self.failed_leases.push(outcome.lease.0);
                 self.errors.push(rules::storable(error));
                 self.retry.push(*retry);
+                self.backtraces.push(backtrace.as_deref().map(rules::storable));
                 if *retry {
                     self.retried.push(outcome.job);
                     self.retried_leases.push(outcome.lease.0);
+                    let (run, task) = match pause {
+                        Pause::Usual => (None, None),
+                        Pause::Run(pause) => (Some(rules::micros(*pause)), None),
+                        Pause::Task(pause) => (None, Some(rules::micros(*pause))),
+                    };
+                    self.run_pauses.push(run);
+                    self.task_pauses.push(task);
                 }
             }
         }
@@ -69,6 +81,7 @@ struct Asked<'a> {
     worker: String,
     lease_us: i64,
     min_priority: i32,
+    aged_us: Option<i64>,
     look: Look,
 }
 
@@ -81,12 +94,16 @@ struct Answer {
     settle: bool,
     /// Something became ready.
     ready: bool,
+    /// What ran under a limit has ended, so that another may be claimed.
+    room: bool,
+    /// There are limits.
+    limits: bool,
 }
 
-struct Claimed {
-    seq: i64,
-    priority: i32,
-    job: Leased,
+pub(super) struct Claimed {
+    pub(super) seq: i64,
+    pub(super) priority: i32,
+    pub(super) job: Leased,
 }
 
 impl PgStore {
@@ -103,10 +120,24 @@ impl PgStore {
             self.round(outcomes, round, self.asked(claim, 0), &mut verdicts).await?;
         }
         let limit = i64::from(claim.limit).min(i64::try_from(self.options.batch_max).unwrap_or(i64::MAX));
-        let asked = self.asked(claim, if claim.queues.is_empty() { 0 } else { limit });
+        let limit = if claim.queues.is_empty() { 0 } else { limit };
+        let mut limited = Vec::new();
+        if limit > 0 && self.has_limits() {
+            // those that are not limited and more urgent are left their places
+            limited = self.claim_limited(claim, limit, true).await?;
+        }
+        let asked = self.asked(claim, limit - i64::try_from(limited.len()).unwrap_or(limit));
         let limit = asked.limit;
         let whole = asked.look.is_whole();
-        let mut claimed = self.round(outcomes, &last, asked, &mut verdicts).await?;
+        let mut claimed = match self.round(outcomes, &last, asked, &mut verdicts).await {
+            Ok(claimed) => claimed,
+            Err(error) if limited.is_empty() => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "Outcomes could not be handed in; the jobs claimed before them go out.");
+                last.iter().for_each(|&i| verdicts[i] = Verdict::Unjudged);
+                Vec::new()
+            }
+        };
         let short = limit - i64::try_from(claimed.len()).unwrap_or(limit);
         if short > 0 && !whole {
             // the marks may have hidden what was committed late
@@ -123,11 +154,43 @@ impl PgStore {
             let got = claimed.iter().map(|c| Got { queue: &c.job.queue, priority: c.priority, seq: c.seq });
             self.marks.learn(claim, full, got, Instant::now());
             if !full {
+                let short = limit - i64::try_from(claimed.len()).unwrap_or(limit);
+                if self.has_limits() {
+                    match self.claim_limited(claim, short, false).await {
+                        Ok(more) => limited.extend(more),
+                        Err(error) => tracing::warn!(%error, "A look for jobs under limits has failed."),
+                    }
+                }
                 self.ask_to_be_woken().await;
             }
         }
+        claimed.extend(limited);
         claimed.sort_by_key(|c| (std::cmp::Reverse(c.priority), c.seq));
         Ok(Exchanged { verdicts, jobs: claimed.into_iter().map(|c| c.job).collect() })
+    }
+
+    /// Hands in that a run has ended well, inside of the caller's transaction: it counts if that commits, together with
+    /// whatever else it holds. The worker's own word about the same run, with the same result, is a repetition then, so a
+    /// task simply returns what it handed in. Whoever waits for the job is released by upkeep, or by that word.
+    ///
+    /// # Errors
+    /// What the database refuses has ended the transaction.
+    pub async fn finish_in<C: GenericClient + Sync>(
+        &self,
+        client: &C,
+        job: i64,
+        lease: LeaseToken,
+        result: &RawValue,
+    ) -> Result<Verdict, QueueError> {
+        let outcome = Outcome { job, lease, ending: Ending::Finished(result.to_owned()) };
+        let mut batch = Batch::default();
+        batch.push(&outcome);
+        let claim = Claim::nothing();
+        let rows = run_exchange(client, EXCHANGE, &batch, &self.asked(&claim, 0)).await;
+        let rows = rows.map_err(|e| failed("hand in an outcome within a transaction", e))?;
+        let mut answer = Answer::default();
+        answer.read(&rows).map_err(|e| failed("hand in an outcome within a transaction", e))?;
+        Ok(if answer.accepted.contains(&job) { Verdict::Accepted } else { Verdict::LeaseLost })
     }
 
     fn asked<'a>(&self, claim: &'a Claim, limit: i64) -> Asked<'a> {
@@ -137,6 +200,7 @@ impl PgStore {
             worker: serde_json::to_string(&claim.worker).expect("a worker is plain JSON"),
             lease_us: rules::micros(claim.lease),
             min_priority: claim.min_priority.unwrap_or(i32::MIN),
+            aged_us: claim.aged.map(rules::micros),
             look: if limit > 0 { self.marks.look(claim, Instant::now()) } else { Look::default() },
         }
     }
@@ -165,8 +229,12 @@ impl PgStore {
             }
         };
         let answer = self.connections.run(WHAT, exchange).await?;
+        self.note_limits(answer.limits);
         if !answer.accepted.is_empty() || !answer.claimed.is_empty() {
-            self.wake(answer.ready);
+            self.wake(answer.ready || answer.room);
+        }
+        if answer.room {
+            self.tell_of_room().await;
         }
         if answer.settle {
             self.settle(answer.accepted.iter().copied().collect()).await;
@@ -264,7 +332,7 @@ fn rounds(outcomes: &[Outcome], batch_max: usize) -> Vec<Vec<usize>> {
 
 async fn one_statement(client: &Object, batch: &Batch<'_>, asked: &Asked<'_>) -> Result<Answer, Error> {
     let statement = client.prepare_cached(EXCHANGE).await?;
-    let rows = run_exchange(client, &statement, batch, asked).await?;
+    let rows = run_exchange(&***client, &statement, batch, asked).await?;
     let mut answer = Answer::default();
     answer.read(&rows)?;
     Ok(answer)
@@ -275,20 +343,22 @@ async fn with_failures(client: &Object, batch: &Batch<'_>, asked: &Asked<'_>) ->
     let fail = client.prepare_cached(FAIL).await?;
     let retry = client.prepare_cached(RETRY).await?;
     let exchange = client.prepare_cached(EXCHANGE).await?;
-    let fail_params: [&(dyn ToSql + Sync); 4] =
-        [&batch.failed, &batch.failed_leases, &batch.errors, &batch.retry];
-    let retry_params: [&(dyn ToSql + Sync); 2] = [&batch.retried, &batch.retried_leases];
+    let fail_params: [&(dyn ToSql + Sync); 5] =
+        [&batch.failed, &batch.failed_leases, &batch.errors, &batch.retry, &batch.backtraces];
+    let retry_params: [&(dyn ToSql + Sync); 4] =
+        [&batch.retried, &batch.retried_leases, &batch.run_pauses, &batch.task_pauses];
     let (begun, failed, retried, rows, committed) = futures::join!(
         client.batch_execute("begin"),
         client.query(&fail, &fail_params),
         client.query_one(&retry, &retry_params),
-        run_exchange(client, &exchange, batch, asked),
+        run_exchange(&***client, &exchange, batch, asked),
         client.batch_execute("commit"),
     );
     begun?;
     let mut answer = Answer::default();
     for row in failed? {
         answer.ended(row.get(0), row.get(1), row.get(2), row.get(3), State::Failed);
+        answer.room |= row.get::<_, bool>(4);
     }
     answer.ready = retried?.get(1);
     answer.read(&rows?)?;
@@ -296,14 +366,14 @@ async fn with_failures(client: &Object, batch: &Batch<'_>, asked: &Asked<'_>) ->
     Ok(answer)
 }
 
-async fn run_exchange(
-    client: &Object,
-    statement: &tokio_postgres::Statement,
+async fn run_exchange<C: GenericClient + Sync, S: ToStatement + ?Sized + Sync + Send>(
+    client: &C,
+    statement: &S,
     batch: &Batch<'_>,
     asked: &Asked<'_>,
 ) -> Result<Vec<Row>, Error> {
     let (claim, look) = (asked.claim, &asked.look);
-    let params: [&(dyn ToSql + Sync); 12] = [
+    let params: [&(dyn ToSql + Sync); 13] = [
         &batch.finished,
         &batch.finished_leases,
         &batch.results,
@@ -316,6 +386,7 @@ async fn run_exchange(
         &look.mark_queues,
         &look.mark_priorities,
         &look.marks,
+        &asked.aged_us,
     ];
     client.query(statement, &params).await
 }
@@ -324,8 +395,12 @@ impl Answer {
     fn read(&mut self, rows: &[Row]) -> Result<(), Error> {
         for row in rows {
             match row.get::<_, &str>(0) {
-                "f" => self.ended(row.get(4), row.get(5), row.get(13), row.get(14), State::Finished),
+                "f" => {
+                    self.ended(row.get(4), row.get(5), row.get(13), row.get(14), State::Finished);
+                    self.room |= row.get::<_, bool>(15);
+                }
                 "c" => self.claimed.push(claimed(row)?),
+                "l" => self.limits = true,
                 // the row is only there to have woken the journal's reader
                 _ => {}
             }
@@ -370,7 +445,7 @@ mod tests {
         Outcome {
             job,
             lease: LeaseToken::fresh(),
-            ending: Ending::Failed { error: "a\0\"b".into(), retry: true },
+            ending: Ending::failed("a\0\"b"),
         }
     }
 

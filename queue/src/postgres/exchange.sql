@@ -3,7 +3,9 @@
 -- $4 how many to claim, $5 the worker as JSON, $6 length of the lease in microseconds
 -- $7 queues, in the order of this turn, $8 tasks or null, $9 lowest priority
 -- $10 $11 $12 queues, priorities and low-water marks: jobs that became ready up to a mark are not looked at
+-- $13 null, or microseconds: lanes whose first job has been ready for so long come first, the longest waiting before all
 --
+-- Jobs that run under a limit are claimed by minium.claim_limited; a row `l` tells that there are limits.
 -- Indexes: the key of job for the finish, job_ready for the claim. Locks: the finished jobs, by id; the claimed ones,
 -- passing over what others hold. Outcomes are found by array_position and rows by ctid, so that there is no join that
 -- a plan made on an empty table could get wrong. The finish touches no indexed column: it is a HOT update.
@@ -14,12 +16,15 @@ f as (
          result = ($3::text[])[array_position($1::bigint[], j.id)]::json
    where j.id = any ($1::bigint[]) and j.state = 'active'
      and j.lease = ($2::uuid[])[array_position($1::bigint[], j.id)]
-  returning j.id, j.task, j.queue, j.trace, j.key is not null as keyed, minium.snapshot(j) as data),
+  returning j.id, j.task, j.queue, j.trace, j.key is not null as keyed, j.limited is not null as counted,
+            minium.snapshot(j) as data),
 f_events as (
   insert into minium.entry (topic, type, subject, trace, data)
   select 'task/' || task || '/' || id, 'task.finished', id::text, trace, data from f),
 f_keys as (
-  delete from minium.job_key where job = any (array(select id from f where keyed))),
+  delete from minium.job_key where job = any (array(select id from f where keyed)) and (until is null or until <= now())),
+f_counts as (
+  delete from minium.running where job = any (array(select id from f where counted))),
 c as (
   update minium.job as j
      set state = 'active', ready = false, attempt = j.attempt + 1, started = now(), progress = null,
@@ -31,16 +36,25 @@ c as (
                     coalesce((select max(m.mark) from unnest($10::text[], $11::int[], $12::bigint[]) as m (queue, priority, mark)
                                where m.queue = l.queue and m.priority = l.priority), 0) as mark
                from (select distinct queue, priority from minium.lane
-                      where queue = any ($7::text[]) and priority >= $9::int) l
-              order by l.priority desc, array_position($7::text[], l.queue)) l,
+                      where queue = any ($7::text[]) and priority >= $9::int
+                        and queue <> all (array(select queue from minium.paused_queue))) l
+              order by case when $13::bigint is not null then (
+                         select case when w.delayed <= now() - $13::bigint * interval '1 microsecond' then w.seq end
+                           from minium.job w
+                          where w.ready and w.limited is null and w.queue = l.queue and w.priority = l.priority
+                          order by w.seq limit 1) end nulls last,
+                       l.priority desc, array_position($7::text[], l.queue)) l,
             lateral (select w.ctid from minium.job w
-                      where w.ready and w.queue = l.queue and w.priority = l.priority and w.seq > l.mark
+                      where w.ready and w.limited is null
+                        and w.queue = l.queue and w.priority = l.priority and w.seq > l.mark
                         and ($8::text[] is null or w.task = any ($8::text[]))
                         and (w.expires is null or w.expires > now() or w.attempt > 0)
                       order by w.seq limit $4::bigint for update skip locked) r
       limit $4::bigint))
   returning j.id, j.seq, j.priority, j.task, j.queue, j.args, j.attempt, j.attempts, j.lease, j.lease_until,
-            j.timeout_us, j.trace, minium.snapshot(j) as data),
+            j.timeout_us, j.trace, j.unique_us = 0 as let_go, minium.snapshot(j) as data),
+c_keys as (
+  delete from minium.job_key where waiting and job = any (array(select id from c where let_go))),
 c_events as (
   insert into minium.entry (topic, type, subject, trace, data)
   select 'task/' || task || '/' || id, 'task.dequeue', id::text, trace, data from c order by priority desc, seq),
@@ -50,12 +64,16 @@ figures as (
    where n.c + n.f > 0)
 select 'f', null::bigint, null::bigint, null::int, task, queue, null::text, null::int, null::int, null::uuid,
        null::timestamptz, null::bigint, null::text, array_agg(id),
-       exists (select from minium.edge e where e.open and e.parent = any ($1::bigint[]))
+       exists (select from minium.edge e where e.open and e.parent = any ($1::bigint[])), bool_or(counted)
   from f group by queue, task
 union all
 select 'c', id, seq, priority, task, queue, args::text, attempt, attempts, lease, lease_until, timeout_us, trace,
-       null::bigint[], null::boolean
+       null::bigint[], null::boolean, null::boolean
   from c
 union all
-select 'w', null, null, null, pg_notify('minium_journal', '')::text, null, null, null, null, null, null, null, null, null, null
+select 'l', null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
+ where exists (select from minium.limit_rule)
+    or exists (select from minium.job j where j.ready and j.limited is not null)
+union all
+select 'w', null, null, null, pg_notify('minium_journal', '')::text, null, null, null, null, null, null, null, null, null, null, null
   from minium.wake where name = 'journal' and armed and (exists (select from f) or exists (select from c))

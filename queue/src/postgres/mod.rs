@@ -13,11 +13,13 @@ mod connection;
 mod enqueue;
 mod exchange;
 mod lanes;
+mod limits;
 mod listener;
 mod marks;
 mod masks;
 mod operations;
 mod pull;
+mod queues;
 mod read;
 mod schedules;
 mod schema;
@@ -29,13 +31,14 @@ pub use connection::discreet;
 
 use crate::error::QueueError;
 use crate::store::{
-    Annotation, ArgsMask, Claim, Enqueued, Exchanged, Extension, JobFilter, JobPage, Outcome, Pull, Pulled,
-    RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
+    Annotation, ArgsMask, AttemptFailure, Claim, Enqueued, Exchanged, Extension, Hour, JobFilter, JobPage, Outcome, Pull,
+    Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
 };
 use async_trait::async_trait;
 use deadpool_postgres::Pool;
 use minium_protocol::{EnqueueRequest, JobView, LeaseToken, WorkerRef};
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -85,6 +88,8 @@ pub struct PgStore {
     options: PgOptions,
     marks: marks::Marks,
     walks: Mutex<upkeep::Walks>,
+    /// There are limits, as the last exchange saw. At first they are looked for.
+    limits: AtomicBool,
     /// When idle workers last asked to be woken.
     asked: Mutex<Option<Instant>>,
     ears: listener::Ears,
@@ -112,6 +117,7 @@ impl PgStore {
             marks: marks::Marks::new(options.marked_workers_max),
             options,
             walks: Mutex::default(),
+            limits: AtomicBool::new(true),
             asked: Mutex::default(),
             ears,
             tasks,
@@ -186,6 +192,10 @@ impl Store for PgStore {
         self.cancel_job(job).await
     }
 
+    async fn cancel_cascade(&self, job: i64) -> Result<u64, QueueError> {
+        self.cancel_all_of(job).await
+    }
+
     async fn retry(&self, job: i64, options: &RetryOptions) -> Result<(), QueueError> {
         self.retry_job(job, options).await
     }
@@ -198,12 +208,20 @@ impl Store for PgStore {
         self.get_job(job).await
     }
 
+    async fn failures(&self, job: i64) -> Result<Vec<AttemptFailure>, QueueError> {
+        self.failures_of(job).await
+    }
+
     async fn list(&self, filter: &JobFilter) -> Result<JobPage, QueueError> {
         self.list_jobs(filter).await
     }
 
     async fn stats(&self) -> Result<Stats, QueueError> {
         self.figures().await
+    }
+
+    async fn hours(&self) -> Result<Vec<Hour>, QueueError> {
+        self.last_hours().await
     }
 
     async fn put_masks(&self, masks: &[ArgsMask]) -> Result<(), QueueError> {

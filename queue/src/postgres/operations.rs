@@ -19,6 +19,7 @@ use uuid::Uuid;
 const LOCK: &str = "select state::text, attempt, attempts, task, key, lease from minium.job where id = $1 \
                     for no key update";
 
+/// Index: the key of job. Locks: held already.
 const CANCEL: &str = "
 with
 j as (
@@ -28,11 +29,19 @@ j as (
 events as (
   insert into minium.entry (topic, type, subject, trace, data)
   select 'task/' || task || '/' || id, 'task.cancelled', id::text, trace, data from j),
-keys as (delete from minium.job_key where job = $1),
+keys as (delete from minium.job_key where job = $1 and (until is null or until <= now())),
+counts as (delete from minium.running where job = $1),
 figures as (
   insert into minium.tally (inactive, active, cancelled)
   values (-($2::text = 'inactive')::int, -($2::text = 'active')::int, 1))
 select minium.wake_up(false)::text from j";
+
+/// $1 task, $2 key, $3 the job. A key that the job itself still holds, since it is held for a time, is its own.
+/// Index: the key of job_key. Locks: that row.
+const TAKE_KEY: &str = "
+insert into minium.job_key as k (task, key, job, waiting)
+select $1, $2, j.id, j.unique_us is not distinct from 0 from minium.job j where j.id = $3
+on conflict (task, key) do update set job = excluded.job where k.job = excluded.job";
 
 /// $2 the state it had, $3 delay in microseconds, $4 attempts, $5 priority or null, $6 queue or null.
 const RETRY: &str = "
@@ -54,6 +63,7 @@ lanes as (
   insert into minium.lane (queue, priority)
   select queue, priority from j
    where not exists (select from minium.lane l where l.queue = j.queue and l.priority = j.priority)),
+failures as (update minium.failure set final = false where job = $1 and final),
 figures as (
   insert into minium.tally (inactive, finished, failed, cancelled)
   select 1, -($2::text = 'finished')::int, -($2::text = 'failed')::int, -($2::text = 'cancelled')::int
@@ -91,6 +101,11 @@ r as (
   on conflict (job) do update set lease = excluded.lease, until = excluded.until
   returning job, until)
 select j.id, j.state, coalesce(j.mine, false), r.until from j left join r on r.job = j.id";
+
+/// $1 the job, $2 the id to begin behind, $3 how many. A job enqueues only what is younger than itself, so that no circle can
+/// be walked. Index: job_origin.
+const ENQUEUED_BY: &str = "
+select id from minium.job where origin = $1 and id > greatest($2::bigint, $1) order by id limit $3";
 
 /// After an operation, so many pieces of what it left are settled at once; upkeep goes on with the rest.
 const LEFT_PIECES_MAX: u32 = 1_000;
@@ -137,6 +152,59 @@ impl PgStore {
         self.connections.run("cancel a job", cancel).await??;
         self.wake(false);
         self.settle(vec![job]).await;
+        Ok(())
+    }
+
+    pub(super) async fn cancel_all_of(&self, job: i64) -> Result<u64, QueueError> {
+        let exists = |client: Object| async move {
+            client.query_opt("select from minium.job where id = $1", &[&job]).await
+        };
+        if self.connections.run("cancel a job and what it enqueued", exists).await?.is_none() {
+            return Err(QueueError::NotFound(job));
+        }
+        let (mut cancelled, mut level) = (0, vec![job]);
+        while !level.is_empty() {
+            let mut next = Vec::new();
+            for batch in level.chunks(self.options.batch_max) {
+                cancelled += self.cancel_batch(batch).await?;
+                self.enqueued_by(batch, &mut next).await?;
+            }
+            level = next;
+        }
+        if cancelled > 0 {
+            self.wake(false);
+            self.settle_left(LEFT_PIECES_MAX).await;
+        }
+        Ok(cancelled)
+    }
+
+    async fn cancel_batch(&self, jobs: &[i64]) -> Result<u64, QueueError> {
+        let cancel = |client: Object| async move {
+            let statement = client.prepare_cached("select coalesce(cardinality(minium.cancel_jobs($1)), 0)").await?;
+            client.query_one(&statement, &[&jobs]).await
+        };
+        let row = self.connections.run("cancel a job and what it enqueued", cancel).await?;
+        Ok(u64::try_from(row.get::<_, i32>(0)).unwrap_or(0))
+    }
+
+    /// Jobs that these enqueued, in pieces: one may have enqueued very many.
+    async fn enqueued_by(&self, jobs: &[i64], into: &mut Vec<i64>) -> Result<(), QueueError> {
+        let piece = i64::try_from(self.options.batch_max).unwrap_or(i64::MAX);
+        for job in jobs {
+            let mut behind = i64::MIN;
+            loop {
+                let look = |client: Object| async move {
+                    let statement = client.prepare_cached(ENQUEUED_BY).await?;
+                    client.query(&statement, &[job, &behind, &piece]).await
+                };
+                let rows = self.connections.run("look what a job enqueued", look).await?;
+                into.extend(rows.iter().map(|row| row.get::<_, i64>(0)));
+                match rows.last() {
+                    Some(last) if rows.len() >= self.options.batch_max => behind = last.get(0),
+                    Some(_) | None => break,
+                }
+            }
+        }
         Ok(())
     }
 
@@ -315,8 +383,8 @@ async fn retry_locked(
         && let Some(key) = &row.key
     {
         // waits for an open transaction that takes the same key; who comes second has lost it
-        let take = "insert into minium.job_key (task, key, job) values ($1, $2, $3) on conflict do nothing";
-        let taken = transaction.execute(take, &[&row.task, key, &job]).await? == 1;
+        let statement = transaction.prepare_cached(TAKE_KEY).await?;
+        let taken = transaction.execute(&statement, &[&row.task, key, &job]).await? == 1;
         if let Err(refusal) = rules::may_retry(job, row.state, !taken) {
             return Ok(Err(refusal));
         }

@@ -26,10 +26,12 @@ r as (
          ready = j.left_n = 0, seq = nextval('minium.ready_seq'), lease = null, lease_until = null
    where j.id = any ($1::bigint[]) and j.state = 'active'
      and j.lease = ($2::uuid[])[array_position($1::bigint[], j.id)]
-  returning j.id, j.task, j.trace, j.ready, minium.snapshot(j) as data),
+  returning j.id, j.task, j.trace, j.ready, j.limited, minium.snapshot(j) as data),
 events as (
   insert into minium.entry (topic, type, subject, trace, data)
   select 'task/' || task || '/' || id, 'task.lost', id::text, trace, data from r order by id),
+counts as (
+  delete from minium.running where job = any (array(select id from r where limited is not null))),
 figures as (
   insert into minium.tally (active, inactive) select -count(*), count(*) from r having count(*) > 0)
 select count(*), minium.wake_up(coalesce(bool_or(ready), false))::text from r";
@@ -97,6 +99,15 @@ impl PgStore {
             if let Some(place) = row.get::<_, Option<i64>>(0) {
                 let (pull, place) = columns.owner(place);
                 pulled.push(Pulled { pull, place, job: leased(row), snapshot: json(row.get(11)) });
+            }
+        }
+        if pulled.len() < columns.workers.len() && self.has_limits() {
+            let mut taken = vec![0; pulls.len()];
+            pulled.iter().for_each(|p: &Pulled| taken[p.pull] = taken[p.pull].max(p.place + 1));
+            match self.pull_limited(pulls, &taken, &mut pulled).await {
+                Ok(()) => {}
+                // what was claimed is committed, and must reach whoever asked
+                Err(error) => tracing::warn!(%error, "A look for jobs under limits has failed."),
             }
         }
         pulled.sort_by_key(|p| (p.pull, p.place));

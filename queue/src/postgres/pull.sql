@@ -3,6 +3,7 @@
 -- $4 length of the lease in microseconds, $5 where its workers begin in $6, less one
 -- $6 workers as JSON: the first of a pull gets its first job, and so on
 --
+-- Jobs that run under a limit are claimed by minium.claim_limited.
 -- Index: job_ready_task, one look for each task and priority in use. Locks: the claimed jobs, passing over what others
 -- hold. A job that two pulls have chosen goes to the first. Rows are found by ctid and their places by array_position,
 -- as in exchange.sql.
@@ -15,12 +16,14 @@ chosen as materialized (
            select r.id, r.tid, row_number() over () as nth
              from (select w.id, w.tid
                      from (select l.priority, t.task
-                             from (select distinct priority from minium.lane where queue = a.queue) l,
+                             from (select distinct priority from minium.lane
+                                    where queue = a.queue
+                                      and queue <> all (array(select p.queue from minium.paused_queue p))) l,
                                   unnest(a.tasks::text[]) with ordinality as t (task, turn)
                             order by l.priority desc, t.turn) o,
                           lateral (
                             select j.id, j.ctid as tid from minium.job j
-                             where j.ready and j.task = o.task and j.queue = a.queue and j.priority = o.priority
+                             where j.ready and j.limited is null and j.task = o.task and j.queue = a.queue and j.priority = o.priority
                                and (j.expires is null or j.expires > now() or j.attempt > 0)
                              order by j.seq limit a.n for update skip locked) w
                     limit a.n) r) x),
@@ -37,9 +40,11 @@ c as (
    where j.ctid = any ((select tids from lists)::tid[])
   returning (select places from lists)[array_position((select ids from lists), j.id)] as place,
             j.id, j.task, j.queue, j.args, j.attempt, j.attempts, j.lease, j.lease_until, j.timeout_us, j.trace,
-            minium.snapshot(j) as data,
+            j.unique_us = 0 as let_go, minium.snapshot(j) as data,
             -- whoever runs it sees all of it
             case when j.args_shown is not null then minium.snapshot_with(j, j.args) end as whole),
+keys as (
+  delete from minium.job_key where waiting and job = any (array(select id from c where let_go))),
 events as (
   insert into minium.entry (topic, type, subject, trace, data)
   select 'task/' || task || '/' || id, 'task.dequeue', id::text, trace, data from c order by place),

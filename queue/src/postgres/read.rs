@@ -4,7 +4,7 @@ use super::PgStore;
 use super::connection::failed;
 use crate::error::QueueError;
 use crate::rules;
-use crate::store::{JobFilter, JobPage, Stats};
+use crate::store::{AttemptFailure, Hour, JobFilter, JobPage, Stats};
 use deadpool_postgres::Object;
 use minium_protocol::{JobView, Phase, State};
 use serde_json::value::RawValue;
@@ -23,8 +23,25 @@ select sum(inactive)::bigint, sum(active)::bigint, sum(finished)::bigint, sum(fa
          where j.state = 'inactive' and j.left_n > 0
            and j.id = any (array(select distinct e.child from minium.edge e where e.open))),
        (select count(*) from minium.job j where j.later_at > now() and j.left_n = 0),
-       (select count(*) from minium.worker w where w.heartbeat >= now() - $1::bigint * interval '1 microsecond')
+       (select count(*) from minium.worker w where w.heartbeat >= now() - $1::bigint * interval '1 microsecond'),
+       (select case when is_called then last_value else 0 end from minium.job_id)
   from minium.tally";
+
+/// Index: the key of failure.
+const FAILURES: &str = "
+select attempt, at, worker::text, error, backtrace from minium.failure where job = $1 order by attempt";
+
+/// $1 how many hours. What is not folded yet is added to what is. Index: the key of hour; the tally has few rows.
+const HOURS: &str = "
+with wanted as (
+  select date_trunc('hour', now(), 'UTC') - n * interval '1 hour' as hour from generate_series(0, $1::int - 1) n),
+fresh as (
+  select date_trunc('hour', at, 'UTC') as hour, sum(greatest(finished, 0)) as finished, sum(greatest(failed, 0)) as failed,
+         sum(greatest(cancelled, 0)) as cancelled
+    from minium.tally where at is not null group by 1)
+select w.hour, coalesce(h.finished, 0) + coalesce(f.finished, 0)::bigint, coalesce(h.failed, 0) + coalesce(f.failed, 0)::bigint,
+       coalesce(h.cancelled, 0) + coalesce(f.cancelled, 0)::bigint
+  from wanted w left join minium.hour h on h.hour = w.hour left join fresh f on f.hour = w.hour order by w.hour";
 
 impl PgStore {
     pub(super) async fn get_job(&self, job: i64) -> Result<Option<JobView>, QueueError> {
@@ -48,7 +65,9 @@ impl PgStore {
         let limit = i64::from(filter.limit.clamp(1, rules::PAGE_MAX));
         let bytes_max = i64::try_from(filter.bytes_max).unwrap_or(i64::MAX);
         let states: Vec<&str> = filter.states.iter().map(|s| s.as_str()).collect();
-        let sql = list_sql(filter);
+        // the dead are found without walking over the living
+        let dead = matches!(states[..], ["failed"]);
+        let sql = list_sql(filter, if dead { DEAD } else { ALL });
         let before = filter.before.unwrap_or(i64::MAX);
         let params: [&(dyn ToSql + Sync); 7] =
             [&before, &limit, &states, &filter.tasks, &filter.queues, &filter.notes, &bytes_max];
@@ -85,7 +104,39 @@ impl PgStore {
             blocked: sum(5),
             delayed: sum(6),
             workers: sum(7),
+            enqueued: sum(8),
         })
+    }
+
+    pub(super) async fn failures_of(&self, job: i64) -> Result<Vec<AttemptFailure>, QueueError> {
+        let failures = |client: Object| async move {
+            let statement = client.prepare_cached(FAILURES).await?;
+            client.query(&statement, &[&job]).await
+        };
+        let rows = self.connections.run("read why a job failed", failures).await?;
+        let failure = |row: &tokio_postgres::Row| AttemptFailure {
+            attempt: row.get(0),
+            at: row.get(1),
+            worker: row.get::<_, Option<&str>>(2).and_then(|json| serde_json::from_str(json).ok()),
+            error: row.get(3),
+            backtrace: row.get(4),
+        };
+        Ok(rows.iter().map(failure).collect())
+    }
+
+    pub(super) async fn last_hours(&self) -> Result<Vec<Hour>, QueueError> {
+        let hours = |client: Object| async move {
+            let statement = client.prepare_cached(HOURS).await?;
+            client.query(&statement, &[&rules::HOURS_TOLD]).await
+        };
+        let rows = self.connections.run("read what each hour brought", hours).await?;
+        let hour = |row: &tokio_postgres::Row| Hour {
+            hour: row.get(0),
+            finished: row.get(1),
+            failed: row.get(2),
+            cancelled: row.get(3),
+        };
+        Ok(rows.iter().map(hour).collect())
     }
 
     pub(super) async fn answers(&self) -> Result<(), QueueError> {
@@ -96,12 +147,17 @@ impl PgStore {
     }
 }
 
+/// Where a list walks: over every job, by its key; or over those that have failed for good, by failure_final.
+const ALL: (&str, &str) = ("minium.job j", "j.id");
+const DEAD: (&str, &str) =
+    ("(select job as dead from minium.failure where final) d join minium.job j on j.id = d.dead", "d.dead");
+
 /// Walks the key from the newest job downwards: the first page is fast, however many jobs there are, and a filter that
 /// few jobs pass costs a longer walk. Conditions that are not asked for are left out, so that each form has its own plan;
 /// every parameter is named, so that all forms take the same.
 ///
 /// Step by step, so that no snapshot is made beyond the page's bytes. A last row without one says that there are more.
-fn list_sql(filter: &JobFilter) -> String {
+fn list_sql(filter: &JobFilter, (table, id): (&str, &str)) -> String {
     let conditions = [
         (filter.states.is_empty(), "j.state::text = any ($3::text[])", "$3::text[]"),
         (filter.tasks.is_empty(), "j.task = any ($4::text[])", "$4::text[]"),
@@ -115,12 +171,12 @@ fn list_sql(filter: &JobFilter) -> String {
     format!(
         "with recursive page (n, id, snapshot, bytes) as (
            select 1::bigint, f.id, f.snapshot, octet_length(f.snapshot)::bigint from (
-             select j.id, minium.snapshot(j)::text as snapshot from minium.job j
-              where j.id < $1::bigint and {conditions} order by j.id desc limit 1) f
+             select j.id, minium.snapshot(j)::text as snapshot from {table}
+              where {id} < $1::bigint and {conditions} order by {id} desc limit 1) f
            union all
            select p.n + 1, f.id, f.snapshot, p.bytes + coalesce(octet_length(f.snapshot), 0) from page p, lateral (
              select j.id, case when p.n < $2::bigint and p.bytes < $7::bigint then minium.snapshot(j)::text end as snapshot
-               from minium.job j where j.id < p.id and {conditions} order by j.id desc limit 1) f
+               from {table} where {id} < p.id and {conditions} order by {id} desc limit 1) f
             where p.snapshot is not null)
          select id, snapshot from page order by n"
     )
@@ -141,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_list_asks_only_what_it_is_asked() {
-        let sql = list_sql(&JobFilter { tasks: vec!["a".into()], ..JobFilter::default() });
+        let sql = list_sql(&JobFilter { tasks: vec!["a".into()], ..JobFilter::default() }, ALL);
         assert!(sql.contains("j.task = any ($4::text[])") && sql.contains("$3::text[] is not null"));
         assert!(!sql.contains("j.queue ="));
     }

@@ -1,5 +1,6 @@
 -- Makes those wait again that failed in this very transaction (its now() is when they failed) with attempts left.
--- $1 ids that may be retried, $2 their leases. The pause is the job's own, exactly, or retries⁴ + 15 s, a tenth more or less.
+-- $1 ids that may be retried, $2 their leases, $3 $4 pauses in microseconds, or null: this run's, and its task's
+-- The pause is this run's, else the job's own, exactly, else the task's, else retries⁴ + 15 s, a tenth more or less.
 -- Index: the key of job. Locks: held already.
 with
 r as (
@@ -10,7 +11,9 @@ r as (
            select now() + p.pause, case when p.pause > interval '0' then now() + p.pause end,
                   p.pause = interval '0' and j.left_n = 0
              from (select least(interval '30 days', coalesce(
+                       ($3::bigint[])[array_position($1::bigint[], j.id)] * interval '1 microsecond',
                        j.backoff_us * interval '1 microsecond',
+                       ($4::bigint[])[array_position($1::bigint[], j.id)] * interval '1 microsecond',
                        least((j.retries::float8 ^ 4 + 15) * (0.9 + 0.2 * random()), 2592000) * interval '1 second')) as pause) p)
    where j.id = any ($1::bigint[]) and j.state = 'failed' and j.finished = now() and j.attempt < j.attempts
      and j.lease = ($2::uuid[])[array_position($1::bigint[], j.id)]

@@ -123,11 +123,18 @@ with lost as (
          lease = null, lease_until = null
    where j.id = any ($1::bigint[]) and j.state = 'active'
      and coalesce((select r.until from minium.renewal r where r.job = j.id and r.lease = j.lease), j.lease_until) <= now()
-  returning j.id, j.task, j.queue, j.trace, j.state, j.ready, minium.snapshot(j) as data),
+  returning j.id, j.task, j.queue, j.trace, j.state, j.ready, j.attempt, j.worker, minium.snapshot(j) as data),
 events as (
   insert into minium.entry (topic, type, subject, trace, data)
   select 'task/' || task || '/' || id, 'task.lost', id::text, trace, data from lost order by id),
-keys as (delete from minium.job_key where job = any (array(select id from lost where state = 'failed'))),
+failures as (
+  insert into minium.failure (job, attempt, worker, error, final)
+  select id, attempt, worker, $2::text, state = 'failed' from lost
+  on conflict (job, attempt) do nothing),
+keys as (
+  delete from minium.job_key
+   where job = any (array(select id from lost where state = 'failed')) and (until is null or until <= now())),
+counts as (delete from minium.running where job = any (array(select id from lost))),
 figures as (
   insert into minium.tally (active, inactive, failed)
   select -count(*), count(*) filter (where state = 'inactive'), count(*) filter (where state = 'failed')
@@ -142,26 +149,34 @@ select minium.drop_jobs(array(
    where expires <= now() and expires is not null and started is null and state = 'inactive'
    order by expires, id limit $1::bigint for update skip locked), 'task.expired')";
 
-/// $1 where to begin, $2 how many to walk over, $3 how many to delete, $4 age in microseconds. Index: the key of job,
-/// from the oldest on. Locks: the jobs, passing over what others hold.
+/// $1 where to begin, $2 how many to walk over, $3 how many to delete; the rules: $4 queues (null: every one that is not
+/// named), $5 states, $6 ages in microseconds (null: for ever). Index: the key of job, from the oldest on. Locks: the jobs,
+/// passing over what others hold.
 const REMOVE: &str = "
-with walked as materialized (
-  select id, state, finished, created from minium.job where id > $1::bigint order by id limit $2::bigint),
+with rules as materialized (
+  select queue, state, now() - us * interval '1 microsecond' as before
+    from unnest($4::text[], $5::text[], $6::bigint[]) as r (queue, state, us)),
+walked as materialized (
+  select id, state::text as state, queue, finished, created from minium.job where id > $1::bigint order by id limit $2::bigint),
 old as materialized (
   select w.id from walked w
-   where w.state = 'finished' and w.finished <= now() - $4::bigint * interval '1 microsecond'
+   where w.state in ('finished', 'failed', 'cancelled')
+     and w.finished <= (
+       select r.before from rules r
+        where r.state = w.state
+          and r.queue is not distinct from (select q.queue from rules q where q.queue = w.queue limit 1))
      and not exists (select from minium.edge e where e.parent = w.id
                         and (select c.state in ('inactive', 'active') from minium.job c where c.id = e.child))
    order by w.id limit $3::bigint),
 gone as materialized (
   select minium.drop_jobs(array(
-    select id from minium.job where id = any (array(select id from old)) and state = 'finished'
+    select id from minium.job where id = any (array(select id from old)) and state in ('finished', 'failed', 'cancelled')
      order by id for update skip locked), 'task.removed') as n)
 select (select n from gone),
        case when (select count(*) from old) = $3::bigint then (select max(id) from old)
             when (select count(*) from walked) < $2::bigint then 0
             -- ids grow with time: behind a job that is too young there is none that is old enough
-            when (select max(created) from walked) > now() - $4::bigint * interval '1 microsecond' then 0
+            when (select max(created) from walked) > (select max(before) from rules) then 0
             else (select max(id) from walked) end";
 
 /// $1 $2 where to begin, $3 how many edges to look at. Index: edge_open. Locks: children, in id order.
@@ -171,12 +186,28 @@ with looked as materialized (
    order by parent, child limit $3::bigint),
 wrong as materialized (
   select array_agg(l.parent) as parents, array_agg(l.child) as children from looked l
-   where not minium.holds((select p.state from minium.job p where p.id = l.parent),
-                          (select c.lax from minium.job c where c.id = l.child)))
+   where not (select minium.is_open((select p.state from minium.job p where p.id = l.parent), c.lax, c.on_failure)
+                from minium.job c where c.id = l.child))
 select (select minium.settle_edges(parents, children) from wrong),
        (select count(*) from looked),
        (select parent from looked order by parent desc, child desc limit 1),
        (select child from looked order by parent desc, child desc limit 1)";
+
+/// $1 how many. Keys whose time is over and whose job has ended, and places under a limit whose job does not run any more:
+/// what ends a run gives its place back, so these are repairs. Indexes: job_key_until, the key of job; running is small.
+/// Locks: the keys, passing over what others hold.
+const LET_GO: &str = "
+with keys as (
+  delete from minium.job_key where ctid = any (array(
+    select k.ctid from minium.job_key k
+     where k.until <= now()
+       and not exists (select from minium.job j where j.id = k.job and j.state in ('inactive', 'active'))
+     order by k.until limit $1::bigint for update skip locked)))
+delete from minium.running r
+ where not exists (select from minium.job j where j.id = r.job and j.state = 'active')";
+
+/// Hours that are told no more.
+const FORGET_HOURS: &str = "delete from minium.hour where hour < now() - interval '8 days'";
 
 /// Renewals of jobs that nobody runs any more, and workers that were not heard of for $1 microseconds.
 const FORGET: &str = "
@@ -186,15 +217,23 @@ with renewals as (
      and not coalesce((select j.state = 'active' and j.lease = r.lease from minium.job j where j.id = r.job), false))
 delete from minium.worker where heartbeat <= now() - $1::bigint * interval '1 microsecond'";
 
-/// Adds the figures up, so that reading them stays cheap. Two processes at once fold different rows.
+/// Adds the figures up, so that reading them stays cheap, and to those of their hours. Each row has one sign for each state, so
+/// that what is above zero has ended. Two processes at once fold different rows. Locks: those rows, then hours in their order.
 const FOLD: &str = "
 with d as (
   delete from minium.tally where ctid = any (array(
     select ctid from minium.tally
      where (select count(*) from (select from minium.tally limit 20) few) = 20 limit 50000 for update skip locked))
-  returning *)
-insert into minium.tally (inactive, active, finished, failed, cancelled)
-select sum(inactive), sum(active), sum(finished), sum(failed), sum(cancelled) from d having count(*) > 0";
+  returning *),
+hours as (
+  insert into minium.hour as h (hour, finished, failed, cancelled)
+  select date_trunc('hour', at, 'UTC'), sum(greatest(finished, 0)), sum(greatest(failed, 0)), sum(greatest(cancelled, 0))
+    from d where at is not null group by 1 order by 1
+  on conflict (hour) do update
+     set finished = h.finished + excluded.finished, failed = h.failed + excluded.failed,
+         cancelled = h.cancelled + excluded.cancelled)
+insert into minium.tally (inactive, active, finished, failed, cancelled, at)
+select sum(inactive), sum(active), sum(finished), sum(failed), sum(cancelled), null from d having count(*) > 0";
 
 /// Index: job_later.
 const DUE_IN: &str = "
@@ -216,7 +255,9 @@ impl PgStore {
         let lanes = self.tend_lanes(batch, &mut walks).await?;
         let missing_us = rules::micros(round.worker_missing);
         self.execute("forget workers", FORGET, &[&missing_us]).await?;
+        self.execute("let keys and places go", LET_GO, &[&batch]).await?;
         self.execute("add up figures", FOLD, &[]).await?;
+        self.execute("forget hours", FORGET_HOURS, &[]).await?;
         self.execute("note that the queue is looked after", TENDED, &[]).await?;
         let due_in: Option<i64> = self.step("look for what is due next", DUE_IN, &[]).await?.get(0);
         *self.walks.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = walks;
@@ -267,11 +308,16 @@ impl PgStore {
         batch: i64,
         walks: &mut Walks,
     ) -> Result<u64, QueueError> {
-        let Some(keep) = round.keep_finished else { return Ok(0) };
-        let keep_us = rules::micros(keep);
-        let row = self
-            .step("remove old jobs", REMOVE, &[&walks.job, &(batch * WALK_SHARE), &batch, &keep_us])
-            .await?;
+        if round.keep.is_for_ever() {
+            return Ok(0);
+        }
+        let rules = round.keep.rules();
+        let queues: Vec<_> = rules.iter().map(|rule| rule.queue).collect();
+        let states: Vec<_> = rules.iter().map(|rule| rule.state.as_str()).collect();
+        let ages: Vec<_> = rules.iter().map(|rule| rule.micros).collect();
+        let walk = batch * WALK_SHARE;
+        let params: [&(dyn ToSql + Sync); 6] = [&walks.job, &walk, &batch, &queues, &states, &ages];
+        let row = self.step("remove old jobs", REMOVE, &params).await?;
         walks.job = row.get::<_, Option<i64>>(1).unwrap_or(0);
         Ok(count(row.get(0)))
     }

@@ -9,7 +9,7 @@ fn finished(json: &str) -> Ending {
 }
 
 fn failed(error: &str) -> Ending {
-    Ending::Failed { error: error.into(), retry: true }
+    Ending::failed(error)
 }
 
 fn standing(state: State, result: Option<&'static str>, error: Option<&'static str>) -> Standing<'static> {
@@ -18,17 +18,17 @@ fn standing(state: State, result: Option<&'static str>, error: Option<&'static s
 
 #[test]
 fn the_default_backoff_is_minions_with_a_tenth_of_jitter() {
-    let seconds = |retries, jitter| backoff(retries, None, jitter).as_secs_f64();
+    let seconds = |retries, jitter| backoff(retries, None, Pause::Usual, jitter).as_secs_f64();
     assert_eq!([0, 1, 2, 3, 4, 5].map(|n| seconds(n, 0.0)), [15.0, 16.0, 31.0, 96.0, 271.0, 640.0]);
     assert!((seconds(2, 1.0) - 34.1).abs() < 1e-6);
     assert!((seconds(2, -1.0) - 27.9).abs() < 1e-6);
-    assert_eq!(backoff(i32::MAX, None, 1.0), BACKOFF_MAX);
+    assert_eq!(backoff(i32::MAX, None, Pause::Usual, 1.0), BACKOFF_MAX);
 }
 
 #[test]
 fn a_job_s_own_backoff_is_taken_exactly() {
-    assert_eq!(backoff(9, Some(Duration::from_secs(3)), 1.0), Duration::from_secs(3));
-    assert_eq!(backoff(0, Some(SPAN_MAX), 0.0), BACKOFF_MAX);
+    assert_eq!(backoff(9, Some(Duration::from_secs(3)), Pause::Usual, 1.0), Duration::from_secs(3));
+    assert_eq!(backoff(0, Some(SPAN_MAX), Pause::Usual, 0.0), BACKOFF_MAX);
 }
 
 #[test]
@@ -211,7 +211,7 @@ proptest! {
     #[test]
     fn backoff_stays_within_a_tenth_and_below_the_cap(retries in 0i32..2_000, jitter in -1.0f64..=1.0) {
         let plain = f64::from(retries).powi(4) + 15.0;
-        let got = backoff(retries, None, jitter).as_secs_f64();
+        let got = backoff(retries, None, Pause::Usual, jitter).as_secs_f64();
         prop_assert!(got <= BACKOFF_MAX.as_secs_f64());
         prop_assert!(got <= plain * 1.1 + 1e-3);
         prop_assert!(got >= (plain * 0.9).min(BACKOFF_MAX.as_secs_f64()) - 1e-3);

@@ -5,6 +5,7 @@
 
 use super::actor::Touched;
 use super::failure::failure;
+use super::handlers;
 use super::row::{COLUMNS, Job};
 use crate::error::QueueError;
 use crate::rules;
@@ -21,8 +22,15 @@ pub(super) struct Change<'c> {
     /// What is attempted, for errors.
     attempted: &'static str,
     by_state: [i64; State::ALL.len()],
+    /// Runs and jobs that ended in this operation, by how.
+    ended: [i64; State::ALL.len()],
     drawn: Option<i64>,
+    /// Parents whose children that run on a failure are to be judged.
+    moved_parents: Vec<i64>,
 }
+
+/// One hour, in microseconds.
+pub(super) const HOUR: i64 = 3_600_000_000;
 
 /// The database's clock: SQLite has no other than this machine's.
 pub(super) fn now_micros() -> i64 {
@@ -35,7 +43,9 @@ impl<'c> Change<'c> {
         touched: &'c mut Touched,
         attempted: &'static str,
     ) -> Change<'c> {
-        Change { conn, touched, now: now_micros(), attempted, by_state: [0; State::ALL.len()], drawn: None }
+        let none = [0; State::ALL.len()];
+        let now = now_micros();
+        Change { conn, touched, now, attempted, by_state: none, ended: none, drawn: None, moved_parents: Vec::new() }
     }
 
     /// Runs one operation and writes what it owes.
@@ -47,6 +57,7 @@ impl<'c> Change<'c> {
     ) -> Result<T, QueueError> {
         let mut change = Change::begin(conn, touched, attempted);
         let value = operation(&mut change)?;
+        handlers::judge_all(&mut change)?;
         change.finish()?;
         Ok(value)
     }
@@ -160,8 +171,12 @@ impl<'c> Change<'c> {
             }
         }
         let (strict, lax) = (rules::edge_step(before, after, false), rules::edge_step(before, after, true));
+        if let Some(ended) = after.filter(|after| after.is_ended() && before.is_some()) {
+            self.ended[ended as usize] += 1;
+        }
         if before.is_some() && (strict, lax) != (0, 0) {
             self.move_edges(job, strict, lax)?;
+            self.moved_parents.push(job);
         }
         Ok(())
     }
@@ -170,7 +185,7 @@ impl<'c> Change<'c> {
     fn move_edges(&mut self, parent: i64, strict: i64, lax: i64) -> Result<(), QueueError> {
         let counted = self.execute(
             "update job set open_edges = open_edges + iif(lax, ?3, ?2)
-              where id in (select child from edge where parent = ?1)",
+              where id in (select child from edge where parent = ?1) and on_failure is null",
             params![parent, strict, lax],
         )?;
         if counted == 0 {
@@ -183,7 +198,7 @@ impl<'c> Change<'c> {
         )?;
         let freed = self.all(
             "select id from job
-              where id in (select child from edge where parent = ?1)
+              where id in (select child from edge where parent = ?1) and on_failure is null
                 and state = 'inactive' and not ready and open_edges = 0 and later is null
               order by id",
             [parent],
@@ -196,13 +211,37 @@ impl<'c> Change<'c> {
         Ok(())
     }
 
-    /// Lets a job's key go, if it has one.
+    /// A run that failed, though the job may be retried.
+    pub(super) fn count_failure(&mut self) {
+        self.ended[State::Failed as usize] += 1;
+    }
+
+    /// The parents whose children that run on a failure are still to be judged.
+    pub(super) fn take_moved_parents(&mut self) -> Vec<i64> {
+        std::mem::take(&mut self.moved_parents)
+    }
+
+    /// Lets a job's key go, if it has one and does not hold it for a time that is not over.
     pub(super) fn release_key(&self, job: &Job) -> Result<(), QueueError> {
         if let Some(key) = &job.key {
-            let sql = "delete from job_key where task = ?1 and key = ?2 and job = ?3";
-            self.execute(sql, params![job.task, key, job.id])?;
+            let sql = "delete from job_key
+                        where task = ?1 and key = ?2 and job = ?3 and (until is null or until <= ?4)";
+            self.execute(sql, params![job.task, key, job.id, self.now])?;
         }
         Ok(())
+    }
+
+    /// Nobody runs the job any more: its place under a limit is free.
+    pub(super) fn release_place(&mut self, job: &Job) -> Result<(), QueueError> {
+        if job.limited.is_some() && self.execute("delete from running where job = ?1", [job.id])? > 0 {
+            self.touched.jobs = true;
+        }
+        Ok(())
+    }
+
+    /// Idle workers are to look again.
+    pub(super) fn wake_workers(&mut self) {
+        self.touched.jobs = true;
     }
 
     /// Deletes a job, with the event that tells of it.
@@ -212,6 +251,8 @@ impl<'c> Change<'c> {
         self.release_key(job)?;
         self.execute("delete from edge where parent = ?1", [job.id])?;
         self.execute("delete from edge where child = ?1", [job.id])?;
+        self.execute("delete from failure where job = ?1", [job.id])?;
+        self.execute("delete from job_log where job = ?1", [job.id])?;
         self.execute("delete from job where id = ?1", [job.id])?;
         Ok(())
     }
@@ -224,6 +265,16 @@ impl<'c> Change<'c> {
             if step != 0 {
                 self.execute(add, params![state.as_str(), step])?;
             }
+        }
+        let [finished, failed, cancelled] =
+            [State::Finished, State::Failed, State::Cancelled].map(|state| self.ended[state as usize]);
+        if (finished, failed, cancelled) != (0, 0, 0) {
+            self.execute(
+                "insert into hour (hour, finished, failed, cancelled) values (?1, ?2, ?3, ?4)
+                 on conflict (hour) do update set finished = finished + excluded.finished,
+                   failed = failed + excluded.failed, cancelled = cancelled + excluded.cancelled",
+                params![self.now.div_euclid(HOUR) * HOUR, finished, failed, cancelled],
+            )?;
         }
         if let Some(drawn) = self.drawn {
             self.execute("update tally set n = ?1 where name = 'drawn'", [drawn])?;

@@ -1,13 +1,14 @@
 //! Enqueueing: all or none, each with its key, its parents and its event.
 
 use super::change::Change;
-use super::masks;
 use super::row::{Job, state};
+use super::{handlers, limits, masks};
 use crate::error::QueueError;
 use crate::metrics::JOBS_ENQUEUED;
 use crate::rules;
 use crate::store::Enqueued;
-use minium_protocol::{EnqueueRequest, EventType, State};
+use crate::workflow;
+use minium_protocol::{EnqueueRequest, EventType, State, Unique};
 use rusqlite::params;
 
 /// Enqueues checked requests.
@@ -20,31 +21,47 @@ pub(super) fn enqueue(
     } else {
         0
     };
-    requests.iter().map(|request| enqueue_one(change, request, newest)).collect()
+    let mut made: Vec<Option<Enqueued>> = vec![None; requests.len()];
+    for place in workflow::order(requests)? {
+        let request = &requests[place];
+        let after: Vec<i64> = request.options.after.iter().filter_map(|p| made[*p].map(|e| e.id)).collect();
+        made[place] = Some(enqueue_one(change, request, newest, &after)?);
+    }
+    Ok(made.into_iter().flatten().collect())
 }
 
 fn enqueue_one(
     change: &mut Change<'_>,
     request: &EnqueueRequest,
     newest: i64,
+    after: &[i64],
 ) -> Result<Enqueued, QueueError> {
-    if let Some(key) = &request.options.key {
-        let sql = "select job from job_key where task = ?1 and key = ?2";
-        if let Some(id) = change.first(sql, params![request.task, key], |row| row.get(0))? {
-            return Ok(Enqueued { id, existing: true });
-        }
+    if let Some(key) = &request.options.key
+        && let Some(id) = holder(change, &request.task, key)?
+    {
+        return Ok(Enqueued { id, existing: true });
     }
-    let mut job = new_job(change.now, request);
+    // what this call itself creates does not count as a parent by its id, which can only have been guessed
+    let known = request.options.parents.iter().copied().filter(|id| *id <= newest);
+    let known: Vec<i64> = known.chain(after.iter().copied()).collect();
+    let all: Vec<i64> = request.options.parents.iter().chain(after).copied().collect();
+    let mut job = new_job(change.now, request, &rules::distinct_parents(&all));
     job.args_shown = masks::shown(change, &job.task, &job.args)?;
-    let parents = living_parents(change, &job, &request.options.parents, newest)?;
-    job.open_edges = parents.iter().filter(|p| rules::is_edge_open(Some(p.1), job.lax)).count() as i64;
+    job.limited = limits::limit_of(change, &job.task)?;
+    if job.limited.is_some() {
+        job.part.get_or_insert_default();
+    }
+    let parents = living_parents(change, &rules::distinct_parents(&known))?;
+    let open = parents.iter().filter(|p| rules::is_edge_open(Some(p.1), job.lax)).count() as i64;
+    job.open_edges = if job.on_failure { 1 } else { open };
     let later = (job.delayed > change.now).then_some(job.delayed);
     let ready = later.is_none() && job.open_edges == 0;
     let seq = if ready { change.draw()? } else { 0 };
     job.id = insert(change, &job, later, ready, seq)?;
     if let Some(key) = &job.key {
-        let sql = "insert into job_key (task, key, job) values (?1, ?2, ?3)";
-        change.execute(sql, params![job.task, key, job.id])?;
+        let until = job.unique_us.filter(|us| *us > 0).map(|us| change.now + us);
+        let sql = "insert into job_key (task, key, job, waiting, until) values (?1, ?2, ?3, ?4, ?5)";
+        change.execute(sql, params![job.task, key, job.id, job.unique_us == Some(0), until])?;
     }
     for (parent, _) in &parents {
         change.execute("insert into edge (parent, child) values (?1, ?2)", [*parent, job.id])?;
@@ -52,12 +69,25 @@ fn enqueue_one(
     change.moved(job.id, None, Some(State::Inactive))?;
     change.event(EventType::Enqueue, &job, None)?;
     change.count(JOBS_ENQUEUED, &job, None);
+    if job.on_failure {
+        handlers::judge(change, job.id)?;
+    }
     Ok(Enqueued { id: job.id, existing: false })
 }
 
-fn new_job(now: i64, request: &EnqueueRequest) -> Job {
+/// Which job holds a key. One that was held for a time that is over, by a job that has ended, is let go.
+fn holder(change: &Change<'_>, task: &str, key: &str) -> Result<Option<i64>, QueueError> {
+    change.execute(
+        "delete from job_key where task = ?1 and key = ?2 and until <= ?3
+            and not exists (select 1 from job where id = job_key.job and state in ('inactive', 'active'))",
+        params![task, key, change.now],
+    )?;
+    let sql = "select job from job_key where task = ?1 and key = ?2";
+    change.first(sql, params![task, key], |row| row.get(0))
+}
+
+fn new_job(now: i64, request: &EnqueueRequest, parents: &[i64]) -> Job {
     let o = &request.options;
-    let parents = rules::distinct_parents(&o.parents);
     Job {
         id: 0,
         task: request.task.clone(),
@@ -83,7 +113,7 @@ fn new_job(now: i64, request: &EnqueueRequest) -> Job {
         timeout: o.timeout.map(rules::micros),
         backoff: o.backoff.map(rules::micros),
         open_edges: 0,
-        parents: serde_json::to_string(&parents).expect("numbers always serialise"),
+        parents: serde_json::to_string(parents).expect("numbers always serialise"),
         notes: serde_json::to_string(&*rules::storable_notes(&o.notes))
             .expect("a JSON object always serialises"),
         progress: None,
@@ -91,22 +121,23 @@ fn new_job(now: i64, request: &EnqueueRequest) -> Job {
         result: None,
         args: rules::one_line(request.args.get()).into_owned(),
         args_shown: None,
+        unique_us: match o.unique {
+            Unique::Alive => None,
+            Unique::Waiting => Some(0),
+            Unique::For(span) => Some(rules::micros(span).max(1)),
+        },
+        on_failure: o.on_failure,
+        limited: None,
+        part: o.partition.clone(),
     }
 }
 
-/// The parents that are there, and their states. What this call itself creates does not count: its ids can only have
-/// been guessed.
-fn living_parents(
-    change: &Change<'_>,
-    job: &Job,
-    parents: &[i64],
-    newest: i64,
-) -> Result<Vec<(i64, State)>, QueueError> {
-    debug_assert_eq!(job.id, 0, "a job is no parent of itself");
+/// The parents that are there, and their states.
+fn living_parents(change: &Change<'_>, parents: &[i64]) -> Result<Vec<(i64, State)>, QueueError> {
     let mut found = Vec::new();
-    for id in rules::distinct_parents(parents).into_iter().filter(|id| *id <= newest) {
+    for id in parents {
         let parent = change.first("select state from job where id = ?1", [id], |row| state(row, 0))?;
-        found.extend(parent.map(|state| (id, state)));
+        found.extend(parent.map(|state| (*id, state)));
     }
     Ok(found)
 }
@@ -120,9 +151,9 @@ fn insert(
 ) -> Result<i64, QueueError> {
     let sql = "insert into job (seq, ready, open_edges, later, state, priority, attempts, lax, origin, created,
                  delayed, expires, timeout, backoff, queue, task, key, schedule, trace, parents, notes, args,
-                 args_shown)
+                 args_shown, unique_us, on_failure, limited, part)
                values (?1, ?2, ?3, ?4, 'inactive', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
-                 ?19, ?20, ?21, ?22)
+                 ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)
                returning id";
     let params = params![
         seq,
@@ -147,6 +178,10 @@ fn insert(
         job.notes,
         job.args,
         job.args_shown,
+        job.unique_us.filter(|_| job.key.is_some()),
+        job.on_failure.then_some(true),
+        job.limited,
+        job.part,
     ];
     let id = change.first(sql, params, |row| row.get(0))?;
     Ok(id.expect("an insert that returns answers one row"))

@@ -1,6 +1,8 @@
 //! The hot path: hands outcomes in and claims more, in one commit.
 
 use super::change::Change;
+use super::limits::{self, Candidate, Wanted};
+use super::queues;
 use super::row::{Job, state, timestamp};
 use crate::error::QueueError;
 use crate::metrics::JOBS_FINISHED;
@@ -26,38 +28,89 @@ pub(super) fn exchange(
     Ok(Exchanged { verdicts, jobs })
 }
 
-/// The ids to claim, in claim order. Each queue is read by its index alone as far as the limit, then they are merged.
-fn choose(change: &Change<'_>, claim: &Claim) -> Result<Vec<i64>, QueueError> {
-    const WHERE: &str = "select priority, seq, id from job indexed by job_ready
-         where ready and queue = ?1 and priority >= ?2
-           and (expires is null or attempt > 0 or expires > ?3)";
-    const ORDER: &str = "order by priority desc, seq limit ?4";
-    let least = claim.min_priority.unwrap_or(i32::MIN);
-    let tasks = claim.tasks.as_ref().map(|t| serde_json::to_string(t).expect("names always serialise"));
-    let mut queues: Vec<&String> = claim.queues.iter().collect();
-    queues.sort();
-    queues.dedup();
-    let mut found: Vec<(i32, i64, i64)> = Vec::new();
+/// The jobs to claim, in claim order. Each queue is read by its index alone as far as the limit, then they are merged, with
+/// those whose limits have room.
+fn choose(change: &mut Change<'_>, claim: &Claim) -> Result<Vec<i64>, QueueError> {
     let limit = claim.limit.min(rules::CLAIM_MAX);
     if limit == 0 {
         return Ok(Vec::new());
     }
-    for queue in queues {
-        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-        found.extend(match &tasks {
+    let wanted = Wanted {
+        queues: queues::open(change, &claim.queues)?,
+        tasks: claim.tasks.as_ref().map(|t| serde_json::to_string(t).expect("names always serialise")),
+        least: claim.min_priority.unwrap_or(i32::MIN),
+        limit: limit as usize,
+    };
+    let mut found = unlimited(change, &wanted)?;
+    found.extend(limits::candidates(change, &wanted)?);
+    let aged = match claim.aged {
+        Some(span) => waiting_longest(change, &wanted, span)?,
+        None => Vec::new(),
+    };
+    // what has waited long goes before all others, the longest first
+    let lane = |c: &Candidate| aged.iter().position(|(queue, priority)| *queue == c.queue && *priority == c.priority);
+    found.sort_by_cached_key(|c| (lane(c).unwrap_or(usize::MAX), std::cmp::Reverse(c.priority), c.seq));
+    found.truncate(wanted.limit);
+    limits::note_taken(change, &found)?;
+    Ok(found.into_iter().map(|c| c.id).collect())
+}
+
+/// Those that no limit holds back, as many of each queue as could be taken.
+fn unlimited(change: &Change<'_>, wanted: &Wanted) -> Result<Vec<Candidate>, QueueError> {
+    const WHERE: &str = "select priority, seq, id, queue from job indexed by job_ready
+         where ready and limited is null and queue = ?1 and priority >= ?2
+           and (expires is null or attempt > 0 or expires > ?3)";
+    const ORDER: &str = "order by priority desc, seq limit ?4";
+    let mut found: Vec<Candidate> = Vec::new();
+    for queue in &wanted.queues {
+        let read = |row: &rusqlite::Row<'_>| {
+            let (priority, seq, id, queue) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            Ok(Candidate { priority, seq, id, queue, limited: None })
+        };
+        let count = i64::try_from(wanted.limit).unwrap_or(i64::MAX);
+        found.extend(match &wanted.tasks {
             None => {
-                change.all(&format!("{WHERE} {ORDER}"), params![queue, least, change.now, limit], read)?
+                change.all(&format!("{WHERE} {ORDER}"), params![queue, wanted.least, change.now, count], read)?
             }
             Some(tasks) => change.all(
                 &format!("{WHERE} and task in (select value from json_each(?5)) {ORDER}"),
-                params![queue, least, change.now, limit, tasks],
+                params![queue, wanted.least, change.now, count, tasks],
                 read,
             )?,
         });
     }
-    found.sort_by_key(|(priority, seq, _)| (std::cmp::Reverse(*priority), *seq));
-    found.truncate(limit as usize);
-    Ok(found.into_iter().map(|(_, _, id)| id).collect())
+    Ok(found)
+}
+
+/// Queues and priorities whose first job has been ready for so long, the longest waiting first. Index: job_ready, from
+/// priority to priority.
+fn waiting_longest(
+    change: &Change<'_>,
+    wanted: &Wanted,
+    aged: Duration,
+) -> Result<Vec<(String, i32)>, QueueError> {
+    const HEADS: &str = "
+        with recursive lane (priority) as (
+          select max(priority) from job indexed by job_ready where ready and limited is null and queue = ?1
+          union all
+          select (select max(priority) from job indexed by job_ready
+                   where ready and limited is null and queue = ?1 and priority < lane.priority)
+            from lane where lane.priority is not null)
+        select lane.priority,
+               (select seq from job indexed by job_ready
+                 where ready and limited is null and queue = ?1 and priority = lane.priority order by seq limit 1) as head,
+               (select delayed from job indexed by job_ready
+                 where ready and limited is null and queue = ?1 and priority = lane.priority order by seq limit 1) as since
+          from lane where lane.priority >= ?2 and since <= ?3";
+    let mut heads: Vec<(i64, String, i32)> = Vec::new();
+    for queue in &wanted.queues {
+        let before = change.now.saturating_sub(rules::micros(aged));
+        heads.extend(change.all(HEADS, params![queue, wanted.least, before], |row| {
+            Ok((row.get(1)?, queue.clone(), row.get(0)?))
+        })?);
+    }
+    heads.sort();
+    Ok(heads.into_iter().map(|(_, queue, priority)| (queue, priority)).collect())
 }
 
 fn take(change: &mut Change<'_>, id: i64, worker: &str, lease: Duration) -> Result<Leased, QueueError> {
@@ -80,6 +133,9 @@ pub(super) fn claim(
         params![id, now, worker, token.to_string()],
     )?;
     change.execute("insert or replace into renewal (job, until) values (?1, ?2)", [id, until])?;
+    if job.key.is_some() && job.unique_us == Some(0) {
+        change.execute("delete from job_key where waiting and job = ?1", [id])?;
+    }
     change.moved(id, Some(State::Inactive), Some(State::Active))?;
     let leased = Leased {
         id,
@@ -153,17 +209,19 @@ fn accept(change: &mut Change<'_>, outcome: &Outcome, narrow: &Narrow) -> Result
             )?;
             (job, State::Finished)
         }
-        Ending::Failed { error, retry } => {
+        Ending::Failed { error, retry, pause, backtrace } => {
             let job = change.update(
                 EventType::Failed,
                 "state = 'failed', finished = ?2, error = ?3, result = null",
                 params![id, now, rules::storable(error)],
             )?;
+            note_failure(change, &job, backtrace.as_deref())?;
             match rules::after_failure(narrow.attempt, narrow.attempts, *retry) {
                 Aftermath::Again => {
                     let own = narrow.backoff.map(|b| Duration::from_micros(b.unsigned_abs()));
                     let jitter = fastrand::f64() * 2.0 - 1.0;
-                    let pause = rules::backoff(narrow.retries, own, jitter);
+                    let pause = rules::backoff(narrow.retries, own, *pause, jitter);
+                    change.count_failure();
                     (wait_again(change, &job, pause)?, State::Inactive)
                 }
                 Aftermath::End => (job, State::Failed),
@@ -171,10 +229,24 @@ fn accept(change: &mut Change<'_>, outcome: &Outcome, narrow: &Narrow) -> Result
         }
     };
     change.count(JOBS_FINISHED, &job, Some(if after == State::Finished { after } else { State::Failed }));
+    change.release_place(&job)?;
     if after.is_ended() {
         change.release_key(&job)?;
     }
     change.moved(id, Some(State::Active), Some(after))
+}
+
+/// Keeps why a run failed. The job is as it stands right after it.
+pub(super) fn note_failure(
+    change: &Change<'_>,
+    job: &Job,
+    backtrace: Option<&str>,
+) -> Result<(), QueueError> {
+    let sql = "insert or ignore into failure (job, attempt, at, worker, error, backtrace) values (?1, ?2, ?3, ?4, ?5, ?6)";
+    let backtrace = backtrace.map(rules::storable);
+    let error = job.error.as_deref().unwrap_or_default();
+    change.execute(sql, params![job.id, job.attempt, change.now, job.worker, error, backtrace])?;
+    Ok(())
 }
 
 /// The automatic retry, right behind its failure.

@@ -14,9 +14,12 @@ mod change;
 mod enqueue;
 mod exchange;
 mod failure;
+mod handlers;
+mod limits;
 mod masks;
 mod operations;
 mod pull;
+mod queues;
 mod read;
 mod row;
 mod schedules;
@@ -30,8 +33,8 @@ use crate::error::QueueError;
 use crate::migrations::{self, Migration, MigrationStatus, SQLITE};
 use crate::rules;
 use crate::store::{
-    Annotation, ArgsMask, Claim, Enqueued, Exchanged, Extension, JobFilter, JobPage, Outcome, Pull, Pulled,
-    RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
+    Annotation, ArgsMask, AttemptFailure, Claim, Enqueued, Exchanged, Extension, Hour, JobFilter, JobPage, Outcome, Pull,
+    Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
 };
 use actor::{Actor, ActorOptions, Signals, Touched};
 use async_trait::async_trait;
@@ -283,6 +286,10 @@ impl Store for SqliteStore {
         self.change("cancel a job", move |change| operations::cancel(change, job)).await
     }
 
+    async fn cancel_cascade(&self, job: i64) -> Result<u64, QueueError> {
+        self.change("cancel a job and what it enqueued", move |change| operations::cancel_cascade(change, job)).await
+    }
+
     async fn retry(&self, job: i64, options: &RetryOptions) -> Result<(), QueueError> {
         rules::check_retry(options)?;
         let options = options.clone();
@@ -297,6 +304,10 @@ impl Store for SqliteStore {
         self.read(move |conn| read::get(conn, job)).await?
     }
 
+    async fn failures(&self, job: i64) -> Result<Vec<AttemptFailure>, QueueError> {
+        self.read(move |conn| read::failures(conn, job)).await?
+    }
+
     async fn list(&self, filter: &JobFilter) -> Result<JobPage, QueueError> {
         rules::check_filter(filter)?;
         let filter = rules::storable_filter(filter);
@@ -305,6 +316,10 @@ impl Store for SqliteStore {
 
     async fn stats(&self) -> Result<Stats, QueueError> {
         self.read(read::stats).await?
+    }
+
+    async fn hours(&self) -> Result<Vec<Hour>, QueueError> {
+        self.read(read::hours).await?
     }
 
     async fn put_masks(&self, masks: &[ArgsMask]) -> Result<(), QueueError> {

@@ -2,6 +2,7 @@
 
 use super::change::Change;
 use super::exchange::same_lease;
+use super::row::state;
 use crate::error::QueueError;
 use crate::rules::{self, Hold};
 use crate::store::{Annotation, RetryOptions};
@@ -48,6 +49,11 @@ pub(super) fn annotate(
 pub(super) fn cancel(change: &mut Change<'_>, id: i64) -> Result<(), QueueError> {
     let before = change.job(id)?;
     rules::may_cancel(id, before.state)?;
+    call_off(change, id, before.state)
+}
+
+/// Calls off a job that has not ended, whatever its state is.
+pub(super) fn call_off(change: &mut Change<'_>, id: i64, before: State) -> Result<(), QueueError> {
     let now = change.now;
     change.execute("delete from renewal where job = ?1", [id])?;
     let job = change.update(
@@ -56,7 +62,28 @@ pub(super) fn cancel(change: &mut Change<'_>, id: i64) -> Result<(), QueueError>
         params![id, now],
     )?;
     change.release_key(&job)?;
-    change.moved(id, Some(before.state), Some(State::Cancelled))
+    change.release_place(&job)?;
+    change.moved(id, Some(before), Some(State::Cancelled))
+}
+
+/// Calls a job off, and all that it enqueued, that those enqueued, and so on.
+pub(super) fn cancel_cascade(change: &mut Change<'_>, id: i64) -> Result<u64, QueueError> {
+    change.job(id)?;
+    // a job enqueues only what is younger than itself, so that no circle can be walked
+    let all = change.all(
+        "with recursive cascade (id) as (
+           values (?1)
+           union all
+           select job.id from cascade join job on job.origin = cascade.id and job.id > cascade.id)
+         select job.id, job.state from cascade join job on job.id = cascade.id
+          where job.state in ('inactive', 'active') order by job.id",
+        [id],
+        |row| Ok((row.get::<_, i64>(0)?, state(row, 1)?)),
+    )?;
+    for (id, before) in &all {
+        call_off(change, *id, *before)?;
+    }
+    Ok(all.len() as u64)
 }
 
 /// Makes a job wait again.
@@ -75,8 +102,8 @@ pub(super) fn retry(change: &mut Change<'_>, id: i64, options: &RetryOptions) ->
     if let Some(key) = &before.key
         && holder.is_none()
     {
-        let sql = "insert into job_key (task, key, job) values (?1, ?2, ?3)";
-        change.execute(sql, params![before.task, key, id])?;
+        let sql = "insert into job_key (task, key, job, waiting) values (?1, ?2, ?3, ?4)";
+        change.execute(sql, params![before.task, key, id, before.unique_us == Some(0)])?;
     }
     let now = change.now;
     let delayed = now + rules::micros(options.delay.unwrap_or_default());

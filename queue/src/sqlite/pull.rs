@@ -2,6 +2,8 @@
 
 use super::change::Change;
 use super::exchange::claim;
+use super::limits::{self, Candidate, Wanted};
+use super::queues;
 use crate::error::QueueError;
 use crate::rules;
 use crate::store::{Pull, Pulled};
@@ -23,26 +25,35 @@ pub(super) fn pull(change: &mut Change<'_>, pulls: &[Pull]) -> Result<Vec<Pulled
     Ok(pulled)
 }
 
-/// The ids for one pull, in claim order. Each task is read by its index alone as far as the limit, then they are merged.
+/// The ids for one pull, in claim order. Each task is read by its index alone as far as the limit, then they are merged, with
+/// those whose limits have room.
 fn choose(change: &Change<'_>, pull: &Pull, limit: usize) -> Result<Vec<i64>, QueueError> {
     const READY: &str = "select priority, seq, id from job indexed by job_ready_task
-         where ready and task = ?1 and queue = ?2 and (expires is null or attempt > 0 or expires > ?3)
+         where ready and limited is null and task = ?1 and queue = ?2
+           and (expires is null or attempt > 0 or expires > ?3)
          order by priority desc, seq limit ?4";
-    if limit == 0 {
+    let queues = queues::open(change, std::slice::from_ref(&pull.queue))?;
+    if limit == 0 || queues.is_empty() {
         return Ok(Vec::new());
     }
     let count = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut tasks: Vec<&String> = pull.tasks.iter().collect();
     tasks.sort();
     tasks.dedup();
-    let mut found: Vec<(i32, i64, i64)> = Vec::new();
-    for task in tasks {
-        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+    let mut found: Vec<Candidate> = Vec::new();
+    for task in &tasks {
+        let read = |row: &rusqlite::Row<'_>| {
+            let (priority, seq, id) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(Candidate { priority, seq, id, queue: pull.queue.clone(), limited: None })
+        };
         found.extend(change.all(READY, params![task, pull.queue, change.now, count], read)?);
     }
-    found.sort_by_key(|(priority, seq, _)| (std::cmp::Reverse(*priority), *seq));
+    let tasks = Some(serde_json::to_string(&tasks).expect("names always serialise"));
+    found.extend(limits::candidates(change, &Wanted { queues, tasks, least: i32::MIN, limit })?);
+    found.sort_by_key(|c| (std::cmp::Reverse(c.priority), c.seq));
     found.truncate(limit);
-    Ok(found.into_iter().map(|(_, _, id)| id).collect())
+    limits::note_taken(change, &found)?;
+    Ok(found.into_iter().map(|c| c.id).collect())
 }
 
 /// Jobs that nobody has begun wait again.
@@ -58,12 +69,13 @@ pub(super) fn release(change: &mut Change<'_>, leases: &[(i64, LeaseToken)]) -> 
         change.execute("delete from renewal where job = ?1", [id])?;
         let ready = open_edges == 0;
         let seq = if ready { change.draw()? } else { 0 };
-        change.update(
+        let job = change.update(
             EventType::Lost,
             "state = 'inactive', lease = null, attempt = attempt - 1, ready = ?2, seq = ?3,
              started = iif(attempt > 1, started, null)",
             params![id, ready, seq],
         )?;
+        change.release_place(&job)?;
         change.moved(*id, Some(State::Active), Some(State::Inactive))?;
         released += 1;
     }

@@ -1,11 +1,11 @@
 //! What is only asked: one job, a page of jobs, figures.
 
-use super::change::now_micros;
+use super::change::{HOUR, now_micros};
 use super::failure::failure;
-use super::row::{COLUMNS, Job};
+use super::row::{COLUMNS, Job, timestamp};
 use crate::error::QueueError;
 use crate::rules;
-use crate::store::{JobFilter, JobPage, Stats};
+use crate::store::{AttemptFailure, Hour, JobFilter, JobPage, Stats};
 use minium_protocol::JobView;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
@@ -91,7 +91,8 @@ pub(super) fn stats(conn: &Connection) -> Result<Stats, QueueError> {
         (select n from tally where name = 'cancelled'),
         (select count(*) from job indexed by job_blocked where state = 'inactive' and open_edges > 0),
         (select count(*) from job indexed by job_later where later > ?1 and open_edges = 0),
-        (select count(*) from worker where heartbeat >= ?2)";
+        (select count(*) from worker where heartbeat >= ?2),
+        coalesce((select seq from sqlite_sequence where name = 'job'), 0)";
     let now = now_micros();
     let fresh = now - rules::micros(rules::HEARTBEAT_FRESH);
     let run = || {
@@ -105,10 +106,53 @@ pub(super) fn stats(conn: &Connection) -> Result<Stats, QueueError> {
                 blocked: row.get(5)?,
                 delayed: row.get(6)?,
                 workers: row.get(7)?,
+                enqueued: row.get(8)?,
             })
         })
     };
     run().map_err(|e| failure("count jobs", e))
+}
+
+/// Why the runs of a job failed.
+pub(super) fn failures(conn: &Connection, id: i64) -> Result<Vec<AttemptFailure>, QueueError> {
+    let sql = "select attempt, at, worker, error, backtrace from failure where job = ?1 order by attempt";
+    let run = || {
+        let mut statement = conn.prepare_cached(sql)?;
+        let rows = statement.query_map([id], |row| {
+            let worker: Option<String> = row.get(2)?;
+            Ok(AttemptFailure {
+                attempt: row.get(0)?,
+                at: timestamp(row.get(1)?),
+                worker: worker.and_then(|json| serde_json::from_str(&json).ok()),
+                error: row.get(3)?,
+                backtrace: row.get(4)?,
+            })
+        })?;
+        rows.collect::<rusqlite::Result<Vec<_>>>()
+    };
+    run().map_err(|e| failure("read why a job failed", e))
+}
+
+/// What each of the last hours brought.
+pub(super) fn hours(conn: &Connection) -> Result<Vec<Hour>, QueueError> {
+    let sql = "with recursive wanted (hour, n) as (
+                 values (?1, 1) union all select hour - ?2, n + 1 from wanted where n < ?3)
+               select w.hour, coalesce(h.finished, 0), coalesce(h.failed, 0), coalesce(h.cancelled, 0)
+                 from wanted w left join hour h on h.hour = w.hour order by w.hour";
+    let now = now_micros().div_euclid(HOUR) * HOUR;
+    let run = || {
+        let mut statement = conn.prepare_cached(sql)?;
+        let rows = statement.query_map([now, HOUR, i64::from(rules::HOURS_TOLD)], |row| {
+            Ok(Hour {
+                hour: timestamp(row.get(0)?),
+                finished: row.get(1)?,
+                failed: row.get(2)?,
+                cancelled: row.get(3)?,
+            })
+        })?;
+        rows.collect::<rusqlite::Result<Vec<_>>>()
+    };
+    run().map_err(|e| failure("read what each hour brought", e))
 }
 
 fn raw(snapshot: String) -> Box<RawValue> {

@@ -8,7 +8,7 @@ use std::io::Write;
 /// The columns that [`Job::read`] reads, in its order.
 pub(super) const COLUMNS: &str = "id, task, queue, state, priority, attempt, attempts, retries, lax, key, schedule, \
      worker, origin, created, delayed, expires, started, finished, retried, lease, trace, timeout, backoff, \
-     open_edges, parents, notes, progress, error, result, args, args_shown";
+     open_edges, parents, notes, progress, error, result, args, args_shown, unique_us, on_failure, limited, part";
 
 /// A row of `job`. JSON columns are text, times are microseconds.
 #[derive(Debug, Clone)]
@@ -45,6 +45,14 @@ pub(super) struct Job {
     pub(super) args: String,
     /// What anybody may see of `args`, when that is not all.
     pub(super) args_shown: Option<String>,
+    /// How its key is held: `None` while it lives, 0 while it waits, else for so long.
+    pub(super) unique_us: Option<i64>,
+    /// It runs when a parent has failed.
+    pub(super) on_failure: bool,
+    /// The limit that it runs under.
+    pub(super) limited: Option<String>,
+    /// Which of those that the limit counts apart.
+    pub(super) part: Option<String>,
 }
 
 impl Job {
@@ -81,6 +89,10 @@ impl Job {
             result: row.get(28)?,
             args: row.get(29)?,
             args_shown: row.get(30)?,
+            unique_us: row.get(31)?,
+            on_failure: row.get::<_, Option<bool>>(32)?.unwrap_or(false),
+            limited: row.get(33)?,
+            part: row.get(34)?,
         })
     }
 
@@ -206,6 +218,10 @@ mod tests {
             result: Some("123456789012345678901234567890.10e+5".into()),
             args: "[\"x\", 1]".into(),
             args_shown: None,
+            unique_us: None,
+            on_failure: false,
+            limited: None,
+            part: None,
         };
         assert_eq!(
             job.snapshot(),

@@ -1,8 +1,10 @@
 //! What time brings about: due jobs become ready, lost ones are rescued, old ones go.
 
-use super::change::Change;
+use super::change::{Change, HOUR};
+use super::exchange::note_failure;
 use crate::error::QueueError;
 use crate::metrics::{JOBS_FINISHED, LEASES_EXPIRED};
+use crate::retention;
 use crate::rules::{self, Aftermath};
 use crate::store::{UpkeepRules, Upkept};
 use minium_protocol::{EventType, State};
@@ -49,10 +51,8 @@ pub(super) fn upkeep(
     let grace_over = change.now - since >= rules::micros(round.grace);
     let rescued = if grace_over { rescue(change, round.batch)? } else { 0 };
     let expired = expire(change, round.batch)?;
-    let removed = match round.keep_finished {
-        Some(keep) => remove_old(change, keep, round.batch)?,
-        None => 0,
-    };
+    let removed = remove_old(change, round)?;
+    let_go(change, round.batch)?;
     let missing = change.now.saturating_sub(rules::micros(round.worker_missing));
     change.execute("delete from worker where heartbeat <= ?1", [missing])?;
     // a transition moves its children itself: none is ever left behind to be released
@@ -100,11 +100,14 @@ fn lose(change: &mut Change<'_>, id: i64) -> Result<(), QueueError> {
         Aftermath::Again => {
             let ready = before.open_edges == 0;
             let seq = if ready { change.draw()? } else { 0 };
-            change.update(
+            let mut job = change.update(
                 EventType::Lost,
                 "state = 'inactive', lease = null, ready = ?2, seq = ?3",
                 params![id, ready, seq],
             )?;
+            job.error = Some(rules::LEASE_EXPIRED.into());
+            note_failure(change, &job, None)?;
+            change.count_failure();
             State::Inactive
         }
         Aftermath::End => {
@@ -114,10 +117,12 @@ fn lose(change: &mut Change<'_>, id: i64) -> Result<(), QueueError> {
                 params![id, now, rules::LEASE_EXPIRED],
             )?;
             change.release_key(&job)?;
+            note_failure(change, &job, None)?;
             change.count(JOBS_FINISHED, &job, Some(State::Failed));
             State::Failed
         }
     };
+    change.release_place(&before)?;
     change.count(LEASES_EXPIRED, &before, None);
     change.moved(id, Some(before.state), Some(after))
 }
@@ -133,19 +138,72 @@ fn expire(change: &mut Change<'_>, batch: u32) -> Result<u64, QueueError> {
     delete_all(change, late, EventType::Expired)
 }
 
-/// Finished jobs that are older than they are kept are deleted, unless a living job names them as parent.
-fn remove_old(change: &mut Change<'_>, keep: Duration, batch: u32) -> Result<u64, QueueError> {
-    let limit = change.now.saturating_sub(rules::micros(keep));
+/// Ended jobs that are older than they are kept are deleted, unless a living job names them as parent.
+fn remove_old(change: &mut Change<'_>, round: &UpkeepRules) -> Result<u64, QueueError> {
+    let (mut removed, batch) = (0, u64::from(round.batch));
+    for rule in round.keep.rules().iter().filter(|rule| rule.micros.is_some()) {
+        let queues = match rule.queue {
+            Some(queue) => vec![queue.to_owned()],
+            None => unnamed_queues(change, rule.state, round)?,
+        };
+        for queue in queues {
+            if removed < batch {
+                removed += remove_from(change, &queue, rule, batch - removed)?;
+            }
+        }
+    }
+    Ok(removed)
+}
+
+/// Queues with jobs that ended like this, but for those that have rules of their own. Index: job_ended, from queue to queue.
+fn unnamed_queues(change: &Change<'_>, state: State, round: &UpkeepRules) -> Result<Vec<String>, QueueError> {
+    let mut queues = change.all(
+        "with recursive used (queue) as (
+           select min(queue) from job indexed by job_ended where state = ?1 and finished is not null
+           union all
+           select (select min(queue) from job indexed by job_ended
+                    where state = ?1 and finished is not null and queue > used.queue)
+             from used where used.queue is not null)
+         select queue from used where queue is not null",
+        [state.as_str()],
+        |row| row.get::<_, String>(0),
+    )?;
+    queues.retain(|queue| !round.keep.queues.contains_key(queue));
+    Ok(queues)
+}
+
+fn remove_from(
+    change: &mut Change<'_>,
+    queue: &str,
+    rule: &retention::Rule<'_>,
+    count: u64,
+) -> Result<u64, QueueError> {
+    let limit = change.now.saturating_sub(rule.micros.unwrap_or(i64::MAX));
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
     let old = change.all(
-        "select id from job indexed by job_finished
-          where state = 'finished' and finished <= ?1
+        "select id from job indexed by job_ended
+          where state = ?1 and queue = ?2 and finished <= ?3
             and not exists (select 1 from edge join job child on child.id = edge.child
                              where edge.parent = job.id and child.state in ('inactive', 'active'))
-          order by finished, id limit ?2",
-        params![limit, batch],
+          order by finished, id limit ?4",
+        params![rule.state.as_str(), queue, limit, count],
         |row| row.get::<_, i64>(0),
     )?;
     delete_all(change, old, EventType::Removed)
+}
+
+/// Keys whose time is over and whose job has ended; hours that are told no more. What ends a run gives its place under a limit
+/// back in the same commit: there is nothing to repair.
+fn let_go(change: &Change<'_>, batch: u32) -> Result<(), QueueError> {
+    change.execute(
+        "delete from job_key where (task, key) in (
+           select task, key from job_key indexed by job_key_until
+            where until <= ?1 and not exists (
+              select 1 from job where id = job_key.job and state in ('inactive', 'active')) limit ?2)",
+        params![change.now, batch],
+    )?;
+    change.execute("delete from hour where hour < ?1", [change.now - 8 * 24 * HOUR])?;
+    Ok(())
 }
 
 fn delete_all(change: &mut Change<'_>, mut ids: Vec<i64>, event: EventType) -> Result<u64, QueueError> {

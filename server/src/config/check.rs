@@ -1,7 +1,7 @@
 //! What one key alone cannot say: ranges, keys that need each other, what this version does not do yet.
 
 use super::section::{Mistake, Origins, path_of};
-use super::{Config, Schedule, Task, channels, check_auth};
+use super::{Config, LimitOf, Schedule, Task, channels, check_auth};
 use minium_protocol::{EnqueueRequest, Topic};
 use minium_queue::DatabaseUrl;
 use std::time::Duration;
@@ -36,6 +36,12 @@ pub(super) fn check(config: &Config, origins: &Origins, mistakes: &mut Vec<Mista
     }
     for (name, task) in &config.tasks {
         check_task(name, task, &mut findings);
+    }
+    for queue in config.retention.keys() {
+        check_retention(queue, &mut findings);
+    }
+    for (task, limit) in &config.limits {
+        check_limit(task, limit, &mut findings);
     }
     check_auth::check(config, &mut findings);
     for queue in &config.worker.queues {
@@ -136,6 +142,30 @@ impl Schedule {
         request.options.attempts = self.attempts;
         request.options.schedule = Some(name.to_owned());
         request
+    }
+}
+
+fn check_retention(queue: &str, findings: &mut Findings<'_>) {
+    if let Err(error) = queue.parse::<Topic>() {
+        findings.add(path_of(&["retention", queue]), error.to_string());
+    }
+}
+
+fn check_limit(task: &str, limit: &LimitOf, findings: &mut Findings<'_>) {
+    if let Err(error) = minium_queue::check_limits(&[limit.limit(task)]) {
+        findings.add(path_of(&["limits", task]), error.to_string());
+    }
+}
+
+impl LimitOf {
+    /// As the queue has it.
+    pub(crate) fn limit(&self, task: &str) -> minium_queue::Limit {
+        minium_queue::Limit {
+            task: task.to_owned(),
+            running: self.running,
+            per_partition: self.per_partition,
+            rate: self.rate.map(|count| minium_queue::Rate { count, per: self.per }),
+        }
     }
 }
 

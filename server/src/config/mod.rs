@@ -261,12 +261,42 @@ section! {
 section! {
     /// The queue's own affairs.
     Queue {
-        /// Finished jobs are removed after so long, unless a job that has not ended waits for them. Failed and cancelled
-        /// ones stay.
+        /// Finished jobs are removed after so long, unless a job that has not ended waits for them.
         keep_finished: Duration = "2d";
+        /// Failed jobs are removed after so long. Without it they stay until somebody removes them.
+        keep_failed: Option<Duration> = "";
+        /// Cancelled jobs are removed after so long. Without it they stay until somebody removes them.
+        keep_cancelled: Option<Duration> = "";
         /// No lease is given away before the database has been up, and some node there again, for so long: workers get
         /// the chance to hand in what they did during an outage.
         lease_grace: Duration = "60s";
+    }
+}
+
+section! {
+    /// How long jobs of one queue are kept, as in `[retention.batch]`, in place of what `[queue]` says.
+    KeepQueue {
+        /// Finished jobs. Without it they stay until somebody removes them.
+        finished: Option<Duration> = "";
+        /// Failed jobs, likewise.
+        failed: Option<Duration> = "";
+        /// Cancelled jobs, likewise.
+        cancelled: Option<Duration> = "";
+    }
+}
+
+section! {
+    /// How many jobs of a task and those below it run at once, and how many are started in a time, as in
+    /// `[limits."mail"]`. The nearest limit at or above a job's task counts, as it is when the job is enqueued.
+    LimitOf {
+        /// So many run at once, whatever workers there are.
+        running: Option<u32> = "";
+        /// So many run at once of those with one and the same `partition`.
+        per_partition: Option<u32> = "";
+        /// So many are started in the time that `per` says.
+        rate: Option<u32> = "";
+        /// The time of `rate`.
+        per: Duration = "1m";
     }
 }
 
@@ -291,6 +321,13 @@ section! {
         timeout: Option<Duration> = "";
         /// Run `command`, which then is one text, by `/bin/sh -c`.
         shell: bool = "false";
+        /// How long a job waits for its first automatic retry, unless it says so itself; a tenth more or less. Without it,
+        /// n⁴ + 15 seconds before the n-th.
+        backoff: Option<Duration> = "";
+        /// Each further pause is so many times longer.
+        backoff_factor: u32 = "2";
+        /// No pause is longer.
+        backoff_max: Duration = "1h";
     }
 }
 
@@ -311,6 +348,8 @@ pub(crate) struct Config {
     pub(crate) notifier: Notifier,
     pub(crate) auth: Auth,
     pub(crate) queue: Queue,
+    pub(crate) retention: BTreeMap<String, KeepQueue>,
+    pub(crate) limits: BTreeMap<String, LimitOf>,
     pub(crate) worker: Worker,
     pub(crate) tasks: BTreeMap<String, Task>,
 }
@@ -326,6 +365,8 @@ impl Config {
             notifier: reader.section("notifier"),
             auth: reader.section("auth"),
             queue: reader.section("queue"),
+            retention: reader.named("retention"),
+            limits: reader.named("limits"),
             worker: reader.section("worker"),
             tasks: reader.named("tasks"),
         }

@@ -2,7 +2,7 @@
 
 use super::section::{Key, Section};
 use super::{
-    Anonymous, Auth, AuthKey, AuthLimits, Certificate, Channel, Database, Limits, Notifier, Queue, Retention,
+    Anonymous, Auth, AuthKey, AuthLimits, Certificate, Channel, Database, KeepQueue, LimitOf, Limits, Notifier, Queue, Retention,
     Schedule, Schemas, Server, Task, Tls, Worker,
 };
 use std::fmt::Write;
@@ -93,6 +93,18 @@ fn written() -> String {
     );
     section(&mut out, "auth.limits", "How much those may send who bring a token.", AuthLimits::KEYS);
     section(&mut out, "queue", "The queue's own affairs.", Queue::KEYS);
+    section(
+        &mut out,
+        "retention.QUEUE",
+        "How long ended jobs of one queue are kept, in place of what `[queue]` says for all.",
+        KeepQueue::KEYS,
+    );
+    section(
+        &mut out,
+        "limits.\"TASK\"",
+        "How many jobs of a task, and of those below it, run at once and how many are started in a time, whatever workers there are. The nearest limit at or above a job's task counts, as it is when the job is enqueued. The limits of the node that started last are in force.",
+        LimitOf::KEYS,
+    );
     section(
         &mut out,
         "worker",

@@ -20,6 +20,7 @@ mod permit;
 pub(crate) mod problem;
 mod publish;
 mod query;
+mod queues;
 mod routes;
 mod schemas;
 mod session;

@@ -3,7 +3,7 @@
 
 use super::permit::{self, Need};
 use super::problem::{self, Refusal};
-use super::{App, gate, health, history, jobs, metrics, page, publish, schemas, session};
+use super::{App, gate, health, history, jobs, metrics, page, publish, queues, schemas, session};
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodRouter, get, post};
@@ -41,7 +41,13 @@ fn guarded(app: &Arc<App>) -> Router<Arc<App>> {
         .at("/api/v1/jobs/{id}/wait", Need::Jobs, get(jobs::wait))
         .at("/api/v1/jobs/{id}/retry", Need::Jobs, post(jobs::retry))
         .at("/api/v1/jobs/{id}/cancel", Need::Jobs, post(jobs::cancel))
+        .at("/api/v1/jobs/{id}/failures", Need::Jobs, get(jobs::failures))
         .at("/api/v1/stats", Need::Figures, get(jobs::stats))
+        .at("/api/v1/history", Need::Figures, get(queues::history))
+        .at("/api/v1/queues", Need::Figures, get(queues::list))
+        .at("/api/v1/queues/{queue}/pause", Need::Jobs, post(queues::pause))
+        .at("/api/v1/queues/{queue}/resume", Need::Jobs, post(queues::resume))
+        .at("/api/v1/limits", Need::Figures, get(queues::limits))
         .router
         .layer(from_fn_with_state((app.clone(), true), gate))
 }

@@ -20,9 +20,12 @@ use minium_notifier::{
 };
 use minium_protocol::{ErrorCode, Problem, SchemaFault};
 use minium_queue::postgres::PgOptions;
-use minium_queue::{Backend, DatabaseUrl, QueueError, Schedule, SqlitePlace, Store, UpkeepRules};
-use minium_worker::{ArgsCheck, CommandTask, Spool, StoreSource, Worker, WorkerOptions};
+use minium_queue::{
+    Backend, DatabaseUrl, Keep, QueueError, Retention, Schedule, SqlitePlace, Store, UpkeepRules,
+};
+use minium_worker::{ArgsCheck, CommandTask, Spool, StoreSource, TaskBackoff, Worker, WorkerOptions};
 use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,6 +102,8 @@ impl Opener {
         // before anybody can enqueue through this node
         let masks = self.schemas.generation();
         backend.store().put_masks(&rounds::args_masks(&self.schemas)).await?;
+        let limits = self.config.limits.iter().map(|(task, limit)| limit.limit(task));
+        backend.store().put_limits(&limits.collect::<Vec<_>>()).await?;
         let options = EnvelopeOptions { source: SOURCE.into(), dataschema: Some(self.job_schema()) };
         let journal = Journal::open(&backend, options);
         Ok(Opened { backend, journal, masks })
@@ -134,7 +139,7 @@ impl Opener {
 
         let rounds = TaskTracker::new();
         let rules = UpkeepRules {
-            keep_finished: Some(self.config.queue.keep_finished),
+            keep: self.retention(),
             grace: self.config.queue.lease_grace,
             ..UpkeepRules::default()
         };
@@ -176,6 +181,32 @@ impl Opener {
         .collect()
     }
 
+    fn retention(&self) -> Retention {
+        let queue = &self.config.queue;
+        let usual = Keep {
+            finished: Some(queue.keep_finished),
+            failed: queue.keep_failed,
+            cancelled: queue.keep_cancelled,
+        };
+        let of_queue = |keep: &crate::config::KeepQueue| Keep {
+            finished: keep.finished,
+            failed: keep.failed,
+            cancelled: keep.cancelled,
+        };
+        let queues = self.config.retention.iter().map(|(name, keep)| (name.clone(), of_queue(keep)));
+        Retention { usual, queues: queues.collect() }
+    }
+
+    /// How long jobs of tasks that say so wait for their automatic retries.
+    fn backoffs(&self) -> BTreeMap<String, TaskBackoff> {
+        let backoff = |task: &crate::config::Task| {
+            let usual = TaskBackoff { factor: f64::from(task.backoff_factor), max: task.backoff_max, ..TaskBackoff::default() };
+            task.backoff.map(|first| TaskBackoff { first, ..usual })
+        };
+        let tasks = self.config.tasks.iter();
+        tasks.filter_map(|(name, task)| Some((name.clone(), backoff(task)?))).collect()
+    }
+
     /// The worker inside, if it has anything to do.
     fn worker(&mut self, store: Arc<dyn Store>) -> anyhow::Result<Option<Worker>> {
         let config = &self.config;
@@ -191,6 +222,7 @@ impl Opener {
             lease: config.worker.lease,
             grace: config.server.shutdown_grace,
             launcher,
+            backoffs: self.backoffs(),
             ..WorkerOptions::default()
         };
         let mut worker =

@@ -7,10 +7,7 @@ use bytes::Bytes;
 use minium_bus::{LeasedJob, Order, Puller, Pulling, Pushed, Said, Saying, Word, Work};
 use minium_notifier::{StoreSlot, TaskWork, WorkOptions};
 use minium_protocol::{EnqueueRequest, ErrorCode, Job, JobOptions, JobView, LeaseToken, Problem, WorkerRef};
-use minium_queue::{
-    Annotation, ArgsMask, Claim, Enqueued, Exchanged, Extension, JobFilter, JobPage, Outcome, Pull, Pulled,
-    QueueError, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
-};
+use minium_queue::{Annotation, ArgsMask, AttemptFailure, Claim, Enqueued, Exchanged, Extension, Hour, JobFilter, JobPage, Limit, LimitView, Limits, Outcome, Pull, Pulled, QueueError, QueueView, Queues, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -217,6 +214,32 @@ fn count(calls: &AtomicUsize) {
 }
 
 #[async_trait]
+impl Limits for Counted {
+    async fn put_limits(&self, limits: &[Limit]) -> Result<(), QueueError> {
+        self.store.put_limits(limits).await
+    }
+
+    async fn limits(&self) -> Result<Vec<LimitView>, QueueError> {
+        self.store.limits().await
+    }
+}
+
+#[async_trait]
+impl Queues for Counted {
+    async fn pause_queue(&self, queue: &str) -> Result<bool, QueueError> {
+        self.store.pause_queue(queue).await
+    }
+
+    async fn resume_queue(&self, queue: &str) -> Result<bool, QueueError> {
+        self.store.resume_queue(queue).await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueView>, QueueError> {
+        self.store.queues().await
+    }
+}
+
+#[async_trait]
 impl Store for Counted {
     async fn enqueue(&self, jobs: &[EnqueueRequest]) -> Result<Vec<Enqueued>, QueueError> {
         count(&self.calls.enqueues);
@@ -257,6 +280,10 @@ impl Store for Counted {
         self.store.cancel(job).await
     }
 
+    async fn cancel_cascade(&self, job: i64) -> Result<u64, QueueError> {
+        self.store.cancel_cascade(job).await
+    }
+
     async fn retry(&self, job: i64, options: &RetryOptions) -> Result<(), QueueError> {
         self.store.retry(job, options).await
     }
@@ -269,12 +296,20 @@ impl Store for Counted {
         self.store.get(job).await
     }
 
+    async fn failures(&self, job: i64) -> Result<Vec<AttemptFailure>, QueueError> {
+        self.store.failures(job).await
+    }
+
     async fn list(&self, filter: &JobFilter) -> Result<JobPage, QueueError> {
         self.store.list(filter).await
     }
 
     async fn stats(&self) -> Result<Stats, QueueError> {
         self.store.stats().await
+    }
+
+    async fn hours(&self) -> Result<Vec<Hour>, QueueError> {
+        self.store.hours().await
     }
 
     async fn put_masks(&self, masks: &[ArgsMask]) -> Result<(), QueueError> {

@@ -129,6 +129,10 @@ impl Fixture {
                        later = later - {micros}, expires = expires - {micros}, started = started - {micros},
                        finished = finished - {micros}, retried = retried - {micros};
                      update renewal set until = until - {micros};
+                     update job_key set until = until - {micros};
+                     update limit_rule set filled = filled - {micros};
+                     update failure set at = at - {micros};
+                     update hour set hour = hour - {micros};
                      update schedule set due = due - {micros};
                      update worker set started = started - {micros}, heartbeat = heartbeat - {micros};"
                 );
@@ -144,13 +148,13 @@ impl Fixture {
                 "select table_name::text, string_agg(format('%1$I = %1$I - interval ''%2$s us''', column_name, $1::text), ', ')
                    from information_schema.columns
                   where table_schema = 'minium' and data_type = 'timestamp with time zone'
-                    and table_name in ('job', 'renewal', 'schedule', 'worker')
+                    and table_name in ('job', 'renewal', 'schedule', 'worker', 'job_key', 'limit_rule', 'failure', 'hour', 'tally')
                   group by table_name",
                 &[&micros.to_string()],
             )
             .await
             .unwrap();
-        assert_eq!(columns.len(), 4, "every table that holds times is moved");
+        assert_eq!(columns.len(), 9, "every table that holds times is moved");
         for row in columns {
             let sql = format!("update minium.{} set {}", row.get::<_, String>(0), row.get::<_, String>(1));
             client.batch_execute(&sql).await.unwrap();
@@ -356,8 +360,15 @@ async fn open(url: &DatabaseUrl) -> Backend {
     }
 }
 
+/// Finished jobs are kept for so long, others for ever.
+pub(crate) fn keep(finished: Option<Duration>) -> minium_queue::Retention {
+    let mut retention = minium_queue::Retention::for_ever();
+    retention.usual.finished = finished;
+    retention
+}
+
 pub(crate) fn upkeep_rules() -> UpkeepRules {
-    UpkeepRules { grace: Duration::ZERO, keep_finished: None, ..UpkeepRules::default() }
+    UpkeepRules { grace: Duration::ZERO, keep: minium_queue::Retention::for_ever(), ..UpkeepRules::default() }
 }
 
 pub(crate) fn json(text: &str) -> Box<RawValue> {
@@ -401,6 +412,7 @@ pub(crate) fn claim(limit: u32) -> Claim {
         limit,
         lease: LEASE,
         min_priority: None,
+        aged: None,
     }
 }
 
@@ -409,12 +421,12 @@ pub(crate) fn finish(leased: &Leased, result: &str) -> Outcome {
 }
 
 pub(crate) fn fail(leased: &Leased, error: &str) -> Outcome {
-    let ending = Ending::Failed { error: error.into(), retry: true };
+    let ending = Ending::failed(error);
     Outcome { job: leased.id, lease: leased.lease, ending }
 }
 
 pub(crate) fn fail_for_good(leased: &Leased, error: &str) -> Outcome {
-    let ending = Ending::Failed { error: error.into(), retry: false };
+    let ending = Ending::failed_for_good(error);
     Outcome { job: leased.id, lease: leased.lease, ending }
 }
 

@@ -10,7 +10,7 @@ use super::sequence::{
 };
 use minium_protocol::{Phase, State};
 use minium_queue::rules::{self, Aftermath, Hold, Standing};
-use minium_queue::{Ending, Verdict};
+use minium_queue::{Ending, Pause, Verdict};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -292,7 +292,7 @@ impl Model {
         let ending = if word.good {
             Ending::Finished(super::fixture::json(&text))
         } else {
-            Ending::Failed { error: text.clone(), retry: word.retry }
+            Ending::Failed { error: text.clone(), retry: word.retry, pause: Pause::Usual, backtrace: None }
         };
         let standing = self.jobs[name].as_ref().map(|job| Standing {
             state: job.state,
@@ -332,7 +332,7 @@ impl Model {
         let (retries, own) = (job.retries, Duration::from_secs(job.backoff));
         self.event("task.failed", name, None);
         if again {
-            let pause = ticks(rules::backoff(retries, Some(own), 0.0).as_secs());
+            let pause = ticks(rules::backoff(retries, Some(own), Pause::Usual, 0.0).as_secs());
             let job = self.job_mut(name);
             job.state = State::Inactive;
             job.retries += 1;

@@ -7,7 +7,7 @@ use super::model::{Model, note_map, scheduled};
 use super::sequence::*;
 use minium_protocol::{JobOptions, JobView, Progress, State};
 use minium_queue::{
-    Annotation, Backend, Claim, Ending, Extension, Leased, Outcome, QueueError, RetryOptions, Schedule,
+    Annotation, Backend, Claim, Ending, Extension, Leased, Outcome, Pause, QueueError, RetryOptions, Schedule,
     UpkeepRules, Verdict,
 };
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
@@ -101,7 +101,8 @@ impl Subject {
                 Value::Null
             }
             Step::Upkeep { keep, batch } => {
-                let rules = UpkeepRules { keep_finished: keep.map(units), batch: *batch, ..upkeep_rules() };
+                let keep = super::fixture::keep(keep.map(units));
+                let rules = UpkeepRules { keep, batch: *batch, ..upkeep_rules() };
                 let did = store.upkeep(&rules).await.unwrap();
                 json!({"staged": did.staged, "rescued": did.rescued, "expired": did.expired, "removed": did.removed,
                        "due_in": did.due_in.map(|due| rounded(due.as_secs_f64()))})
@@ -136,7 +137,7 @@ impl Subject {
             let ending = if word.good {
                 Ending::Finished(json(&text))
             } else {
-                Ending::Failed { error: text, retry: word.retry }
+                Ending::Failed { error: text, retry: word.retry, pause: Pause::Usual, backtrace: None }
             };
             Outcome { job: run.id, lease: run.lease, ending }
         };
@@ -148,6 +149,7 @@ impl Subject {
             limit: asked.limit,
             lease: units(asked.lease),
             min_priority: asked.least,
+            aged: None,
         };
         let (outcomes, mut verdicts) = self.hand_in_what_has_no_order(outcomes).await;
         let mut exchanged = self.fixture.exchange(&outcomes, claim).await;

@@ -350,7 +350,7 @@ impl JobSource for ClientSource {
 
     /// `minium.v1` has no word for it: they are handed in as failures that may be tried again.
     async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<(), QueueError> {
-        let ending = || Ending::Failed { error: WORKER_STOPPED.into(), retry: true };
+        let ending = || Ending::failed(WORKER_STOPPED);
         let outcomes: Vec<Outcome> = leases
             .iter()
             .map(|(job, lease)| Outcome { job: *job, lease: *lease, ending: ending() })

@@ -127,7 +127,7 @@ impl Reports {
         let Outcome { job, lease, ending } = &outcome;
         let told = match ending {
             Ending::Finished(result) => self.link.ack(*job, *lease, super::result(result)).await,
-            Ending::Failed { error, retry } => self.link.nack(*job, *lease, error.clone(), *retry).await,
+            Ending::Failed { error, retry, .. } => self.link.nack(*job, *lease, error.clone(), *retry).await,
         };
         match told {
             Ok(()) => Told::Done(*lease),

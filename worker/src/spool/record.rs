@@ -4,10 +4,11 @@
 //! that is passed over, and told: behind each record's mark another one can be found.
 
 use minium_protocol::LeaseToken;
-use minium_queue::{Ending, Outcome};
+use minium_queue::{Ending, Outcome, Pause};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+use std::time::Duration;
 
 /// Begins every record.
 const MARK: &[u8; 4] = b"mnR1";
@@ -40,10 +41,41 @@ enum Wire<'a> {
         lease: LeaseToken,
         error: String,
         retry: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pause: Option<WirePause>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        backtrace: Option<String>,
     },
     Done {
         lease: LeaseToken,
     },
+}
+
+/// Microseconds of a pause that is not the usual one.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WirePause {
+    Task(u64),
+    Run(u64),
+}
+
+impl WirePause {
+    fn of(pause: Pause) -> Option<WirePause> {
+        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        match pause {
+            Pause::Usual => None,
+            Pause::Task(span) => Some(WirePause::Task(micros(span))),
+            Pause::Run(span) => Some(WirePause::Run(micros(span))),
+        }
+    }
+
+    fn pause(this: Option<WirePause>) -> Pause {
+        match this {
+            None => Pause::Usual,
+            Some(WirePause::Task(us)) => Pause::Task(Duration::from_micros(us)),
+            Some(WirePause::Run(us)) => Pause::Run(Duration::from_micros(us)),
+        }
+    }
 }
 
 /// Appends an outcome.
@@ -53,9 +85,14 @@ pub(super) fn write_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
         out,
         &match &outcome.ending {
             Ending::Finished(result) => Wire::Finished { job, lease, result },
-            Ending::Failed { error, retry } => {
-                Wire::Failed { job, lease, error: error.clone(), retry: *retry }
-            }
+            Ending::Failed { error, retry, pause, backtrace } => Wire::Failed {
+                job,
+                lease,
+                error: error.clone(),
+                retry: *retry,
+                pause: WirePause::of(*pause),
+                backtrace: backtrace.clone(),
+            },
         },
     );
 }
@@ -127,8 +164,9 @@ fn read(bytes: &[u8]) -> Option<(Record, usize)> {
         Wire::Finished { job, lease, result } => {
             Record::Outcome(Outcome { job, lease, ending: Ending::Finished(result.to_owned()) })
         }
-        Wire::Failed { job, lease, error, retry } => {
-            Record::Outcome(Outcome { job, lease, ending: Ending::Failed { error, retry } })
+        Wire::Failed { job, lease, error, retry, pause, backtrace } => {
+            let pause = WirePause::pause(pause);
+            Record::Outcome(Outcome { job, lease, ending: Ending::Failed { error, retry, pause, backtrace } })
         }
         Wire::Done { lease } => Record::Done(lease),
     };
@@ -149,7 +187,7 @@ mod tests {
             write_outcome(&mut bytes, &Outcome { job: 7, lease, ending: Ending::Finished(result) });
             ends.push(bytes.len());
         }
-        let ending = Ending::Failed { error: "no \"disk\"\nmnR1".into(), retry: false };
+        let ending = Ending::failed_for_good("no \"disk\"\nmnR1");
         write_outcome(&mut bytes, &Outcome { job: 8, lease, ending });
         ends.push(bytes.len());
         write_done(&mut bytes, lease);

@@ -25,10 +25,28 @@ pub(crate) async fn retry(
     shown(&*store, id).await
 }
 
-/// POST `/api/v1/jobs/{id}/cancel`. Answers the job as it is then.
-pub(crate) async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Refusal> {
+/// POST `/api/v1/jobs/{id}/cancel`. Answers the job as it is then; with `{"cascade":true}`, which calls off all that it
+/// enqueued as well, how many were called off.
+pub(crate) async fn cancel(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Refusal> {
     let id = path::job(&id)?;
+    let mut body = object(&app, request).await?;
+    let cascade = match body.remove("cascade") {
+        None | Some(Value::Null | Value::Bool(false)) => false,
+        Some(Value::Bool(true)) => true,
+        Some(_) => return Err(Refusal::invalid("cascade must be true or false")),
+    };
+    if let Some(name) = body.keys().next() {
+        return Err(Refusal::invalid(format!("there is no option {name:?} here; there is cascade")));
+    }
     let store = app.database.store()?;
+    if cascade {
+        let cancelled = store.cancel_cascade(id).await?;
+        return Ok(json(StatusCode::OK, serde_json::json!({ "cancelled": cancelled }).to_string()));
+    }
     store.cancel(id).await?;
     shown(&*store, id).await
 }

@@ -8,13 +8,17 @@ use axum::response::Response;
 use http::header::{HeaderMap, HeaderValue, LOCATION};
 use http::{HeaderName, StatusCode};
 use minium_bus::Schemas;
-use minium_protocol::{EnqueueRequest, ErrorCode, Problem};
+use minium_protocol::{EnqueueRequest, ErrorCode, Problem, Unique, read_jobs};
 use minium_queue::Store;
 use serde_json::value::RawValue;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// More jobs than this do not go into one request.
 const JOBS_MAX: usize = 10_000;
+
+/// For so long a request with an `Idempotency-Key` is answered by the job of the first.
+const IDEMPOTENT: Duration = Duration::from_secs(86_400);
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -24,15 +28,16 @@ pub(crate) async fn enqueue(State(app): State<Arc<App>>, request: Request) -> Re
     let (parts, body) = request.into_parts();
     let bytes = body::read(body, app.limits.request_bytes, app.limits.patience).await?;
     let many = bytes.trim_ascii_start().first() == Some(&b'[');
-    let mut jobs = if many { read_many(&bytes)? } else { vec![read_one(&bytes)?] };
-    take_key(&parts.headers, &mut jobs, many)?;
+    let (mut jobs, count) = if many { read_many(&bytes)? } else { (read_one(&bytes)?, 1) };
+    take_key(&parts.headers, &mut jobs[..count], many)?;
     let trace = parts.headers.get(TRACEPARENT).and_then(|v| v.to_str().ok()).filter(|t| is_traceparent(t));
     for (i, job) in jobs.iter_mut().enumerate() {
         job.options.trace = trace.map(str::to_owned);
-        check_args(&app.schemas, job).map_err(|r| if many { r.within(&place(i)) } else { r })?;
+        let named = |refusal: Refusal| if many || i >= count { refusal.within(&place(i, count)) } else { refusal };
+        check_args(&app.schemas, job).map_err(named)?;
     }
     let store = app.database.store()?;
-    if many { enqueue_many(&*store, &jobs).await } else { enqueue_one(&*store, &jobs).await }
+    if many { enqueue_many(&*store, &jobs, count).await } else { enqueue_one(&*store, &jobs).await }
 }
 
 async fn enqueue_one(store: &dyn Store, jobs: &[EnqueueRequest]) -> Result<Response, Refusal> {
@@ -55,17 +60,22 @@ async fn enqueue_one(store: &dyn Store, jobs: &[EnqueueRequest]) -> Result<Respo
     Ok(response)
 }
 
-async fn enqueue_many(store: &dyn Store, jobs: &[EnqueueRequest]) -> Result<Response, Refusal> {
+/// Answers those that stand in the array; what they bring along is found as their children.
+async fn enqueue_many(store: &dyn Store, jobs: &[EnqueueRequest], count: usize) -> Result<Response, Refusal> {
     let answers = if jobs.is_empty() { Vec::new() } else { store.enqueue(jobs).await? };
-    let ids: Vec<i64> = answers.iter().map(|a| a.id).collect();
+    let ids: Vec<i64> = answers.iter().take(count).map(|a| a.id).collect();
     Ok(json(StatusCode::CREATED, serde_json::json!({ "ids": ids }).to_string()))
 }
 
-fn read_one(bytes: &[u8]) -> Result<EnqueueRequest, Refusal> {
-    parse(bytes)
+/// A job and those that follow it.
+fn read_one(bytes: &[u8]) -> Result<Vec<EnqueueRequest>, Refusal> {
+    let json: &RawValue = parse(bytes)?;
+    let tree = read_jobs(json.get(), JOBS_MAX).map_err(Refusal::invalid)?;
+    Ok(std::iter::once(tree.job).chain(tree.followers).collect())
 }
 
-fn read_many(bytes: &[u8]) -> Result<Vec<EnqueueRequest>, Refusal> {
+/// All jobs, those of the array first, and how many these are.
+fn read_many(bytes: &[u8]) -> Result<(Vec<EnqueueRequest>, usize), Refusal> {
     let items: Vec<&RawValue> = parse(bytes)?;
     if items.len() > JOBS_MAX {
         return Err(Refusal::invalid(format!(
@@ -73,13 +83,27 @@ fn read_many(bytes: &[u8]) -> Result<Vec<EnqueueRequest>, Refusal> {
             items.len()
         )));
     }
-    let read = |(i, item): (usize, &&RawValue)| {
-        serde_json::from_str(item.get()).map_err(|e| Refusal::invalid(e.to_string()).within(&place(i)))
-    };
-    items.iter().enumerate().map(read).collect()
+    let count = items.len();
+    let (mut jobs, mut followers) = (Vec::with_capacity(count), Vec::new());
+    for (i, item) in items.iter().enumerate() {
+        let room = JOBS_MAX - count + 1 - followers.len();
+        let tree = read_jobs(item.get(), room).map_err(|why| Refusal::invalid(why).within(&place(i, count)))?;
+        jobs.push(tree.job);
+        // their places are told from their own tree; here they stand behind all of the array
+        let first = count + followers.len();
+        followers.extend(tree.followers.into_iter().map(|mut follower| {
+            for after in &mut follower.options.after {
+                *after = if *after == 0 { i } else { first + *after - 1 };
+            }
+            follower
+        }));
+    }
+    jobs.extend(followers);
+    Ok((jobs, count))
 }
 
-/// `Idempotency-Key` is the key of a job that brings none. It is unique among the task's living jobs, no longer.
+/// `Idempotency-Key` is the key of a job that brings none, held for a day: the same request again, in that time, is answered
+/// by the same job, whatever has become of it.
 fn take_key(headers: &HeaderMap, jobs: &mut [EnqueueRequest], many: bool) -> Result<(), Refusal> {
     let Some(given) = headers.get(IDEMPOTENCY_KEY) else { return Ok(()) };
     if many {
@@ -90,6 +114,7 @@ fn take_key(headers: &HeaderMap, jobs: &mut [EnqueueRequest], many: bool) -> Res
     let key = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text);
     for job in jobs.iter_mut().filter(|job| job.options.key.is_none()) {
         job.options.key = Some(key.to_owned());
+        job.options.unique = Unique::For(IDEMPOTENT);
         job.check().map_err(|why| Refusal::invalid(format!("Idempotency-Key: {why}")))?;
     }
     Ok(())
@@ -114,8 +139,11 @@ fn check_args(schemas: &Schemas, job: &EnqueueRequest) -> Result<(), Refusal> {
 }
 
 /// Which one of many it is.
-fn place(index: usize) -> String {
-    format!("job {} of the request", index + 1)
+fn place(index: usize, count: usize) -> String {
+    if index < count {
+        return format!("job {} of the request", index + 1);
+    }
+    format!("follower {} of the request", index - count + 1)
 }
 
 #[cfg(test)]
@@ -124,7 +152,7 @@ mod tests {
 
     #[test]
     fn one_of_many_that_is_wrong_is_named() {
-        let read = |text: &str| read_many(text.as_bytes()).map(|jobs| jobs.len());
+        let read = |text: &str| read_many(text.as_bytes()).map(|(jobs, _)| jobs.len());
         assert_eq!(read(r#"[{"task":"a"},{"task":"b","args":[1]}]"#).unwrap(), 2);
         let refusal = read(r#"[{"task":"a"},{"task":"b","colour":1}]"#).unwrap_err();
         let words = format!("{refusal:?}");
@@ -137,13 +165,25 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(IDEMPOTENCY_KEY, "\"abc\"".parse().unwrap());
         let mut jobs =
-            vec![read_one(br#"{"task":"a"}"#).unwrap(), read_one(br#"{"task":"a","key":"own"}"#).unwrap()];
+            [read_one(br#"{"task":"a"}"#).unwrap(), read_one(br#"{"task":"a","key":"own"}"#).unwrap()].concat();
         take_key(&headers, &mut jobs, false).unwrap();
         assert_eq!(jobs[0].options.key.as_deref(), Some("abc"));
         assert_eq!(jobs[1].options.key.as_deref(), Some("own"));
         assert!(take_key(&headers, &mut jobs, true).is_err());
         headers.insert(IDEMPOTENCY_KEY, "".parse().unwrap());
-        assert!(take_key(&headers, &mut [read_one(br#"{"task":"a"}"#).unwrap()], false).is_err());
+        assert!(take_key(&headers, &mut read_one(br#"{"task":"a"}"#).unwrap(), false).is_err());
+    }
+
+    #[test]
+    fn followers_of_an_array_stand_behind_it() {
+        let (jobs, count) = read_many(
+            br#"[{"task":"a","on_success":{"task":"c","on_failure":{"task":"d"}}},
+                 {"task":"b","after":[0],"on_success":[{"task":"e"}]}]"#,
+        )
+        .unwrap();
+        let seen: Vec<_> = jobs.iter().map(|j| (j.task.as_str(), j.options.after.clone())).collect();
+        assert_eq!(count, 2);
+        assert_eq!(seen, [("a", vec![]), ("b", vec![0]), ("c", vec![0]), ("d", vec![2]), ("e", vec![1])]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod wait;
 pub(crate) use act::{cancel, change, remove, retry};
 pub(crate) use enqueue::enqueue;
 pub(crate) use events::{HISTORIES_MAX, events};
-pub(crate) use read::{list, show, stats};
+pub(crate) use read::{failures, list, show, stats};
 pub(crate) use wait::wait;
 
 use super::problem::Refusal;

@@ -21,6 +21,19 @@ pub(crate) async fn show(State(app): State<Arc<App>>, Path(id): Path<String>) ->
     Ok(json(StatusCode::OK, view.to_json()))
 }
 
+/// GET `/api/v1/jobs/{id}/failures`: why each run failed that did, the first one first.
+pub(crate) async fn failures(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Response, Refusal> {
+    let (store, id) = (app.database.store()?, path::job(&id)?);
+    let failures = store.failures(id).await?;
+    if failures.is_empty() {
+        find(&*store, id).await?;
+    }
+    Ok(json(StatusCode::OK, serde_json::json!({ "failures": failures }).to_string()))
+}
+
 /// GET `/api/v1/jobs`: a page, newest first.
 pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Refusal> {
     let filter = filter(&pairs(&uri)?)?;

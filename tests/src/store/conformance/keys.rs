@@ -1,8 +1,8 @@
 //! A key is one living job of a task.
 
 use crate::store::fixture::*;
-use minium_protocol::{EnqueueRequest, State};
-use minium_queue::{Enqueued, QueueError, RetryOptions};
+use minium_protocol::{EnqueueRequest, State, Unique};
+use minium_queue::{Enqueued, Pull, QueueError, RetryOptions};
 
 async fn enqueue_again(f: &Fixture) -> Enqueued {
     f.store().enqueue(&[keyed("k")]).await.unwrap()[0]
@@ -113,4 +113,67 @@ pub(crate) async fn one_key_is_one_job_however_many_enqueue(f: &Fixture) {
         assert!(answers.iter().all(|a| a.id == answers[0].id), "{answers:?}");
     }
     assert_eq!(f.entries().await.len(), 10, "one event for each job that was made");
+}
+
+fn unique(key: &str, unique: Unique) -> EnqueueRequest {
+    with(|o| (o.key, o.unique) = (Some(key.into()), unique))
+}
+
+pub(crate) async fn a_key_may_be_unique_while_its_job_waits_only(f: &Fixture) {
+    let request = || unique("k", Unique::Waiting);
+    let id = f.enqueue(request()).await;
+    assert_eq!(f.store().enqueue(&[request()]).await.unwrap(), [Enqueued { id, existing: true }]);
+    f.claim_one().await;
+    let second = f.enqueue(request()).await;
+    assert_eq!(
+        f.store().enqueue(&[request()]).await.unwrap(),
+        [Enqueued { id: second, existing: true }],
+        "the one that waits now holds it"
+    );
+}
+
+pub(crate) async fn a_pulled_job_lets_go_of_a_key_that_is_held_while_waiting(f: &Fixture) {
+    f.enqueue(unique("k", Unique::Waiting)).await;
+    let pull = Pull {
+        queue: "default".into(),
+        tasks: vec!["t".into()],
+        lease: LEASE,
+        workers: vec![worker()],
+    };
+    assert_eq!(f.store().pull(&[pull]).await.unwrap().len(), 1);
+    f.enqueue(unique("k", Unique::Waiting)).await;
+}
+
+pub(crate) async fn a_key_may_be_unique_for_a_time_whatever_becomes_of_its_job(f: &Fixture) {
+    let request = || unique("k", Unique::For(seconds(300)));
+    let id = f.finished(request()).await;
+    let held = [Enqueued { id, existing: true }];
+    assert_eq!(f.store().enqueue(&[request()]).await.unwrap(), held, "finished, but not so long ago");
+    f.pass(seconds(299)).await;
+    f.upkeep().await;
+    assert_eq!(f.store().enqueue(&[request()]).await.unwrap(), held);
+    f.pass(seconds(1)).await;
+    let second = f.enqueue(request()).await;
+    f.pass(seconds(1_000)).await;
+    f.upkeep().await;
+    let held = [Enqueued { id: second, existing: true }];
+    assert_eq!(f.store().enqueue(&[request()]).await.unwrap(), held, "longer while the job lives");
+}
+
+pub(crate) async fn a_key_for_a_time_outlives_its_job_and_goes_in_the_end(f: &Fixture) {
+    let request = || unique("k", Unique::For(seconds(300)));
+    let id = f.finished(request()).await;
+    f.store().remove(id).await.unwrap();
+    assert_eq!(f.store().enqueue(&[request()]).await.unwrap(), [Enqueued { id, existing: true }]);
+    f.pass(seconds(300)).await;
+    f.upkeep().await;
+    f.enqueue(request()).await;
+}
+
+pub(crate) async fn a_retry_keeps_a_key_that_is_held_for_a_time(f: &Fixture) {
+    let request = || unique("k", Unique::For(seconds(300)));
+    let id = f.failed(request()).await;
+    f.store().retry(id, &RetryOptions::default()).await.unwrap();
+    f.pass(seconds(400)).await;
+    assert_eq!(f.store().enqueue(&[request()]).await.unwrap(), [Enqueued { id, existing: true }]);
 }

@@ -157,6 +157,7 @@ pub(crate) async fn figures_count_every_state(f: &Fixture) {
         failed: 1,
         cancelled: 1,
         workers: 0,
+        enqueued: 10,
     };
     assert_eq!(f.store().stats().await.unwrap(), expected);
 }

@@ -5,18 +5,22 @@
 
 mod claiming;
 mod content;
+mod dead;
 mod enqueueing;
 mod keys;
 mod leases;
+mod limits;
 mod lists;
 mod masks;
 mod operations;
 mod outcomes;
 mod parents;
 mod pulling;
+mod queues;
 mod schedules;
 mod schema;
 mod upkeep;
+mod workflows;
 
 macro_rules! tests {
     ($place:ident $($module:ident { $($name:ident)* })*) => {
@@ -73,6 +77,61 @@ macro_rules! conformance {
                 a_retry_takes_the_key_again
                 a_retry_conflicts_when_the_key_is_taken
                 one_key_is_one_job_however_many_enqueue
+                a_key_may_be_unique_while_its_job_waits_only
+                a_pulled_job_lets_go_of_a_key_that_is_held_while_waiting
+                a_key_may_be_unique_for_a_time_whatever_becomes_of_its_job
+                a_key_for_a_time_outlives_its_job_and_goes_in_the_end
+                a_retry_keeps_a_key_that_is_held_for_a_time
+            }
+            workflows {
+                a_chain_runs_one_after_the_other
+                the_order_in_the_call_does_not_matter
+                a_circle_is_refused
+                a_group_is_gathered_with_its_results
+                a_workflow_may_hang_on_jobs_with_keys
+                thousands_wait_for_each_other
+                a_handler_runs_once_a_parent_has_failed
+                a_handler_waits_while_a_parent_is_retried
+                a_handler_is_called_off_when_nothing_failed
+                a_handler_of_what_has_ended_is_judged_at_once
+                a_handler_that_is_called_off_calls_off_its_own
+                a_handler_in_one_call_with_its_parents
+                a_cascade_is_called_off
+                children_of_what_a_cascade_calls_off_are_judged
+            }
+            limits {
+                no_more_run_than_the_limit_lets
+                each_event_is_written_for_jobs_under_limits
+                a_lost_and_a_released_job_give_their_places_back
+                an_automatic_retry_gives_its_place_back
+                parts_are_counted_apart_and_served_by_turns
+                a_part_with_a_long_backlog_does_not_keep_others_waiting
+                so_many_are_started_in_a_time
+                the_nearest_limit_counts
+                jobs_without_limits_are_not_kept_waiting
+                a_more_urgent_job_without_a_limit_goes_first
+                a_claim_of_other_tasks_or_queues_takes_none
+                pullers_are_limited_too
+                a_limit_that_is_gone_holds_nothing_back
+                a_limit_of_none_lets_none_run
+                two_processes_share_a_limit
+                a_bad_limit_changes_nothing
+            }
+            queues {
+                nothing_is_claimed_from_a_paused_queue
+                jobs_under_limits_wait_in_a_paused_queue_too
+                a_resumed_queue_wakes_workers
+                queues_are_listed
+                what_has_waited_long_goes_first_when_asked
+                urgent_work_goes_first_unless_asked
+            }
+            dead {
+                why_each_run_failed_is_kept
+                the_pause_is_the_run_s_the_job_s_the_task_s
+                the_dead_are_listed_by_themselves
+                hours_tell_what_the_last_day_brought
+                each_state_and_queue_is_kept_as_long_as_is_said
+                figures_tell_how_many_were_enqueued
             }
             claiming {
                 a_claim_starts_the_job

@@ -5,7 +5,7 @@ use minium_protocol::{Phase, State};
 use minium_queue::{QueueError, RetryOptions, UpkeepRules, Upkept};
 
 fn keeping(span: u64) -> UpkeepRules {
-    UpkeepRules { keep_finished: Some(seconds(span)), ..upkeep_rules() }
+    UpkeepRules { keep: keep(Some(seconds(span))), ..upkeep_rules() }
 }
 
 pub(crate) async fn due_jobs_are_staged(f: &Fixture) {

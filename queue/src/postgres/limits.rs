@@ -1,0 +1,223 @@
+//! Limits, and claims of what runs under them (`minium.claim_limited`).
+//!
+//! Whether there are any limits is told by each exchange, so that a queue without them pays nothing for them.
+
+use super::PgStore;
+use super::exchange::Claimed;
+use crate::error::QueueError;
+use crate::limits::{Limit, LimitView, Limits, Rate, check_limits};
+use crate::rules;
+use crate::store::{Claim, Leased, Pull, Pulled};
+use async_trait::async_trait;
+use deadpool_postgres::Object;
+use minium_protocol::LeaseToken;
+use serde_json::value::RawValue;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+/// $1 worker, $2 length of the lease, $3 queues, $4 tasks or null, $5 lowest priority, $6 how many.
+const CLAIM: &str = "
+select id, seq, priority, task, queue, args, attempt, attempts, lease, lease_until, timeout_us, trace, whole
+  from minium.claim_limited($1, $2, $3, $4, $5, $6)";
+
+/// $1 queues, $2 the lowest priority that is asked for. The highest priority of those that no limit holds back.
+/// Indexes: lane_queue, job_ready.
+const HIGHEST: &str = "
+select max(l.priority) from minium.lane l
+ where l.queue = any ($1::text[]) and l.priority >= $2::int
+   and exists (select from minium.job j
+                where j.ready and j.limited is null and j.queue = l.queue and j.priority = l.priority)";
+
+/// $1 tasks, $2 running, $3 of each part, $4 $5 rate. What a bucket holds stays; a new one is full. Index: the key.
+const PUT: &str = "
+insert into minium.limit_rule as l (task, running, per_part, rate_n, rate_us, tokens)
+select task, running, per_part, rate_n, rate_us, coalesce(rate_n, 0)
+  from unnest($1::text[], $2::int[], $3::int[], $4::int[], $5::bigint[]) as n (task, running, per_part, rate_n, rate_us)
+ order by task
+on conflict (task) do update
+   set running = excluded.running, per_part = excluded.per_part, rate_n = excluded.rate_n, rate_us = excluded.rate_us,
+       tokens = case when l.rate_n is null then excluded.tokens else least(l.tokens, excluded.tokens) end
+ where (l.running, l.per_part, l.rate_n, l.rate_us)
+       is distinct from (excluded.running, excluded.per_part, excluded.rate_n, excluded.rate_us)";
+
+const LIST: &str = "
+select l.task, l.running, l.per_part, l.rate_n, l.rate_us,
+       (select count(*) from minium.running r where r.limited = l.task)
+  from minium.limit_rule l order by l.task";
+
+/// The limits under which jobs are ready. Index: job_ready_limited, from limit to limit.
+const WANTED: &str = "
+with recursive names (limited) as (
+  (select j.limited from minium.job j where j.ready and j.limited is not null order by j.limited limit 1)
+  union all
+  select (select j.limited from minium.job j
+           where j.ready and j.limited is not null and j.limited > n.limited order by j.limited limit 1)
+    from names n where n.limited is not null)
+select limited from names where limited is not null limit 1000";
+
+const WHAT: &str = "claim jobs under limits";
+
+impl PgStore {
+    /// Were there limits when it was last looked?
+    pub(super) fn has_limits(&self) -> bool {
+        self.limits.load(Relaxed)
+    }
+
+    /// What an exchange saw.
+    pub(super) fn note_limits(&self, there_are: bool) {
+        self.limits.store(there_are, Relaxed);
+    }
+
+    /// Wakes idle workers everywhere: what ran under a limit has ended. They poll besides, so that it may fail.
+    pub(super) async fn tell_of_room(&self) {
+        let tell = |client: Object| async move { client.query_one("select minium.wake_up(true)::text", &[]).await };
+        if let Err(error) = self.connections.run("tell that a limit has room", tell).await {
+            tracing::debug!(%error, "Idle workers see room under a limit with their next poll.");
+        }
+    }
+
+    /// Claims jobs under limits. With `yielding`, those of lower priority than what no limit holds back are left.
+    pub(super) async fn claim_limited(
+        &self,
+        claim: &Claim,
+        limit: i64,
+        yielding: bool,
+    ) -> Result<Vec<Claimed>, QueueError> {
+        let worker = serde_json::to_string(&claim.worker).expect("a worker is plain JSON");
+        let lease_us = rules::micros(claim.lease);
+        let least = claim.min_priority.unwrap_or(i32::MIN);
+        let claimed = |client: Object| {
+            let worker = &worker;
+            async move {
+                let mut from = least;
+                if yielding {
+                    let statement = client.prepare_cached(HIGHEST).await?;
+                    let highest: Option<i32> =
+                        client.query_one(&statement, &[&claim.queues, &least]).await?.get(0);
+                    from = highest.unwrap_or(least);
+                }
+                let statement = client.prepare_cached(CLAIM).await?;
+                let params: [&(dyn ToSql + Sync); 6] =
+                    [worker, &lease_us, &claim.queues, &claim.tasks, &from, &limit];
+                client.query(&statement, &params).await
+            }
+        };
+        let rows = self.connections.run(WHAT, claimed).await?;
+        if !rows.is_empty() {
+            self.wake(false);
+        }
+        Ok(rows.iter().map(|row| Claimed { seq: row.get(1), priority: row.get(2), job: leased(row) }).collect())
+    }
+
+    /// For pullers that got nothing else. `taken` says how many of each pull's workers have a job already.
+    pub(super) async fn pull_limited(
+        &self,
+        pulls: &[Pull],
+        taken: &[usize],
+        pulled: &mut Vec<Pulled>,
+    ) -> Result<(), QueueError> {
+        let wanted = |client: Object| async move {
+            let statement = client.prepare_cached(WANTED).await?;
+            client.query(&statement, &[]).await
+        };
+        let rows = self.connections.run(WHAT, wanted).await?;
+        let limited: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+        let may_have = |pull: &Pull| {
+            let below = |task: &str, name: &str| {
+                task.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            };
+            pull.tasks.iter().any(|task| limited.iter().any(|name| below(task, name)))
+        };
+        for (i, pull) in pulls.iter().enumerate().filter(|(_, pull)| may_have(pull)) {
+            for place in taken[i]..pull.workers.len() {
+                let worker = serde_json::to_string(&pull.workers[place]).expect("a worker is plain JSON");
+                let lease_us = rules::micros(pull.lease);
+                let claim = |client: Object| {
+                    let worker = &worker;
+                    async move {
+                        let statement = client.prepare_cached(CLAIM).await?;
+                        let queues = [&pull.queue];
+                        let params: [&(dyn ToSql + Sync); 6] =
+                            [worker, &lease_us, &&queues[..], &pull.tasks, &i32::MIN, &1_i64];
+                        client.query_opt(&statement, &params).await
+                    }
+                };
+                let Some(row) = self.connections.run(WHAT, claim).await? else { break };
+                let snapshot = json(row.get(12));
+                pulled.push(Pulled { pull: i, place, job: leased(&row), snapshot });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn leased(row: &Row) -> Leased {
+    let timeout: Option<i64> = row.get(10);
+    Leased {
+        id: row.get(0),
+        task: row.get(3),
+        queue: row.get(4),
+        args: json(row.get(5)),
+        attempt: row.get(6),
+        attempts: row.get(7),
+        lease: LeaseToken(row.get(8)),
+        lease_expires: row.get(9),
+        timeout: timeout.and_then(|us| u64::try_from(us).ok()).map(Duration::from_micros),
+        trace: row.get(11),
+    }
+}
+
+fn json(text: String) -> Box<RawValue> {
+    RawValue::from_string(text).expect("the column's type admits JSON only")
+}
+
+#[async_trait]
+impl Limits for PgStore {
+    async fn put_limits(&self, limits: &[Limit]) -> Result<(), QueueError> {
+        check_limits(limits)?;
+        let number = |n: Option<u32>| n.map(|n| i32::try_from(n).unwrap_or(i32::MAX));
+        let tasks: Vec<&str> = limits.iter().map(|l| l.task.as_str()).collect();
+        let running: Vec<_> = limits.iter().map(|l| number(l.running)).collect();
+        let parts: Vec<_> = limits.iter().map(|l| number(l.per_partition)).collect();
+        let counts: Vec<_> = limits.iter().map(|l| number(l.rate.map(|r| r.count))).collect();
+        let times: Vec<_> = limits.iter().map(|l| l.rate.map(|r| rules::micros(r.per))).collect();
+        let params: [&(dyn ToSql + Sync); 5] = [&tasks, &running, &parts, &counts, &times];
+        let (tasks, params) = (&tasks, &params);
+        let put = |mut client: Object| async move {
+            let transaction = client.transaction().await?;
+            // in the order of their names, as claims take them
+            let gone = "delete from minium.limit_rule where task = any (array(
+                          select task from minium.limit_rule where task <> all ($1) order by task for update))";
+            transaction.execute(gone, &[tasks]).await?;
+            transaction.execute(PUT, params).await?;
+            transaction.query("select minium.wake_up(true)::text", &[]).await?;
+            transaction.commit().await
+        };
+        self.connections.run("put limits in force", put).await?;
+        // those that were enqueued under a limit that is gone are still claimed as such
+        self.note_limits(true);
+        self.wake(true);
+        Ok(())
+    }
+
+    async fn limits(&self) -> Result<Vec<LimitView>, QueueError> {
+        let list = |client: Object| async move { client.query(LIST, &[]).await };
+        let rows = self.connections.run("list limits", list).await?;
+        let number = |n: Option<i32>| n.and_then(|n| u32::try_from(n).ok());
+        let view = |row: &Row| LimitView {
+            limit: Limit {
+                task: row.get(0),
+                running: number(row.get(1)),
+                per_partition: number(row.get(2)),
+                rate: number(row.get(3)).zip(row.get::<_, Option<i64>>(4)).map(|(count, us)| Rate {
+                    count,
+                    per: Duration::from_micros(us.unsigned_abs()),
+                }),
+            },
+            active: u32::try_from(row.get::<_, i64>(5)).unwrap_or(u32::MAX),
+        };
+        Ok(rows.iter().map(view).collect())
+    }
+}

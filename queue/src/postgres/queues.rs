@@ -1,0 +1,68 @@
+//! Queues: paused, resumed, counted.
+
+use super::PgStore;
+use crate::error::QueueError;
+use crate::queues::{QueueView, Queues, READY_COUNTED_MAX};
+use crate::rules;
+use async_trait::async_trait;
+use deadpool_postgres::Object;
+
+const PAUSE: &str = "insert into minium.paused_queue (queue) values ($1) on conflict do nothing";
+const RESUME: &str = "delete from minium.paused_queue where queue = $1";
+
+/// $1 how many jobs to count in each, $2 how many queues. Queues under limits count as well.
+/// Indexes: lane_queue from queue to queue, job_ready and job_ready_limited as far as is counted.
+const LIST: &str = "
+with recursive used (queue) as (
+  (select l.queue from minium.lane l order by l.queue limit 1)
+  union all
+  select (select l.queue from minium.lane l where l.queue > u.queue order by l.queue limit 1)
+    from used u where u.queue is not null),
+names as (
+  select queue from used where queue is not null
+  union
+  select queue from minium.paused_queue)
+select n.queue, (select p.paused from minium.paused_queue p where p.queue = n.queue),
+       (select count(*) from (select from minium.job j
+                               where j.ready and j.limited is null and j.queue = n.queue limit $1::bigint) c)
+       + (select count(*) from (select from minium.job j
+                                 where j.ready and j.limited is not null and j.queue = n.queue limit $1::bigint) c)
+  from names n order by n.queue limit $2::bigint";
+
+#[async_trait]
+impl Queues for PgStore {
+    async fn pause_queue(&self, queue: &str) -> Result<bool, QueueError> {
+        rules::check_queue(queue)?;
+        let pause = |client: Object| async move { client.execute(PAUSE, &[&queue]).await };
+        Ok(self.connections.run("pause a queue", pause).await? > 0)
+    }
+
+    async fn resume_queue(&self, queue: &str) -> Result<bool, QueueError> {
+        rules::check_queue(queue)?;
+        let resume = |mut client: Object| async move {
+            let transaction = client.transaction().await?;
+            let resumed = transaction.execute(RESUME, &[&queue]).await? > 0;
+            transaction.query("select minium.wake_up(true)::text", &[]).await?;
+            transaction.commit().await?;
+            Ok(resumed)
+        };
+        let resumed = self.connections.run("resume a queue", resume).await?;
+        self.wake(true);
+        Ok(resumed)
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueView>, QueueError> {
+        let most = i64::from(rules::PAGE_MAX);
+        let list = |client: Object| async move {
+            let statement = client.prepare_cached(LIST).await?;
+            client.query(&statement, &[&READY_COUNTED_MAX, &most]).await
+        };
+        let rows = self.connections.run("list queues", list).await?;
+        let view = |row: &tokio_postgres::Row| QueueView {
+            name: row.get(0),
+            paused: row.get(1),
+            ready: row.get::<_, i64>(2).min(READY_COUNTED_MAX),
+        };
+        Ok(rows.iter().map(view).collect())
+    }
+}
