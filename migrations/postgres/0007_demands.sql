@@ -317,7 +317,7 @@ begin
                from (select x.parent, x.nth, (select p.state from minium.job p where p.id = x.parent) as state
                        from unnest(q.parents) with ordinality as x (parent, nth)
                      union all
-                     select b.id, 1000000000 + b.place, 'inactive' from q b
+                     select b.id, 1000000000 + array_position(q.after, b.place), 'inactive' from q b
                       where cardinality(q.after) > 0 and b.place = any (q.after)) s) k),
   -- waits for a transaction that holds the same key and is still open; sorted, so that two of us cannot wait in a ring
   taken as (
@@ -403,11 +403,13 @@ declare
   parts_max constant int := 256;
   name  text;
   rule  minium.limit_rule;
-  room  bigint;
+  most  bigint;
   left_n bigint := count_max;
   tids  tid[];
   last  text;
   moment timestamptz;
+  queues text[] := array(
+    select q from unnest(of_queues) q where not exists (select from minium.paused_queue p where p.queue = q));
 begin
   for name in
     with recursive names (limited) as (
@@ -419,24 +421,24 @@ begin
     select limited from names where limited is not null limit 1000
   loop
     exit when left_n <= 0;
-    room := left_n;
+    most := left_n;
     select * into rule from minium.limit_rule l where l.task = name for update;
     moment := clock_timestamp();
     if rule.rate_n is not null then
       rule.tokens := least(rule.rate_n, rule.tokens + rule.rate_n::float8
                        * extract(epoch from moment - rule.filled)::float8 * 1000000 / rule.rate_us);
-      room := least(room, floor(rule.tokens)::bigint);
+      most := least(most, floor(rule.tokens)::bigint);
     end if;
     if rule.running is not null then
-      room := least(room, rule.running - (select count(*) from minium.running r where r.limited = name));
+      most := least(most, rule.running - (select count(*) from minium.running r where r.limited = name));
     end if;
-    continue when room <= 0;
+    continue when most <= 0;
     -- a statement of its own, so that it sees what those committed who held the rule before
     with recursive after_turn (queue, part, n) as (
       select q.queue, (select j.part from minium.job j
                         where j.ready and j.limited = name and j.queue = q.queue
                           and (rule.turn is null or j.part > rule.turn) order by j.part limit 1), 1
-        from unnest(of_queues) q (queue)
+        from unnest(queues) q (queue)
       union all
       select a.queue, (select j.part from minium.job j
                         where j.ready and j.limited = name and j.queue = a.queue and j.part > a.part
@@ -446,7 +448,7 @@ begin
       select q.queue, (select j.part from minium.job j
                         where j.ready and j.limited = name and j.queue = q.queue and j.part <= rule.turn
                         order by j.part limit 1), 1
-        from unnest(of_queues) q (queue) where rule.turn is not null
+        from unnest(queues) q (queue) where rule.turn is not null
       union all
       select u.queue, (select j.part from minium.job j
                         where j.ready and j.limited = name and j.queue = u.queue and j.part > u.part
@@ -458,7 +460,7 @@ begin
       select queue, part, parts_max + n from up_to_turn where part is not null),
     open as materialized (
       select p.queue, p.part, p.n,
-             case when rule.per_part is null then room
+             case when rule.per_part is null then most
                   else rule.per_part - (select count(*) from minium.running r where r.limited = name and r.part = p.part)
              end as room
         from parts p),
@@ -469,13 +471,13 @@ begin
            where j.ready and j.limited = name and j.queue = o.queue and j.part = o.part and j.priority >= from_priority
              and (of_tasks is null or j.task = any (of_tasks))
              and (j.expires is null or j.expires > now() or j.attempt > 0)
-           order by j.priority desc, j.seq limit greatest(least(o.room, room), 0) for update skip locked) c),
+           order by j.priority desc, j.seq limit greatest(least(o.room, most), 0) for update skip locked) c),
     placed as (
       select f.tid, f.part, f.n, f.room, f.priority, f.seq,
              row_number() over (partition by f.part order by f.priority desc, f.seq) as nth from found f)
     select array_agg(x.tid), (array_agg(x.part order by x.n desc))[1] into tids, last
       from (select p.tid, p.part, p.n from placed p where p.nth <= p.room
-             order by p.priority desc, p.nth, p.n, p.seq limit room) x;
+             order by p.priority desc, p.nth, p.n, p.seq limit most) x;
     continue when tids is null;
     return query
       with c as (

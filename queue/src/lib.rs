@@ -38,12 +38,13 @@ mod workflow;
 
 pub use backend::{Backend, DatabaseUrl, SqlitePlace};
 pub use error::QueueError;
-pub use migrations::{Migration, MigrationStatus};
 pub use limits::{Limit, LimitView, Limits, Rate, check_limits};
+pub use migrations::{Migration, MigrationStatus};
 pub use queues::{QueueView, Queues, READY_COUNTED_MAX};
 pub use retention::{Keep, Retention};
 pub use store::{
-    Annotation, ArgsMask, AttemptFailure, Claim, Ending, Enqueued, Exchanged, Extension, Hour, JobFilter, JobPage, Leased,
-    Outcome, Pause, Pull, Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept, Verdict,
+    Annotation, ArgsMask, AttemptFailure, Claim, Ending, Enqueued, Exchanged, Extension, Hour, JobFilter,
+    JobPage, Leased, Outcome, Pause, Pull, Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
+    Verdict,
 };
 pub use workflow::{Step, Workflow};

@@ -55,10 +55,7 @@ pub(crate) struct Rule<'a> {
 impl Retention {
     /// Nothing is ever removed.
     pub fn for_ever() -> Retention {
-        Retention {
-            usual: Keep { finished: None, failed: None, cancelled: None },
-            queues: BTreeMap::new(),
-        }
+        Retention { usual: Keep { finished: None, failed: None, cancelled: None }, queues: BTreeMap::new() }
     }
 
     /// Is there anything that is removed at some time?

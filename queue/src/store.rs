@@ -384,13 +384,7 @@ pub struct Upkept {
 
 /// Keeps the jobs. All times are the database's.
 #[async_trait]
-pub trait Store:
-    Limits
-    + Queues
-    + Send
-    + Sync
-    + 'static
-{
+pub trait Store: Limits + Queues + Send + Sync + 'static {
     /// Enqueues all or none. One answer per job, in order.
     ///
     /// # Errors

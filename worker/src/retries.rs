@@ -50,7 +50,10 @@ mod tests {
             jitter: 0.5,
         };
         let seconds = |attempt, random| backoff.pause(attempt, random).as_secs_f64();
-        assert_eq!([1, 2, 3, 4, 2_000_000_000].map(|attempt| seconds(attempt, 0.0)), [2.0, 6.0, 18.0, 30.0, 30.0]);
+        assert_eq!(
+            [1, 2, 3, 4, 2_000_000_000].map(|attempt| seconds(attempt, 0.0)),
+            [2.0, 6.0, 18.0, 30.0, 30.0]
+        );
         assert_eq!((seconds(1, -1.0), seconds(1, 1.0)), (1.0, 3.0));
         let steady = TaskBackoff { factor: 0.0, ..backoff };
         assert_eq!(steady.pause(9, 0.0), Duration::from_secs(2));

@@ -276,7 +276,9 @@ fn judge(
         (Ran::Ended(Err(failure)), Some(Stopped::Shutdown)) => {
             Some(failed(&Failure::retryable(format!("{WORKER_STOPPED}: {}", failure.error)), job, options))
         }
-        (Ran::Dropped, Some(Stopped::Shutdown)) => Some(failed(&Failure::retryable(WORKER_STOPPED), job, options)),
+        (Ran::Dropped, Some(Stopped::Shutdown)) => {
+            Some(failed(&Failure::retryable(WORKER_STOPPED), job, options))
+        }
         (Ran::Ended(Err(_)) | Ran::Dropped, _) => None,
     }
 }

@@ -296,9 +296,8 @@ mod tests {
             [("b", vec![0], false), ("c", vec![1], false), ("d", vec![1], false), ("e", vec![0], true)];
         assert_eq!(seen, expected);
         assert!(read_jobs(r#"{"task":"a","on_success":[{"task":"b"},{"task":"c"}]}"#, 2).is_err());
-        let deep = (0..40).fold(r#"{"task":"z"}"#.to_owned(), |inner, _| {
-            format!(r#"{{"task":"z","on_success":{inner}}}"#)
-        });
+        let deep = (0..40)
+            .fold(r#"{"task":"z"}"#.to_owned(), |inner, _| format!(r#"{{"task":"z","on_success":{inner}}}"#));
         assert!(read_jobs(&deep, 100).unwrap_err().contains("levels"));
         assert!(read_jobs(r#"{"task":"a","on_success":{"task":"b","parents":[1]}}"#, 9).is_err());
         assert!(read(r#"{"task":"a","on_failure":{"task":"b"}}"#).unwrap_err().contains("API"));

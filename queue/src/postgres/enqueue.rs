@@ -119,7 +119,9 @@ fn waits_for(
     for place in &options.after {
         match made[*place] {
             Some(earlier) => parents.push(earlier.id),
-            None => after.extend(places.iter().position(|p| p == place).and_then(|n| i64::try_from(n + 1).ok())),
+            None => {
+                after.extend(places.iter().position(|p| p == place).and_then(|n| i64::try_from(n + 1).ok()))
+            }
         }
     }
     let after = rules::distinct_parents(&after);

@@ -442,11 +442,7 @@ mod tests {
     use super::*;
 
     fn outcome(job: i64) -> Outcome {
-        Outcome {
-            job,
-            lease: LeaseToken::fresh(),
-            ending: Ending::failed("a\0\"b"),
-        }
+        Outcome { job, lease: LeaseToken::fresh(), ending: Ending::failed("a\0\"b") }
     }
 
     #[test]

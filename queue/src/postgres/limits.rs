@@ -72,7 +72,8 @@ impl PgStore {
 
     /// Wakes idle workers everywhere: what ran under a limit has ended. They poll besides, so that it may fail.
     pub(super) async fn tell_of_room(&self) {
-        let tell = |client: Object| async move { client.query_one("select minium.wake_up(true)::text", &[]).await };
+        let tell =
+            |client: Object| async move { client.query_one("select minium.wake_up(true)::text", &[]).await };
         if let Err(error) = self.connections.run("tell that a limit has room", tell).await {
             tracing::debug!(%error, "Idle workers see room under a limit with their next poll.");
         }
@@ -108,7 +109,10 @@ impl PgStore {
         if !rows.is_empty() {
             self.wake(false);
         }
-        Ok(rows.iter().map(|row| Claimed { seq: row.get(1), priority: row.get(2), job: leased(row) }).collect())
+        Ok(rows
+            .iter()
+            .map(|row| Claimed { seq: row.get(1), priority: row.get(2), job: leased(row) })
+            .collect())
     }
 
     /// For pullers that got nothing else. `taken` says how many of each pull's workers have a job already.
@@ -211,10 +215,9 @@ impl Limits for PgStore {
                 task: row.get(0),
                 running: number(row.get(1)),
                 per_partition: number(row.get(2)),
-                rate: number(row.get(3)).zip(row.get::<_, Option<i64>>(4)).map(|(count, us)| Rate {
-                    count,
-                    per: Duration::from_micros(us.unsigned_abs()),
-                }),
+                rate: number(row.get(3))
+                    .zip(row.get::<_, Option<i64>>(4))
+                    .map(|(count, us)| Rate { count, per: Duration::from_micros(us.unsigned_abs()) }),
             },
             active: u32::try_from(row.get::<_, i64>(5)).unwrap_or(u32::MAX),
         };

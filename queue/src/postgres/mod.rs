@@ -31,8 +31,8 @@ pub use connection::discreet;
 
 use crate::error::QueueError;
 use crate::store::{
-    Annotation, ArgsMask, AttemptFailure, Claim, Enqueued, Exchanged, Extension, Hour, JobFilter, JobPage, Outcome, Pull,
-    Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
+    Annotation, ArgsMask, AttemptFailure, Claim, Enqueued, Exchanged, Extension, Hour, JobFilter, JobPage,
+    Outcome, Pull, Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
 };
 use async_trait::async_trait;
 use deadpool_postgres::Pool;

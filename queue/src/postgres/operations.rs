@@ -180,7 +180,8 @@ impl PgStore {
 
     async fn cancel_batch(&self, jobs: &[i64]) -> Result<u64, QueueError> {
         let cancel = |client: Object| async move {
-            let statement = client.prepare_cached("select coalesce(cardinality(minium.cancel_jobs($1)), 0)").await?;
+            let statement =
+                client.prepare_cached("select coalesce(cardinality(minium.cancel_jobs($1)), 0)").await?;
             client.query_one(&statement, &[&jobs]).await
         };
         let row = self.connections.run("cancel a job and what it enqueued", cancel).await?;

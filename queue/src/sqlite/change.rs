@@ -45,7 +45,16 @@ impl<'c> Change<'c> {
     ) -> Change<'c> {
         let none = [0; State::ALL.len()];
         let now = now_micros();
-        Change { conn, touched, now, attempted, by_state: none, ended: none, drawn: None, moved_parents: Vec::new() }
+        Change {
+            conn,
+            touched,
+            now,
+            attempted,
+            by_state: none,
+            ended: none,
+            drawn: None,
+            moved_parents: Vec::new(),
+        }
     }
 
     /// Runs one operation and writes what it owes.

@@ -43,13 +43,17 @@ fn choose(change: &mut Change<'_>, claim: &Claim) -> Result<Vec<i64>, QueueError
     };
     let mut found = unlimited(change, &wanted)?;
     found.extend(limits::candidates(change, &wanted)?);
-    let aged = match claim.aged {
-        Some(span) => waiting_longest(change, &wanted, span)?,
-        None => Vec::new(),
-    };
-    // what has waited long goes before all others, the longest first
-    let lane = |c: &Candidate| aged.iter().position(|(queue, priority)| *queue == c.queue && *priority == c.priority);
-    found.sort_by_cached_key(|c| (lane(c).unwrap_or(usize::MAX), std::cmp::Reverse(c.priority), c.seq));
+    found.sort_by_key(|c| (std::cmp::Reverse(c.priority), c.seq));
+    if let Some(span) = claim.aged {
+        // what has waited long goes before all others, the longest first
+        let mut first = Vec::new();
+        for lane in waiting_longest(change, &wanted, span)? {
+            first.extend(of_lane(change, &wanted, &lane)?);
+        }
+        found.retain(|c| first.iter().all(|f: &Candidate| f.id != c.id));
+        first.extend(found);
+        found = first;
+    }
     found.truncate(wanted.limit);
     limits::note_taken(change, &found)?;
     Ok(found.into_iter().map(|c| c.id).collect())
@@ -57,21 +61,23 @@ fn choose(change: &mut Change<'_>, claim: &Claim) -> Result<Vec<i64>, QueueError
 
 /// Those that no limit holds back, as many of each queue as could be taken.
 fn unlimited(change: &Change<'_>, wanted: &Wanted) -> Result<Vec<Candidate>, QueueError> {
-    const WHERE: &str = "select priority, seq, id, queue from job indexed by job_ready
+    const WHERE: &str = "select priority, seq, id from job indexed by job_ready
          where ready and limited is null and queue = ?1 and priority >= ?2
            and (expires is null or attempt > 0 or expires > ?3)";
     const ORDER: &str = "order by priority desc, seq limit ?4";
     let mut found: Vec<Candidate> = Vec::new();
     for queue in &wanted.queues {
         let read = |row: &rusqlite::Row<'_>| {
-            let (priority, seq, id, queue) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-            Ok(Candidate { priority, seq, id, queue, limited: None })
+            let (priority, seq, id) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(Candidate { priority, seq, id, limited: None })
         };
         let count = i64::try_from(wanted.limit).unwrap_or(i64::MAX);
         found.extend(match &wanted.tasks {
-            None => {
-                change.all(&format!("{WHERE} {ORDER}"), params![queue, wanted.least, change.now, count], read)?
-            }
+            None => change.all(
+                &format!("{WHERE} {ORDER}"),
+                params![queue, wanted.least, change.now, count],
+                read,
+            )?,
             Some(tasks) => change.all(
                 &format!("{WHERE} and task in (select value from json_each(?5)) {ORDER}"),
                 params![queue, wanted.least, change.now, count, tasks],
@@ -80,6 +86,24 @@ fn unlimited(change: &Change<'_>, wanted: &Wanted) -> Result<Vec<Candidate>, Que
         });
     }
     Ok(found)
+}
+
+/// Those of one queue and priority, as many as could be taken.
+fn of_lane(
+    change: &Change<'_>,
+    wanted: &Wanted,
+    (queue, priority): &(String, i32),
+) -> Result<Vec<Candidate>, QueueError> {
+    const SQL: &str = "select seq, id from job indexed by job_ready
+         where ready and limited is null and queue = ?1 and priority = ?2
+           and (expires is null or attempt > 0 or expires > ?3)
+           and (?4 is null or task in (select value from json_each(?4)))
+         order by seq limit ?5";
+    let count = i64::try_from(wanted.limit).unwrap_or(i64::MAX);
+    change.all(SQL, params![queue, priority, change.now, wanted.tasks, count], |row| {
+        let (seq, id) = (row.get(0)?, row.get(1)?);
+        Ok(Candidate { priority: *priority, seq, id, limited: None })
+    })
 }
 
 /// Queues and priorities whose first job has been ready for so long, the longest waiting first. Index: job_ready, from

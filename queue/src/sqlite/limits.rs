@@ -32,7 +32,6 @@ pub(super) struct Candidate {
     pub(super) priority: i32,
     pub(super) seq: i64,
     pub(super) id: i64,
-    pub(super) queue: String,
     /// The limit that it runs under, and which part of it.
     pub(super) limited: Option<(String, String)>,
 }
@@ -115,7 +114,8 @@ fn of_limit(change: &Change<'_>, wanted: &Wanted, name: &str) -> Result<Vec<Cand
 
 /// The rule of a limit, with its bucket filled up to now. One that is gone holds nothing back.
 fn rule(change: &Change<'_>, name: &str) -> Result<Option<Rule>, QueueError> {
-    let sql = "select running, per_part, rate_n, rate_us, tokens, filled, turn from limit_rule where task = ?1";
+    let sql =
+        "select running, per_part, rate_n, rate_us, tokens, filled, turn from limit_rule where task = ?1";
     let now = change.now;
     change.first(sql, [name], |row| {
         let rate = rate(row.get(2)?, row.get(3)?);
@@ -191,7 +191,7 @@ fn of_one_part(
         let params = params![name, queue, part, wanted.least, wanted.tasks, change.now, count];
         found.extend(change.all(SQL, params, |row| {
             let limited = Some((name.to_owned(), part.to_owned()));
-            Ok(Candidate { priority: row.get(0)?, seq: row.get(1)?, id: row.get(2)?, queue: queue.clone(), limited })
+            Ok(Candidate { priority: row.get(0)?, seq: row.get(1)?, id: row.get(2)?, limited })
         })?);
     }
     found.sort_by_key(|c| (std::cmp::Reverse(c.priority), c.seq));

@@ -33,8 +33,8 @@ use crate::error::QueueError;
 use crate::migrations::{self, Migration, MigrationStatus, SQLITE};
 use crate::rules;
 use crate::store::{
-    Annotation, ArgsMask, AttemptFailure, Claim, Enqueued, Exchanged, Extension, Hour, JobFilter, JobPage, Outcome, Pull,
-    Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
+    Annotation, ArgsMask, AttemptFailure, Claim, Enqueued, Exchanged, Extension, Hour, JobFilter, JobPage,
+    Outcome, Pull, Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
 };
 use actor::{Actor, ActorOptions, Signals, Touched};
 use async_trait::async_trait;
@@ -287,7 +287,10 @@ impl Store for SqliteStore {
     }
 
     async fn cancel_cascade(&self, job: i64) -> Result<u64, QueueError> {
-        self.change("cancel a job and what it enqueued", move |change| operations::cancel_cascade(change, job)).await
+        self.change("cancel a job and what it enqueued", move |change| {
+            operations::cancel_cascade(change, job)
+        })
+        .await
     }
 
     async fn retry(&self, job: i64, options: &RetryOptions) -> Result<(), QueueError> {

@@ -44,7 +44,7 @@ fn choose(change: &Change<'_>, pull: &Pull, limit: usize) -> Result<Vec<i64>, Qu
     for task in &tasks {
         let read = |row: &rusqlite::Row<'_>| {
             let (priority, seq, id) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            Ok(Candidate { priority, seq, id, queue: pull.queue.clone(), limited: None })
+            Ok(Candidate { priority, seq, id, limited: None })
         };
         found.extend(change.all(READY, params![task, pull.queue, change.now, count], read)?);
     }

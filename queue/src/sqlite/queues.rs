@@ -34,7 +34,8 @@ impl Queues for SqliteStore {
         rules::check_queue(queue)?;
         let queue = queue.to_owned();
         let sql = "insert or ignore into paused_queue (queue, paused) values (?1, ?2)";
-        self.change("pause a queue", move |change| Ok(change.execute(sql, params![queue, change.now])? > 0)).await
+        self.change("pause a queue", move |change| Ok(change.execute(sql, params![queue, change.now])? > 0))
+            .await
     }
 
     async fn resume_queue(&self, queue: &str) -> Result<bool, QueueError> {

@@ -2,8 +2,8 @@
 
 use super::section::{Key, Section};
 use super::{
-    Anonymous, Auth, AuthKey, AuthLimits, Certificate, Channel, Database, KeepQueue, LimitOf, Limits, Notifier, Queue, Retention,
-    Schedule, Schemas, Server, Task, Tls, Worker,
+    Anonymous, Auth, AuthKey, AuthLimits, Certificate, Channel, Database, KeepQueue, LimitOf, Limits,
+    Notifier, Queue, Retention, Schedule, Schemas, Server, Task, Tls, Worker,
 };
 use std::fmt::Write;
 

@@ -200,7 +200,11 @@ impl Opener {
     /// How long jobs of tasks that say so wait for their automatic retries.
     fn backoffs(&self) -> BTreeMap<String, TaskBackoff> {
         let backoff = |task: &crate::config::Task| {
-            let usual = TaskBackoff { factor: f64::from(task.backoff_factor), max: task.backoff_max, ..TaskBackoff::default() };
+            let usual = TaskBackoff {
+                factor: f64::from(task.backoff_factor),
+                max: task.backoff_max,
+                ..TaskBackoff::default()
+            };
             task.backoff.map(|first| TaskBackoff { first, ..usual })
         };
         let tasks = self.config.tasks.iter();

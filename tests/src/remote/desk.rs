@@ -7,7 +7,11 @@ use bytes::Bytes;
 use minium_bus::{LeasedJob, Order, Puller, Pulling, Pushed, Said, Saying, Word, Work};
 use minium_notifier::{StoreSlot, TaskWork, WorkOptions};
 use minium_protocol::{EnqueueRequest, ErrorCode, Job, JobOptions, JobView, LeaseToken, Problem, WorkerRef};
-use minium_queue::{Annotation, ArgsMask, AttemptFailure, Claim, Enqueued, Exchanged, Extension, Hour, JobFilter, JobPage, Limit, LimitView, Limits, Outcome, Pull, Pulled, QueueError, QueueView, Queues, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept};
+use minium_queue::{
+    Annotation, ArgsMask, AttemptFailure, Claim, Enqueued, Exchanged, Extension, Hour, JobFilter, JobPage,
+    Limit, LimitView, Limits, Outcome, Pull, Pulled, QueueError, QueueView, Queues, RetryOptions, Schedule,
+    Stats, Store, UpkeepRules, Upkept,
+};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -7,8 +7,8 @@ use super::model::{Model, note_map, scheduled};
 use super::sequence::*;
 use minium_protocol::{JobOptions, JobView, Progress, State};
 use minium_queue::{
-    Annotation, Backend, Claim, Ending, Extension, Leased, Outcome, Pause, QueueError, RetryOptions, Schedule,
-    UpkeepRules, Verdict,
+    Annotation, Backend, Claim, Ending, Extension, Leased, Outcome, Pause, QueueError, RetryOptions,
+    Schedule, UpkeepRules, Verdict,
 };
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use serde_json::{Value, json};

@@ -33,7 +33,8 @@ pub(crate) async fn enqueue(State(app): State<Arc<App>>, request: Request) -> Re
     let trace = parts.headers.get(TRACEPARENT).and_then(|v| v.to_str().ok()).filter(|t| is_traceparent(t));
     for (i, job) in jobs.iter_mut().enumerate() {
         job.options.trace = trace.map(str::to_owned);
-        let named = |refusal: Refusal| if many || i >= count { refusal.within(&place(i, count)) } else { refusal };
+        let named =
+            |refusal: Refusal| if many || i >= count { refusal.within(&place(i, count)) } else { refusal };
         check_args(&app.schemas, job).map_err(named)?;
     }
     let store = app.database.store()?;
@@ -87,7 +88,8 @@ fn read_many(bytes: &[u8]) -> Result<(Vec<EnqueueRequest>, usize), Refusal> {
     let (mut jobs, mut followers) = (Vec::with_capacity(count), Vec::new());
     for (i, item) in items.iter().enumerate() {
         let room = JOBS_MAX - count + 1 - followers.len();
-        let tree = read_jobs(item.get(), room).map_err(|why| Refusal::invalid(why).within(&place(i, count)))?;
+        let tree =
+            read_jobs(item.get(), room).map_err(|why| Refusal::invalid(why).within(&place(i, count)))?;
         jobs.push(tree.job);
         // their places are told from their own tree; here they stand behind all of the array
         let first = count + followers.len();
@@ -165,7 +167,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(IDEMPOTENCY_KEY, "\"abc\"".parse().unwrap());
         let mut jobs =
-            [read_one(br#"{"task":"a"}"#).unwrap(), read_one(br#"{"task":"a","key":"own"}"#).unwrap()].concat();
+            [read_one(br#"{"task":"a"}"#).unwrap(), read_one(br#"{"task":"a","key":"own"}"#).unwrap()]
+                .concat();
         take_key(&headers, &mut jobs, false).unwrap();
         assert_eq!(jobs[0].options.key.as_deref(), Some("abc"));
         assert_eq!(jobs[1].options.key.as_deref(), Some("own"));

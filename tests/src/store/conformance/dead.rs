@@ -21,10 +21,7 @@ pub(crate) async fn why_each_run_failed_is_kept(f: &Fixture) {
     f.accepted(ended(&third, Pause::Usual)).await;
     let failures = f.store().failures(id).await.unwrap();
     let seen: Vec<_> = failures.iter().map(|x| (x.attempt, x.error.as_str())).collect();
-    assert_eq!(
-        seen,
-        [(1, "first"), (2, "lease expired: the worker was not heard of in time"), (3, "no")]
-    );
+    assert_eq!(seen, [(1, "first"), (2, "lease expired: the worker was not heard of in time"), (3, "no")]);
     assert_eq!(failures[0].worker, Some(worker()));
     assert_eq!(failures[2].backtrace.as_deref(), Some("at line 3\u{fffd}"));
     assert!(failures[0].at < failures[2].at);
@@ -60,7 +57,8 @@ pub(crate) async fn the_dead_are_listed_by_themselves(f: &Fixture) {
         f.finished(plain()).await;
         dead.push(f.failed(plain()).await);
     }
-    let filter = |limit, before| JobFilter { states: vec![State::Failed], limit, before, ..JobFilter::default() };
+    let filter =
+        |limit, before| JobFilter { states: vec![State::Failed], limit, before, ..JobFilter::default() };
     let listed = async |filter: &JobFilter| {
         let page = f.store().list(filter).await.unwrap();
         let id = |job: &serde_json::value::RawValue| {

@@ -134,12 +134,8 @@ pub(crate) async fn a_key_may_be_unique_while_its_job_waits_only(f: &Fixture) {
 
 pub(crate) async fn a_pulled_job_lets_go_of_a_key_that_is_held_while_waiting(f: &Fixture) {
     f.enqueue(unique("k", Unique::Waiting)).await;
-    let pull = Pull {
-        queue: "default".into(),
-        tasks: vec!["t".into()],
-        lease: LEASE,
-        workers: vec![worker()],
-    };
+    let pull =
+        Pull { queue: "default".into(), tasks: vec!["t".into()], lease: LEASE, workers: vec![worker()] };
     assert_eq!(f.store().pull(&[pull]).await.unwrap().len(), 1);
     f.enqueue(unique("k", Unique::Waiting)).await;
 }

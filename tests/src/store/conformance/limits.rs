@@ -68,7 +68,10 @@ pub(crate) async fn a_lost_and_a_released_job_give_their_places_back(f: &Fixture
 
 pub(crate) async fn an_automatic_retry_gives_its_place_back(f: &Fixture) {
     put(f, &[running("t", 1)]).await;
-    let (a, b) = (f.enqueue(with(|o| (o.attempts, o.backoff) = (2, Some(seconds(0))))).await, f.enqueue(plain()).await);
+    let (a, b) = (
+        f.enqueue(with(|o| (o.attempts, o.backoff) = (2, Some(seconds(0))))).await,
+        f.enqueue(plain()).await,
+    );
     let first = f.claim_one().await;
     f.accepted(fail(&first, "no")).await;
     let second = f.claim_one().await;
@@ -223,7 +226,8 @@ pub(crate) async fn two_processes_share_a_limit(f: &Fixture) {
         f.enqueue(plain()).await;
     }
     let stores = [f.shared(), f.second().await, f.second().await];
-    let most = std::sync::Arc::new((std::sync::atomic::AtomicI64::new(0), std::sync::atomic::AtomicI64::new(0)));
+    let most =
+        std::sync::Arc::new((std::sync::atomic::AtomicI64::new(0), std::sync::atomic::AtomicI64::new(0)));
     let mut tasks = tokio::task::JoinSet::new();
     for worker in 0..6 {
         let (store, most) = (stores[worker % 3].clone(), most.clone());
