@@ -190,6 +190,22 @@ impl Client {
         self.request(Request::new(Method::POST, &format!("api/v1/jobs/{id}/cancel"))).await.map(drop)
     }
 
+    /// Calls off a job and all that it enqueued, that those enqueued, and so on. Answers how many were called off.
+    ///
+    /// # Errors
+    /// `not_found`, or that the server cannot be reached.
+    pub async fn cancel_cascade(&self, id: i64) -> Result<u64, ClientError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            cancelled: u64,
+        }
+        let path = format!("api/v1/jobs/{id}/cancel");
+        let mut request = Request::new(Method::POST, &path);
+        request.body = Some(("application/json", r#"{"cascade":true}"#.into()));
+        let answer = self.request(request).await?;
+        read::<Answer>("POST /api/v1/jobs/{id}/cancel", &answer.body).map(|answer| answer.cancelled)
+    }
+
     /// Deletes a job that does not run.
     ///
     /// # Errors
@@ -331,6 +347,6 @@ fn text<T: Serialize + ?Sized>(value: &T) -> Result<String, ClientError> {
     serde_json::to_string(value).map_err(fault)
 }
 
-fn read<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, ClientError> {
+pub(crate) fn read<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, ClientError> {
     serde_json::from_slice(body).map_err(|e| ClientError::Answer { what: what.into(), reason: e.to_string() })
 }

@@ -40,6 +40,7 @@ mod jobs;
 mod link;
 mod message;
 mod order;
+mod queues;
 mod socket;
 mod subscription;
 mod tls;
@@ -53,6 +54,7 @@ pub use connection::{
 pub use error::ClientError;
 pub use jobs::{EnqueuedJob, JobInfo, JobList, JobQuery, RetryRequest, Statistics};
 pub use message::Message;
+pub use queues::{FailureInfo, HourInfo, LimitInfo, QueueInfo};
 pub use tls::{Identity, TlsFault, TlsOptions};
 
 /// Sessions that speak plain mode, where a frame is one message, bare: for bytes that are no JSON, and for programs

@@ -17,6 +17,7 @@ mod harness;
 mod store;
 
 /// The main job, as a newcomer sees it.
+mod demands;
 mod dev;
 
 /// Mercury's rules in plain mode: what is kept, what is mended.

@@ -29,7 +29,7 @@ enum Action {
     /// Make ended jobs wait again, or waiting ones ready
     Retry(Retry),
     /// Call jobs off, waiting or running
-    Cancel(Ids),
+    Cancel(Cancel),
     /// Delete jobs that do not run
     Remove(Ids),
     /// Wait until jobs have ended, and print their results
@@ -44,7 +44,7 @@ impl Job {
             Action::Ls(list) => list.run().await,
             Action::Show(show) => show.run().await,
             Action::Retry(retry) => retry.run().await,
-            Action::Cancel(ids) => ids.run(Word::Cancel).await,
+            Action::Cancel(cancel) => cancel.run().await,
             Action::Remove(ids) => ids.run(Word::Remove).await,
             Action::Wait(wait) => wait.run().await,
         })
@@ -62,6 +62,21 @@ struct Ids {
     json: bool,
     #[command(flatten)]
     remote: Remote,
+}
+
+#[derive(Debug, Args)]
+struct Cancel {
+    #[command(flatten)]
+    jobs: Ids,
+    /// And whatever they enqueued, that those enqueued, and so on
+    #[arg(long)]
+    cascade: bool,
+}
+
+impl Cancel {
+    async fn run(self) -> anyhow::Result<()> {
+        self.jobs.run(if self.cascade { Word::CancelCascade } else { Word::Cancel }).await
+    }
 }
 
 #[derive(Debug, Args)]
@@ -86,6 +101,7 @@ struct Retry {
 /// What to do with each of several jobs.
 enum Word {
     Cancel,
+    CancelCascade,
     Remove,
     Retry(RetryRequest),
 }
@@ -94,6 +110,7 @@ impl Word {
     async fn act(&self, client: &Client, id: i64) -> Result<(), ClientError> {
         match self {
             Word::Cancel => client.cancel(id).await,
+            Word::CancelCascade => client.cancel_cascade(id).await.map(drop),
             Word::Remove => client.remove(id).await,
             Word::Retry(options) => client.retry(id, options).await,
         }
@@ -101,7 +118,7 @@ impl Word {
 
     fn done(&self) -> &'static str {
         match self {
-            Word::Cancel => "cancelled",
+            Word::Cancel | Word::CancelCascade => "cancelled",
             Word::Remove => "removed",
             Word::Retry(_) => "retried",
         }

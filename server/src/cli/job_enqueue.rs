@@ -6,7 +6,7 @@ use super::remote::{Remote, explain};
 use super::stream_input::{Input, whole};
 use crate::exit::{Exit, fault};
 use clap::Args;
-use minium_protocol::{EnqueueRequest, JobOptions, parse_duration};
+use minium_protocol::{EnqueueRequest, JobOptions, Unique, parse_duration};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::time::Duration;
@@ -52,9 +52,21 @@ pub(super) struct Enqueue {
     /// Let it run after failed and cancelled parents too
     #[arg(long)]
     lax: bool,
+    /// Let it run when a parent has failed, and call it off when none did
+    #[arg(long, conflicts_with = "lax", requires = "parent")]
+    on_failure: bool,
     /// Unique among the living jobs of its task: a second one is not enqueued
     #[arg(long)]
     key: Option<String>,
+    /// For how long the key is held: alive, waiting, or a time as 5m, from now on
+    #[arg(long, value_name = "HOW", value_parser = unique, requires = "key")]
+    unique: Option<Unique>,
+    /// Which of those that a limit of its task counts apart, such as a tenant
+    #[arg(long, value_name = "NAME")]
+    partition: Option<String>,
+    /// The job that enqueues it; within a job's command it is that job
+    #[arg(long, value_name = "ID", env = "MINIUM_JOB_ID", hide_env_values = true)]
+    origin: Option<i64>,
     /// A note; the value is JSON if it reads as such, else text
     #[arg(long, value_name = "NAME=VALUE", value_parser = note)]
     note: Vec<(String, Value)>,
@@ -66,6 +78,15 @@ pub(super) struct Enqueue {
     json: bool,
     #[command(flatten)]
     remote: Remote,
+}
+
+/// Reads for how long a key is held.
+fn unique(text: &str) -> Result<Unique, String> {
+    match text {
+        "alive" => Ok(Unique::Alive),
+        "waiting" => Ok(Unique::Waiting),
+        span => parse_duration(span).map(Unique::For).map_err(|_| "it is alive, waiting, or a time as 5m".into()),
+    }
 }
 
 /// Reads `NAME=VALUE`.
@@ -113,11 +134,15 @@ impl Enqueue {
                 delay: self.delay.unwrap_or(usual.delay),
                 expire: self.expire,
                 lax: self.lax,
+                on_failure: self.on_failure,
                 notes: self.note.into_iter().collect(),
                 parents: self.parent,
                 priority: self.priority.unwrap_or(usual.priority),
                 queue: self.queue.unwrap_or(usual.queue),
                 key: self.key,
+                unique: self.unique.unwrap_or_default(),
+                partition: self.partition,
+                origin: self.origin,
                 timeout: self.timeout,
                 backoff: self.backoff,
                 ..JobOptions::default()

@@ -4,7 +4,7 @@ use super::output::{Cell, Colour, Output, Style, clean, one_line, shortened};
 use super::remote::{Remote, explain};
 use clap::Args;
 use jiff::Timestamp;
-use minium_client::{Client, ClientError, JobInfo, JobList, JobQuery};
+use minium_client::{Client, ClientError, FailureInfo, JobInfo, JobList, JobQuery};
 use minium_protocol::{CloudEvent, ErrorCode, EventType, Job, Phase, State};
 use serde_json::value::RawValue;
 
@@ -127,6 +127,9 @@ pub(super) struct Show {
     /// What happened to it, from the journal
     #[arg(long)]
     events: bool,
+    /// Why each of its runs failed that did, with backtraces where they were told
+    #[arg(long, conflicts_with = "events")]
+    failures: bool,
     /// Its task: with --events, to see the history of a job that has been removed
     #[arg(long, value_name = "TASK", requires = "events")]
     task: Option<String>,
@@ -141,6 +144,9 @@ impl Show {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let output = Output::new(self.json);
         let client = self.remote.client()?;
+        if self.failures {
+            return failures(output, &client.failures(self.id).await.map_err(explain)?);
+        }
         if !self.events {
             let info = client.get(self.id).await.map_err(explain)?;
             return match output.style() {
@@ -166,6 +172,28 @@ impl Show {
                 }
                 timeline(output, &events)
             }
+        }
+    }
+}
+
+fn failures(output: Output, failures: &[FailureInfo]) -> anyhow::Result<()> {
+    match output.style() {
+        Style::Json => output.line(&serde_json::json!({ "failures": failures }).to_string()),
+        Style::Plain => {
+            failures.iter().try_for_each(|failure| output.line(&serde_json::json!(failure).to_string()))
+        }
+        Style::People { .. } => {
+            if failures.is_empty() {
+                output.hint("No run of it has failed.");
+            }
+            for failure in failures {
+                let by = failure.worker.as_ref().map_or(String::new(), |w| format!(" by {} on {}", w.id, w.host));
+                output.line(&format!("run {} at {}{by}: {}", failure.attempt, failure.at, clean(&failure.error)))?;
+                if let Some(backtrace) = &failure.backtrace {
+                    output.line(&clean(backtrace))?;
+                }
+            }
+            Ok(())
         }
     }
 }

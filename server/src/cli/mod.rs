@@ -8,6 +8,7 @@ mod job;
 mod job_enqueue;
 mod job_show;
 mod output;
+mod queue;
 mod remote;
 mod stream;
 mod stream_input;
@@ -63,6 +64,8 @@ pub(crate) enum Command {
     Token(token::Token),
     /// Enqueue jobs, look at them, steer them, wait for them
     Job(job::Job),
+    /// Look at queues, pause them, see limits and the last day
+    Queue(queue::Queue),
     /// Run jobs by commands, over the database or over a node's WebSocket
     Worker(worker::Worker),
     /// Subscribe to a topic and all below it
@@ -97,6 +100,7 @@ impl Command {
             Command::Schema(schema) => schema.run(),
             Command::Token(token) => token.run().await,
             Command::Job(job) => job.run().await,
+            Command::Queue(queue) => queue.run().await,
             Command::Worker(worker) => worker.run().await,
             Command::Sub(sub) => sub.run().await,
             Command::Pub(publish) => publish.run().await,
