@@ -148,7 +148,7 @@ async fn columns(client: &Object, table: &str, wanted: &[(&str, &str)]) -> Resul
     // a type's name without its schema, whatever the search path is
     let sql = "select a.attname::text, case when t.typtype = 'e' then t.typname::text else format_type(t.oid, null) end
                  from pg_attribute a join pg_type t on t.oid = a.atttypid
-                where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped";
+                where a.attrelid = to_regclass($1::text) and a.attnum > 0 and not a.attisdropped";
     let rows = query(client, sql, &[&table]).await?;
     if rows.is_empty() {
         return Ok(vec![format!("there is no table {table}")]);
@@ -165,10 +165,10 @@ async fn columns(client: &Object, table: &str, wanted: &[(&str, &str)]) -> Resul
 /// What the role lacks. The functions run as it, whoever causes a transition.
 async fn rights(client: &Object, place: &Place, schema: &str) -> Result<Vec<String>, AttachError> {
     let sql = "select s.need from (values
-        (has_schema_privilege($3, 'usage'), format('USAGE on schema %I', $3)),
-        (has_table_privilege($1, 'trigger'), format('TRIGGER on %s', $1)),
-        (has_table_privilege($1, 'select'), format('SELECT on %s', $1)),
-        (has_table_privilege($2, 'select'), format('SELECT on %s', $2)),
+        (has_schema_privilege($3::text, 'usage'), format('USAGE on schema %I', $3::text)),
+        (has_table_privilege($1::text, 'trigger'), format('TRIGGER on %s', $1::text)),
+        (has_table_privilege($1::text, 'select'), format('SELECT on %s', $1::text)),
+        (has_table_privilege($2::text, 'select'), format('SELECT on %s', $2::text)),
         (to_regnamespace('minium') is not null or has_database_privilege(current_database(), 'create'),
          format('CREATE on database %I', current_database())),
         ((select pg_has_role(n.nspowner, 'usage') from pg_namespace n where n.nspname = 'minium'),
@@ -181,8 +181,8 @@ async fn rights(client: &Object, place: &Place, schema: &str) -> Result<Vec<Stri
 
 /// Of Minion's schema, if whoever looks may know.
 async fn minion_version(client: &Object, schema: &str) -> Result<Option<i64>, AttachError> {
-    let sql = "select format('%I.mojo_migrations', $1)
-                where has_table_privilege(to_regclass(format('%I.mojo_migrations', $1)), 'select')";
+    let sql = "select format('%I.mojo_migrations', $1::text)
+                where has_table_privilege(to_regclass(format('%I.mojo_migrations', $1::text)), 'select')";
     let Some(table) = query(client, sql, &[&schema]).await?.first().map(|row| row.get::<_, String>(0)) else {
         return Ok(None);
     };
@@ -221,9 +221,9 @@ async fn attached(client: &Object, place: &Place) -> Result<Option<Attached>, At
 /// What is wrong with the triggers and their functions.
 async fn triggers(client: &Object, place: &Place) -> Result<Vec<String>, AttachError> {
     let sql = "select t.tgname::text, t.tgenabled in ('O', 'A'), p.proowner::regrole::text,
-                      has_table_privilege(p.proowner, $2, 'select') and has_table_privilege(p.proowner, t.tgrelid, 'select')
+                      has_table_privilege(p.proowner, $2::text, 'select') and has_table_privilege(p.proowner, t.tgrelid, 'select')
                  from pg_trigger t join pg_proc p on p.oid = t.tgfoid
-                where t.tgrelid = $1 and t.tgname = any ($3)";
+                where t.tgrelid = $1::oid and t.tgname = any ($3::text[])";
     let rows = query(client, sql, &[&place.oid, &place.workers, &TRIGGERS.as_slice()]).await?;
     let mut faults = Vec::new();
     for name in TRIGGERS {

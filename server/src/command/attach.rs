@@ -2,13 +2,15 @@
 
 use crate::config::{Flags, load};
 use crate::exit::{Exit, exit_of, fault};
-use crate::node::{causes, open_backend};
+use crate::node::causes;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use minium_notifier::{AttachError, AttachOptions, MinionDatabase, Report};
-use minium_queue::{Backend, DatabaseUrl};
+use minium_queue::DatabaseUrl;
+use minium_queue::postgres::{PgOptions, PgStore};
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Schemas of Minion's that were tried: those of 10.25 and 12.01, and what lies between.
 const KNOWN_VERSIONS: std::ops::RangeInclusive<i64> = 23..=25;
@@ -65,14 +67,15 @@ impl Minion {
             let words = format!("Minion cannot be {what} in {url}: {}", causes(&error));
             fault(exit_of(error.code()), words)
         };
-        let backend = open_backend(&config, &url).await?;
-        let Backend::Postgres(store) = backend else {
+        let DatabaseUrl::Postgres(text) = &url else {
             let words =
                 format!("{url} is SQLite; only a Minion on PostgreSQL can be attached (--database URL)");
             return Err(fault(Exit::Usage, words));
         };
+        // nothing in here waits for what others do
+        let store = PgStore::open(text, PgOptions { connections: 2, listen: false, ..PgOptions::default() })?;
         let options = AttachOptions { schema: self.schema.clone(), name: self.name.clone() };
-        let minion = MinionDatabase::new(store, options).map_err(told)?;
+        let minion = MinionDatabase::new(Arc::new(store), options).map_err(told)?;
         if self.detach {
             let was_there = minion.detach().await.map_err(told)?;
             return self.tell_detached(was_there);

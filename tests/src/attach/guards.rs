@@ -182,7 +182,6 @@ async fn minions_tables_may_change_and_go() {
     // nothing of ours holds Minion's tables and types
     minion.order(json!({ "do": "down" })).await;
     assert_eq!(minion.attach(&["--check"]).await.status.code(), Some(3));
-    minion.order(json!({ "do": "stats" })).await;
     let mut again = Minion::start_again(minion).await;
     let check = again.attach(&["--check"]).await;
     assert_eq!(check.status.code(), Some(7), "{check:?}");
