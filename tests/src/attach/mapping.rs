@@ -7,11 +7,13 @@ use serde_json::{Value, json};
 /// A row of Minion's jobs, and the worker that it names if Minion knows it.
 pub(super) async fn row(minion: &Minion, id: i64) -> Value {
     let sql =
-        "select to_jsonb(j)::text, (select to_jsonb(w)::text from minion_workers w where w.id = j.worker)
+        "select to_jsonb(j)::text, j.result::text,
+                      (select to_jsonb(w)::text from minion_workers w where w.id = j.worker)
                  from minion_jobs j where j.id = $1";
     let row = minion.admin.query_one(sql, &[&id]).await.unwrap();
     let mut job: Value = serde_json::from_str(row.get(0)).unwrap();
-    let worker: Option<String> = row.get(1);
+    let (result, worker): (Option<String>, Option<String>) = (row.get(1), row.get(2));
+    job["result_text"] = result.into();
     job["known_worker"] = worker.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
     job
 }
@@ -39,7 +41,7 @@ pub(super) fn snapshot(row: &Value) -> Value {
     let error = match &row["result"] {
         Value::String(text) => json!(text),
         Value::Null => Value::Null,
-        other => json!(other.to_string()),
+        _ => row["result_text"].clone(),
     };
     json!({
         "id": row["id"], "task": row["task"], "queue": row["queue"], "state": state, "priority": row["priority"],
