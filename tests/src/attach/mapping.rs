@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 
 /// A row of Minion's jobs, and the worker that it names if Minion knows it.
 pub(super) async fn row(minion: &Minion, id: i64) -> Value {
-    let sql =
-        "select to_jsonb(j)::text, j.result::text,
+    let sql = "select to_jsonb(j)::text, j.result::text,
                       (select to_jsonb(w)::text from minion_workers w where w.id = j.worker)
                  from minion_jobs j where j.id = $1";
     let row = minion.admin.query_one(sql, &[&id]).await.unwrap();
