@@ -49,6 +49,13 @@ language sql immutable parallel safe as $$
                          else minium.minion_escaped(task) end || '/' || id
 $$;
 
+-- A time that anybody may have chosen, within what RFC 3339 can say. Inlined into its callers.
+create function minium.minion_time(moment timestamptz) returns text
+language sql stable parallel safe as $$
+  select case when moment is not null
+              then minium.time_text(least(greatest(moment, '0001-01-01 00:00Z'), '9999-12-30 00:00Z')) end
+$$;
+
 create function minium.minion_inserted() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_nestloop = off as $$
 begin
@@ -129,8 +136,9 @@ begin
 end $$;
 
 -- Who may not call them may not make triggers of them either, and write what never happened into the journal.
-revoke execute on function minium.minion_escaped(text), minium.minion_topic(text, bigint), minium.minion_inserted(),
-                           minium.minion_updated(), minium.minion_deleted(), minium.minion_truncated() from public;
+revoke execute on function minium.minion_escaped(text), minium.minion_topic(text, bigint),
+                           minium.minion_time(timestamptz), minium.minion_inserted(), minium.minion_updated(),
+                           minium.minion_deleted(), minium.minion_truncated() from public;
 
 create trigger minium_inserted after insert on {jobs}
   referencing new table as jobs_new for each statement execute function minium.minion_inserted();

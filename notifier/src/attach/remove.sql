@@ -4,5 +4,6 @@ drop function if exists minium.minion_inserted() cascade;
 drop function if exists minium.minion_updated() cascade;
 drop function if exists minium.minion_deleted() cascade;
 drop function if exists minium.minion_truncated() cascade;
+drop function if exists minium.minion_time(timestamptz);
 drop function if exists minium.minion_topic(text, bigint);
 drop function if exists minium.minion_escaped(text);

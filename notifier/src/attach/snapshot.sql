@@ -22,7 +22,7 @@
          case when r.state = 'finished' then r.result end as result,
          case when r.state = 'failed' then r.result #>> '{}' end as error,
          null::json as progress, null::bigint as origin,
-         minium.time_text(r.created) as created, minium.time_text(r.delayed) as delayed,
-         minium.time_text(r.expires) as expires, minium.time_text(r.started) as started,
+         minium.time_text(r.created) as created, minium.minion_time(r.delayed) as delayed,
+         minium.minion_time(r.expires) as expires, minium.time_text(r.started) as started,
          case when r.state in ('finished', 'failed') then minium.time_text(r.finished) end as finished,
          minium.time_text(r.retried) as retried) s)

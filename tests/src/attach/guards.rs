@@ -128,7 +128,9 @@ async fn what_is_at_the_end_of_all_numbers() {
         .expect(&[("task.enqueue", id), ("task.dequeue", id), ("task.changed", id), ("task.failed", id)])
         .await;
     assert_eq!((&found[1].data["attempt"], &found[1].data["attempts"]), (&json!(i32::MAX), &json!(i32::MAX)));
-    assert_eq!((&found[2].data["delayed"], &found[2].data["expires"]), (&json!(null), &json!(null)));
+    let ends = ["9999-12-30T00:00:00.000000Z", "0001-01-01T00:00:00.000000Z"];
+    assert_eq!([&found[2].data["delayed"], &found[2].data["expires"]], ends);
+    serde_json::from_str::<Job>(&found[2].text).unwrap();
     assert_eq!(found[3].data["error"], r#"{"a": 1}"#);
 }
 

@@ -80,6 +80,18 @@ async fn forking_workers_lose_no_event() {
     let whole: Vec<Value> = events.iter().map(|e| e.json.clone()).collect();
     judge(&node, "/schemas/sub/task.json", &whole).await.unwrap();
     assert_eq!(minion.entries().await.len(), total, "and nothing came after the last");
+    assert_eq!(lives[&1].len(), 3);
+    // a job of ours of the same task and number is another
+    minion.sql("alter sequence minium.job_id restart with 1").await;
+    assert_eq!(node.enqueue(&json!({ "task": "add" })).await, 1);
+    let whose = async |path: &str| {
+        let events = node.get(path).await.expect(200)["events"].clone();
+        let whose = events.as_array().unwrap().iter().map(|e| e["source"].as_str().unwrap().to_owned());
+        whose.collect::<Vec<_>>()
+    };
+    assert_eq!(whose("/api/v1/jobs/1/events").await, ["/minium/default"]);
+    let both = ["/minion/app", "/minion/app", "/minion/app", "/minium/default"];
+    assert_eq!(whose("/api/v1/jobs/1/events?task=add").await, both);
     let answer = node.get("/history/task/add?limit=1").await.expect(200);
     assert_eq!(answer["messages"][0]["source"], "/minion/app", "history says whose it is");
     let sql = "select count(*) from minium.journal where source = '/minion/app'";
