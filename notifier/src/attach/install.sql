@@ -42,9 +42,10 @@ begin
   return said;
 end $$;
 
--- The topic of a job. Inlined into its callers; nearly all names are topics as they are.
+-- The topic of a job. Nearly all names are topics as they are. Inlined into its callers, which it would not be if it were
+-- called immutable: a number's text is not.
 create function minium.minion_topic(task text, id bigint) returns text
-language sql immutable parallel safe as $$
+language sql stable parallel safe as $$
   select 'task/' || case when task collate "C" ~ '^[A-Za-z0-9_:@-][A-Za-z0-9_.:@-]{0,127}$' then task
                          else minium.minion_escaped(task) end || '/' || id
 $$;
@@ -63,8 +64,9 @@ begin
   select minium.minion_topic(r.task, r.id),
          -- one that is put there by hand may be anywhere in its life
          case r.state when 'inactive' then 'task.enqueue' else 'task.changed' end,
-         r.id::text, {source}, {snapshot}
-    from jobs_new r order by r.id;
+         r.id::text, {source}, row_to_json(s)
+    from jobs_new r, {snapshot}
+   order by r.id;
   if found then
     perform minium.wake_up(false);
   end if;
@@ -78,7 +80,7 @@ begin
     return null;
   end if;
   insert into minium.entry (topic, type, subject, source, data)
-  select minium.minion_topic(r.task, r.id), r.type, r.id::text, {source}, {snapshot}
+  select minium.minion_topic(r.task, r.id), r.type, r.id::text, {source}, row_to_json(s)
     from (select n.*,
                  case when n.retries > o.retries and n.state = 'inactive' then 'task.retry'
                       when n.state <> o.state then
@@ -98,7 +100,8 @@ begin
                             o.result, o.created, o.delayed, o.expires, o.started, o.finished, o.retried)
                         then 'task.changed'
                       when n.notes <> o.notes then 'task.progress' end as type
-            from jobs_new n join jobs_old o on o.id = n.id) r
+            from jobs_new n join jobs_old o on o.id = n.id) r,
+         {snapshot}
    where r.type is not null
    order by r.id;
   if found then
@@ -116,8 +119,9 @@ begin
   insert into minium.entry (topic, type, subject, source, data)
   select minium.minion_topic(r.task, r.id),
          case when r.state = 'inactive' and r.expires <= now() then 'task.expired' else 'task.removed' end,
-         r.id::text, {source}, {snapshot}
-    from jobs_old r order by r.id;
+         r.id::text, {source}, row_to_json(s)
+    from jobs_old r, {snapshot}
+   order by r.id;
   perform minium.wake_up(false);
   return null;
 end $$;
@@ -127,8 +131,9 @@ create function minium.minion_truncated() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_nestloop = off as $$
 begin
   insert into minium.entry (topic, type, subject, source, data)
-  select minium.minion_topic(r.task, r.id), 'task.removed', r.id::text, {source}, {snapshot}
-    from {jobs} r order by r.id;
+  select minium.minion_topic(r.task, r.id), 'task.removed', r.id::text, {source}, row_to_json(s)
+    from {jobs} r, {snapshot}
+   order by r.id;
   if found then
     perform minium.wake_up(false);
   end if;

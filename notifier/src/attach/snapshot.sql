@@ -1,6 +1,7 @@
 -- A row of Minion's as our snapshot: the members of minium.snapshot, in its order. `r` is the row. What the row does not
--- say is left out rather than guessed; each rule is told in docs/minion-attach.md, and a test holds them together.
-(select row_to_json(s) from (
+-- say is left out rather than guessed; each rule is told in docs/minion-attach.md, and a test holds them together. It has
+-- no FROM, so that it becomes part of the statement around it; a subquery would be started for each row.
+lateral (
   select r.id, r.task, r.queue, r.state, r.priority,
          -- what a schema of ours hides of this task's arguments is hidden here too
          case when (select exists (select from minium.mask m where m.paths <> '[]'))
@@ -25,4 +26,4 @@
          minium.time_text(r.created) as created, minium.minion_time(r.delayed) as delayed,
          minium.minion_time(r.expires) as expires, minium.time_text(r.started) as started,
          case when r.state in ('finished', 'failed') then minium.time_text(r.finished) end as finished,
-         minium.time_text(r.retried) as retried) s)
+         minium.time_text(r.retried) as retried) s
