@@ -2,8 +2,10 @@
 
 use super::mapping::{assert_says, row};
 use super::minion::Minion;
+use crate::support::wait;
 use minium_protocol::{Job, Topic};
 use serde_json::json;
+use tokio_postgres::AsyncMessage;
 
 /// M-4: the role that Minion connects as has no rights in our schema, and needs none.
 #[tokio::test]
@@ -193,4 +195,35 @@ async fn minions_tables_may_change_and_go() {
     let id = again.enqueue("steered", json!({})).await;
     let found = again.expect(&[("task.enqueue", id)]).await;
     assert_eq!(found[0].source.as_deref(), Some("/minion/app"), "it keeps its name");
+}
+
+/// M-1: who reads the journal, and has asked for it, is woken at the commit; not by what changes nothing.
+#[tokio::test]
+async fn the_reader_of_the_journal_is_woken() {
+    let mut minion = Minion::attached().await;
+    let (client, mut connection) =
+        tokio_postgres::connect(minion.database.url(), tokio_postgres::NoTls).await.unwrap();
+    let (heard, mut ears) = tokio::sync::mpsc::unbounded_channel();
+    let listening = tokio::spawn(async move {
+        while let Some(message) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+            if let AsyncMessage::Notification(said) = message.unwrap() {
+                heard.send(format!("{}{}", said.channel(), said.payload())).ok();
+            }
+        }
+    });
+    client.batch_execute("listen minium_journal; listen done").await.unwrap();
+    minion.sql("update minium.wake set armed = true where name = 'journal'").await;
+    let id = minion.enqueue("steered", json!({})).await;
+    assert_eq!(wait::within("a notification", ears.recv()).await.as_deref(), Some("minium_journal"));
+    minion
+        .sql("update minion_jobs set priority = 1 where id = 0; update minion_jobs set id = id; notify done")
+        .await;
+    assert_eq!(wait::within("a notification", ears.recv()).await.as_deref(), Some("done"));
+    minion.order(json!({ "do": "remove", "id": id })).await;
+    assert_eq!(wait::within("a notification", ears.recv()).await.as_deref(), Some("minium_journal"));
+    minion.sql("update minium.wake set armed = false where name = 'journal'").await;
+    minion.enqueue("steered", json!({})).await;
+    minion.sql("notify done").await;
+    assert_eq!(wait::within("a notification", ears.recv()).await.as_deref(), Some("done"));
+    listening.abort();
 }
