@@ -52,6 +52,7 @@ pub(super) struct Found {
     pub(super) place: Place,
     pub(super) minion_version: Option<i64>,
     pub(super) attached: Option<Attached>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl Found {
@@ -92,7 +93,8 @@ pub(super) async fn find(client: &Object, options: &AttachOptions) -> Result<Fou
     }
     let minion_version = minion_version(client, &schema).await?;
     let attached = attached(client, &place).await?;
-    Ok(Found { database, server_version: about.get(2), place, minion_version, attached })
+    let warnings = warnings(client, &place).await?;
+    Ok(Found { database, server_version: about.get(2), place, minion_version, attached, warnings })
 }
 
 async fn query(
@@ -177,6 +179,33 @@ async fn rights(client: &Object, place: &Place, schema: &str) -> Result<Vec<Stri
       ) as s (granted, need) where not s.granted";
     let rows = query(client, sql, &[&place.jobs, &place.workers, &schema]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Who owns what should be otherwise. The functions read Minion's tables as whoever owns them, and the owner of a table can
+/// put a view or a policy there whose functions then run with these rights.
+async fn warnings(client: &Object, place: &Place) -> Result<Vec<String>, AttachError> {
+    let sql = "select f.rolname::text, f.rolsuper and not o.rolsuper, o.rolname::text
+                 from pg_class c join pg_roles o on o.oid = c.relowner,
+                      pg_roles f
+                where c.oid = $1::oid
+                  and f.oid = coalesce((select min(p.proowner::bigint)::oid from pg_trigger t join pg_proc p on p.oid = t.tgfoid
+                                         where t.tgrelid = c.oid and t.tgname = any ($2::text[])),
+                                       current_user::regrole::oid)";
+    let row = one(client, sql, &[&place.oid, &TRIGGERS.as_slice()]).await?;
+    let (functions, above, tables): (&str, bool, &str) = (row.get(0), row.get(1), row.get(2));
+    let mut warnings = Vec::new();
+    if above {
+        warnings.push(format!(
+            "the functions run as the superuser {functions}, and {tables}, who owns Minion's tables, is none and could use \
+             that: attach as a role that has only the rights it needs"
+        ));
+    }
+    if tables == "minium" {
+        warnings.push(
+            "Minion's role has the name of our schema: its next migration would make tables there".into(),
+        );
+    }
+    Ok(warnings)
 }
 
 /// Of Minion's schema, if whoever looks may know.

@@ -85,7 +85,10 @@ impl AttachError {
     pub fn code(&self) -> ErrorCode {
         match self {
             AttachError::NoMinion { .. } => ErrorCode::NotFound,
-            AttachError::NotUnderstood { .. } | AttachError::AnotherAttached { .. } => ErrorCode::Conflict,
+            AttachError::NotUnderstood { .. }
+            | AttachError::AnotherAttached { .. }
+            // our own schema is newer than this program
+            | AttachError::Journal(NotifierError::Schema(_)) => ErrorCode::Conflict,
             AttachError::NotAllowed { .. } => ErrorCode::Forbidden,
             AttachError::Name(_) => ErrorCode::InvalidRequest,
             AttachError::Busy { .. } => ErrorCode::Timeout,
@@ -114,6 +117,8 @@ pub struct Report {
     pub migrations_pending: usize,
     /// What is attached.
     pub attached: Option<Attached>,
+    /// What is not wrong, but should be otherwise.
+    pub warnings: Vec<String>,
 }
 
 /// What is attached.
@@ -167,6 +172,7 @@ impl MinionDatabase {
             server_version: found.server_version,
             migrations_pending: pending,
             attached: found.attached,
+            warnings: found.warnings,
         })
     }
 

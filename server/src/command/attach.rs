@@ -146,5 +146,6 @@ fn words(report: &Report) -> Vec<String> {
             lines.extend(attached.faults.iter().map(|fault| format!("fault     {fault}")));
         }
     }
+    lines.extend(report.warnings.iter().map(|warning| format!("warning   {warning}")));
     lines
 }

@@ -35,7 +35,9 @@ async fn attached_and_detached_and_each_of_it_twice() {
     let mut minion = Minion::start().await;
     let own = minions_own(&minion).await;
     let before = minion.enqueue("add", json!({})).await;
-    assert_says(&minion.attach(&["--check"]).await, 0, "attached  no; it would work");
+    let looked = minion.attach(&["--check"]).await;
+    assert_says(&looked, 0, "attached  no; it would work");
+    assert_says(&looked, 0, "warning   the functions run as the superuser minium, and minion,");
     let schema = "select to_regnamespace('minium') is null";
     assert!(minion.admin.query_one(schema, &[]).await.unwrap().get::<_, bool>(0), "looking makes nothing");
     assert_says(&minion.attach(&["--detach"]).await, 0, "nothing was attached");
@@ -114,7 +116,13 @@ async fn rights_and_schemas() {
         ))
         .await;
     // no more than these: it does not own Minion's tables
-    assert_says(&attach(&url, &["--name", "app"]).await, 0, "attached  as /minion/app");
+    let attached = attach(&url, &["--name", "app"]).await;
+    assert_says(&attached, 0, "attached  as /minion/app");
+    let warned = |output: &Output| String::from_utf8_lossy(&output.stdout).contains("superuser");
+    assert!(
+        !warned(&attached) && !warned(&minion.attach(&["--check"]).await),
+        "the functions are not a superuser's"
+    );
     let mut minion = minion;
     let id = minion.enqueue("add", json!({})).await;
     minion.order(json!({ "do": "perform" })).await;
