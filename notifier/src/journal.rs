@@ -26,7 +26,7 @@ use uuid::Uuid;
 /// What every event says about where it comes from.
 #[derive(Debug, Clone)]
 pub struct EnvelopeOptions {
-    /// `/minium/<name of the installation>`.
+    /// `/minium/<name of the installation>`: of what it wrote itself.
     pub source: String,
     /// URL of the schema of task events' `data`: `<public url>/schemas/job.json`.
     pub dataschema: Option<String>,
@@ -127,6 +127,8 @@ pub(crate) struct Row<'a> {
     pub(crate) trace: Option<&'a str>,
     pub(crate) late: Option<&'a str>,
     pub(crate) data: &'a str,
+    /// Whose it is, if not this installation's.
+    pub(crate) source: Option<&'a str>,
 }
 
 impl Row<'_> {
@@ -141,7 +143,7 @@ impl Row<'_> {
             let mut event = Vec::new();
             Envelope {
                 id: self.id,
-                source: &options.source,
+                source: self.source.unwrap_or(&options.source),
                 kind: self.kind,
                 subject: self.subject,
                 time: self.at,
@@ -365,6 +367,7 @@ mod tests {
             trace: None,
             late: None,
             data: r#"{"id":42}"#,
+            source: None,
         }
     }
 
@@ -381,6 +384,17 @@ mod tests {
         assert_eq!(relayed.position, event.position().unwrap());
         assert_eq!(entry.action.map(Action::message).as_deref(), Some(r#"[42,"finished"]"#));
         assert!(String::from_utf8(relayed.event.to_vec()).unwrap().contains("schemas/job.json"));
+    }
+
+    #[test]
+    fn an_entry_of_others_says_whose_it_is() {
+        let source = |row: Row<'_>| {
+            let event = row.entry(1, &options()).relayed.unwrap().event;
+            serde_json::from_slice::<CloudEvent>(&event).unwrap().source
+        };
+        assert_eq!(source(row("task/import/42", "task.finished")), "/minium/default");
+        let of_minion = Row { source: Some("/minion/app"), ..row("task/import/42", "task.finished") };
+        assert_eq!(source(of_minion), "/minion/app");
     }
 
     #[test]

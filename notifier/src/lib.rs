@@ -36,6 +36,7 @@
     reason = "a problem is made when something is refused, not on the way of what passes"
 )]
 
+mod attach;
 mod error;
 mod history;
 mod journal;
@@ -52,6 +53,7 @@ mod waits;
 mod wake;
 mod work;
 
+pub use attach::{AttachError, AttachOptions, Attached, MinionDatabase, Report};
 pub use error::NotifierError;
 pub use journal::{EnvelopeOptions, Journal, JournalOptions};
 pub use keep::KeepOptions;

@@ -102,10 +102,21 @@ impl fmt::Display for LeaseToken {
 pub struct WorkerRef {
     /// Number in the worker table.
     pub id: i64,
-    /// Name of its machine.
+    /// Name of its machine; empty when an attached Minion does not know it any more.
+    #[serde(deserialize_with = "or_default")]
     pub host: String,
-    /// Process there.
+    /// Process there; 0 when an attached Minion does not know it any more.
+    #[serde(deserialize_with = "or_default")]
     pub pid: u32,
+}
+
+/// A null is the empty value.
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// The longest text of a progress.

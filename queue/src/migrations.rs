@@ -66,6 +66,7 @@ migrations! {
             5 "masks",
             6 "repairs",
             7 "demands",
+            8 "attached",
         }
     }
     /// Those of SQLite.
@@ -78,6 +79,7 @@ migrations! {
             5 "masks",
             6 "repairs",
             7 "demands",
+            8 "attached",
         }
     }
 }

@@ -50,6 +50,9 @@ mod schemas;
 /// Secrets in arguments: who sees them, and who does not.
 mod masks;
 
+/// A Minion of Perl's, attached.
+mod attach;
+
 /// The command line as a script sees it.
 mod cli;
 

@@ -113,7 +113,7 @@ fn settle<T>(client: Object, answer: Result<T, NotifierError>) -> Result<T, Noti
 }
 
 /// What an error of the database means.
-fn failed(attempted: &'static str, error: tokio_postgres::Error) -> NotifierError {
+pub(crate) fn failed(attempted: &'static str, error: tokio_postgres::Error) -> NotifierError {
     let Some(db) = error.as_db_error() else {
         return NotifierError::unavailable(attempted, error);
     };

@@ -65,6 +65,7 @@ fn borrow(row: &Row, from: usize) -> Result<journal::Row<'_>, tokio_postgres::Er
         trace: row.try_get(from + 6)?,
         late: row.try_get::<_, Option<JsonText<'_>>>(from + 7)?.map(|json| json.0),
         data: row.try_get::<_, JsonText<'_>>(from + 8)?.0,
+        source: row.try_get(from + 9)?,
     })
 }
 

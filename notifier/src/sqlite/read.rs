@@ -76,6 +76,7 @@ impl Reader {
             trace: maybe(6)?,
             late: maybe(7)?,
             data: text(8)?,
+            source: None,
         };
         Ok(row.entry(epoch, &self.envelope))
     }

@@ -1,6 +1,6 @@
 //! The command line: the root, and the commands that are clients of a node.
 //!
-//! Commands that are a node or look after one (serve, dev, migrate, doctor, config, schema, token) live in `command`. Data
+//! Commands that are a node or look after one (serve, dev, migrate, doctor, attach, config, schema, token) live in `command`. Data
 //! goes to stdout; progress, hints and logs to stderr. Exit codes are those of `exit`.
 
 mod completions;
@@ -17,7 +17,7 @@ mod stream_send;
 mod trust;
 pub(crate) mod worker;
 
-use crate::command::{config, dev, doctor, migrate, schema, serve, token};
+use crate::command::{attach, config, dev, doctor, migrate, schema, serve, token};
 use crate::logging::LogFormat;
 use clap::{Args, Parser, Subcommand};
 
@@ -53,6 +53,9 @@ pub(crate) enum Command {
     Migrate(migrate::Migrate),
     /// Check whether a node would run well here
     Doctor(doctor::Doctor),
+    /// Make the events of another queue those of this one
+    #[command(subcommand)]
+    Attach(attach::Attach),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Config),
@@ -96,6 +99,7 @@ impl Command {
             Command::Dev(dev) => dev.run().await,
             Command::Migrate(migrate) => migrate.run().await,
             Command::Doctor(doctor) => doctor.run().await,
+            Command::Attach(attach) => attach.run().await,
             Command::Config(config) => config.run(),
             Command::Schema(schema) => schema.run(),
             Command::Token(token) => token.run().await,

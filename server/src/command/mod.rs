@@ -1,5 +1,6 @@
 //! The commands that are a node or look after one.
 
+pub(crate) mod attach;
 pub(crate) mod config;
 pub(crate) mod dev;
 pub(crate) mod doctor;

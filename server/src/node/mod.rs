@@ -41,7 +41,7 @@ use tracing::{info, warn};
 pub(crate) use trust::Reread;
 
 /// `source` of all events. Names of installations come with a later version.
-const SOURCE: &str = "/minium/default";
+pub(crate) const SOURCE: &str = "/minium/default";
 /// Between looks at the schema directory.
 const SCHEMA_LOOK: Duration = Duration::from_secs(2);
 /// Between sweeps of the metrics' histograms.

@@ -10,12 +10,15 @@ use super::super::query::{self, Pairs, one, only, pairs};
 use super::super::session::{accepts, begin};
 use super::super::{App, path};
 use super::{find, whole};
+use crate::node::SOURCE;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Uri};
 use minium_bus::{Bounds, History, HistoryError, Start};
 use minium_protocol::{After, ErrorCode, Filter, Position, Topic};
+use serde::Deserialize;
+use std::borrow::Cow;
 use std::sync::Arc;
 use tokio::time::timeout;
 
@@ -31,7 +34,7 @@ const BYTES_MAX: usize = 64 << 20;
 const PAGE_COUNT: u32 = 1_000;
 const PAGE_BYTES: usize = 4 << 20;
 
-/// The handler. `?task=` finds the events of a job that was removed.
+/// The handler. `?task=` finds the events of a job that was removed, or of an attached Minion's.
 pub(crate) async fn events(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -55,7 +58,9 @@ pub(crate) async fn events(
     let Ok(Ok(room)) = room else {
         return Err(Refusal::new(ErrorCode::Unavailable, "too many histories are being read already"));
     };
-    let page = read(&*open.history, &topic, start, limit).await?;
+    // an attached Minion may have had a job of that task and number too, which is another
+    let which = if gone { Whose::Anybodys } else { Whose::Ours };
+    let page = read(&*open.history, &topic, which, start, limit).await?;
     if page.events.is_empty() && gone && start.is_none() {
         return Err(Refusal::new(ErrorCode::NotFound, "the journal knows no such job of this task"));
     }
@@ -108,6 +113,7 @@ impl Page {
 async fn read(
     history: &dyn History,
     topic: &Topic,
+    which: Whose,
     start: Option<Start>,
     limit: usize,
 ) -> Result<Page, Refusal> {
@@ -134,6 +140,9 @@ async fn read(
         };
         // A filter hears everything below it too; a job of the task `import/42` is below job 42 of `import`.
         for entry in page.entries.into_iter().filter(|entry| entry.topic == *topic) {
+            if which == Whose::Ours && !is_ours(&entry.event) {
+                continue;
+            }
             bytes += entry.event.len();
             events.push(entry.event);
         }
@@ -144,6 +153,23 @@ async fn read(
     }
     let next = (after < bounds.last).then_some(Position { epoch: bounds.epoch, offset: after });
     Ok(Page { events, next, earliest })
+}
+
+/// Whose events are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Ours,
+    Anybodys,
+}
+
+/// Is it an event of this installation's own jobs?
+fn is_ours(event: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Of<'a> {
+        #[serde(borrow)]
+        source: Cow<'a, str>,
+    }
+    serde_json::from_slice::<Of<'_>>(event).is_ok_and(|of| of.source == SOURCE)
 }
 
 /// The position behind which an offset is the first.

@@ -1,0 +1,1 @@
+-- Nothing: only a Minion on PostgreSQL can be attached, and its events go into the journal there.
