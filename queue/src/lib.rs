@@ -31,6 +31,7 @@ pub mod postgres;
 pub mod rules;
 pub mod sqlite;
 mod store;
+mod workers;
 
 pub use backend::{Backend, DatabaseUrl, SqlitePlace};
 pub use error::QueueError;
@@ -38,4 +39,9 @@ pub use migrations::{Migration, MigrationStatus};
 pub use store::{
     Annotation, ArgsMask, Claim, Ending, Enqueued, Exchanged, Extension, JobFilter, JobPage, Leased, Outcome,
     Pull, Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept, Verdict,
+};
+pub use workers::{
+    COMMAND_BYTES_MAX, COMMAND_KEPT, CONCURRENCY_MAX, Command, INBOX_MAX, JobSignal, STALE_AFTER,
+    STATUS_NAMES_MAX, WORKERS_PAGE_MAX, WorkerFilter, WorkerInfo, WorkerPage, WorkerState, WorkerStatus,
+    WorkerView, Workers,
 };

@@ -14,8 +14,6 @@ use std::time::Duration;
 
 /// Why a job failed whose lease ran out on its last attempt.
 pub const LEASE_EXPIRED: &str = "lease expired: the worker was not heard of in time";
-/// A worker counts as alive for so long after its last heartbeat.
-pub const HEARTBEAT_FRESH: Duration = Duration::from_secs(2 * 60);
 /// No automatic retry waits longer.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// A longer span is a mistake, and would leave the range of the databases' times.
@@ -410,6 +408,9 @@ pub fn check_claim(claim: &Claim) -> Result<(), QueueError> {
     if names.any(|name| name.contains('\0')) {
         return Err(QueueError::Invalid("a claimed queue or task has a NUL character".into()));
     }
+    if !claim.caps.is_empty() && claim.tasks.is_none() {
+        return Err(QueueError::Invalid("a claim with bounds for single tasks must name its tasks".into()));
+    }
     check_span("lease", Some(claim.lease))
 }
 
@@ -425,6 +426,23 @@ pub fn check_pulls(pulls: &[Pull]) -> Result<(), QueueError> {
         check_span("lease", Some(pull.lease))?;
     }
     Ok(())
+}
+
+/// The tasks of a claim with bounds, each once and with the most that is taken of it; those of which nothing is to be taken
+/// are left out. By turns each comes first.
+pub fn capped_tasks(claim: &Claim, turn: usize) -> Vec<(&str, u32)> {
+    let limit = claim.limit.min(CLAIM_MAX);
+    let mut tasks: Vec<&str> = claim.tasks.iter().flatten().map(String::as_str).collect();
+    tasks.sort_unstable();
+    tasks.dedup();
+    let cap = |task: &str| claim.caps.get(task).map_or(limit, |cap| limit.min(*cap));
+    let mut capped: Vec<_> =
+        tasks.into_iter().map(|task| (task, cap(task))).filter(|(_, n)| *n > 0).collect();
+    if !capped.is_empty() {
+        let by = turn % capped.len();
+        capped.rotate_left(by);
+    }
+    capped
 }
 
 /// How many jobs each pull may take, so that together they take no more than [`CLAIM_MAX`].

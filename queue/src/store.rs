@@ -5,11 +5,13 @@
 //! exactly one event per change. One conformance suite runs over all implementations.
 
 use crate::error::QueueError;
+use crate::workers::Workers;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use minium_protocol::{EnqueueRequest, JobView, LeaseToken, Progress, State, WorkerRef};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -47,6 +49,9 @@ pub struct Claim {
     pub lease: Duration,
     /// Only this priority or higher.
     pub min_priority: Option<i32>,
+    /// At most so many of these tasks; others only as the limit has it. With any, the claim names its tasks, looks for
+    /// them one by one, and takes what has the same priority in the order in which they are named.
+    pub caps: BTreeMap<String, u32>,
 }
 
 /// A claimed job.
@@ -242,8 +247,14 @@ pub struct Stats {
     pub failed: i64,
     /// Called off.
     pub cancelled: i64,
-    /// Workers whose heartbeat is fresh.
+    /// Workers whose heartbeat is fresh: active and inactive ones.
     pub workers: i64,
+    /// Of these, running jobs.
+    pub active_workers: i64,
+    /// Of these, waiting for jobs.
+    pub inactive_workers: i64,
+    /// Workers that were not heard of lately, and are not forgotten yet.
+    pub stale_workers: i64,
 }
 
 /// Work that repeats.
@@ -306,7 +317,7 @@ pub struct Upkept {
 
 /// Keeps the jobs. All times are the database's.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Send + Sync + Workers + 'static {
     /// Enqueues all or none. One answer per job, in order.
     ///
     /// # Errors
@@ -377,15 +388,6 @@ pub trait Store: Send + Sync + 'static {
     /// Puts masks in force for jobs that are enqueued from now on, by whoever: events and lists show `"***"` in the places
     /// named. Masks of other tasks stay, so that nodes with unlike schemas only ever hide more.
     async fn put_masks(&self, masks: &[ArgsMask]) -> Result<(), QueueError>;
-
-    /// Registers a worker of this process and gives it a number.
-    async fn register_worker(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError>;
-
-    /// The worker is alive. One that was forgotten meanwhile is told so, and stays forgotten until it registers anew.
-    async fn heartbeat(&self, worker: i64) -> Result<(), QueueError>;
-
-    /// The worker is gone, orderly.
-    async fn unregister_worker(&self, worker: i64) -> Result<(), QueueError>;
 
     /// Enqueues what is due, once however many processes call it and however many firings were missed. Answers how
     /// long until the next is due.

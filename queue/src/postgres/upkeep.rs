@@ -178,13 +178,11 @@ select (select minium.settle_edges(parents, children) from wrong),
        (select parent from looked order by parent desc, child desc limit 1),
        (select child from looked order by parent desc, child desc limit 1)";
 
-/// Renewals of jobs that nobody runs any more, and workers that were not heard of for $1 microseconds.
+/// Renewals of jobs that nobody runs any more.
 const FORGET: &str = "
-with renewals as (
-  delete from minium.renewal r
-   where r.until <= now()
-     and not coalesce((select j.state = 'active' and j.lease = r.lease from minium.job j where j.id = r.job), false))
-delete from minium.worker where heartbeat <= now() - $1::bigint * interval '1 microsecond'";
+delete from minium.renewal r
+ where r.until <= now()
+   and not coalesce((select j.state = 'active' and j.lease = r.lease from minium.job j where j.id = r.job), false)";
 
 /// Adds the figures up, so that reading them stays cheap. Two processes at once fold different rows.
 const FOLD: &str = "
@@ -214,8 +212,8 @@ impl PgStore {
         let removed = self.remove_old(round, batch, &mut walks).await?;
         let released = self.sweep(batch, &mut walks).await? + self.settle_left(LEFT_PIECES_MAX).await;
         let lanes = self.tend_lanes(batch, &mut walks).await?;
-        let missing_us = rules::micros(round.worker_missing);
-        self.execute("forget workers", FORGET, &[&missing_us]).await?;
+        self.execute("forget renewals", FORGET, &[]).await?;
+        self.forget_workers(round.worker_missing).await?;
         self.execute("add up figures", FOLD, &[]).await?;
         self.execute("note that the queue is looked after", TENDED, &[]).await?;
         let due_in: Option<i64> = self.step("look for what is due next", DUE_IN, &[]).await?.get(0);

@@ -1,6 +1,7 @@
 //! What time brings about: due jobs become ready, lost ones are rescued, old ones go.
 
 use super::change::Change;
+use super::workers;
 use crate::error::QueueError;
 use crate::metrics::{JOBS_FINISHED, LEASES_EXPIRED};
 use crate::rules::{self, Aftermath};
@@ -53,8 +54,7 @@ pub(super) fn upkeep(
         Some(keep) => remove_old(change, keep, round.batch)?,
         None => 0,
     };
-    let missing = change.now.saturating_sub(rules::micros(round.worker_missing));
-    change.execute("delete from worker where heartbeat <= ?1", [missing])?;
+    workers::forget(change, round.worker_missing)?;
     // a transition moves its children itself: none is ever left behind to be released
     Ok(Upkept { staged, rescued, expired, released: 0, removed, due_in: due_in(change)? })
 }
