@@ -105,6 +105,12 @@ pub struct Statistics {
     pub cancelled: i64,
     /// Workers whose heartbeat is fresh.
     pub workers: i64,
+    /// Of these, running jobs.
+    pub active_workers: i64,
+    /// Of these, waiting for jobs.
+    pub inactive_workers: i64,
+    /// Workers that were not heard of lately.
+    pub stale_workers: i64,
 }
 
 #[expect(clippy::ref_option, reason = "the shape that serde calls")]
@@ -323,7 +329,7 @@ impl JobInfo {
     }
 }
 
-fn text<T: Serialize + ?Sized>(value: &T) -> Result<String, ClientError> {
+pub(crate) fn text<T: Serialize + ?Sized>(value: &T) -> Result<String, ClientError> {
     let fault = |e: serde_json::Error| ClientError::Answer {
         what: "writing the request".into(),
         reason: e.to_string(),
@@ -331,6 +337,6 @@ fn text<T: Serialize + ?Sized>(value: &T) -> Result<String, ClientError> {
     serde_json::to_string(value).map_err(fault)
 }
 
-fn read<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, ClientError> {
+pub(crate) fn read<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, ClientError> {
     serde_json::from_slice(body).map_err(|e| ClientError::Answer { what: what.into(), reason: e.to_string() })
 }

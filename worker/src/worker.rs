@@ -8,12 +8,15 @@ mod drain;
 
 use crate::backoff::{Backoff, jittered};
 use crate::command::{CommandRunner, CommandTask};
+use crate::control::{Control, Handler};
 use crate::error::WorkerError;
 use crate::handover::Handover;
 use crate::keeping::Keeping;
 use crate::metrics::{EXCHANGE_SECONDS, JOBS_RUNNING, OUTCOMES_TOTAL, OUTCOMES_WAITING, SOURCE_ERRORS_TOTAL};
 use crate::notes::call;
 use crate::options::WorkerOptions;
+use crate::pace::{Pace, Room};
+use crate::report::Report;
 use crate::running::{self, Done, Running, Surroundings};
 use crate::side::{self, Identity, chain};
 use crate::source::JobSource;
@@ -22,13 +25,13 @@ use crate::task::{ArgsCheck, Failure, FunctionTask, Task};
 use crate::{JobContext, task};
 use futures::future::BoxFuture;
 use minium_protocol::{LeaseToken, Topic};
-use minium_queue::{Claim, Exchanged, Leased, Outcome, QueueError, Verdict};
+use minium_queue::{Claim, Command, Exchanged, Leased, Outcome, QueueError, Verdict};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -55,6 +58,7 @@ pub struct Worker {
     source: Arc<dyn JobSource>,
     options: WorkerOptions,
     tasks: BTreeMap<String, Arc<dyn Task>>,
+    own: BTreeMap<String, Handler>,
     check: Option<Arc<dyn ArgsCheck>>,
     spool: Option<Spool>,
     /// The first mistake made while it was put together; told when it is run.
@@ -68,6 +72,7 @@ impl Worker {
             source: Arc::new(source),
             options,
             tasks: BTreeMap::new(),
+            own: BTreeMap::new(),
             check: None,
             spool: None,
             mistake: None,
@@ -97,6 +102,23 @@ impl Worker {
         }
         let runner = CommandRunner::new(&task, &self.options);
         self.add(task.name, Arc::new(runner))
+    }
+
+    /// Adds a command of the program's own, which somebody may tell it by this name. It is done beside the work; a panic in
+    /// it, and whatever comes of it, is the log's affair.
+    #[must_use]
+    pub fn on_command<F, Done>(mut self, name: impl Into<String>, handler: F) -> Worker
+    where
+        F: Fn(Vec<Value>) -> Done + Send + Sync + 'static,
+        Done: Future<Output = ()> + Send + 'static,
+    {
+        let name = name.into();
+        if matches!(Command::parse(&name, &[]), Ok(Command::Own { .. })) {
+            self.own.insert(name, Arc::new(move |args| Box::pin(handler(args))));
+        } else {
+            self.mistake.get_or_insert(WorkerError::CommandName(name));
+        }
+        self
     }
 
     /// Judges arguments before a job runs; what is refused fails without retry.
@@ -148,24 +170,39 @@ impl Worker {
             return Err(WorkerError::NoTasks);
         }
         let (source, options) = (self.source, Arc::new(self.options));
+        let names: Vec<String> = self.tasks.keys().cloned().collect();
+        let (pace, running) = (Arc::new(Pace::new(&options)), Arc::new(Running::default()));
+        let report = Arc::new(Report::new(&options, names.clone(), &pace, &running));
         let me = tokio::select! {
-            me = Identity::obtain(source.as_ref(), &options) => Arc::new(me.map_err(WorkerError::Source)?),
+            me = Identity::obtain(source.as_ref(), &options, &report) => Arc::new(me.map_err(WorkerError::Source)?),
             () = shutdown.cancelled() => return Ok(()),
         };
-        let names: Vec<String> = self.tasks.keys().cloned().collect();
         info!(worker = me.current().id, tasks = ?names, concurrency = options.concurrency, "The worker waits for jobs.");
 
-        let running = Arc::new(Running::default());
+        // ended by a command alone, whoever shares the token goes on
+        let shutdown = shutdown.child_token();
         // aborted when dropped: none of them holds anything that must be put away
         let mut side = JoinSet::new();
-        side.spawn(side::heartbeat(source.clone(), me.clone(), options.clone()));
+        side.spawn(side::heartbeat(source.clone(), me.clone(), report.clone(), options.clone()));
+        let control = Control {
+            source: source.clone(),
+            me: me.clone(),
+            running: running.clone(),
+            pace: pace.clone(),
+            report: report.clone(),
+            options: options.clone(),
+            own: self.own,
+            shutdown: shutdown.clone(),
+        };
+        side.spawn(control.run());
         side.spawn(side::extend_leases(source.clone(), running.clone(), options.clone()));
         side.spawn(side::heed_cancellations(source.clone(), running.clone()));
         if let Some(rules) = options.upkeep.clone() {
             side.spawn(side::upkeep(source.clone(), rules, options.clone()));
         }
         let around = Surroundings { source: source.clone(), options: options.clone(), check: self.check };
-        Shift::new(around, (self.tasks, names), running, me.clone(), self.spool).work(shutdown).await;
+        let shared = Shared { running, me: me.clone(), pace, report };
+        Shift::new(around, (self.tasks, names), shared, self.spool).work(shutdown).await;
         side.shutdown().await;
         let farewell = source.unregister(me.current().id);
         if let Err(error) = call(farewell, options.handover_grace).await {
@@ -181,6 +218,18 @@ struct Answer {
     result: Result<Exchanged, QueueError>,
     asked: Instant,
     limit: u32,
+    /// Only what is urgent was asked for.
+    urgent: bool,
+    /// How often the source had said, before it was asked, that there may be news for workers.
+    heard: u64,
+}
+
+/// What the loop shares with those beside it.
+struct Shared {
+    running: Arc<Running>,
+    me: Arc<Identity>,
+    pace: Arc<Pace>,
+    report: Arc<Report>,
 }
 
 /// The loop's state.
@@ -190,6 +239,8 @@ struct Shift {
     names: Vec<String>,
     running: Arc<Running>,
     me: Arc<Identity>,
+    pace: Arc<Pace>,
+    report: Arc<Report>,
     jobs: JoinSet<Done>,
     keeping: Keeping,
     handover: Handover,
@@ -198,6 +249,8 @@ struct Shift {
     exchange: Option<BoxFuture<'static, Answer>>,
     /// There may be something to claim.
     more: bool,
+    /// There may be something urgent to claim.
+    more_urgent: bool,
     backoff: Backoff,
     /// No exchange before this, since the last one failed.
     not_before: Option<Instant>,
@@ -212,8 +265,7 @@ impl Shift {
     fn new(
         around: Surroundings,
         (tasks, names): (BTreeMap<String, Arc<dyn Task>>, Vec<String>),
-        running: Arc<Running>,
-        me: Arc<Identity>,
+        shared: Shared,
         spool: Option<Spool>,
     ) -> Shift {
         let (keeping, left) = Keeping::new(spool, &around.options);
@@ -227,18 +279,21 @@ impl Shift {
             around,
             tasks,
             names,
-            running,
-            me,
+            running: shared.running,
+            me: shared.me,
+            pace: shared.pace,
+            report: shared.report,
             jobs: JoinSet::new(),
             exchange: None,
             more: true,
+            more_urgent: true,
             not_before: None,
             poll_at: Instant::now(),
         }
     }
 
     async fn work(mut self, shutdown: CancellationToken) {
-        let mut wakeups = Some(self.around.source.wakeups());
+        let (mut wakeups, pace) = (Some(self.around.source.wakeups()), self.pace.clone());
         while !shutdown.is_cancelled() {
             self.begin_exchange(true);
             let moment = self.next_moment();
@@ -249,7 +304,8 @@ impl Shift {
                     self.ended(done);
                     self.gather().await;
                 }
-                awake = changed(&mut wakeups) => self.more |= awake,
+                awake = side::changed(&mut wakeups) => self.may_find_more(awake),
+                () = pace.changed.notified() => self.may_find_more(true),
                 () = sleep_until(moment) => self.look_again(),
                 () = shutdown.cancelled() => {}
             }
@@ -262,33 +318,66 @@ impl Shift {
         if self.exchange.is_some() || self.not_before.is_some() {
             return;
         }
+        let room = self.room(claiming);
         let options = &self.around.options;
-        let free = options.concurrency.saturating_sub(self.jobs.len()).min(options.batch_max);
-        // what has arrived already is run all the same
-        let wanted = if claiming { free } else { free.min(self.around.source.arrived()) };
+        let wanted = room.jobs.min(options.batch_max);
         let limit = if self.handover.may_claim() && self.keeping.may_claim() { wanted } else { 0 };
+        let (tasks, caps) = self.takable(u32::try_from(limit).unwrap_or(u32::MAX));
+        let limit = if tasks.is_empty() { 0 } else { limit };
         let outcomes = self.handover.offer();
-        if outcomes.is_empty() && (limit == 0 || !self.more) {
+        let more = if room.urgent { self.more_urgent } else { self.more };
+        if outcomes.is_empty() && (limit == 0 || !more) {
             return;
         }
         // cleared before the call: what wakes meanwhile must not be forgotten
-        self.more &= limit == 0;
+        self.more_urgent &= limit == 0;
+        self.more &= limit == 0 || room.urgent;
         let claim = Claim {
             worker: self.me.current(),
             queues: options.queues.clone(),
-            tasks: Some(self.names.clone()),
+            tasks: Some(tasks),
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
             lease: options.lease,
-            min_priority: None,
+            min_priority: room.urgent.then_some(options.spare_min_priority),
+            caps,
         };
+        let heard = self.pace.heard();
         let (source, call_timeout) = (self.around.source.clone(), options.call_timeout);
         self.poll_at = Instant::now() + jittered(options.poll);
         self.exchange = Some(Box::pin(async move {
             let asked = Instant::now();
             let result = call(source.exchange(&outcomes, &claim), call_timeout).await;
             metrics::histogram!(EXCHANGE_SECONDS).record(asked.elapsed());
-            Answer { result, asked, limit: claim.limit }
+            Answer { result, asked, limit: claim.limit, urgent: room.urgent, heard }
         }));
+    }
+
+    /// Room for more jobs. One that ends runs what has arrived already all the same.
+    fn room(&self, claiming: bool) -> Room {
+        if claiming {
+            return self.pace.get().room(self.jobs.len());
+        }
+        let free = self.around.options.concurrency.saturating_sub(self.jobs.len());
+        Room { jobs: free.min(self.around.source.arrived()), urgent: false }
+    }
+
+    /// The tasks of which one more may run, and how many of them where that is fewer than are asked for.
+    fn takable(&self, limit: u32) -> (Vec<String>, BTreeMap<String, u32>) {
+        let (mut tasks, mut caps) = (self.names.clone(), BTreeMap::new());
+        for (task, most) in &self.around.options.limits {
+            let running = u32::try_from(self.running.count(task)).unwrap_or(u32::MAX);
+            match most.saturating_sub(running) {
+                0 => tasks.retain(|name| name != task),
+                left if left < limit => _ = caps.insert(task.clone(), left),
+                _ => {}
+            }
+        }
+        (tasks, caps)
+    }
+
+    fn may_find_more(&mut self, more: bool) {
+        self.more |= more;
+        self.more_urgent |= more;
     }
 
     fn answered(&mut self, answer: Answer, start_jobs: bool) {
@@ -300,10 +389,16 @@ impl Shift {
                     self.backoff.reset();
                 }
                 self.settle(&exchanged.verdicts);
-                self.more |= answer.limit > 0 && exchanged.jobs.len() >= answer.limit as usize;
+                let full = answer.limit > 0 && exchanged.jobs.len() >= answer.limit as usize;
+                self.more |= full && !answer.urgent;
+                self.more_urgent |= full;
                 if start_jobs {
                     let until = answer.asked + self.around.options.lease;
                     exchanged.jobs.into_iter().for_each(|leased| self.start(leased, until));
+                    if self.pace.heard() != answer.heard {
+                        // one of them may have been cancelled before it was known here
+                        self.pace.look.notify_one();
+                    }
                 } else {
                     self.unwanted.extend(exchanged.jobs.iter().map(|leased| (leased.id, leased.lease)));
                 }
@@ -328,7 +423,7 @@ impl Shift {
                     self.keeping.judged(lease);
                 }
                 // whatever was asked for may be there still
-                self.more = true;
+                self.may_find_more(true);
                 self.not_before = Some(Instant::now() + self.backoff.pause());
             }
         }
@@ -358,6 +453,7 @@ impl Shift {
 
     fn start(&mut self, leased: Leased, until: Instant) {
         let job = self.running.begin(&leased, until);
+        self.report.begun();
         let around = self.around.clone();
         match self.tasks.get(&leased.task) {
             Some(task) => _ = self.jobs.spawn(running::run(around, task.clone(), job, leased)),
@@ -370,6 +466,7 @@ impl Shift {
     }
 
     fn ended(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        self.report.ended();
         match done {
             Ok(Done { outcome: Some(outcome), .. }) => {
                 let passed = self.keeping.put(outcome);
@@ -378,6 +475,8 @@ impl Shift {
             Ok(Done { outcome: None, lease }) => {
                 metrics::counter!(OUTCOMES_TOTAL, "verdict" => "abandoned").increment(1);
                 self.running.end(lease);
+                // no exchange follows by itself, and what had no room before may have some now
+                self.may_find_more(true);
             }
             // the run itself catches what its task does; its lease runs out
             Err(error) => error!(%error, "A run ended in a way that it must not."),
@@ -420,7 +519,7 @@ impl Shift {
 
     fn look_again(&mut self) {
         self.not_before = None;
-        self.more = true;
+        self.may_find_more(true);
         self.poll_at = Instant::now() + jittered(self.around.options.poll);
     }
 }
@@ -428,20 +527,6 @@ impl Shift {
 async fn arrival(exchange: &mut Option<BoxFuture<'static, Answer>>) -> Answer {
     match exchange {
         Some(exchange) => exchange.await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for a wake-up. A source that has none left is polled only.
-async fn changed(wakeups: &mut Option<watch::Receiver<u64>>) -> bool {
-    match wakeups {
-        Some(receiver) => {
-            let awake = receiver.changed().await.is_ok();
-            if !awake {
-                *wakeups = None;
-            }
-            awake
-        }
         None => std::future::pending().await,
     }
 }

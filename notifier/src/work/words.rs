@@ -244,6 +244,7 @@ pub(super) fn no_claim() -> Claim {
         limit: 0,
         lease: Duration::ZERO,
         min_priority: None,
+        caps: std::collections::BTreeMap::new(),
     }
 }
 

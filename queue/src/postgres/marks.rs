@@ -140,6 +140,7 @@ mod tests {
             limit: 2,
             lease: Duration::from_secs(1),
             min_priority: None,
+            caps: std::collections::BTreeMap::new(),
         }
     }
 

@@ -6,6 +6,7 @@
 mod completions;
 mod job;
 mod job_enqueue;
+mod job_run;
 mod job_show;
 mod output;
 mod remote;
@@ -15,6 +16,7 @@ mod stream_render;
 mod stream_send;
 mod trust;
 pub(crate) mod worker;
+mod workers;
 
 use crate::command::{config, dev, doctor, migrate, schema, serve, token};
 use crate::logging::LogFormat;
@@ -63,7 +65,7 @@ pub(crate) enum Command {
     Token(token::Token),
     /// Enqueue jobs, look at them, steer them, wait for them
     Job(job::Job),
-    /// Run jobs by commands, over the database or over a node's WebSocket
+    /// Run jobs by commands, over the database or over a node's WebSocket; look at workers and steer them
     Worker(worker::Worker),
     /// Subscribe to a topic and all below it
     Sub(stream::Sub),

@@ -3,7 +3,7 @@
 
 use super::permit::{self, Need};
 use super::problem::{self, Refusal};
-use super::{App, gate, health, history, jobs, metrics, page, publish, schemas, session};
+use super::{App, gate, health, history, jobs, metrics, page, publish, schemas, session, workers};
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodRouter, get, post};
@@ -42,6 +42,10 @@ fn guarded(app: &Arc<App>) -> Router<Arc<App>> {
         .at("/api/v1/jobs/{id}/retry", Need::Jobs, post(jobs::retry))
         .at("/api/v1/jobs/{id}/cancel", Need::Jobs, post(jobs::cancel))
         .at("/api/v1/stats", Need::Figures, get(jobs::stats))
+        .at("/api/v1/workers", Need::Figures, get(workers::list))
+        .at("/api/v1/workers/{id}", Need::Figures, get(workers::show))
+        .at("/api/v1/workers/{id}/command", Need::Admin, post(workers::command))
+        .at("/api/v1/workers:broadcast", Need::Admin, post(workers::broadcast))
         .router
         .layer(from_fn_with_state((app.clone(), true), gate))
 }

@@ -130,7 +130,8 @@ impl Fixture {
                        finished = finished - {micros}, retried = retried - {micros};
                      update renewal set until = until - {micros};
                      update schedule set due = due - {micros};
-                     update worker set started = started - {micros}, heartbeat = heartbeat - {micros};"
+                     update worker set started = started - {micros}, heartbeat = heartbeat - {micros};
+                     update command set sent = sent - {micros};"
                 );
                 store.call(move |conn| conn.execute_batch(&sql)).await.unwrap().unwrap();
             }
@@ -401,6 +402,7 @@ pub(crate) fn claim(limit: u32) -> Claim {
         limit,
         lease: LEASE,
         min_priority: None,
+        caps: std::collections::BTreeMap::new(),
     }
 }
 
