@@ -23,6 +23,8 @@
 //! nowhere else. No WebSocket, no HTTP, no `minium-bus`.
 
 mod backend;
+mod caps;
+mod commands;
 mod error;
 mod mask;
 mod metrics;
@@ -34,6 +36,7 @@ mod store;
 mod workers;
 
 pub use backend::{Backend, DatabaseUrl, SqlitePlace};
+pub use commands::{COMMAND_BYTES_MAX, CONCURRENCY_MAX, Command, JobSignal};
 pub use error::QueueError;
 pub use migrations::{Migration, MigrationStatus};
 pub use store::{
@@ -41,7 +44,6 @@ pub use store::{
     Pull, Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept, Verdict,
 };
 pub use workers::{
-    COMMAND_BYTES_MAX, COMMAND_KEPT, CONCURRENCY_MAX, Command, INBOX_MAX, JobSignal, STALE_AFTER,
-    STATUS_NAMES_MAX, WORKERS_PAGE_MAX, WorkerFilter, WorkerInfo, WorkerPage, WorkerState, WorkerStatus,
-    WorkerView, Workers,
+    COMMAND_KEPT, INBOX_MAX, STALE_AFTER, STATUS_NAMES_MAX, WorkerFilter, WorkerInfo, WorkerPage,
+    WorkerState, WorkerStatus, WorkerView, Workers,
 };

@@ -428,23 +428,6 @@ pub fn check_pulls(pulls: &[Pull]) -> Result<(), QueueError> {
     Ok(())
 }
 
-/// The tasks of a claim with bounds, each once and with the most that is taken of it; those of which nothing is to be taken
-/// are left out. By turns each comes first.
-pub fn capped_tasks(claim: &Claim, turn: usize) -> Vec<(&str, u32)> {
-    let limit = claim.limit.min(CLAIM_MAX);
-    let mut tasks: Vec<&str> = claim.tasks.iter().flatten().map(String::as_str).collect();
-    tasks.sort_unstable();
-    tasks.dedup();
-    let cap = |task: &str| claim.caps.get(task).map_or(limit, |cap| limit.min(*cap));
-    let mut capped: Vec<_> =
-        tasks.into_iter().map(|task| (task, cap(task))).filter(|(_, n)| *n > 0).collect();
-    if !capped.is_empty() {
-        let by = turn % capped.len();
-        capped.rotate_left(by);
-    }
-    capped
-}
-
 /// How many jobs each pull may take, so that together they take no more than [`CLAIM_MAX`].
 pub fn pull_limits(pulls: &[Pull]) -> Vec<usize> {
     let mut left = CLAIM_MAX as usize;

@@ -5,6 +5,7 @@
 
 use super::PgStore;
 use super::pull::leased;
+use crate::caps;
 use crate::error::QueueError;
 use crate::rules;
 use crate::store::{Claim, Exchanged, Leased, Outcome};
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 use tokio_postgres::types::ToSql;
 
 const WHAT: &str = "claim jobs, so many of a task";
-pub(super) const CAPPED: &str = include_str!("capped.sql");
+const CAPPED: &str = include_str!("capped.sql");
 
 impl PgStore {
     pub(super) async fn exchange_capped(
@@ -34,7 +35,7 @@ impl PgStore {
 
     async fn claim_capped(&self, claim: &Claim) -> Result<Vec<Leased>, QueueError> {
         let limit = i64::from(claim.limit.min(rules::CLAIM_MAX));
-        let asked = rules::capped_tasks(claim, fastrand::usize(..));
+        let asked = caps::tasks(claim, fastrand::usize(..));
         if limit == 0 || asked.is_empty() || claim.queues.is_empty() {
             return Ok(Vec::new());
         }

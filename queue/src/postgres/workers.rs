@@ -1,11 +1,12 @@
 //! The register of workers and their inboxes. Small tables that no hot statement touches.
 
 use super::PgStore;
+use crate::commands::Command;
 use crate::error::QueueError;
 use crate::rules;
 use crate::workers::{
-    COMMAND_KEPT, Command, INBOX_MAX, STALE_AFTER, WorkerFilter, WorkerInfo, WorkerPage, WorkerState,
-    WorkerStatus, WorkerView, Workers,
+    COMMAND_KEPT, INBOX_MAX, STALE_AFTER, WorkerFilter, WorkerInfo, WorkerPage, WorkerState, WorkerStatus,
+    WorkerView, Workers,
 };
 use async_trait::async_trait;
 use minium_protocol::WorkerRef;

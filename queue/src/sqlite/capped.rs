@@ -1,6 +1,7 @@
 //! The choice of a claim with bounds for single tasks.
 
 use super::change::Change;
+use crate::caps;
 use crate::error::QueueError;
 use crate::rules;
 use crate::store::Claim;
@@ -19,7 +20,7 @@ pub(super) fn choose(change: &Change<'_>, claim: &Claim) -> Result<Vec<i64>, Que
     queues.sort();
     queues.dedup();
     let mut found: Vec<(i32, i64, i64)> = Vec::new();
-    for (task, cap) in rules::capped_tasks(claim, 0) {
+    for (task, cap) in caps::tasks(claim, 0) {
         let mut of_task: Vec<(i32, i64, i64)> = Vec::new();
         for queue in &queues {
             let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));

@@ -4,11 +4,12 @@ use super::SqliteStore;
 use super::change::{Change, now_micros};
 use super::failure::failure;
 use super::row::timestamp;
+use crate::commands::Command;
 use crate::error::QueueError;
 use crate::rules;
 use crate::workers::{
-    COMMAND_KEPT, Command, INBOX_MAX, STALE_AFTER, WorkerFilter, WorkerInfo, WorkerPage, WorkerState,
-    WorkerStatus, WorkerView, Workers,
+    COMMAND_KEPT, INBOX_MAX, STALE_AFTER, WorkerFilter, WorkerInfo, WorkerPage, WorkerState, WorkerStatus,
+    WorkerView, Workers,
 };
 use async_trait::async_trait;
 use minium_protocol::WorkerRef;

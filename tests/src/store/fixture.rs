@@ -145,13 +145,13 @@ impl Fixture {
                 "select table_name::text, string_agg(format('%1$I = %1$I - interval ''%2$s us''', column_name, $1::text), ', ')
                    from information_schema.columns
                   where table_schema = 'minium' and data_type = 'timestamp with time zone'
-                    and table_name in ('job', 'renewal', 'schedule', 'worker')
+                    and table_name in ('command', 'job', 'renewal', 'schedule', 'worker')
                   group by table_name",
                 &[&micros.to_string()],
             )
             .await
             .unwrap();
-        assert_eq!(columns.len(), 4, "every table that holds times is moved");
+        assert_eq!(columns.len(), 5, "every table that holds times is moved");
         for row in columns {
             let sql = format!("update minium.{} set {}", row.get::<_, String>(0), row.get::<_, String>(1));
             client.batch_execute(&sql).await.unwrap();
