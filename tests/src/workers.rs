@@ -226,9 +226,9 @@ async fn a_job_is_run_in_the_foreground(options: Options) {
         (&failed["error"], &failed["attempts"]),
         (&json!("exited with code 3: no such disk"), &json!(3))
     );
-    assert_eq!(run(job, "other=true").await.status.code(), Some(2), "it has no command");
     assert_eq!(run(job + 1_000, "x=true").await.status.code(), Some(3));
     let parent = node.enqueue(&json!({ "task": "idle" })).await;
+    assert_eq!(run(parent, "other=true").await.status.code(), Some(2), "its task has no command");
     let child = node.enqueue(&json!({ "task": "x", "parents": [parent] })).await;
     assert_eq!(run(child, "x=true").await.status.code(), Some(7), "it waits for another job");
 }

@@ -88,9 +88,12 @@ impl Control {
     }
 
     fn execute(&self, command: Command, under_way: &mut JoinSet<()>) {
-        let label = if matches!(command, Command::Own { .. }) { "own" } else { command.name() };
+        // what a program's own commands bring is its affair alone, and not the log's
+        let is_own = matches!(command, Command::Own { .. });
+        let label = if is_own { "own" } else { command.name() };
         metrics::counter!(COMMANDS_TOTAL, "command" => label.to_owned()).increment(1);
-        info!(command = command.name(), args = ?command.args(), "The worker is told something.");
+        let args = (!is_own).then(|| Value::from(command.args()).to_string());
+        info!(command = command.name(), args, "The worker is told something.");
         match command {
             Command::Pause => self.pace.change(|settings| settings.paused = true),
             Command::Resume => self.pace.change(|settings| settings.paused = false),

@@ -147,7 +147,7 @@ struct Words {
     #[arg(value_name = "COMMAND")]
     name: String,
     /// Its arguments: JSON if they read as such, else text
-    #[arg(value_name = "ARG", allow_hyphen_values = true)]
+    #[arg(value_name = "ARG", allow_negative_numbers = true)]
     args: Vec<String>,
 }
 
