@@ -63,13 +63,13 @@ impl Identity {
         &self,
         store: &dyn Store,
         options: &WorkOptions,
-        fares: WorkerStatus,
+        fares: impl FnOnce() -> WorkerStatus + Send,
     ) -> Result<WorkerRef, QueueError> {
         if let Some(worker) = self.current() {
             return Ok(worker);
         }
         let host = options.host.clone().unwrap_or_else(host_name);
-        let worker = store.register_worker(&status::info(&host, fares)).await?;
+        let worker = store.register_worker(&status::info(&host, fares())).await?;
         tracing::info!(worker = worker.id, "This node gives out work to pullers.");
         self.set(Some(worker.clone()));
         Ok(worker)
@@ -236,7 +236,8 @@ impl Dispatcher {
     }
 
     async fn pull(&self, store: &dyn Store, asked: &[Asked]) -> Result<Vec<Pulled>, QueueError> {
-        let fares = status::of(&self.counter.pullers(), &self.held, Instant::now());
+        // made only when this node registers: it goes over all pullers
+        let fares = || status::of(&self.counter.pullers(), &self.held, Instant::now());
         let me = self.identity.obtain(store, &self.options, fares).await?;
         // the node's number, the puller's name: who ran it is what people ask for
         let worker = |(_, name): &(u64, String)| WorkerRef { host: name.clone(), ..me.clone() };
