@@ -216,9 +216,9 @@ async fn a_task_with_a_limit_leaves_the_other_slots_to_others() {
     }
     limited.are_running(1).await;
     free.are_running(3).await;
-    for done in 0..3 {
+    for job in &jobs[..3] {
         limited.permits.add_permits(1);
-        queue.finished(jobs[done]).await;
+        queue.finished(*job).await;
     }
     free.permits.add_permits(4);
     for job in &jobs {
