@@ -9,7 +9,7 @@ use crate::machine;
 use crate::report::{Figures, Report, rounded};
 use anyhow::{Context, bail, ensure};
 use minium_protocol::EnqueueRequest;
-use minium_queue::{Backend, Claim, Ending, Outcome, Store};
+use minium_queue::{Backend, Claim, Ending, Outcome, Store, WorkerInfo};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -126,7 +126,7 @@ async fn drain(store: &Arc<dyn Store>, options: &Options, task: &str) -> anyhow:
 }
 
 async fn drain_one(store: &dyn Store, task: &str, batch: u32) -> anyhow::Result<u64> {
-    let worker = store.register_worker(&machine::host(), std::process::id()).await?;
+    let worker = store.register_worker(&WorkerInfo::new(machine::host(), std::process::id())).await?;
     let claim = Claim {
         worker: worker.clone(),
         queues: vec!["default".into()],
@@ -135,6 +135,7 @@ async fn drain_one(store: &dyn Store, task: &str, batch: u32) -> anyhow::Result<
         lease: Duration::from_secs(60),
         min_priority: None,
         aged: None,
+        caps: std::collections::BTreeMap::new(),
     };
     let result = serde_json::value::to_raw_value(&serde_json::Value::Null)?;
     let (mut outcomes, mut finished) = (Vec::new(), 0);

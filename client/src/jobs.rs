@@ -105,6 +105,12 @@ pub struct Statistics {
     pub cancelled: i64,
     /// Workers whose heartbeat is fresh.
     pub workers: i64,
+    /// Of these, running jobs.
+    pub active_workers: i64,
+    /// Of these, waiting for jobs.
+    pub inactive_workers: i64,
+    /// Workers that were not heard of lately.
+    pub stale_workers: i64,
 }
 
 #[expect(clippy::ref_option, reason = "the shape that serde calls")]
@@ -339,7 +345,7 @@ impl JobInfo {
     }
 }
 
-fn text<T: Serialize + ?Sized>(value: &T) -> Result<String, ClientError> {
+pub(crate) fn text<T: Serialize + ?Sized>(value: &T) -> Result<String, ClientError> {
     let fault = |e: serde_json::Error| ClientError::Answer {
         what: "writing the request".into(),
         reason: e.to_string(),

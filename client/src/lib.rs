@@ -44,6 +44,7 @@ mod queues;
 mod socket;
 mod subscription;
 mod tls;
+mod workers;
 
 pub use backoff::Backoff;
 pub use client::{Client, ClientOptions};
@@ -56,6 +57,7 @@ pub use jobs::{EnqueuedJob, JobInfo, JobList, JobQuery, RetryRequest, Statistics
 pub use message::Message;
 pub use queues::{FailureInfo, HourInfo, LimitInfo, QueueInfo};
 pub use tls::{Identity, TlsFault, TlsOptions};
+pub use workers::{WorkerInfo, WorkerList, WorkerQuery};
 
 /// Sessions that speak plain mode, where a frame is one message, bare: for bytes that are no JSON, and for programs
 /// that must hear exactly what others hear.

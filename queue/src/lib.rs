@@ -23,6 +23,8 @@
 //! nowhere else. No WebSocket, no HTTP, no `minium-bus`.
 
 mod backend;
+mod caps;
+mod commands;
 mod error;
 mod limits;
 mod mask;
@@ -34,9 +36,11 @@ mod retention;
 pub mod rules;
 pub mod sqlite;
 mod store;
+mod workers;
 mod workflow;
 
 pub use backend::{Backend, DatabaseUrl, SqlitePlace};
+pub use commands::{COMMAND_BYTES_MAX, CONCURRENCY_MAX, Command, JobSignal};
 pub use error::QueueError;
 pub use limits::{Limit, LimitView, Limits, Rate, check_limits};
 pub use migrations::{Migration, MigrationStatus};
@@ -46,5 +50,9 @@ pub use store::{
     Annotation, ArgsMask, AttemptFailure, Claim, Ending, Enqueued, Exchanged, Extension, Hour, JobFilter,
     JobPage, Leased, Outcome, Pause, Pull, Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
     Verdict,
+};
+pub use workers::{
+    COMMAND_KEPT, INBOX_MAX, STALE_AFTER, STATUS_NAMES_MAX, WorkerFilter, WorkerInfo, WorkerPage,
+    WorkerState, WorkerStatus, WorkerView, Workers,
 };
 pub use workflow::{Step, Workflow};

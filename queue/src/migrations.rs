@@ -67,6 +67,7 @@ migrations! {
             6 "repairs",
             7 "demands",
             8 "attached",
+            9 "workers",
         }
     }
     /// Those of SQLite.
@@ -80,6 +81,7 @@ migrations! {
             6 "repairs",
             7 "demands",
             8 "attached",
+            9 "workers",
         }
     }
 }

@@ -17,8 +17,6 @@ use std::time::Duration;
 
 /// Why a job failed whose lease ran out on its last attempt.
 pub const LEASE_EXPIRED: &str = "lease expired: the worker was not heard of in time";
-/// A worker counts as alive for so long after its last heartbeat.
-pub const HEARTBEAT_FRESH: Duration = Duration::from_secs(2 * 60);
 /// No automatic retry waits longer.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// A longer span is a mistake, and would leave the range of the databases' times.
@@ -461,6 +459,9 @@ pub fn check_claim(claim: &Claim) -> Result<(), QueueError> {
     let mut names = claim.queues.iter().chain(claim.tasks.iter().flatten());
     if names.any(|name| name.contains('\0')) {
         return Err(QueueError::Invalid("a claimed queue or task has a NUL character".into()));
+    }
+    if !claim.caps.is_empty() && claim.tasks.is_none() {
+        return Err(QueueError::Invalid("a claim with bounds for single tasks must name its tasks".into()));
     }
     check_span("lease", Some(claim.lease))
 }

@@ -8,11 +8,13 @@ use crate::error::QueueError;
 use crate::limits::Limits;
 use crate::queues::Queues;
 use crate::retention::Retention;
+use crate::workers::Workers;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use minium_protocol::{EnqueueRequest, JobView, LeaseToken, Progress, State, WorkerRef};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -53,6 +55,9 @@ pub struct Claim {
     /// Lets those go first, whatever their priority, whose queue and priority have kept the first of them waiting for so
     /// long, the longest before all. A worker asks so now and then, so that nothing is kept waiting for ever.
     pub aged: Option<Duration>,
+    /// At most so many of these tasks; others only as the limit has it. With any, the claim names its tasks, looks for
+    /// them one by one, and takes what has the same priority in the order in which they are named. `aged` is not looked at.
+    pub caps: BTreeMap<String, u32>,
 }
 
 impl Claim {
@@ -66,6 +71,7 @@ impl Claim {
             lease: Duration::ZERO,
             min_priority: None,
             aged: None,
+            caps: BTreeMap::new(),
         }
     }
 }
@@ -319,8 +325,14 @@ pub struct Stats {
     pub failed: i64,
     /// Called off.
     pub cancelled: i64,
-    /// Workers whose heartbeat is fresh.
+    /// Workers whose heartbeat is fresh: active and inactive ones.
     pub workers: i64,
+    /// Of these, running jobs.
+    pub active_workers: i64,
+    /// Of these, waiting for jobs.
+    pub inactive_workers: i64,
+    /// Workers that were not heard of lately, and are not forgotten yet.
+    pub stale_workers: i64,
     /// Jobs that were ever enqueued, roughly: numbers that were drawn and not used count as well.
     pub enqueued: i64,
 }
@@ -384,7 +396,7 @@ pub struct Upkept {
 
 /// Keeps the jobs. All times are the database's.
 #[async_trait]
-pub trait Store: Limits + Queues + Send + Sync + 'static {
+pub trait Store: Limits + Queues + Workers + Send + Sync + 'static {
     /// Enqueues all or none. One answer per job, in order.
     ///
     /// # Errors
@@ -468,15 +480,6 @@ pub trait Store: Limits + Queues + Send + Sync + 'static {
     /// Puts masks in force for jobs that are enqueued from now on, by whoever: events and lists show `"***"` in the places
     /// named. Masks of other tasks stay, so that nodes with unlike schemas only ever hide more.
     async fn put_masks(&self, masks: &[ArgsMask]) -> Result<(), QueueError>;
-
-    /// Registers a worker of this process and gives it a number.
-    async fn register_worker(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError>;
-
-    /// The worker is alive. One that was forgotten meanwhile is told so, and stays forgotten until it registers anew.
-    async fn heartbeat(&self, worker: i64) -> Result<(), QueueError>;
-
-    /// The worker is gone, orderly.
-    async fn unregister_worker(&self, worker: i64) -> Result<(), QueueError>;
 
     /// Enqueues what is due, once however many processes call it and however many firings were missed. Answers how
     /// long until the next is due.

@@ -38,7 +38,8 @@ async fn state(node: &Node, id: i64) -> String {
 }
 
 async fn until(node: &Node, id: i64, wanted: &str) {
-    wait::until(&format!("job {id} is {wanted}"), async || (state(node, id).await == wanted).then_some(())).await;
+    wait::until(&format!("job {id} is {wanted}"), async || (state(node, id).await == wanted).then_some(()))
+        .await;
 }
 
 async fn keys_are_held_for_as_long_as_is_said(options: Options) {
@@ -47,8 +48,12 @@ async fn keys_are_held_for_as_long_as_is_said(options: Options) {
     let id = node.enqueue(&job).await;
     until(&node, id, "finished").await;
     let again = node.post_json("/api/v1/jobs", &job).await.expect(200);
-    assert_eq!((&again["id"], &again["existing"], &again["state"]), (&json!(id), &json!(true), &json!("finished")));
-    for bad in [json!({ "task": "x", "unique": "1h" }), json!({ "task": "x", "key": "k", "unique": "soon" })] {
+    assert_eq!(
+        (&again["id"], &again["existing"], &again["state"]),
+        (&json!(id), &json!(true), &json!("finished"))
+    );
+    for bad in [json!({ "task": "x", "unique": "1h" }), json!({ "task": "x", "key": "k", "unique": "soon" })]
+    {
         node.post_json("/api/v1/jobs", &bad).await.problem(400, "invalid_request");
     }
     let send = async || {
@@ -84,7 +89,8 @@ async fn followers_run_as_their_parents_end(options: Options) {
     let waits = node.get(&format!("/api/v1/jobs/{next}")).await.expect(200);
     assert_eq!((&waits["state"], &waits["phase"]), (&json!("inactive"), &json!("blocked")));
 
-    let many = json!([{ "task": "good", "after": [1] }, { "task": "good", "on_success": { "task": "good" } }]);
+    let many =
+        json!([{ "task": "good", "after": [1] }, { "task": "good", "on_success": { "task": "good" } }]);
     let ids = node.post_json("/api/v1/jobs", &many).await.expect(201)["ids"].clone();
     let ids: Vec<i64> = serde_json::from_value(ids).unwrap();
     assert_eq!(ids.len(), 2, "followers are not among them");

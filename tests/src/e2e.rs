@@ -77,6 +77,9 @@ mod hostile;
 /// Processes killed: the node, a worker, the database.
 mod faults;
 
+/// Workers as processes: the list, remote control, signals.
+mod workers;
+
 /// What was sent and acknowledged held against what came, whatever is killed, stopped or cut.
 mod ledger;
 

@@ -2,6 +2,7 @@
 
 use crate::notes::Notes;
 use crate::running::RunningJob;
+use crate::signals::Signals;
 use minium_protocol::Progress;
 use serde_json::Value;
 use std::sync::Arc;
@@ -63,6 +64,10 @@ impl JobContext {
     pub fn progress(&self, percent: f64, text: impl Into<String>) {
         let text = Some(text.into()).filter(|t: &String| !t.is_empty());
         self.report(Progress { percent, text });
+    }
+
+    pub(crate) fn signals(&self) -> &Signals {
+        &self.job.signals
     }
 
     pub(crate) fn report(&self, progress: Progress) {

@@ -21,6 +21,9 @@ pub enum WorkerError {
         /// Which rule it breaks.
         reason: String,
     },
+    /// A command of the program's own cannot have this name.
+    #[error("no command of the program's own can be named {0:?}: workers know it, or it is no name")]
+    CommandName(String),
     /// A command line cannot be understood.
     #[error("the command {command:?} cannot be used: {reason}")]
     Command {
@@ -45,6 +48,7 @@ impl WorkerError {
             WorkerError::NoTasks
             | WorkerError::TaskTwice(_)
             | WorkerError::TaskName { .. }
+            | WorkerError::CommandName(_)
             | WorkerError::Command { .. }
             | WorkerError::Option(_) => ErrorCode::InvalidRequest,
         }

@@ -12,8 +12,11 @@ pub const SOURCE_ERRORS_TOTAL: &str = "minium_worker_source_errors_total";
 pub const JOBS_RUNNING: &str = "minium_worker_jobs_running";
 /// Outcomes that wait to be handed in.
 pub const OUTCOMES_WAITING: &str = "minium_worker_outcomes_waiting";
-/// Runs that were told to stop. Label: `reason` (cancelled, lost, timeout, shutdown).
+/// Runs that were told to stop. Label: `reason` (cancelled, lost, timeout, shutdown, operator).
 pub const STOPPED_TOTAL: &str = "minium_worker_stopped_total";
+
+/// What the worker was told. Label: `command` (its name, or own).
+pub const COMMANDS_TOTAL: &str = "minium_worker_commands_total";
 
 /// Tells the recorder what the names mean; call once, after it is installed.
 pub fn describe() {
@@ -25,4 +28,5 @@ pub fn describe() {
     describe_gauge!(JOBS_RUNNING, "Jobs that run now.");
     describe_gauge!(OUTCOMES_WAITING, "Outcomes that wait to be handed in.");
     describe_counter!(STOPPED_TOTAL, "Runs that were told to stop.");
+    describe_counter!(COMMANDS_TOTAL, "What the worker was told.");
 }

@@ -4,6 +4,8 @@ use crate::error::WorkerError;
 use crate::retries::TaskBackoff;
 use minium_queue::UpkeepRules;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How a worker works.
@@ -13,6 +15,13 @@ pub struct WorkerOptions {
     pub queues: Vec<String>,
     /// How many jobs it runs at once.
     pub concurrency: usize,
+    /// So many more slots, for jobs of high priority when all others are full. None by default: `concurrency` is then a
+    /// promise, and a busy worker is not woken in vain.
+    pub spare: usize,
+    /// From this priority on a job may take a spare slot.
+    pub spare_min_priority: i32,
+    /// At most so many jobs of a task at once.
+    pub limits: BTreeMap<String, u32>,
     /// How long a claimed job is its own unless the lease is extended, which happens at a third of this.
     pub lease: Duration,
     /// Leases are extended at least so often even if they are long: that is also how a worker hears that a job was
@@ -22,6 +31,8 @@ pub struct WorkerOptions {
     pub poll: Duration,
     /// How often it says that it is alive.
     pub heartbeat: Duration,
+    /// When what it runs has changed it says so earlier, but not more often than this.
+    pub status_interval: Duration,
     /// Looks after the queue besides working. The server does so itself; a worker on its own must.
     pub upkeep: Option<UpkeepOptions>,
     /// At most so many outcomes and so many claims in one exchange.
@@ -64,6 +75,29 @@ pub struct WorkerOptions {
     pub launcher: Vec<String>,
     /// Name of this machine; asked of the system when left out.
     pub host: Option<String>,
+    /// Gets each line that a command writes to stderr, besides what becomes of it.
+    pub output: Option<Output>,
+}
+
+/// Where lines go that commands write.
+#[derive(Clone)]
+pub struct Output(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl Output {
+    /// To this function, which must not wait.
+    pub fn new(line: impl Fn(&str) + Send + Sync + 'static) -> Output {
+        Output(Arc::new(line))
+    }
+
+    pub(crate) fn line(&self, text: &str) {
+        (self.0)(text);
+    }
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Output")
+    }
 }
 
 impl Default for WorkerOptions {
@@ -71,10 +105,14 @@ impl Default for WorkerOptions {
         WorkerOptions {
             queues: vec!["default".into()],
             concurrency: 4,
+            spare: 0,
+            spare_min_priority: 1,
+            limits: BTreeMap::new(),
             lease: Duration::from_secs(30),
             renew_max: Duration::from_secs(5),
             poll: Duration::from_secs(1),
             heartbeat: Duration::from_secs(15),
+            status_interval: Duration::from_secs(1),
             upkeep: None,
             batch_max: 500,
             batch_bytes_max: 8 * 1024 * 1024,
@@ -95,6 +133,7 @@ impl Default for WorkerOptions {
             call_timeout: Duration::from_secs(60),
             launcher: Vec::new(),
             host: None,
+            output: None,
         }
     }
 }
@@ -121,6 +160,8 @@ impl WorkerOptions {
             [self.lease, self.renew_max, self.poll, self.heartbeat, self.retry_min, self.call_timeout];
         if self.concurrency == 0 {
             Err(WorkerError::Option("a worker needs a concurrency of at least 1"))
+        } else if self.limits.values().any(|limit| *limit == 0) {
+            Err(WorkerError::Option("a worker's limit for a task is at least 1; leave the task out instead"))
         } else if self.queues.is_empty() {
             Err(WorkerError::Option("a worker needs at least one queue"))
         } else if self.batch_max == 0 || self.outcomes_max == 0 {

@@ -5,6 +5,7 @@ use crate::context::JobContext;
 use crate::metrics::{JOB_RUN_SECONDS, STOPPED_TOTAL};
 use crate::notes::{Notes, Written};
 use crate::options::WorkerOptions;
+use crate::signals::Signals;
 use crate::source::JobSource;
 use crate::task::{ArgsCheck, Failure, Task, violation};
 use futures::FutureExt;
@@ -23,6 +24,8 @@ use tracing::{debug, info};
 
 /// The error of a run that its worker did not let end.
 pub(crate) const WORKER_STOPPED: &str = "the worker was stopped";
+/// The error of a run that somebody stopped by hand.
+const OPERATOR_STOPPED: &str = "stopped by an operator";
 /// After the run, what it said last is offered for so long; the outcome is not held up for ever by a note.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -33,6 +36,7 @@ pub(crate) enum Stopped {
     Lost,
     Timeout,
     Shutdown,
+    Operator,
 }
 
 impl Stopped {
@@ -42,6 +46,7 @@ impl Stopped {
             Stopped::Lost => "lost",
             Stopped::Timeout => "timeout",
             Stopped::Shutdown => "shutdown",
+            Stopped::Operator => "operator",
         }
     }
 }
@@ -56,6 +61,7 @@ pub(crate) struct RunningJob {
     pub(crate) attempts: i32,
     pub(crate) trace: Option<String>,
     pub(crate) notes: Notes,
+    pub(crate) signals: Signals,
     /// Fires once; `reason` says why.
     pub(crate) stop: CancellationToken,
     reason: OnceLock<Stopped>,
@@ -76,6 +82,7 @@ impl RunningJob {
             attempts: leased.attempts,
             trace: leased.trace.clone(),
             notes: Notes::default(),
+            signals: Signals::default(),
             stop: CancellationToken::new(),
             reason: OnceLock::new(),
             over: AtomicBool::new(false),
@@ -90,6 +97,10 @@ impl RunningJob {
             info!(job_id = self.id, task = self.task, reason = reason.as_str(), "A job is told to stop.");
             self.stop.cancel();
         }
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.over.load(Ordering::Relaxed)
     }
 
     fn stopped(&self) -> Option<Stopped> {
@@ -140,6 +151,21 @@ impl Running {
     /// What is held, in no order.
     pub(crate) fn all(&self) -> Vec<Arc<RunningJob>> {
         self.jobs().values().cloned().collect()
+    }
+
+    /// The runs of a job that go on here.
+    pub(crate) fn of(&self, job: i64) -> Vec<Arc<RunningJob>> {
+        self.jobs().values().filter(|run| run.id == job && run.goes_on()).cloned().collect()
+    }
+
+    /// The jobs that run here, in no order.
+    pub(crate) fn ids(&self) -> Vec<i64> {
+        self.jobs().values().filter(|run| run.goes_on()).map(|run| run.id).collect()
+    }
+
+    /// How many jobs of a task run here.
+    pub(crate) fn count(&self, task: &str) -> usize {
+        self.jobs().values().filter(|run| run.task == task && run.goes_on()).count()
     }
 
     /// Tells every run to stop.
@@ -235,7 +261,7 @@ async fn lead(
             timeout(grace, &mut work).await.map_or(Ran::Dropped, Ran::Ended)
         }
     };
-    if writing && matches!(job.stopped(), None | Some(Stopped::Timeout)) {
+    if writing && matches!(job.stopped(), None | Some(Stopped::Timeout | Stopped::Operator)) {
         job.notes.close();
         if timeout(LAST_WORDS, writer).await.is_err() {
             debug!(job_id = job.id, "The last notes of a job could not be written in time.");
@@ -253,7 +279,7 @@ async fn expire(limit: Option<Duration>) {
 
 /// What is handed in. A run whose job was cancelled or given to somebody else has nothing to say, unless it brought a
 /// result all the same: that goes in, to be kept as a late one, so that nobody's work vanishes without a trace. A run that
-/// ended because the worker does is a failure: it says nothing about the job, so another attempt may follow at once.
+/// ended because the worker does, or because somebody stopped it, is a failure: it says nothing about the job, so another attempt may follow at once.
 fn judge(
     ran: Ran,
     stopped: Option<Stopped>,
@@ -278,6 +304,12 @@ fn judge(
         }
         (Ran::Dropped, Some(Stopped::Shutdown)) => {
             Some(failed(&Failure::retryable(WORKER_STOPPED), job, options))
+        }
+        (Ran::Ended(Err(failure)), Some(Stopped::Operator)) => {
+            Some(failed(&Failure::retryable(format!("{OPERATOR_STOPPED}: {}", failure.error)), job, options))
+        }
+        (Ran::Dropped, Some(Stopped::Operator)) => {
+            Some(failed(&Failure::retryable(OPERATOR_STOPPED), job, options))
         }
         (Ran::Ended(Err(_)) | Ran::Dropped, _) => None,
     }

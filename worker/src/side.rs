@@ -5,23 +5,27 @@ use crate::backoff::{Backoff, jittered};
 use crate::metrics::SOURCE_ERRORS_TOTAL;
 use crate::notes::call;
 use crate::options::{UpkeepOptions, WorkerOptions};
+use crate::report::Report;
 use crate::running::{Running, RunningJob, Stopped};
 use crate::source::JobSource;
 use minium_protocol::WorkerRef;
 use minium_queue::{Extension, QueueError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 /// Leases in one call.
-const EXTEND_BATCH_MAX: usize = 1_000;
+pub(crate) const EXTEND_BATCH_MAX: usize = 1_000;
 
 /// Who this worker is to the source. It changes if the source forgets it.
 pub(crate) struct Identity {
     host: String,
     pid: u32,
     current: Mutex<WorkerRef>,
+    /// It has said that it is alive: time to look what it is told.
+    pub(crate) beaten: Notify,
 }
 
 impl Identity {
@@ -32,13 +36,16 @@ impl Identity {
     pub(crate) async fn obtain(
         source: &dyn JobSource,
         options: &WorkerOptions,
+        report: &Report,
     ) -> Result<Identity, QueueError> {
         let host = options.host.clone().unwrap_or_else(host_name);
         let pid = std::process::id();
         let mut backoff = Backoff::new(options);
         loop {
-            match call(source.register(&host, pid), options.call_timeout).await {
-                Ok(worker) => return Ok(Identity { host, pid, current: Mutex::new(worker) }),
+            match call(source.register(&report.info(&host, pid)), options.call_timeout).await {
+                Ok(worker) => {
+                    return Ok(Identity { host, pid, current: Mutex::new(worker), beaten: Notify::new() });
+                }
                 Err(error @ QueueError::Schema(_)) => return Err(error),
                 Err(error) => {
                     let error = chain(&error);
@@ -62,15 +69,30 @@ fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Says that the worker is alive, and registers it anew if it was forgotten.
-pub(crate) async fn heartbeat(source: Arc<dyn JobSource>, me: Arc<Identity>, options: Arc<WorkerOptions>) {
+/// Says that the worker is alive and how it fares, and registers it anew if it was forgotten.
+pub(crate) async fn heartbeat(
+    source: Arc<dyn JobSource>,
+    me: Arc<Identity>,
+    report: Arc<Report>,
+    options: Arc<WorkerOptions>,
+) {
+    let mut not_before = Instant::now();
     loop {
-        sleep(jittered(options.heartbeat)).await;
-        let beat = source.heartbeat(me.current().id);
-        match call(beat, options.call_timeout).await {
-            Ok(()) => {}
+        let news = async {
+            report.news.notified().await;
+            sleep_until(not_before).await;
+        };
+        tokio::select! {
+            () = sleep(jittered(options.heartbeat)) => {}
+            () = news => {}
+        }
+        not_before = Instant::now() + options.status_interval;
+        let status = report.status();
+        match call(source.heartbeat(me.current().id, &status), options.call_timeout).await {
+            Ok(()) => me.beaten.notify_one(),
             Err(QueueError::Unregistered(_)) => {
-                match call(source.register(&me.host, me.pid), options.call_timeout).await {
+                let info = report.info(&me.host, me.pid);
+                match call(source.register(&info), options.call_timeout).await {
                     Ok(worker) => {
                         info!(worker = worker.id, "The worker was forgotten and has registered anew.");
                         me.replace(worker);
@@ -116,7 +138,7 @@ pub(crate) async fn extend_leases(
     }
 }
 
-async fn extend(
+pub(crate) async fn extend(
     source: &dyn JobSource,
     held: &[Arc<RunningJob>],
     options: &WorkerOptions,
@@ -148,6 +170,20 @@ pub(crate) async fn heed_cancellations(source: Arc<dyn JobSource>, running: Arc<
         if let Some(job) = running.get(lease) {
             job.stop(Stopped::Cancelled);
         }
+    }
+}
+
+/// Waits for a word of the source. A source that has none left is not waited for.
+pub(crate) async fn changed(words: &mut Option<watch::Receiver<u64>>) -> bool {
+    match words {
+        Some(receiver) => {
+            let awake = receiver.changed().await.is_ok();
+            if !awake {
+                *words = None;
+            }
+            awake
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -6,7 +6,8 @@
 use async_trait::async_trait;
 use minium_protocol::{LeaseToken, WorkerRef};
 use minium_queue::{
-    Annotation, Claim, Exchanged, Extension, Outcome, QueueError, Store, UpkeepRules, Upkept,
+    Annotation, Claim, Command, Exchanged, Extension, Outcome, QueueError, Store, UpkeepRules, Upkept,
+    WorkerInfo, WorkerStatus,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +17,10 @@ use tokio::sync::watch;
 #[async_trait]
 pub trait JobSource: Send + Sync + 'static {
     /// A number for this process.
-    async fn register(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError>;
+    async fn register(&self, worker: &WorkerInfo) -> Result<WorkerRef, QueueError>;
 
-    /// The worker is alive. One that the source has forgotten gets [`QueueError::Unregistered`].
-    async fn heartbeat(&self, worker: i64) -> Result<(), QueueError>;
+    /// The worker is alive, and fares like this. One that the source has forgotten gets [`QueueError::Unregistered`].
+    async fn heartbeat(&self, worker: i64, status: &WorkerStatus) -> Result<(), QueueError>;
 
     /// The worker goes, orderly.
     async fn unregister(&self, worker: i64) -> Result<(), QueueError>;
@@ -54,6 +55,16 @@ pub trait JobSource: Send + Sync + 'static {
         0
     }
 
+    /// What this worker was told since it last asked, each word once. Not every source has commands.
+    async fn commands(&self, _worker: i64) -> Result<Vec<Command>, QueueError> {
+        Ok(Vec::new())
+    }
+
+    /// Changes whenever there may be commands, or a running job may have been cancelled.
+    fn controls(&self) -> watch::Receiver<u64> {
+        watch::channel(0).1
+    }
+
     /// The next run that was cancelled, where that is told before the lease is extended.
     async fn cancelled(&self) -> LeaseToken {
         std::future::pending().await
@@ -75,12 +86,12 @@ impl StoreSource {
 
 #[async_trait]
 impl JobSource for StoreSource {
-    async fn register(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError> {
-        self.store.register_worker(host, pid).await
+    async fn register(&self, worker: &WorkerInfo) -> Result<WorkerRef, QueueError> {
+        self.store.register_worker(worker).await
     }
 
-    async fn heartbeat(&self, worker: i64) -> Result<(), QueueError> {
-        self.store.heartbeat(worker).await
+    async fn heartbeat(&self, worker: i64, status: &WorkerStatus) -> Result<(), QueueError> {
+        self.store.heartbeat(worker, status).await
     }
 
     async fn unregister(&self, worker: i64) -> Result<(), QueueError> {
@@ -109,6 +120,14 @@ impl JobSource for StoreSource {
 
     fn wakeups(&self) -> watch::Receiver<u64> {
         self.store.wakeups()
+    }
+
+    async fn commands(&self, worker: i64) -> Result<Vec<Command>, QueueError> {
+        self.store.take_commands(worker).await
+    }
+
+    fn controls(&self) -> watch::Receiver<u64> {
+        self.store.controls()
     }
 
     async fn upkeep(&self, rules: &UpkeepRules) -> Result<Upkept, QueueError> {

@@ -5,34 +5,39 @@
 //! do ends the loop; only the word to stop does.
 
 mod drain;
+mod exchange;
 
 use crate::backoff::{Backoff, jittered};
 use crate::command::{CommandRunner, CommandTask};
+use crate::control::{Control, Handler};
 use crate::error::WorkerError;
 use crate::handover::Handover;
 use crate::keeping::Keeping;
-use crate::metrics::{EXCHANGE_SECONDS, JOBS_RUNNING, OUTCOMES_TOTAL, OUTCOMES_WAITING, SOURCE_ERRORS_TOTAL};
+use crate::metrics::{JOBS_RUNNING, OUTCOMES_TOTAL, OUTCOMES_WAITING};
 use crate::notes::call;
 use crate::options::WorkerOptions;
+use crate::pace::Pace;
+use crate::report::Report;
 use crate::running::{self, Done, Running, Surroundings};
 use crate::side::{self, Identity, chain};
 use crate::source::JobSource;
 use crate::spool::Spool;
 use crate::task::{ArgsCheck, Failure, FunctionTask, Task};
 use crate::{JobContext, task};
+use exchange::Answer;
 use futures::future::BoxFuture;
 use minium_protocol::{LeaseToken, Topic};
-use minium_queue::{Claim, Exchanged, Leased, Outcome, QueueError, Verdict};
+use minium_queue::{Command, Leased, Outcome};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 /// Runs jobs.
 ///
@@ -55,6 +60,7 @@ pub struct Worker {
     source: Arc<dyn JobSource>,
     options: WorkerOptions,
     tasks: BTreeMap<String, Arc<dyn Task>>,
+    own: BTreeMap<String, Handler>,
     check: Option<Arc<dyn ArgsCheck>>,
     spool: Option<Spool>,
     /// The first mistake made while it was put together; told when it is run.
@@ -68,6 +74,7 @@ impl Worker {
             source: Arc::new(source),
             options,
             tasks: BTreeMap::new(),
+            own: BTreeMap::new(),
             check: None,
             spool: None,
             mistake: None,
@@ -97,6 +104,23 @@ impl Worker {
         }
         let runner = CommandRunner::new(&task, &self.options);
         self.add(task.name, Arc::new(runner))
+    }
+
+    /// Adds a command of the program's own, which somebody may tell it by this name. It is done beside the work; a panic in
+    /// it, and whatever comes of it, is the log's affair.
+    #[must_use]
+    pub fn on_command<F, Done>(mut self, name: impl Into<String>, handler: F) -> Worker
+    where
+        F: Fn(Vec<Value>) -> Done + Send + Sync + 'static,
+        Done: Future<Output = ()> + Send + 'static,
+    {
+        let name = name.into();
+        if matches!(Command::parse(&name, &[]), Ok(Command::Own { .. })) {
+            self.own.insert(name, Arc::new(move |args| Box::pin(handler(args))));
+        } else {
+            self.mistake.get_or_insert(WorkerError::CommandName(name));
+        }
+        self
     }
 
     /// Judges arguments before a job runs; what is refused fails without retry.
@@ -148,24 +172,39 @@ impl Worker {
             return Err(WorkerError::NoTasks);
         }
         let (source, options) = (self.source, Arc::new(self.options));
+        let names: Vec<String> = self.tasks.keys().cloned().collect();
+        let (pace, running) = (Arc::new(Pace::new(&options)), Arc::new(Running::default()));
+        let report = Arc::new(Report::new(&options, names.clone(), &pace, &running));
         let me = tokio::select! {
-            me = Identity::obtain(source.as_ref(), &options) => Arc::new(me.map_err(WorkerError::Source)?),
+            me = Identity::obtain(source.as_ref(), &options, &report) => Arc::new(me.map_err(WorkerError::Source)?),
             () = shutdown.cancelled() => return Ok(()),
         };
-        let names: Vec<String> = self.tasks.keys().cloned().collect();
         info!(worker = me.current().id, tasks = ?names, concurrency = options.concurrency, "The worker waits for jobs.");
 
-        let running = Arc::new(Running::default());
+        // ended by a command alone, whoever shares the token goes on
+        let shutdown = shutdown.child_token();
         // aborted when dropped: none of them holds anything that must be put away
         let mut side = JoinSet::new();
-        side.spawn(side::heartbeat(source.clone(), me.clone(), options.clone()));
+        side.spawn(side::heartbeat(source.clone(), me.clone(), report.clone(), options.clone()));
+        let control = Control {
+            source: source.clone(),
+            me: me.clone(),
+            running: running.clone(),
+            pace: pace.clone(),
+            report: report.clone(),
+            options: options.clone(),
+            own: self.own,
+            shutdown: shutdown.clone(),
+        };
+        side.spawn(control.run());
         side.spawn(side::extend_leases(source.clone(), running.clone(), options.clone()));
         side.spawn(side::heed_cancellations(source.clone(), running.clone()));
         if let Some(rules) = options.upkeep.clone() {
             side.spawn(side::upkeep(source.clone(), rules, options.clone()));
         }
         let around = Surroundings { source: source.clone(), options: options.clone(), check: self.check };
-        Shift::new(around, (self.tasks, names), running, me.clone(), self.spool).work(shutdown).await;
+        let shared = Shared { running, me: me.clone(), pace, report };
+        Shift::new(around, (self.tasks, names), shared, self.spool).work(shutdown).await;
         side.shutdown().await;
         let farewell = source.unregister(me.current().id);
         if let Err(error) = call(farewell, options.handover_grace).await {
@@ -176,11 +215,12 @@ impl Worker {
     }
 }
 
-/// What an exchange brings back.
-struct Answer {
-    result: Result<Exchanged, QueueError>,
-    asked: Instant,
-    limit: u32,
+/// What the loop shares with those beside it.
+struct Shared {
+    running: Arc<Running>,
+    me: Arc<Identity>,
+    pace: Arc<Pace>,
+    report: Arc<Report>,
 }
 
 /// The loop's state.
@@ -190,6 +230,8 @@ struct Shift {
     names: Vec<String>,
     running: Arc<Running>,
     me: Arc<Identity>,
+    pace: Arc<Pace>,
+    report: Arc<Report>,
     jobs: JoinSet<Done>,
     keeping: Keeping,
     handover: Handover,
@@ -200,15 +242,14 @@ struct Shift {
     claims: u64,
     /// There may be something to claim.
     more: bool,
+    /// There may be something urgent to claim.
+    more_urgent: bool,
     backoff: Backoff,
     /// No exchange before this, since the last one failed.
     not_before: Option<Instant>,
     /// When to look for work though nothing said that there is any.
     poll_at: Instant,
 }
-
-/// One claim in so many lets those go first that have waited long.
-const AGED_EACH: u64 = 16;
 
 /// Turns of the scheduler given to jobs that are about to end, so that their outcomes go in together.
 const GATHER_TURNS: usize = 3;
@@ -217,8 +258,7 @@ impl Shift {
     fn new(
         around: Surroundings,
         (tasks, names): (BTreeMap<String, Arc<dyn Task>>, Vec<String>),
-        running: Arc<Running>,
-        me: Arc<Identity>,
+        shared: Shared,
         spool: Option<Spool>,
     ) -> Shift {
         let (keeping, left) = Keeping::new(spool, &around.options);
@@ -232,19 +272,22 @@ impl Shift {
             around,
             tasks,
             names,
-            running,
-            me,
+            running: shared.running,
+            me: shared.me,
+            pace: shared.pace,
+            report: shared.report,
             jobs: JoinSet::new(),
             exchange: None,
             claims: 0,
             more: true,
+            more_urgent: true,
             not_before: None,
             poll_at: Instant::now(),
         }
     }
 
     async fn work(mut self, shutdown: CancellationToken) {
-        let mut wakeups = Some(self.around.source.wakeups());
+        let (mut wakeups, pace) = (Some(self.around.source.wakeups()), self.pace.clone());
         while !shutdown.is_cancelled() {
             self.begin_exchange(true);
             let moment = self.next_moment();
@@ -255,7 +298,8 @@ impl Shift {
                     self.ended(done);
                     self.gather().await;
                 }
-                awake = changed(&mut wakeups) => self.more |= awake,
+                awake = side::changed(&mut wakeups) => self.may_find_more(awake),
+                () = pace.changed.notified() => self.may_find_more(true),
                 () = sleep_until(moment) => self.look_again(),
                 () = shutdown.cancelled() => {}
             }
@@ -263,109 +307,9 @@ impl Shift {
         self.drain().await;
     }
 
-    /// Starts an exchange if there is a reason to and none is under way.
-    fn begin_exchange(&mut self, claiming: bool) {
-        if self.exchange.is_some() || self.not_before.is_some() {
-            return;
-        }
-        let options = &self.around.options;
-        let free = options.concurrency.saturating_sub(self.jobs.len()).min(options.batch_max);
-        // what has arrived already is run all the same
-        let wanted = if claiming { free } else { free.min(self.around.source.arrived()) };
-        let limit = if self.handover.may_claim() && self.keeping.may_claim() { wanted } else { 0 };
-        let outcomes = self.handover.offer();
-        if outcomes.is_empty() && (limit == 0 || !self.more) {
-            return;
-        }
-        self.claims = self.claims.wrapping_add(u64::from(limit > 0));
-        // cleared before the call: what wakes meanwhile must not be forgotten
-        self.more &= limit == 0;
-        let claim = Claim {
-            worker: self.me.current(),
-            queues: options.queues.clone(),
-            tasks: Some(self.names.clone()),
-            limit: u32::try_from(limit).unwrap_or(u32::MAX),
-            lease: options.lease,
-            min_priority: None,
-            aged: options.aged.filter(|_| self.claims.is_multiple_of(AGED_EACH)),
-        };
-        let (source, call_timeout) = (self.around.source.clone(), options.call_timeout);
-        self.poll_at = Instant::now() + jittered(options.poll);
-        self.exchange = Some(Box::pin(async move {
-            let asked = Instant::now();
-            let result = call(source.exchange(&outcomes, &claim), call_timeout).await;
-            metrics::histogram!(EXCHANGE_SECONDS).record(asked.elapsed());
-            Answer { result, asked, limit: claim.limit }
-        }));
-    }
-
-    fn answered(&mut self, answer: Answer, start_jobs: bool) {
-        self.exchange = None;
-        match answer.result {
-            Ok(exchanged) => {
-                if self.backoff.failures() > 0 {
-                    info!(waiting = self.handover.len(), "The job source is back.");
-                    self.backoff.reset();
-                }
-                self.settle(&exchanged.verdicts);
-                self.more |= answer.limit > 0 && exchanged.jobs.len() >= answer.limit as usize;
-                if start_jobs {
-                    let until = answer.asked + self.around.options.lease;
-                    exchanged.jobs.into_iter().for_each(|leased| self.start(leased, until));
-                } else {
-                    self.unwanted.extend(exchanged.jobs.iter().map(|leased| (leased.id, leased.lease)));
-                }
-            }
-            Err(error) => {
-                metrics::counter!(SOURCE_ERRORS_TOTAL, "call" => "exchange").increment(1);
-                let text = chain(&error);
-                if self.backoff.failures() == 0 {
-                    warn!(
-                        error = text,
-                        "The job source does not answer; outcomes wait, and nothing is claimed."
-                    );
-                } else {
-                    debug!(error = text, "The job source still does not answer.");
-                }
-                if !error.is_refusal() {
-                    // away, full, or broken: no outcome is to blame, and none may be lost for it
-                    self.handover.unreached();
-                } else if let Some((job_id, lease)) = self.handover.refused(&text) {
-                    error!(job_id, error = text, "An outcome cannot be stored and is given up.");
-                    self.running.end(lease);
-                    self.keeping.judged(lease);
-                }
-                // whatever was asked for may be there still
-                self.more = true;
-                self.not_before = Some(Instant::now() + self.backoff.pause());
-            }
-        }
-        self.measure();
-    }
-
-    fn settle(&mut self, verdicts: &[Verdict]) {
-        let is_open = |i: usize| verdicts.get(i).is_none_or(|verdict| *verdict == Verdict::Unjudged);
-        for (outcome, verdict) in self.handover.accepted(is_open).into_iter().zip(verdicts) {
-            if let Some((_, lease)) = outcome {
-                self.running.end(lease);
-                self.keeping.judged(lease);
-            }
-            let label = match verdict {
-                Verdict::Accepted => "accepted",
-                Verdict::Repeated => "repeated",
-                Verdict::Unjudged => "unjudged",
-                Verdict::LeaseLost => {
-                    let job_id = outcome.map(|(job_id, _)| job_id);
-                    warn!(job_id, "An outcome came too late: the lease was gone.");
-                    "lease_lost"
-                }
-            };
-            metrics::counter!(OUTCOMES_TOTAL, "verdict" => label).increment(1);
-        }
-    }
-
     fn start(&mut self, leased: Leased, until: Instant) {
         let job = self.running.begin(&leased, until);
+        self.report.begun();
         let around = self.around.clone();
         match self.tasks.get(&leased.task) {
             Some(task) => _ = self.jobs.spawn(running::run(around, task.clone(), job, leased)),
@@ -378,6 +322,7 @@ impl Shift {
     }
 
     fn ended(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        self.report.ended();
         match done {
             Ok(Done { outcome: Some(outcome), .. }) => {
                 let passed = self.keeping.put(outcome);
@@ -386,6 +331,8 @@ impl Shift {
             Ok(Done { outcome: None, lease }) => {
                 metrics::counter!(OUTCOMES_TOTAL, "verdict" => "abandoned").increment(1);
                 self.running.end(lease);
+                // no exchange follows by itself, and what had no room before may have some now
+                self.may_find_more(true);
             }
             // the run itself catches what its task does; its lease runs out
             Err(error) => error!(%error, "A run ended in a way that it must not."),
@@ -428,7 +375,7 @@ impl Shift {
 
     fn look_again(&mut self) {
         self.not_before = None;
-        self.more = true;
+        self.may_find_more(true);
         self.poll_at = Instant::now() + jittered(self.around.options.poll);
     }
 }
@@ -436,20 +383,6 @@ impl Shift {
 async fn arrival(exchange: &mut Option<BoxFuture<'static, Answer>>) -> Answer {
     match exchange {
         Some(exchange) => exchange.await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for a wake-up. A source that has none left is polled only.
-async fn changed(wakeups: &mut Option<watch::Receiver<u64>>) -> bool {
-    match wakeups {
-        Some(receiver) => {
-            let awake = receiver.changed().await.is_ok();
-            if !awake {
-                *wakeups = None;
-            }
-            awake
-        }
         None => std::future::pending().await,
     }
 }

@@ -7,13 +7,14 @@
 use super::held::{Held, Run};
 use super::options::{Backoff, WorkOptions, jittered};
 use super::pullers::{Asked, Pullers};
+use super::status;
 use super::{ArgsCheck, Store, StoreSlot};
 use crate::error::chain;
 use crate::metrics::{CLAIMS, JOBS_PULLED, JOBS_RELEASED};
 use bytes::Bytes;
 use minium_bus::LeasedJob;
 use minium_protocol::{LeaseToken, Problem, SchemaFault, WorkerRef};
-use minium_queue::{Claim, Ending, Leased, Outcome, Pull, Pulled, QueueError, Verdict};
+use minium_queue::{Claim, Ending, Leased, Outcome, Pull, Pulled, QueueError, Verdict, WorkerStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -57,12 +58,17 @@ impl Identity {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = worker;
     }
 
-    async fn obtain(&self, store: &dyn Store, options: &WorkOptions) -> Result<WorkerRef, QueueError> {
+    async fn obtain(
+        &self,
+        store: &dyn Store,
+        options: &WorkOptions,
+        fares: impl FnOnce() -> WorkerStatus + Send,
+    ) -> Result<WorkerRef, QueueError> {
         if let Some(worker) = self.current() {
             return Ok(worker);
         }
         let host = options.host.clone().unwrap_or_else(host_name);
-        let worker = store.register_worker(&host, std::process::id()).await?;
+        let worker = store.register_worker(&status::info(&host, fares())).await?;
         tracing::info!(worker = worker.id, "This node gives out work to pullers.");
         self.set(Some(worker.clone()));
         Ok(worker)
@@ -82,19 +88,25 @@ fn host_name() -> String {
 }
 
 /// Says that this node is alive. One that was forgotten registers anew with the next claim.
-pub(super) async fn heartbeat(
-    identity: Arc<Identity>,
-    store: StoreSlot,
-    options: Arc<WorkOptions>,
-    stop: CancellationToken,
-) {
-    while stop.run_until_cancelled(sleep(jittered(options.heartbeat))).await.is_some() {
-        let current = store.borrow().clone();
-        let (Some(worker), Some(store)) = (identity.current(), current) else { continue };
-        match store.heartbeat(worker.id).await {
-            Ok(()) => {}
-            Err(QueueError::Unregistered(_)) => identity.set(None),
-            Err(error) => tracing::debug!(error = chain(&error), "A heartbeat has failed."),
+pub(super) struct Heartbeat {
+    pub(super) identity: Arc<Identity>,
+    pub(super) counter: Arc<Counter>,
+    pub(super) held: Arc<Held>,
+    pub(super) store: StoreSlot,
+    pub(super) options: Arc<WorkOptions>,
+}
+
+impl Heartbeat {
+    pub(super) async fn run(self, stop: CancellationToken) {
+        while stop.run_until_cancelled(sleep(jittered(self.options.heartbeat))).await.is_some() {
+            let current = self.store.borrow().clone();
+            let (Some(worker), Some(store)) = (self.identity.current(), current) else { continue };
+            let fares = status::of(&self.counter.pullers(), &self.held, Instant::now());
+            match store.heartbeat(worker.id, &fares).await {
+                Ok(()) => {}
+                Err(QueueError::Unregistered(_)) => self.identity.set(None),
+                Err(error) => tracing::debug!(error = chain(&error), "A heartbeat has failed."),
+            }
         }
     }
 }
@@ -223,7 +235,9 @@ impl Dispatcher {
     }
 
     async fn pull(&self, store: &dyn Store, asked: &[Asked]) -> Result<Vec<Pulled>, QueueError> {
-        let me = self.identity.obtain(store, &self.options).await?;
+        // made only when this node registers: it goes over all pullers
+        let fares = || status::of(&self.counter.pullers(), &self.held, Instant::now());
+        let me = self.identity.obtain(store, &self.options, fares).await?;
         // the node's number, the puller's name: who ran it is what people ask for
         let worker = |(_, name): &(u64, String)| WorkerRef { host: name.clone(), ..me.clone() };
         let pull = |a: &Asked| Pull {

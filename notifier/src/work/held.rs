@@ -44,6 +44,13 @@ impl Held {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many jobs pullers have, and the first so many of them.
+    pub(super) fn running(&self, now: Instant, names_max: usize) -> (usize, Vec<i64>) {
+        let state = self.state();
+        let held = || state.runs.iter().filter(|(_, (_, until))| *until > now);
+        (held().count(), held().map(|(job, _)| *job).take(names_max).collect())
+    }
+
     /// A puller is about to get a job.
     pub(super) fn begin(&self, job: i64, run: Run, now: Instant) {
         let mut state = self.state();

@@ -14,6 +14,7 @@ mod held;
 mod options;
 mod pullers;
 mod push;
+mod status;
 mod words;
 
 pub use options::WorkOptions;
@@ -133,9 +134,14 @@ impl Inner {
             refused: Vec::new(),
         };
         self.tasks.spawn(dispatcher.run());
-        let beats =
-            dispatch::heartbeat(self.identity.clone(), store.clone(), options.clone(), self.end.clone());
-        self.tasks.spawn(beats);
+        let beats = dispatch::Heartbeat {
+            identity: self.identity.clone(),
+            counter: self.counter.clone(),
+            held: self.held.clone(),
+            store: store.clone(),
+            options: options.clone(),
+        };
+        self.tasks.spawn(beats.run(self.end.clone()));
         self.tasks.spawn(push::run(pushed, store.clone(), options.clone(), self.end.clone()));
         self.tasks.spawn(words::run(
             said,

@@ -5,7 +5,7 @@
 //! claim is back, so that nobody gets more than he gave.
 
 use minium_bus::{Order, Puller};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,6 +123,14 @@ impl Pullers {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.wishes.len()
+    }
+
+    /// From which queues they take which tasks, so many of each at most.
+    pub(super) fn names(&self, max: usize) -> (Vec<String>, Vec<String>) {
+        let queues: BTreeSet<&String> = self.groups.keys().map(|wish| &wish.queue).collect();
+        let tasks: BTreeSet<&String> = self.groups.keys().flat_map(|wish| &wish.tasks).collect();
+        let first = |names: BTreeSet<&String>| names.into_iter().take(max).cloned().collect();
+        (first(queues), first(tasks))
     }
 
     /// Does anybody want anything?

@@ -115,6 +115,16 @@ impl PgStore {
             .collect())
     }
 
+    /// The limits under which jobs are ready.
+    pub(super) async fn limits_with_jobs(&self) -> Result<Vec<String>, QueueError> {
+        let wanted = |client: Object| async move {
+            let statement = client.prepare_cached(WANTED).await?;
+            client.query(&statement, &[]).await
+        };
+        let rows = self.connections.run(WHAT, wanted).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
     /// For pullers that got nothing else. `taken` says how many of each pull's workers have a job already.
     pub(super) async fn pull_limited(
         &self,
@@ -122,18 +132,9 @@ impl PgStore {
         taken: &[usize],
         pulled: &mut Vec<Pulled>,
     ) -> Result<(), QueueError> {
-        let wanted = |client: Object| async move {
-            let statement = client.prepare_cached(WANTED).await?;
-            client.query(&statement, &[]).await
-        };
-        let rows = self.connections.run(WHAT, wanted).await?;
-        let limited: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
-        let may_have = |pull: &Pull| {
-            let below = |task: &str, name: &str| {
-                task.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            };
-            pull.tasks.iter().any(|task| limited.iter().any(|name| below(task, name)))
-        };
+        let limited = self.limits_with_jobs().await?;
+        let may_have =
+            |pull: &Pull| pull.tasks.iter().any(|task| limited.iter().any(|name| is_below(task, name)));
         for (i, pull) in pulls.iter().enumerate().filter(|(_, pull)| may_have(pull)) {
             for place in taken[i]..pull.workers.len() {
                 let worker = serde_json::to_string(&pull.workers[place]).expect("a worker is plain JSON");
@@ -155,6 +156,11 @@ impl PgStore {
         }
         Ok(())
     }
+}
+
+/// Is this the task of a limit, or one below it?
+pub(super) fn is_below(task: &str, limit: &str) -> bool {
+    task.strip_prefix(limit).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn leased(row: &Row) -> Leased {

@@ -18,11 +18,13 @@ pub(super) struct Ears {
     pub(super) jobs: watch::Sender<u64>,
     /// There may be new entries in the journal.
     pub(super) events: watch::Sender<u64>,
+    /// Some worker may have been told something, or some running job was cancelled.
+    pub(super) controls: watch::Sender<u64>,
 }
 
 impl Ears {
     pub(super) fn new() -> Ears {
-        Ears { jobs: watch::Sender::new(0), events: watch::Sender::new(0) }
+        Ears { jobs: watch::Sender::new(0), events: watch::Sender::new(0), controls: watch::Sender::new(0) }
     }
 
     pub(super) fn tell_jobs(&self) {
@@ -31,6 +33,10 @@ impl Ears {
 
     pub(super) fn tell_events(&self) {
         self.events.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    pub(super) fn tell_controls(&self) {
+        self.controls.send_modify(|n| *n = n.wrapping_add(1));
     }
 }
 
@@ -68,7 +74,7 @@ async fn session(
 ) -> Result<(), tokio_postgres::Error> {
     let (client, mut connection) = config.connect(tls).await?;
     let mut messages = futures::stream::poll_fn(move |context| connection.poll_message(context));
-    let listen = client.batch_execute("listen minium_job; listen minium_journal");
+    let listen = client.batch_execute("listen minium_job; listen minium_journal; listen minium_control");
     tokio::pin!(listen);
     loop {
         tokio::select! {
@@ -78,12 +84,14 @@ async fn session(
                 info!("Listening to the database.");
                 ears.tell_jobs();
                 ears.tell_events();
+                ears.tell_controls();
             }
             message = messages.next() => match message {
                 None => return Ok(()),
                 Some(Err(e)) => return Err(e),
                 Some(Ok(AsyncMessage::Notification(n))) if n.channel() == "minium_job" => ears.tell_jobs(),
                 Some(Ok(AsyncMessage::Notification(n))) if n.channel() == "minium_journal" => ears.tell_events(),
+                Some(Ok(AsyncMessage::Notification(n))) if n.channel() == "minium_control" => ears.tell_controls(),
                 Some(Ok(_)) => {}
             }
         }

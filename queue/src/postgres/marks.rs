@@ -141,6 +141,7 @@ mod tests {
             lease: Duration::from_secs(1),
             min_priority: None,
             aged: None,
+            caps: std::collections::BTreeMap::new(),
         }
     }
 

@@ -9,6 +9,7 @@
 //! claims pass over what is locked. No statement locks a parent for the sake of a child (ADR 0002). A finish touches no
 //! indexed column. What follows a commit (releasing children, waking) may fail without harm: upkeep repairs it.
 
+mod capped;
 mod connection;
 mod enqueue;
 mod exchange;
@@ -26,6 +27,7 @@ mod schema;
 mod settle;
 pub(crate) mod tls;
 mod upkeep;
+mod workers;
 
 pub use connection::discreet;
 
@@ -36,7 +38,7 @@ use crate::store::{
 };
 use async_trait::async_trait;
 use deadpool_postgres::Pool;
-use minium_protocol::{EnqueueRequest, JobView, LeaseToken, WorkerRef};
+use minium_protocol::{EnqueueRequest, JobView, LeaseToken};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -160,7 +162,11 @@ impl Store for PgStore {
     }
 
     async fn exchange(&self, outcomes: &[Outcome], claim: &Claim) -> Result<Exchanged, QueueError> {
-        self.exchange_all(outcomes, claim).await
+        if claim.caps.is_empty() {
+            self.exchange_all(outcomes, claim).await
+        } else {
+            self.exchange_capped(outcomes, claim).await
+        }
     }
 
     async fn pull(&self, pulls: &[Pull]) -> Result<Vec<Pulled>, QueueError> {
@@ -226,18 +232,6 @@ impl Store for PgStore {
 
     async fn put_masks(&self, masks: &[ArgsMask]) -> Result<(), QueueError> {
         self.put_args_masks(masks).await
-    }
-
-    async fn register_worker(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError> {
-        self.register(host, pid).await
-    }
-
-    async fn heartbeat(&self, worker: i64) -> Result<(), QueueError> {
-        self.beat(worker).await
-    }
-
-    async fn unregister_worker(&self, worker: i64) -> Result<(), QueueError> {
-        self.unregister(worker).await
     }
 
     async fn fire_schedules(&self, schedules: &[Schedule]) -> Result<Option<Duration>, QueueError> {

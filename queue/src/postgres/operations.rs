@@ -4,7 +4,6 @@
 //! are rare, so clarity goes before round trips.
 
 use super::PgStore;
-use super::connection::failed;
 use crate::error::QueueError;
 use crate::rules;
 use crate::store::{Annotation, Extension, RetryOptions};
@@ -19,7 +18,7 @@ use uuid::Uuid;
 const LOCK: &str = "select state::text, attempt, attempts, task, key, lease from minium.job where id = $1 \
                     for no key update";
 
-/// Index: the key of job. Locks: held already.
+/// $2 the state it had. Whoever runs it is woken by the same transaction. Index: the key of job. Locks: held already.
 const CANCEL: &str = "
 with
 j as (
@@ -34,7 +33,7 @@ counts as (delete from minium.running where job = $1),
 figures as (
   insert into minium.tally (inactive, active, cancelled)
   values (-($2::text = 'inactive')::int, -($2::text = 'active')::int, 1))
-select minium.wake_up(false)::text from j";
+select minium.wake_up(false)::text, case when $2::text = 'active' then pg_notify('minium_control', '')::text end from j";
 
 /// $1 task, $2 key, $3 the job. A key that the job itself still holds, since it is held for a time, is its own.
 /// Index: the key of job_key. Locks: that row.
@@ -147,10 +146,13 @@ impl PgStore {
             let statement = transaction.prepare_cached(CANCEL).await?;
             transaction.query(&statement, &[&job, &row.state.as_str()]).await?;
             transaction.commit().await?;
-            Ok(Ok(()))
+            Ok(Ok(row.state == State::Active))
         };
-        self.connections.run("cancel a job", cancel).await??;
+        let ran = self.connections.run("cancel a job", cancel).await??;
         self.wake(false);
+        if ran {
+            self.ears.tell_controls();
+        }
         self.settle(vec![job]).await;
         Ok(())
     }
@@ -173,6 +175,7 @@ impl PgStore {
         }
         if cancelled > 0 {
             self.wake(false);
+            self.ears.tell_controls();
             self.settle_left(LEFT_PIECES_MAX).await;
         }
         Ok(cancelled)
@@ -430,41 +433,6 @@ impl PgStore {
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "Idle workers poll until the next try."),
         }
-    }
-
-    pub(super) async fn register(
-        &self,
-        host: &str,
-        pid: u32,
-    ) -> Result<minium_protocol::WorkerRef, QueueError> {
-        const WHAT: &str = "register a worker";
-        let client = self.connections.get(WHAT).await?;
-        let host = rules::storable(host);
-        let statement = "insert into minium.worker (host, pid) values ($1, $2) returning id";
-        let row = client.query_one(statement, &[&host.as_ref(), &i64::from(pid)]).await;
-        let id = row.map_err(|e| failed(WHAT, e))?.get(0);
-        Ok(minium_protocol::WorkerRef { id, host: host.into(), pid })
-    }
-
-    pub(super) async fn beat(&self, worker: i64) -> Result<(), QueueError> {
-        const WHAT: &str = "tell that a worker is alive";
-        let client = self.connections.get(WHAT).await?;
-        let statement = "update minium.worker set heartbeat = now() where id = $1";
-        match client.execute(statement, &[&worker]).await.map_err(|e| failed(WHAT, e))? {
-            0 => Err(QueueError::Unregistered(worker)),
-            _ => Ok(()),
-        }
-    }
-
-    pub(super) async fn unregister(&self, worker: i64) -> Result<(), QueueError> {
-        const WHAT: &str = "unregister a worker";
-        self.marks.forget(worker);
-        let client = self.connections.get(WHAT).await?;
-        client
-            .execute("delete from minium.worker where id = $1", &[&worker])
-            .await
-            .map_err(|e| failed(WHAT, e))?;
-        Ok(())
     }
 }
 

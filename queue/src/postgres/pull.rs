@@ -139,7 +139,8 @@ impl PgStore {
     }
 }
 
-fn leased(row: &Row) -> Leased {
+/// A claimed job, from its second column on as `pull.sql` and `capped.sql` answer it.
+pub(super) fn leased(row: &Row) -> Leased {
     let timeout: Option<i64> = row.get(9);
     Leased {
         id: row.get(1),

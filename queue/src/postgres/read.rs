@@ -5,6 +5,7 @@ use super::connection::failed;
 use crate::error::QueueError;
 use crate::rules;
 use crate::store::{AttemptFailure, Hour, JobFilter, JobPage, Stats};
+use crate::workers::STALE_AFTER;
 use deadpool_postgres::Object;
 use minium_protocol::{JobView, Phase, State};
 use serde_json::value::RawValue;
@@ -23,7 +24,10 @@ select sum(inactive)::bigint, sum(active)::bigint, sum(finished)::bigint, sum(fa
          where j.state = 'inactive' and j.left_n > 0
            and j.id = any (array(select distinct e.child from minium.edge e where e.open))),
        (select count(*) from minium.job j where j.later_at > now() and j.left_n = 0),
-       (select count(*) from minium.worker w where w.heartbeat >= now() - $1::bigint * interval '1 microsecond'),
+       (select array[count(*) filter (where fresh and running > 0), count(*) filter (where fresh and running = 0),
+                     count(*) filter (where not fresh)]
+          from (select running, heartbeat >= now() - $1::bigint * interval '1 microsecond' as fresh
+                  from minium.worker) known),
        (select case when is_called then last_value else 0 end from minium.job_id)
   from minium.tally";
 
@@ -87,7 +91,7 @@ impl PgStore {
     }
 
     pub(super) async fn figures(&self) -> Result<Stats, QueueError> {
-        let fresh_us = rules::micros(rules::HEARTBEAT_FRESH);
+        let fresh_us = rules::micros(STALE_AFTER);
         let figures = |client: Object| async move {
             let statement = client.prepare_cached(STATS).await?;
             client.query_one(&statement, &[&fresh_us]).await
@@ -95,6 +99,7 @@ impl PgStore {
         let row = self.connections.run("count jobs", figures).await?;
         // without rows the sums are null
         let sum = |i| row.get::<_, Option<i64>>(i).unwrap_or(0);
+        let workers: Vec<i64> = row.get(7);
         Ok(Stats {
             inactive: sum(0),
             active: sum(1),
@@ -103,7 +108,10 @@ impl PgStore {
             cancelled: sum(4),
             blocked: sum(5),
             delayed: sum(6),
-            workers: sum(7),
+            workers: workers[0] + workers[1],
+            active_workers: workers[0],
+            inactive_workers: workers[1],
+            stale_workers: workers[2],
             enqueued: sum(8),
         })
     }

@@ -209,13 +209,11 @@ delete from minium.running r
 /// Hours that are told no more.
 const FORGET_HOURS: &str = "delete from minium.hour where hour < now() - interval '8 days'";
 
-/// Renewals of jobs that nobody runs any more, and workers that were not heard of for $1 microseconds.
+/// Renewals of jobs that nobody runs any more.
 const FORGET: &str = "
-with renewals as (
-  delete from minium.renewal r
-   where r.until <= now()
-     and not coalesce((select j.state = 'active' and j.lease = r.lease from minium.job j where j.id = r.job), false))
-delete from minium.worker where heartbeat <= now() - $1::bigint * interval '1 microsecond'";
+delete from minium.renewal r
+ where r.until <= now()
+   and not coalesce((select j.state = 'active' and j.lease = r.lease from minium.job j where j.id = r.job), false)";
 
 /// Adds the figures up, so that reading them stays cheap, and to those of their hours. Each row has one sign for each state, so
 /// that what is above zero has ended. Two processes at once fold different rows. Locks: those rows, then hours in their order.
@@ -253,8 +251,8 @@ impl PgStore {
         let removed = self.remove_old(round, batch, &mut walks).await?;
         let released = self.sweep(batch, &mut walks).await? + self.settle_left(LEFT_PIECES_MAX).await;
         let lanes = self.tend_lanes(batch, &mut walks).await?;
-        let missing_us = rules::micros(round.worker_missing);
-        self.execute("forget workers", FORGET, &[&missing_us]).await?;
+        self.execute("forget renewals", FORGET, &[]).await?;
+        self.forget_workers(round.worker_missing).await?;
         self.execute("let keys and places go", LET_GO, &[&batch]).await?;
         self.execute("add up figures", FOLD, &[]).await?;
         self.execute("forget hours", FORGET_HOURS, &[]).await?;

@@ -25,6 +25,8 @@ pub(super) struct Touched {
     pub(super) events: bool,
     /// There may be something to claim.
     pub(super) jobs: bool,
+    /// Some worker was told something, or a running job was cancelled.
+    pub(super) controls: bool,
     counts: Vec<Count>,
 }
 
@@ -61,6 +63,7 @@ impl Touched {
     fn absorb(&mut self, other: Touched) {
         self.events |= other.events;
         self.jobs |= other.jobs;
+        self.controls |= other.controls;
         self.counts.extend(other.counts);
     }
 }
@@ -70,12 +73,14 @@ impl Touched {
 pub(super) struct Signals {
     events: watch::Sender<u64>,
     jobs: watch::Sender<u64>,
+    controls: watch::Sender<u64>,
     count: AtomicU64,
 }
 
 impl Signals {
     pub(super) fn new() -> Signals {
-        Signals { events: watch::Sender::new(0), jobs: watch::Sender::new(0), count: AtomicU64::new(0) }
+        let sender = || watch::Sender::new(0);
+        Signals { events: sender(), jobs: sender(), controls: sender(), count: AtomicU64::new(0) }
     }
 
     pub(super) fn events(&self) -> watch::Receiver<u64> {
@@ -84,6 +89,10 @@ impl Signals {
 
     pub(super) fn jobs(&self) -> watch::Receiver<u64> {
         self.jobs.subscribe()
+    }
+
+    pub(super) fn controls(&self) -> watch::Receiver<u64> {
+        self.controls.subscribe()
     }
 
     fn send(&self, touched: &Touched) {
@@ -96,6 +105,9 @@ impl Signals {
         }
         if touched.jobs {
             self.jobs.send_replace(n);
+        }
+        if touched.controls {
+            self.controls.send_replace(n);
         }
     }
 }
@@ -194,8 +206,10 @@ impl Actor {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(unavailable)?;
         // seen from here on: what others commit before the thread runs must not pass unnoticed
-        let mut owner = Owner { conn, signals, inbox, watch_every: options.watch_every, seen: None };
+        let mut owner =
+            Owner { conn, signals, inbox, watch_every: options.watch_every, seen: None, controls: None };
         owner.seen = owner.data_version();
+        owner.controls = owner.controls();
         let thread = std::thread::Builder::new()
             .name(options.name.into())
             .spawn(move || owner.run(&runtime))
@@ -258,6 +272,8 @@ struct Owner {
     watch_every: Option<Duration>,
     /// SQLite's version of the data as last seen; it changes by foreign commits only.
     seen: Option<i64>,
+    /// How many words to workers had been counted then.
+    controls: Option<i64>,
 }
 
 impl Owner {
@@ -385,6 +401,12 @@ impl Owner {
         self.conn.prepare_cached(sql).ok()?.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).ok()
     }
 
+    /// How many words to workers were counted, once the schema is there.
+    fn controls(&self) -> Option<i64> {
+        let sql = "select n from tally where name = 'control'";
+        self.conn.prepare_cached(sql).ok()?.query_row([], |row| row.get(0)).ok()
+    }
+
     fn data_version(&self) -> Option<i64> {
         self.conn.prepare_cached("pragma data_version").ok()?.query_row([], |row| row.get(0)).ok()
     }
@@ -393,7 +415,11 @@ impl Owner {
         let now = self.data_version();
         if now != self.seen {
             self.seen = now;
-            self.signals.send(&Touched { events: true, jobs: true, ..Touched::default() });
+            // not with every commit of others: who is woken extends leases, which is a commit that wakes those others
+            let controls = self.controls();
+            let told = controls != self.controls;
+            self.controls = controls;
+            self.signals.send(&Touched { events: true, jobs: true, controls: told, ..Touched::default() });
         }
     }
 }

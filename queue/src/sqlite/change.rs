@@ -167,6 +167,12 @@ impl<'c> Change<'c> {
         Ok(n.unwrap_or_default())
     }
 
+    /// Workers must hear of this change at once.
+    pub(super) fn control(&mut self) -> Result<(), QueueError> {
+        self.touched.controls = true;
+        self.execute("update tally set n = n + 1 where name = 'control'", []).map(drop)
+    }
+
     /// A job has gone from one state to another; `None` is before it was there, and after it was deleted.
     pub(super) fn moved(
         &mut self,

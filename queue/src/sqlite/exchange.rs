@@ -1,5 +1,6 @@
 //! The hot path: hands outcomes in and claims more, in one commit.
 
+use super::capped;
 use super::change::Change;
 use super::limits::{self, Candidate, Wanted};
 use super::queues;
@@ -20,7 +21,7 @@ pub(super) fn exchange(
     outcomes: &[Outcome],
     claim: &Claim,
 ) -> Result<Exchanged, QueueError> {
-    let chosen = choose(change, claim)?;
+    let chosen = if claim.caps.is_empty() { choose(change, claim)? } else { capped::choose(change, claim)? };
     let verdicts = outcomes.iter().map(|o| settle(change, o)).collect::<Result<_, _>>()?;
     let worker = serde_json::to_string(&claim.worker).expect("a worker always serialises");
     let jobs =

@@ -10,6 +10,7 @@
 //! clock, so the database's clock is this machine's, read once in each operation.
 
 mod actor;
+mod capped;
 mod change;
 mod enqueue;
 mod exchange;
@@ -25,6 +26,7 @@ mod row;
 mod schedules;
 mod schema;
 mod upkeep;
+mod workers;
 
 pub use failure::failure;
 
@@ -39,7 +41,7 @@ use crate::store::{
 use actor::{Actor, ActorOptions, Signals, Touched};
 use async_trait::async_trait;
 use change::{Change, now_micros};
-use minium_protocol::{EnqueueRequest, JobView, LeaseToken, WorkerRef};
+use minium_protocol::{EnqueueRequest, JobView, LeaseToken};
 use rusqlite::{Connection, OpenFlags};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -328,19 +330,6 @@ impl Store for SqliteStore {
     async fn put_masks(&self, masks: &[ArgsMask]) -> Result<(), QueueError> {
         let masks = masks.to_vec();
         self.change("put masks in force", move |change| masks::put(change, &masks)).await
-    }
-
-    async fn register_worker(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError> {
-        let host = host.to_owned();
-        self.change("register a worker", move |change| operations::register_worker(change, &host, pid)).await
-    }
-
-    async fn heartbeat(&self, worker: i64) -> Result<(), QueueError> {
-        self.change("note a heartbeat", move |change| operations::heartbeat(change, worker)).await
-    }
-
-    async fn unregister_worker(&self, worker: i64) -> Result<(), QueueError> {
-        self.change("unregister a worker", move |change| operations::unregister_worker(change, worker)).await
     }
 
     async fn fire_schedules(&self, schedules: &[Schedule]) -> Result<Option<Duration>, QueueError> {

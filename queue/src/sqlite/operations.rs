@@ -1,4 +1,4 @@
-//! What users and workers do to one job, and the registry of workers.
+//! What users and workers do to one job.
 
 use super::change::Change;
 use super::exchange::same_lease;
@@ -6,7 +6,7 @@ use super::row::state;
 use crate::error::QueueError;
 use crate::rules::{self, Hold};
 use crate::store::{Annotation, RetryOptions};
-use minium_protocol::{EventType, LeaseToken, State, WorkerRef};
+use minium_protocol::{EventType, LeaseToken, State};
 use rusqlite::params;
 use serde_json::{Map, Value};
 
@@ -63,6 +63,9 @@ pub(super) fn call_off(change: &mut Change<'_>, id: i64, before: State) -> Resul
     )?;
     change.release_key(&job)?;
     change.release_place(&job)?;
+    if before == State::Active {
+        change.control()?;
+    }
     change.moved(id, Some(before), Some(State::Cancelled))
 }
 
@@ -125,31 +128,4 @@ pub(super) fn remove(change: &mut Change<'_>, id: i64) -> Result<(), QueueError>
     let job = change.job(id)?;
     rules::may_remove(id, job.state)?;
     change.delete(EventType::Removed, &job)
-}
-
-/// Gives a worker its number.
-pub(super) fn register_worker(
-    change: &mut Change<'_>,
-    host: &str,
-    pid: u32,
-) -> Result<WorkerRef, QueueError> {
-    let sql = "insert into worker (host, pid, started, heartbeat) values (?1, ?2, ?3, ?3) returning id";
-    let host = rules::storable(host).into_owned();
-    let id = change.first(sql, params![host, pid, change.now], |row| row.get(0))?;
-    Ok(WorkerRef { id: id.expect("an insert that returns answers one row"), host, pid })
-}
-
-/// A worker is alive. One that was forgotten meanwhile stays so: it registers anew.
-pub(super) fn heartbeat(change: &mut Change<'_>, worker: i64) -> Result<(), QueueError> {
-    let sql = "update worker set heartbeat = ?2 where id = ?1";
-    if change.execute(sql, [worker, change.now])? == 0 {
-        return Err(QueueError::Unregistered(worker));
-    }
-    Ok(())
-}
-
-/// A worker is gone.
-pub(super) fn unregister_worker(change: &mut Change<'_>, worker: i64) -> Result<(), QueueError> {
-    change.execute("delete from worker where id = ?1", [worker])?;
-    Ok(())
 }

@@ -3,6 +3,7 @@
 use super::change::{HOUR, now_micros};
 use super::failure::failure;
 use super::row::{COLUMNS, Job, timestamp};
+use super::workers;
 use crate::error::QueueError;
 use crate::rules;
 use crate::store::{AttemptFailure, Hour, JobFilter, JobPage, Stats};
@@ -91,12 +92,11 @@ pub(super) fn stats(conn: &Connection) -> Result<Stats, QueueError> {
         (select n from tally where name = 'cancelled'),
         (select count(*) from job indexed by job_blocked where state = 'inactive' and open_edges > 0),
         (select count(*) from job indexed by job_later where later > ?1 and open_edges = 0),
-        (select count(*) from worker where heartbeat >= ?2),
         coalesce((select seq from sqlite_sequence where name = 'job'), 0)";
     let now = now_micros();
-    let fresh = now - rules::micros(rules::HEARTBEAT_FRESH);
     let run = || {
-        conn.prepare_cached(sql)?.query_row([now, fresh], |row| {
+        let [active_workers, inactive_workers, stale_workers] = workers::count(conn)?;
+        conn.prepare_cached(sql)?.query_row([now], |row| {
             Ok(Stats {
                 inactive: row.get(0)?,
                 active: row.get(1)?,
@@ -105,8 +105,11 @@ pub(super) fn stats(conn: &Connection) -> Result<Stats, QueueError> {
                 cancelled: row.get(4)?,
                 blocked: row.get(5)?,
                 delayed: row.get(6)?,
-                workers: row.get(7)?,
-                enqueued: row.get(8)?,
+                workers: active_workers + inactive_workers,
+                active_workers,
+                inactive_workers,
+                stale_workers,
+                enqueued: row.get(7)?,
             })
         })
     };

@@ -2,6 +2,7 @@
 
 use super::change::{Change, HOUR};
 use super::exchange::note_failure;
+use super::workers;
 use crate::error::QueueError;
 use crate::metrics::{JOBS_FINISHED, LEASES_EXPIRED};
 use crate::retention;
@@ -53,8 +54,7 @@ pub(super) fn upkeep(
     let expired = expire(change, round.batch)?;
     let removed = remove_old(change, round)?;
     let_go(change, round.batch)?;
-    let missing = change.now.saturating_sub(rules::micros(round.worker_missing));
-    change.execute("delete from worker where heartbeat <= ?1", [missing])?;
+    workers::forget(change, round.worker_missing)?;
     // a transition moves its children itself: none is ever left behind to be released
     Ok(Upkept { staged, rescued, expired, released: 0, removed, due_in: due_in(change)? })
 }

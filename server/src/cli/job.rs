@@ -1,6 +1,7 @@
 //! `minium job`: enqueue jobs, look at them, steer them, wait for them.
 
 use super::job_enqueue::Enqueue;
+use super::job_run::Run;
 use super::job_show::{List, Show};
 use super::output::{Output, quietly};
 use super::remote::{Remote, explain};
@@ -32,6 +33,8 @@ enum Action {
     Cancel(Cancel),
     /// Delete jobs that do not run
     Remove(Ids),
+    /// Run one job here and now, over the database, and show what its command writes
+    Run(Run),
     /// Wait until jobs have ended, and print their results
     Wait(Wait),
 }
@@ -46,6 +49,7 @@ impl Job {
             Action::Retry(retry) => retry.run().await,
             Action::Cancel(cancel) => cancel.run().await,
             Action::Remove(ids) => ids.run(Word::Remove).await,
+            Action::Run(run) => run.run().await,
             Action::Wait(wait) => wait.run().await,
         })
     }

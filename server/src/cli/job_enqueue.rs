@@ -85,7 +85,9 @@ fn unique(text: &str) -> Result<Unique, String> {
     match text {
         "alive" => Ok(Unique::Alive),
         "waiting" => Ok(Unique::Waiting),
-        span => parse_duration(span).map(Unique::For).map_err(|_| "it is alive, waiting, or a time as 5m".into()),
+        span => {
+            parse_duration(span).map(Unique::For).map_err(|_| "it is alive, waiting, or a time as 5m".into())
+        }
     }
 }
 

@@ -187,8 +187,14 @@ fn failures(output: Output, failures: &[FailureInfo]) -> anyhow::Result<()> {
                 output.hint("No run of it has failed.");
             }
             for failure in failures {
-                let by = failure.worker.as_ref().map_or(String::new(), |w| format!(" by {} on {}", w.id, w.host));
-                output.line(&format!("run {} at {}{by}: {}", failure.attempt, failure.at, clean(&failure.error)))?;
+                let by =
+                    failure.worker.as_ref().map_or(String::new(), |w| format!(" by {} on {}", w.id, w.host));
+                output.line(&format!(
+                    "run {} at {}{by}: {}",
+                    failure.attempt,
+                    failure.at,
+                    clean(&failure.error)
+                ))?;
                 if let Some(backtrace) = &failure.backtrace {
                     output.line(&clean(backtrace))?;
                 }

@@ -6,6 +6,7 @@
 mod completions;
 mod job;
 mod job_enqueue;
+mod job_run;
 mod job_show;
 mod output;
 mod queue;
@@ -16,6 +17,7 @@ mod stream_render;
 mod stream_send;
 mod trust;
 pub(crate) mod worker;
+mod workers;
 
 use crate::command::{attach, config, dev, doctor, migrate, schema, serve, token};
 use crate::logging::LogFormat;
@@ -69,7 +71,7 @@ pub(crate) enum Command {
     Job(job::Job),
     /// Look at queues, pause them, see limits and the last day
     Queue(queue::Queue),
-    /// Run jobs by commands, over the database or over a node's WebSocket
+    /// Run jobs by commands, over the database or over a node's WebSocket; look at workers and steer them
     Worker(worker::Worker),
     /// Subscribe to a topic and all below it
     Sub(stream::Sub),

@@ -72,7 +72,12 @@ impl Plain {
                 Cell::painted(paused, Some(Colour::Yellow)),
             ]
         };
-        table(output, &["QUEUE", "READY", ""], queues.iter().map(row).collect(), "No jobs wait, and no queue is paused.")
+        table(
+            output,
+            &["QUEUE", "READY", ""],
+            queues.iter().map(row).collect(),
+            "No jobs wait, and no queue is paused.",
+        )
     }
 
     async fn limits(self) -> anyhow::Result<()> {
@@ -83,7 +88,10 @@ impl Plain {
         }
         let number = |n: Option<u32>| Cell::new(n.map_or_else(|| "-".to_owned(), |n| n.to_string()));
         let row = |limit: &minium_client::LimitInfo| {
-            let rate = limit.rate.zip(limit.per).map_or_else(|| "-".to_owned(), |(n, per)| format!("{n} in {per} s"));
+            let rate = limit
+                .rate
+                .zip(limit.per)
+                .map_or_else(|| "-".to_owned(), |(n, per)| format!("{n} in {per} s"));
             vec![
                 Cell::new(&limit.task),
                 Cell::new(limit.active.to_string()),

@@ -320,6 +320,15 @@ pub(super) async fn stopped() {
     }
 }
 
+/// SIGQUIT: at once.
+pub(super) async fn quit() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::quit()) {
+        Ok(mut quit) => _ = quit.recv().await,
+        Err(_) => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 use super::remote;
 use super::trust::Trust;
+use super::workers::Action;
 use crate::exit::{Exit, fault};
 use crate::node::{self, TaskSchemas};
 use crate::spools;
@@ -26,6 +27,7 @@ use tracing::{info, warn};
 
 /// Arguments of `minium worker`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(
     after_help = "A command gets the job's arguments as JSON on stdin. What it writes to stdout is the result \
     (JSON if it parses, else text), lines `::progress 40 text` and `::note name=value` on stderr become progress \
@@ -39,11 +41,14 @@ Examples:
   minium worker --url wss://hub:3000 --ca hub-ca.pem --token-file image.jwt --task livesys/7='./run-command'
 
 With --url no database is needed: jobs come over WebSocket, from channels that the node keeps as tasks. Results \
-    are kept in a spool on disk until the node or the database has them, also over a restart of this worker. A node \
+    are kept in a spool on disk until the node or the database has them, also over a restart of this worker. SIGTERM and \
+    SIGINT let running jobs end; SIGQUIT, or a second signal, kills them, and they run again when their leases have ended. A node \
     that is away is waited for; one whose certificate is not accepted ends the worker, so that whoever starts it \
     again reads the files anew. Of this worker's environment commands see what does not begin with MINIUM_."
 )]
 pub(crate) struct Worker {
+    #[command(subcommand)]
+    action: Option<Action>,
     /// A task and the command that runs it; may be given several times
     #[arg(long = "task", value_name = "NAME=COMMAND", required = true)]
     tasks: Vec<String>,
@@ -53,6 +58,15 @@ pub(crate) struct Worker {
     /// How many jobs to run at once
     #[arg(short = 'j', long, value_name = "N", default_value_t = 4)]
     concurrency: usize,
+    /// So many more slots for urgent jobs when all others are full
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    spare: usize,
+    /// From this priority on a job is urgent
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    spare_min_priority: i32,
+    /// At most so many jobs of a task at once; may be given several times
+    #[arg(long = "limit", value_name = "TASK=N", value_parser = limit)]
+    limits: Vec<(String, u32)>,
     /// How long a job stays this worker's when it is heard of no more, as 90s or 5m
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
     lease: Duration,
@@ -90,11 +104,20 @@ const RESULT_BYTES_MAX: usize = 250_000;
 impl Worker {
     /// Does it, until a signal says stop.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
+        if let Some(action) = self.action {
+            return action.run().await;
+        }
         let tasks: Result<Vec<_>, _> = self.tasks.iter().map(|t| CommandTask::parse(t, self.shell)).collect();
         let tasks = tasks.map_err(explain)?;
+        if let Some((task, _)) = self.limits.iter().find(|(name, _)| !tasks.iter().any(|t| t.name == *name)) {
+            return Err(fault(Exit::Usage, format!("--limit: there is no --task {task}")));
+        }
         let options = WorkerOptions {
             queues: self.queues.clone(),
             concurrency: self.concurrency,
+            spare: self.spare,
+            spare_min_priority: self.spare_min_priority,
+            limits: self.limits.iter().cloned().collect(),
             lease: self.lease,
             launcher: launcher(),
             ..WorkerOptions::default()
@@ -105,6 +128,11 @@ impl Worker {
         if self.queues.len() > 1 {
             return Err(fault(Exit::Usage, "--queue: over WebSocket a worker takes jobs from one queue"));
         }
+        if self.spare > 0 || !self.limits.is_empty() {
+            let why =
+                "--spare and --limit: over WebSocket a node gives out jobs by credit, whatever they are";
+            return Err(fault(Exit::Usage, why));
+        }
         let options = WorkerOptions { result_bytes_max: RESULT_BYTES_MAX, ..options };
         let source = self.client_source()?;
         let failure = source.failure();
@@ -114,7 +142,7 @@ impl Worker {
 
     async fn over_database(&self, tasks: Vec<CommandTask>, options: WorkerOptions) -> anyhow::Result<()> {
         let options = WorkerOptions { upkeep: Some(UpkeepOptions::default()), ..options };
-        let url = self.database_url()?;
+        let url = database_url(&self.database)?;
         let schemas = Arc::new(Schemas::built_in());
         let dir = node::load_schemas(self.schemas.as_deref(), &schemas)?;
         let spool = spools::of_database(self.spool.as_deref(), &url)?;
@@ -150,17 +178,24 @@ impl Worker {
         let link = client.connect(options).map_err(remote::explain)?;
         Ok(ClientSource::new(link, spool, self.concurrency))
     }
+}
 
-    fn database_url(&self) -> anyhow::Result<DatabaseUrl> {
-        let url: DatabaseUrl =
-            self.database.parse().map_err(|e| fault(Exit::Usage, format!("--database: {e}")))?;
-        match &url {
-            DatabaseUrl::Sqlite(SqlitePlace::Memory) => {
-                let why = "--database: sqlite::memory: belongs to one process; nobody else can enqueue there";
-                Err(fault(Exit::Usage, why))
-            }
-            _ => Ok(url),
+/// So many of a task, as `TASK=N`.
+fn limit(text: &str) -> Result<(String, u32), String> {
+    let (task, n) = text.rsplit_once('=').ok_or("it is not TASK=N")?;
+    let n = n.trim().parse().ok().filter(|n| *n > 0).ok_or("N must be a whole number from 1")?;
+    Ok((task.trim().to_owned(), n))
+}
+
+/// Where jobs are that others can enqueue.
+pub(super) fn database_url(text: &str) -> anyhow::Result<DatabaseUrl> {
+    let url: DatabaseUrl = text.parse().map_err(|e| fault(Exit::Usage, format!("--database: {e}")))?;
+    match &url {
+        DatabaseUrl::Sqlite(SqlitePlace::Memory) => {
+            let why = "--database: sqlite::memory: belongs to one process; nobody else can enqueue there";
+            Err(fault(Exit::Usage, why))
         }
+        _ => Ok(url),
     }
 }
 
@@ -202,19 +237,25 @@ async fn work(
     tokio::select! {
         ended = &mut working => return ended.map_err(explain),
         error = failed(failure) => over = Some(error),
+        () = super::stream::quit() => return Err(killed()),
         () = super::stream::stopped() => info!("Stopping when the running jobs have ended; a second signal kills."),
     }
     stop.cancel();
     tokio::select! {
         ended = working => ended.map_err(explain)?,
-        () = super::stream::insisted() => {
-            return Err(fault(Exit::Failed, "stopped before the running jobs had ended"));
-        }
+        () = super::stream::insisted() => return Err(killed()),
+        () = super::stream::quit() => return Err(killed()),
     }
     match over {
         Some(error) => Err(remote::explained(&error)),
         None => Ok(()),
     }
+}
+
+/// The processes of its jobs end as what leads them is dropped.
+fn killed() -> anyhow::Error {
+    let why = "stopped before the running jobs had ended; they run again when their leases have";
+    fault(Exit::Failed, why)
 }
 
 async fn failed(failure: Option<watch::Receiver<Option<Arc<ClientError>>>>) -> Arc<ClientError> {
@@ -228,7 +269,7 @@ async fn failed(failure: Option<watch::Receiver<Option<Arc<ClientError>>>>) -> A
 }
 
 /// What is wrong with how the worker was called, or with its database.
-fn explain(error: WorkerError) -> anyhow::Error {
+pub(super) fn explain(error: WorkerError) -> anyhow::Error {
     match error {
         WorkerError::Source(_) => anyhow::Error::new(error),
         mistake => fault(Exit::Usage, mistake.to_string()),
@@ -268,6 +309,10 @@ mod tests {
 
     fn worker(database: &str, url: &[&str]) -> Worker {
         Worker {
+            action: None,
+            spare: 0,
+            spare_min_priority: 1,
+            limits: vec![],
             tasks: vec!["x=true".into()],
             queues: vec!["default".into()],
             concurrency: 1,
@@ -298,6 +343,9 @@ mod tests {
         says(worker("sqlite:x.db", &[]), "--spool").await;
         let schemas = Some("/no/such/place".into());
         says(Worker { schemas, ..worker("sqlite:x.db", &[]) }, "/no/such/place").await;
+        let limits = vec![("y".to_owned(), 1)];
+        says(Worker { limits, ..worker("sqlite:x.db", &[]) }, "--limit").await;
+        says(Worker { spare: 1, ..worker("", &["ws://h"]) }, "--spare").await;
         let queues = vec!["a".into(), "b".into()];
         says(Worker { queues, ..worker("", &["ws://h"]) }, "one queue").await;
     }

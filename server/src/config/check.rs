@@ -182,6 +182,9 @@ fn check_task(name: &str, task: &Task, findings: &mut Findings<'_>) {
     if task.timeout.is_some_and(|t| t.is_zero()) {
         findings.add(path("timeout"), "must be more than 0s");
     }
+    if task.limit == Some(0) {
+        findings.add(path("limit"), "must be 1 or more");
+    }
 }
 
 #[cfg(test)]

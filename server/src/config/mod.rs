@@ -305,6 +305,10 @@ section! {
     Worker {
         /// Jobs at one moment.
         concurrency: u32 = "4";
+        /// So many more slots, for jobs of high priority when all others are full.
+        spare: u32 = "0";
+        /// From this priority on a job may take a spare slot.
+        spare_min_priority: i32 = "1";
         /// The queues it takes jobs from.
         queues: Vec<String> = "default";
         /// How long its leases hold unless it extends them.
@@ -319,6 +323,8 @@ section! {
         command: Vec<String> = "";
         /// How long one run may take; then it is killed, with its children.
         timeout: Option<Duration> = "";
+        /// At most so many at once in the node's worker.
+        limit: Option<u32> = "";
         /// Run `command`, which then is one text, by `/bin/sh -c`.
         shell: bool = "false";
         /// How long a job waits for its first automatic retry, unless it says so itself; a tenth more or less. Without it,

@@ -27,6 +27,7 @@ mod session;
 mod sse;
 mod token;
 mod upgrade;
+mod workers;
 
 pub(crate) use jobs::HISTORIES_MAX;
 pub(crate) use metrics::describe as describe_metrics;

@@ -30,6 +30,11 @@ pub(crate) fn job(text: &str) -> Result<i64, Refusal> {
     number.ok_or_else(|| Refusal::invalid("a job's id is a whole number"))
 }
 
+/// The worker that a path or a query names.
+pub(crate) fn worker(text: &str) -> Result<i64, Refusal> {
+    job(text).map_err(|_| Refusal::invalid("a worker's id is a whole number"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

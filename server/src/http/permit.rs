@@ -32,6 +32,8 @@ pub(super) enum Need {
     Jobs,
     /// `jobs:read`.
     Figures,
+    /// `admin`.
+    Admin,
 }
 
 /// What the request may do; nothing where everybody may do everything.
@@ -140,6 +142,7 @@ fn check(need: Need, grant: &Grant, parts: &Parts) -> Result<(), No> {
         }
         Need::Jobs if changes(&parts.method) => lacks(scopes.allow_jobs_write(), "change jobs", "jobs:write"),
         Need::Jobs => lacks(scopes.allow_jobs_read(), "see jobs", "jobs:read"),
+        Need::Admin => lacks(scopes.allow_admin(), "steer others", "admin"),
         Need::Figures => lacks(scopes.allow_jobs_read(), "see figures", "jobs:read"),
     }
 }

@@ -3,7 +3,7 @@
 
 use super::permit::{self, Need};
 use super::problem::{self, Refusal};
-use super::{App, gate, health, history, jobs, metrics, page, publish, queues, schemas, session};
+use super::{App, gate, health, history, jobs, metrics, page, publish, queues, schemas, session, workers};
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodRouter, get, post};
@@ -48,6 +48,10 @@ fn guarded(app: &Arc<App>) -> Router<Arc<App>> {
         .at("/api/v1/queues/{queue}/pause", Need::Jobs, post(queues::pause))
         .at("/api/v1/queues/{queue}/resume", Need::Jobs, post(queues::resume))
         .at("/api/v1/limits", Need::Figures, get(queues::limits))
+        .at("/api/v1/workers", Need::Figures, get(workers::list))
+        .at("/api/v1/workers/{id}", Need::Figures, get(workers::show))
+        .at("/api/v1/workers/{id}/command", Need::Admin, post(workers::command))
+        .at("/api/v1/workers:broadcast", Need::Admin, post(workers::broadcast))
         .router
         .layer(from_fn_with_state((app.clone(), true), gate))
 }

@@ -151,7 +151,14 @@ impl Opener {
         }
         rounds.close();
         let outcome = match self.worker(store)? {
-            Some(worker) => worker.run(self.closing.clone()).await.context("Running the worker"),
+            Some(worker) => {
+                let ended = worker.run(self.closing.clone()).await.context("Running the worker");
+                if ended.is_ok() {
+                    // a command may have ended the worker alone; the node goes on
+                    self.closing.cancelled().await;
+                }
+                ended
+            }
             None => {
                 self.closing.cancelled().await;
                 Ok(())
@@ -223,6 +230,13 @@ impl Opener {
         let options = WorkerOptions {
             queues: config.worker.queues.clone(),
             concurrency: config.worker.concurrency as usize,
+            spare: config.worker.spare as usize,
+            spare_min_priority: config.worker.spare_min_priority,
+            limits: config
+                .tasks
+                .iter()
+                .filter_map(|(name, task)| Some((name.clone(), task.limit?)))
+                .collect(),
             lease: config.worker.lease,
             grace: config.server.shutdown_grace,
             launcher,

@@ -8,9 +8,9 @@ use minium_bus::{LeasedJob, Order, Puller, Pulling, Pushed, Said, Saying, Word, 
 use minium_notifier::{StoreSlot, TaskWork, WorkOptions};
 use minium_protocol::{EnqueueRequest, ErrorCode, Job, JobOptions, JobView, LeaseToken, Problem, WorkerRef};
 use minium_queue::{
-    Annotation, ArgsMask, AttemptFailure, Claim, Enqueued, Exchanged, Extension, Hour, JobFilter, JobPage,
-    Limit, LimitView, Limits, Outcome, Pull, Pulled, QueueError, QueueView, Queues, RetryOptions, Schedule,
-    Stats, Store, UpkeepRules, Upkept,
+    Annotation, ArgsMask, AttemptFailure, Claim, Command, Enqueued, Exchanged, Extension, Hour, JobFilter,
+    JobPage, Limit, LimitView, Limits, Outcome, Pull, Pulled, QueueError, QueueView, Queues, RetryOptions,
+    Schedule, Stats, Store, UpkeepRules, Upkept, WorkerFilter, WorkerInfo, WorkerPage, WorkerStatus, Workers,
 };
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -320,18 +320,6 @@ impl Store for Counted {
         self.store.put_masks(masks).await
     }
 
-    async fn register_worker(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError> {
-        self.store.register_worker(host, pid).await
-    }
-
-    async fn heartbeat(&self, worker: i64) -> Result<(), QueueError> {
-        self.store.heartbeat(worker).await
-    }
-
-    async fn unregister_worker(&self, worker: i64) -> Result<(), QueueError> {
-        self.store.unregister_worker(worker).await
-    }
-
     async fn fire_schedules(&self, schedules: &[Schedule]) -> Result<Option<Duration>, QueueError> {
         self.store.fire_schedules(schedules).await
     }
@@ -346,5 +334,36 @@ impl Store for Counted {
 
     async fn ping(&self) -> Result<(), QueueError> {
         self.store.ping().await
+    }
+}
+
+#[async_trait]
+impl Workers for Counted {
+    async fn register_worker(&self, worker: &WorkerInfo) -> Result<WorkerRef, QueueError> {
+        self.store.register_worker(worker).await
+    }
+
+    async fn heartbeat(&self, worker: i64, status: &WorkerStatus) -> Result<(), QueueError> {
+        self.store.heartbeat(worker, status).await
+    }
+
+    async fn unregister_worker(&self, worker: i64) -> Result<(), QueueError> {
+        self.store.unregister_worker(worker).await
+    }
+
+    async fn workers(&self, filter: &WorkerFilter) -> Result<WorkerPage, QueueError> {
+        self.store.workers(filter).await
+    }
+
+    async fn send_command(&self, to: Option<&[i64]>, command: &Command) -> Result<u64, QueueError> {
+        self.store.send_command(to, command).await
+    }
+
+    async fn take_commands(&self, worker: i64) -> Result<Vec<Command>, QueueError> {
+        self.store.take_commands(worker).await
+    }
+
+    fn controls(&self) -> watch::Receiver<u64> {
+        self.store.controls()
     }
 }

@@ -134,7 +134,8 @@ impl Fixture {
                      update failure set at = at - {micros};
                      update hour set hour = hour - {micros};
                      update schedule set due = due - {micros};
-                     update worker set started = started - {micros}, heartbeat = heartbeat - {micros};"
+                     update worker set started = started - {micros}, heartbeat = heartbeat - {micros};
+                     update command set sent = sent - {micros};"
                 );
                 store.call(move |conn| conn.execute_batch(&sql)).await.unwrap().unwrap();
             }
@@ -148,13 +149,14 @@ impl Fixture {
                 "select table_name::text, string_agg(format('%1$I = %1$I - interval ''%2$s us''', column_name, $1::text), ', ')
                    from information_schema.columns
                   where table_schema = 'minium' and data_type = 'timestamp with time zone'
-                    and table_name in ('job', 'renewal', 'schedule', 'worker', 'job_key', 'limit_rule', 'failure', 'hour', 'tally')
+                    and table_name in ('command', 'job', 'renewal', 'schedule', 'worker', 'job_key', 'limit_rule', 'failure', 'hour',
+                                       'tally')
                   group by table_name",
                 &[&micros.to_string()],
             )
             .await
             .unwrap();
-        assert_eq!(columns.len(), 9, "every table that holds times is moved");
+        assert_eq!(columns.len(), 10, "every table that holds times is moved");
         for row in columns {
             let sql = format!("update minium.{} set {}", row.get::<_, String>(0), row.get::<_, String>(1));
             client.batch_execute(&sql).await.unwrap();
@@ -413,6 +415,7 @@ pub(crate) fn claim(limit: u32) -> Claim {
         lease: LEASE,
         min_priority: None,
         aged: None,
+        caps: std::collections::BTreeMap::new(),
     }
 }
 

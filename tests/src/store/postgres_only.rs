@@ -5,7 +5,7 @@ use crate::support::postgres::{Cluster, ClusterOptions, Database, connect};
 use crate::support::wait;
 use minium_protocol::{EnqueueRequest, Phase, State};
 use minium_queue::postgres::{PgOptions, PgStore};
-use minium_queue::{Backend, Claim, Pull, QueueError, Store, UpkeepRules, Verdict};
+use minium_queue::{Backend, Claim, Pull, QueueError, Store, UpkeepRules, Verdict, WorkerInfo};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -481,7 +481,8 @@ async fn every_job_runs_once_however_many_claim() {
     f.store().enqueue(&vec![plain(); JOBS]).await.unwrap();
     let mut workers = tokio::task::JoinSet::new();
     for _ in 0..6 {
-        let (store, worker) = (f.shared(), f.store().register_worker("h", 1).await.unwrap());
+        let (store, worker) =
+            (f.shared(), f.store().register_worker(&WorkerInfo::new("h", 1)).await.unwrap());
         workers.spawn(async move {
             let claim = Claim { worker, ..claim(7) };
             let (mut outcomes, mut ran) = (Vec::new(), Vec::new());

@@ -150,6 +150,7 @@ impl Subject {
             lease: units(asked.lease),
             min_priority: asked.least,
             aged: None,
+            caps: std::collections::BTreeMap::new(),
         };
         let (outcomes, mut verdicts) = self.hand_in_what_has_no_order(outcomes).await;
         let mut exchanged = self.fixture.exchange(&outcomes, claim).await;

@@ -72,6 +72,7 @@ fn scopes(route: &Route, method: &Method) -> (String, String) {
         "Topic(Bus)" => topic("bus"),
         "Jobs" if reads => (jobs.into(), "jobs:read".into()),
         "Jobs" => (format!("{jobs} jobs:read"), "jobs:write".into()),
+        "Admin" => (format!("{jobs} jobs:read jobs:write"), "admin".into()),
         "Figures" => (jobs.into(), "jobs:read".into()),
         other => panic!("say above which scopes {other} needs"),
     }

@@ -18,7 +18,7 @@ pub use guard::become_command;
 
 use crate::context::JobContext;
 use crate::error::WorkerError;
-use crate::options::WorkerOptions;
+use crate::options::{Output, WorkerOptions};
 use crate::task::{Failure, Task};
 use async_trait::async_trait;
 use lines::Line;
@@ -87,6 +87,7 @@ pub(crate) struct CommandRunner {
     limits: Limits,
     /// Variables that it does not inherit.
     hidden: Vec<OsString>,
+    output: Option<Output>,
 }
 
 /// What tells this program its settings, with tokens and passwords among them: by name, and nothing is read.
@@ -109,6 +110,7 @@ impl CommandRunner {
                 pipe_grace: PIPE_GRACE,
             },
             hidden: own_variables(),
+            output: options.output.clone(),
         }
     }
 }
@@ -132,7 +134,7 @@ impl Task for CommandRunner {
         };
         // a line end, for programs that read lines
         let input = format!("{}\n", args.get());
-        let line = |text: &str| match Line::read(text) {
+        let read = |text: &str| match Line::read(text) {
             Line::Progress(progress) => {
                 context.report(progress);
                 false
@@ -143,7 +145,13 @@ impl Task for CommandRunner {
             }
             Line::Other => true,
         };
-        let ended = process::run(command, input.as_bytes(), &context.cancelled(), &self.limits, line)
+        let line = |text: &str| {
+            self.output.iter().for_each(|output| output.line(text));
+            read(text)
+        };
+        context.signals().take_all();
+        let words = (&context.cancelled(), context.signals());
+        let ended = process::run(command, input.as_bytes(), words, &self.limits, line)
             .await
             .map_err(|e| Failure::retryable(format!("cannot run {program:?}: {e}")))?;
         self.judge(&ended)

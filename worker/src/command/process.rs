@@ -5,6 +5,8 @@
 //! the group on purpose (`setsid`) escapes.
 
 use super::lines::{Splitter, Tail};
+use crate::signals::Signals;
+use minium_queue::JobSignal;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -80,7 +82,7 @@ struct Running<'a> {
 pub(super) async fn run(
     mut command: Command,
     input: &[u8],
-    stop: &CancellationToken,
+    (stop, signals): (&CancellationToken, &Signals),
     limits: &Limits,
     line: impl FnMut(&str) -> bool,
 ) -> std::io::Result<Ended> {
@@ -102,14 +104,14 @@ pub(super) async fn run(
         deadline: None,
         killed: false,
     };
-    running.lead(input, stop, line).await
+    running.lead(input, (stop, signals), line).await
 }
 
 impl Running<'_> {
     async fn lead(
         mut self,
         mut input: &[u8],
-        stop: &CancellationToken,
+        (stop, signals): (&CancellationToken, &Signals),
         mut line: impl FnMut(&str) -> bool,
     ) -> std::io::Result<Ended> {
         let (mut out, mut err) = (vec![0; 16 * 1024], vec![0; 8 * 1024]);
@@ -146,6 +148,7 @@ impl Running<'_> {
                     self.group.signal(Signal::TERM);
                     self.deadline = Some(Instant::now() + self.limits.stop_grace);
                 }
+                signal = signals.next(), if self.status.is_none() => self.group.signal(number(signal)),
                 () = until(self.deadline), if self.deadline.is_some() => self.stricter(),
             }
         }
@@ -185,6 +188,17 @@ impl Running<'_> {
         self.group.signal(Signal::KILL);
         self.killed = true;
         self.deadline = Some(Instant::now() + self.limits.pipe_grace);
+    }
+}
+
+fn number(signal: JobSignal) -> Signal {
+    match signal {
+        JobSignal::Int => Signal::INT,
+        JobSignal::Term => Signal::TERM,
+        JobSignal::Kill => Signal::KILL,
+        JobSignal::Usr1 => Signal::USR1,
+        JobSignal::Usr2 => Signal::USR2,
+        JobSignal::Hup => Signal::HUP,
     }
 }
 

@@ -19,7 +19,7 @@ use minium_client::{ClientError, Connection, LeasedJob, PullOptions, State as Li
 use minium_protocol::{ErrorCode, LeaseToken, Problem, Topic, WorkerRef};
 use minium_queue::{
     Annotation, Claim, Ending, Exchanged, Extension, Leased, Outcome, QueueError, UpkeepRules, Upkept,
-    Verdict,
+    Verdict, WorkerInfo, WorkerStatus,
 };
 use reports::Reports;
 use serde_json::value::RawValue;
@@ -287,11 +287,11 @@ fn failed(attempted: &'static str, error: ClientError, job: i64) -> QueueError {
 #[async_trait]
 impl JobSource for ClientSource {
     /// The node registers pullers; this worker's name is its token's subject, or its address.
-    async fn register(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError> {
-        Ok(WorkerRef { id: 0, host: host.to_owned(), pid })
+    async fn register(&self, worker: &WorkerInfo) -> Result<WorkerRef, QueueError> {
+        Ok(WorkerRef { id: 0, host: worker.host.clone(), pid: worker.pid })
     }
 
-    async fn heartbeat(&self, _: i64) -> Result<(), QueueError> {
+    async fn heartbeat(&self, _: i64, _: &WorkerStatus) -> Result<(), QueueError> {
         self.reach("tell that the worker is alive")
     }
 

@@ -40,7 +40,7 @@ async fn error(line: &str) -> String {
 }
 
 /// Gone, or dead and waiting for a parent that never asks.
-fn is_gone(pid: i64) -> bool {
+pub(crate) fn is_gone(pid: i64) -> bool {
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(stat) => stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')),
         Err(_) => true,

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use minium_protocol::{EnqueueRequest, Job, LeaseToken, State, WorkerRef};
 use minium_queue::sqlite::SqliteStore;
 use minium_queue::{
-    Annotation, Claim, Exchanged, Extension, Outcome, QueueError, SqlitePlace, Store, UpkeepRules, Upkept,
-    Verdict,
+    Annotation, Claim, Command, Exchanged, Extension, Outcome, QueueError, SqlitePlace, Store, UpkeepRules,
+    Upkept, Verdict, WorkerInfo, WorkerStatus,
 };
 use minium_worker::{JobSource, StoreSource, UpkeepOptions, Worker, WorkerError, WorkerOptions};
 use serde_json::Value;
@@ -164,6 +164,11 @@ impl Started {
 
     pub(crate) async fn stop(self) {
         self.stop.cancel();
+        self.ended().await;
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(self) {
         tokio::time::timeout(PATIENCE, self.worker).await.expect("it ends").unwrap().unwrap();
     }
 }
@@ -226,15 +231,24 @@ fn cut() -> QueueError {
 
 #[async_trait]
 impl JobSource for Wire {
-    async fn register(&self, host: &str, pid: u32) -> Result<WorkerRef, QueueError> {
+    async fn register(&self, worker: &WorkerInfo) -> Result<WorkerRef, QueueError> {
         self.state.attempts.fetch_add(1, Ordering::SeqCst);
         self.through()?;
-        self.inner.register(host, pid).await
+        self.inner.register(worker).await
     }
 
-    async fn heartbeat(&self, worker: i64) -> Result<(), QueueError> {
+    async fn heartbeat(&self, worker: i64, status: &WorkerStatus) -> Result<(), QueueError> {
         self.through()?;
-        self.inner.heartbeat(worker).await
+        self.inner.heartbeat(worker, status).await
+    }
+
+    async fn commands(&self, worker: i64) -> Result<Vec<Command>, QueueError> {
+        self.through()?;
+        self.inner.commands(worker).await
+    }
+
+    fn controls(&self) -> watch::Receiver<u64> {
+        if self.state.silent { watch::channel(0).1 } else { self.inner.controls() }
     }
 
     async fn unregister(&self, worker: i64) -> Result<(), QueueError> {

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod control;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod source;

@@ -2,7 +2,7 @@
 
 use crate::harness::{Queue, Wire, options, request, start, until, with};
 use minium_protocol::State;
-use minium_queue::{Store, UpkeepRules};
+use minium_queue::{Store, UpkeepRules, Workers};
 use minium_worker::{JobContext, Worker, WorkerOptions};
 use serde_json::{Value, json};
 use std::convert::Infallible;

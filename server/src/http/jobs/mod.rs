@@ -27,7 +27,7 @@ fn whole(view: &JobView) -> Result<Job, Refusal> {
 }
 
 /// Reads JSON. What is no JSON at all is told apart from JSON that says the wrong thing.
-fn parse<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Refusal> {
+pub(super) fn parse<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Refusal> {
     serde_json::from_slice(bytes).map_err(|error| {
         let code = match error.classify() {
             serde_json::error::Category::Data => ErrorCode::InvalidRequest,

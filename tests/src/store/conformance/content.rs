@@ -2,7 +2,7 @@
 
 use crate::store::fixture::*;
 use minium_protocol::{EnqueueRequest, JSON_LEVELS_MAX, Progress, State};
-use minium_queue::{Annotation, Claim, JobFilter, QueueError, Verdict};
+use minium_queue::{Annotation, Claim, JobFilter, QueueError, Verdict, WorkerInfo};
 
 /// Enqueues these arguments, claims the job and answers what came to the worker and what the snapshot holds.
 async fn round_trip(f: &Fixture, args: &str) -> (String, String) {
@@ -134,7 +134,7 @@ pub(crate) async fn a_nul_in_a_question_finds_nothing(f: &Fixture) {
         let answer = f.store().exchange(&[], &asked).await;
         assert!(matches!(answer, Err(QueueError::Invalid(_))), "{answer:?}");
     }
-    f.store().register_worker("a\0b", 1).await.unwrap();
+    f.store().register_worker(&WorkerInfo::new("a\0b", 1)).await.unwrap();
     let worker = minium_protocol::WorkerRef { host: "a\0b".into(), ..worker() };
     let job = f.exchange(&[], Claim { worker: worker.clone(), ..claim(1) }).await.jobs.remove(0);
     assert_eq!(f.job(job.id).await.worker, Some(worker));

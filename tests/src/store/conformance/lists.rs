@@ -2,7 +2,9 @@
 
 use crate::store::fixture::*;
 use minium_protocol::{EnqueueRequest, Job, State};
-use minium_queue::{JobFilter, JobPage, QueueError, RetryOptions, Stats, rules};
+use minium_queue::{
+    JobFilter, JobPage, QueueError, RetryOptions, STALE_AFTER, Stats, WorkerInfo, WorkerStatus, rules,
+};
 
 fn job_ids(page: &JobPage) -> Vec<i64> {
     let id = |text: &str| serde_json::from_str::<Job>(text).unwrap().id;
@@ -156,8 +158,8 @@ pub(crate) async fn figures_count_every_state(f: &Fixture) {
         finished: 2,
         failed: 1,
         cancelled: 1,
-        workers: 0,
         enqueued: 10,
+        ..Stats::default()
     };
     assert_eq!(f.store().stats().await.unwrap(), expected);
 }
@@ -192,19 +194,19 @@ pub(crate) async fn figures_stay_right_over_a_whole_life(f: &Fixture) {
 
 pub(crate) async fn workers_count_while_their_heartbeat_is_fresh(f: &Fixture) {
     let count = async || f.store().stats().await.unwrap().workers;
-    let one = f.store().register_worker("rack3", 411).await.unwrap();
-    let two = f.store().register_worker("rack3", 411).await.unwrap();
+    let one = f.store().register_worker(&WorkerInfo::new("rack3", 411)).await.unwrap();
+    let two = f.store().register_worker(&WorkerInfo::new("rack3", 411)).await.unwrap();
     assert_eq!((one.host.as_str(), one.pid), ("rack3", 411));
     assert_ne!(one.id, two.id);
     assert_eq!(count().await, 2);
-    f.pass(rules::HEARTBEAT_FRESH + seconds(1)).await;
+    f.pass(STALE_AFTER + seconds(1)).await;
     assert_eq!(count().await, 0);
-    f.store().heartbeat(two.id).await.unwrap();
+    f.store().heartbeat(two.id, &WorkerStatus::default()).await.unwrap();
     assert_eq!(count().await, 1);
     f.store().unregister_worker(two.id).await.unwrap();
     assert_eq!(count().await, 0);
     // whoever is not there is told so, and may leave all the same: it may have been forgotten meanwhile
-    let told = f.store().heartbeat(two.id).await;
+    let told = f.store().heartbeat(two.id, &WorkerStatus::default()).await;
     assert!(matches!(told, Err(QueueError::Unregistered(id)) if id == two.id), "{told:?}");
     f.store().unregister_worker(two.id).await.unwrap();
     assert_eq!(count().await, 0);

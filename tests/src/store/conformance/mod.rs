@@ -3,6 +3,7 @@
 //! Each test takes a fixture and runs on every kind of database. A test that is missing from the list below is dead
 //! code, which the compiler tells.
 
+mod capped;
 mod claiming;
 mod content;
 mod dead;
@@ -20,6 +21,7 @@ mod queues;
 mod schedules;
 mod schema;
 mod upkeep;
+mod workers;
 mod workflows;
 
 macro_rules! tests {
@@ -278,6 +280,24 @@ macro_rules! conformance {
                 a_round_has_a_bound
                 workers_without_heartbeat_are_forgotten
                 two_rounds_at_once_do_each_thing_once
+            }
+            workers {
+                a_worker_is_shown_as_it_said
+                a_worker_that_is_not_heard_of_is_stale_until_it_is_forgotten
+                workers_are_listed_by_page_id_and_state
+                commands_are_taken_once_and_in_order
+                two_who_take_at_once_get_each_command_once
+                an_inbox_has_a_bound
+                what_nobody_takes_goes_with_its_worker_or_with_time
+                commands_and_cancelled_runs_wake_workers
+            }
+            capped {
+                no_more_of_a_task_is_claimed_than_asked
+                a_bound_holds_over_all_queues_and_priorities
+                a_claim_with_bounds_keeps_the_order_of_priorities
+                a_claim_with_bounds_hands_outcomes_in_too
+                a_claim_with_bounds_must_name_its_tasks
+                two_who_claim_with_bounds_never_share_a_job
             }
             schema {
                 migrating_again_does_nothing

@@ -2,7 +2,7 @@
 
 use crate::store::fixture::*;
 use minium_protocol::{Phase, State};
-use minium_queue::{QueueError, RetryOptions, UpkeepRules, Upkept};
+use minium_queue::{QueueError, RetryOptions, UpkeepRules, Upkept, WorkerInfo, WorkerStatus};
 
 fn keeping(span: u64) -> UpkeepRules {
     UpkeepRules { keep: keep(Some(seconds(span))), ..upkeep_rules() }
@@ -121,15 +121,15 @@ pub(crate) async fn a_round_has_a_bound(f: &Fixture) {
 }
 
 pub(crate) async fn workers_without_heartbeat_are_forgotten(f: &Fixture) {
-    let lost = f.store().register_worker("rack3", 1).await.unwrap();
+    let lost = f.store().register_worker(&WorkerInfo::new("rack3", 1)).await.unwrap();
     f.pass(seconds(2_000)).await;
-    let there = f.store().register_worker("rack3", 2).await.unwrap();
+    let there = f.store().register_worker(&WorkerInfo::new("rack3", 2)).await.unwrap();
     let rules = UpkeepRules { worker_missing: seconds(1_000), ..upkeep_rules() };
     f.store().upkeep(&rules).await.unwrap();
     // a forgotten worker's heartbeat does not bring it back: it is told, so that it registers anew
-    let told = f.store().heartbeat(lost.id).await;
+    let told = f.store().heartbeat(lost.id, &WorkerStatus::default()).await;
     assert!(matches!(told, Err(QueueError::Unregistered(id)) if id == lost.id), "{told:?}");
-    f.store().heartbeat(there.id).await.unwrap();
+    f.store().heartbeat(there.id, &WorkerStatus::default()).await.unwrap();
     assert_eq!(f.store().stats().await.unwrap().workers, 1);
 }
 
