@@ -23,19 +23,25 @@
 //! nowhere else. No WebSocket, no HTTP, no `minium-bus`.
 
 mod backend;
+mod cron;
 mod error;
+pub mod locks;
 mod mask;
 mod metrics;
 mod migrations;
 pub mod postgres;
 pub mod rules;
+pub mod schedules;
 pub mod sqlite;
 mod store;
 
 pub use backend::{Backend, DatabaseUrl, SqlitePlace};
+pub use cron::{CRON_BYTES_MAX, Cron, CronError};
 pub use error::QueueError;
+pub use locks::{LockFilter, LockGuard, LockHeld, LockPage, Locks};
 pub use migrations::{Migration, MigrationStatus};
+pub use schedules::{Schedule, ScheduleFilter, SchedulePage, Schedules, Timing};
 pub use store::{
     Annotation, ArgsMask, Claim, Ending, Enqueued, Exchanged, Extension, JobFilter, JobPage, Leased, Outcome,
-    Pull, Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept, Verdict,
+    Pull, Pulled, RetryOptions, Stats, Store, UpkeepRules, Upkept, Verdict,
 };

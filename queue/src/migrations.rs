@@ -62,6 +62,7 @@ migrations! {
         4 "pull",
         5 "masks",
         6 "repairs",
+        7 "locks_and_schedules",
     }
     /// Those of SQLite.
     SQLITE in "sqlite" {
@@ -71,6 +72,7 @@ migrations! {
         4 "pull",
         5 "masks",
         6 "repairs",
+        7 "locks_and_schedules",
     }
 }
 

@@ -5,6 +5,8 @@
 //! exactly one event per change. One conformance suite runs over all implementations.
 
 use crate::error::QueueError;
+use crate::locks::Locks;
+use crate::schedules::Schedules;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use minium_protocol::{EnqueueRequest, JobView, LeaseToken, Progress, State, WorkerRef};
@@ -246,17 +248,6 @@ pub struct Stats {
     pub workers: i64,
 }
 
-/// Work that repeats.
-#[derive(Debug, Clone)]
-pub struct Schedule {
-    /// Its name.
-    pub name: String,
-    /// What it enqueues.
-    pub request: EnqueueRequest,
-    /// How often.
-    pub every: Duration,
-}
-
 /// Bounds of one round of upkeep.
 #[derive(Debug, Clone)]
 pub struct UpkeepRules {
@@ -306,7 +297,7 @@ pub struct Upkept {
 
 /// Keeps the jobs. All times are the database's.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Locks + Schedules + Send + Sync + 'static {
     /// Enqueues all or none. One answer per job, in order.
     ///
     /// # Errors
@@ -386,10 +377,6 @@ pub trait Store: Send + Sync + 'static {
 
     /// The worker is gone, orderly.
     async fn unregister_worker(&self, worker: i64) -> Result<(), QueueError>;
-
-    /// Enqueues what is due, once however many processes call it and however many firings were missed. Answers how
-    /// long until the next is due.
-    async fn fire_schedules(&self, schedules: &[Schedule]) -> Result<Option<Duration>, QueueError>;
 
     /// Stages what is due, rescues what was lost, removes what expired or is older than it is kept. Safe from any
     /// number of processes at once.

@@ -14,6 +14,7 @@ mod enqueue;
 mod exchange;
 mod lanes;
 mod listener;
+mod locks;
 mod marks;
 mod masks;
 mod operations;
@@ -30,7 +31,7 @@ pub use connection::discreet;
 use crate::error::QueueError;
 use crate::store::{
     Annotation, ArgsMask, Claim, Enqueued, Exchanged, Extension, JobFilter, JobPage, Outcome, Pull, Pulled,
-    RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
+    RetryOptions, Stats, Store, UpkeepRules, Upkept,
 };
 use async_trait::async_trait;
 use deadpool_postgres::Pool;
@@ -88,6 +89,8 @@ pub struct PgStore {
     /// When idle workers last asked to be woken.
     asked: Mutex<Option<Instant>>,
     ears: listener::Ears,
+    /// Changes when this process has changed a schedule.
+    schedules: watch::Sender<u64>,
     tasks: TaskTracker,
     stop: CancellationToken,
     _stop_at_the_latest: DropGuard,
@@ -114,6 +117,7 @@ impl PgStore {
             walks: Mutex::default(),
             asked: Mutex::default(),
             ears,
+            schedules: watch::Sender::new(0),
             tasks,
             _stop_at_the_latest: stop.clone().drop_guard(),
             stop,
@@ -220,10 +224,6 @@ impl Store for PgStore {
 
     async fn unregister_worker(&self, worker: i64) -> Result<(), QueueError> {
         self.unregister(worker).await
-    }
-
-    async fn fire_schedules(&self, schedules: &[Schedule]) -> Result<Option<Duration>, QueueError> {
-        self.fire(schedules).await
     }
 
     async fn upkeep(&self, rules: &UpkeepRules) -> Result<Upkept, QueueError> {

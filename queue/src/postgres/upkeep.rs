@@ -216,6 +216,7 @@ impl PgStore {
         let lanes = self.tend_lanes(batch, &mut walks).await?;
         let missing_us = rules::micros(round.worker_missing);
         self.execute("forget workers", FORGET, &[&missing_us]).await?;
+        self.purge_locks(batch).await?;
         self.execute("add up figures", FOLD, &[]).await?;
         self.execute("note that the queue is looked after", TENDED, &[]).await?;
         let due_in: Option<i64> = self.step("look for what is due next", DUE_IN, &[]).await?.get(0);

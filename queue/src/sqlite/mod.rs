@@ -14,6 +14,7 @@ mod change;
 mod enqueue;
 mod exchange;
 mod failure;
+mod locks;
 mod masks;
 mod operations;
 mod pull;
@@ -31,7 +32,7 @@ use crate::migrations::{self, Migration, MigrationStatus, SQLITE};
 use crate::rules;
 use crate::store::{
     Annotation, ArgsMask, Claim, Enqueued, Exchanged, Extension, JobFilter, JobPage, Outcome, Pull, Pulled,
-    RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
+    RetryOptions, Stats, Store, UpkeepRules, Upkept,
 };
 use actor::{Actor, ActorOptions, Signals, Touched};
 use async_trait::async_trait;
@@ -77,6 +78,8 @@ pub struct SqliteStore {
     reader: Option<Actor>,
     signals: Arc<Signals>,
     tended: Arc<Mutex<upkeep::Tended>>,
+    /// Changes when this process has changed a schedule.
+    schedules: watch::Sender<u64>,
 }
 
 impl SqliteStore {
@@ -131,7 +134,7 @@ impl SqliteStore {
             }
         };
         let tended = Arc::new(Mutex::new(upkeep::Tended::opened(now_micros())));
-        Ok(SqliteStore { writer, reader, signals, tended })
+        Ok(SqliteStore { writer, reader, signals, tended, schedules: watch::Sender::new(0) })
     }
 
     /// Runs a closure with the connection that writes, between the store's own transactions; it may open transactions
@@ -323,12 +326,6 @@ impl Store for SqliteStore {
 
     async fn unregister_worker(&self, worker: i64) -> Result<(), QueueError> {
         self.change("unregister a worker", move |change| operations::unregister_worker(change, worker)).await
-    }
-
-    async fn fire_schedules(&self, schedules: &[Schedule]) -> Result<Option<Duration>, QueueError> {
-        rules::check_schedules(schedules)?;
-        let schedules = schedules.to_vec();
-        self.change("fire schedules", move |change| schedules::fire(change, &schedules)).await
     }
 
     async fn upkeep(&self, rules: &UpkeepRules) -> Result<Upkept, QueueError> {

@@ -55,6 +55,7 @@ pub(super) fn upkeep(
     };
     let missing = change.now.saturating_sub(rules::micros(round.worker_missing));
     change.execute("delete from worker where heartbeat <= ?1", [missing])?;
+    super::locks::purge(change, round.batch)?;
     // a transition moves its children itself: none is ever left behind to be released
     Ok(Upkept { staged, rescued, expired, released: 0, removed, due_in: due_in(change)? })
 }
