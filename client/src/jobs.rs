@@ -119,16 +119,8 @@ impl Client {
     /// The server's problem, or that it cannot be reached; then it is not known whether the job was enqueued, and a
     /// `key` makes trying again harmless.
     pub async fn enqueue(&self, request: &EnqueueRequest) -> Result<EnqueuedJob, ClientError> {
-        #[derive(Deserialize)]
-        struct Wire {
-            id: i64,
-            #[serde(default)]
-            existing: bool,
-        }
         let answer = self.request(Request::new(Method::POST, "api/v1/jobs").json(text(request)?)).await?;
-        let raw: Box<RawValue> = read("POST /api/v1/jobs", &answer.body)?;
-        let wire: Wire = read("POST /api/v1/jobs", raw.get().as_bytes())?;
-        Ok(EnqueuedJob { id: wire.id, existing: wire.existing, raw })
+        EnqueuedJob::read("POST /api/v1/jobs", &answer.body)
     }
 
     /// Enqueues all or none. Answers their ids in order.
@@ -293,6 +285,20 @@ impl Client {
     }
 }
 
+impl EnqueuedJob {
+    pub(crate) fn read(what: &str, body: &[u8]) -> Result<EnqueuedJob, ClientError> {
+        #[derive(Deserialize)]
+        struct Wire {
+            id: i64,
+            #[serde(default)]
+            existing: bool,
+        }
+        let raw: Box<RawValue> = read(what, body)?;
+        let wire: Wire = read(what, raw.get().as_bytes())?;
+        Ok(EnqueuedJob { id: wire.id, existing: wire.existing, raw })
+    }
+}
+
 impl JobQuery {
     fn pairs(&self) -> Vec<(&'static str, String)> {
         let mut pairs = Vec::new();
@@ -323,7 +329,7 @@ impl JobInfo {
     }
 }
 
-fn text<T: Serialize + ?Sized>(value: &T) -> Result<String, ClientError> {
+pub(crate) fn text<T: Serialize + ?Sized>(value: &T) -> Result<String, ClientError> {
     let fault = |e: serde_json::Error| ClientError::Answer {
         what: "writing the request".into(),
         reason: e.to_string(),
@@ -331,6 +337,6 @@ fn text<T: Serialize + ?Sized>(value: &T) -> Result<String, ClientError> {
     serde_json::to_string(value).map_err(fault)
 }
 
-fn read<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, ClientError> {
+pub(crate) fn read<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, ClientError> {
     serde_json::from_slice(body).map_err(|e| ClientError::Answer { what: what.into(), reason: e.to_string() })
 }

@@ -38,8 +38,11 @@ mod error;
 mod http;
 mod jobs;
 mod link;
+mod locks;
 mod message;
 mod order;
+mod schedules;
+mod segment;
 mod socket;
 mod subscription;
 mod tls;
@@ -52,7 +55,9 @@ pub use connection::{
 };
 pub use error::ClientError;
 pub use jobs::{EnqueuedJob, JobInfo, JobList, JobQuery, RetryRequest, Statistics};
+pub use locks::LockList;
 pub use message::Message;
+pub use schedules::{ScheduleFields, ScheduleInfo, ScheduleList};
 pub use tls::{Identity, TlsFault, TlsOptions};
 
 /// Sessions that speak plain mode, where a frame is one message, bare: for bytes that are no JSON, and for programs
