@@ -7,8 +7,11 @@ mod completions;
 mod job;
 mod job_enqueue;
 mod job_show;
+mod lock;
+mod lock_run;
 mod output;
 mod remote;
+mod schedule;
 mod stream;
 mod stream_input;
 mod stream_render;
@@ -63,6 +66,10 @@ pub(crate) enum Command {
     Token(token::Token),
     /// Enqueue jobs, look at them, steer them, wait for them
     Job(job::Job),
+    /// Take named locks, let them go, and run commands under them
+    Lock(lock::Lock),
+    /// Look after work that repeats
+    Schedule(schedule::Schedule),
     /// Run jobs by commands, over the database or over a node's WebSocket
     Worker(worker::Worker),
     /// Subscribe to a topic and all below it
@@ -97,6 +104,8 @@ impl Command {
             Command::Schema(schema) => schema.run(),
             Command::Token(token) => token.run().await,
             Command::Job(job) => job.run().await,
+            Command::Lock(lock) => lock.run().await,
+            Command::Schedule(schedule) => schedule.run().await,
             Command::Worker(worker) => worker.run().await,
             Command::Sub(sub) => sub.run().await,
             Command::Pub(publish) => publish.run().await,

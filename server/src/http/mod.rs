@@ -12,6 +12,7 @@ mod history;
 mod http2;
 mod jobs;
 pub(crate) mod limit;
+mod locks;
 mod metrics;
 pub(crate) mod origin;
 mod page;
@@ -21,6 +22,7 @@ pub(crate) mod problem;
 mod publish;
 mod query;
 mod routes;
+mod schedules;
 mod schemas;
 mod session;
 mod sse;
@@ -128,7 +130,8 @@ fn share(response: &mut Response, origin: HeaderValue, preflight: bool) {
         HeaderValue::from_static("Location, Minium-Next, Retry-After"),
     );
     if preflight {
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PATCH, DELETE"));
+        headers
+            .insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE"));
         let allowed = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Traceparent";
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
         headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
