@@ -4,12 +4,17 @@ use crate::store::fixture::{Fixture, json};
 use crate::support::wait;
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 use minium_bus::{LeasedJob, Order, Puller, Pulling, Pushed, Said, Saying, Word, Work};
 use minium_notifier::{StoreSlot, TaskWork, WorkOptions};
-use minium_protocol::{EnqueueRequest, ErrorCode, Job, JobOptions, JobView, LeaseToken, Problem, WorkerRef};
+use minium_protocol::{
+    EnqueueRequest, ErrorCode, Job, JobOptions, JobView, LeaseToken, LockToken, Problem, ScheduleView,
+    WorkerRef,
+};
 use minium_queue::{
-    Annotation, ArgsMask, Claim, Enqueued, Exchanged, Extension, JobFilter, JobPage, Outcome, Pull, Pulled,
-    QueueError, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
+    Annotation, ArgsMask, Claim, Enqueued, Exchanged, Extension, JobFilter, JobPage, LockFilter, LockHeld,
+    LockPage, Locks, Outcome, Pull, Pulled, QueueError, RetryOptions, Schedule, ScheduleFilter, SchedulePage,
+    Schedules, Stats, Store, UpkeepRules, Upkept,
 };
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -217,6 +222,79 @@ fn count(calls: &AtomicUsize) {
 }
 
 #[async_trait]
+impl Locks for Counted {
+    async fn lock(
+        &self,
+        name: &str,
+        owner: &str,
+        span: Duration,
+        limit: u32,
+    ) -> Result<Option<LockHeld>, QueueError> {
+        self.store.lock(name, owner, span, limit).await
+    }
+
+    async fn extend_lock(
+        &self,
+        name: &str,
+        token: LockToken,
+        span: Duration,
+    ) -> Result<Option<Timestamp>, QueueError> {
+        self.store.extend_lock(name, token, span).await
+    }
+
+    async fn unlock(&self, name: &str, token: LockToken) -> Result<bool, QueueError> {
+        self.store.unlock(name, token).await
+    }
+
+    async fn unlock_any(&self, name: &str) -> Result<u64, QueueError> {
+        self.store.unlock_any(name).await
+    }
+
+    async fn locks(&self, filter: &LockFilter) -> Result<LockPage, QueueError> {
+        self.store.locks(filter).await
+    }
+}
+
+#[async_trait]
+impl Schedules for Counted {
+    async fn put_schedule(&self, schedule: &Schedule) -> Result<bool, QueueError> {
+        self.store.put_schedule(schedule).await
+    }
+
+    async fn put_configured_schedules(&self, all: &[Schedule]) -> Result<(), QueueError> {
+        self.store.put_configured_schedules(all).await
+    }
+
+    async fn remove_schedule(&self, name: &str) -> Result<(), QueueError> {
+        self.store.remove_schedule(name).await
+    }
+
+    async fn schedule(&self, name: &str) -> Result<Option<ScheduleView>, QueueError> {
+        self.store.schedule(name).await
+    }
+
+    async fn schedules(&self, filter: &ScheduleFilter) -> Result<SchedulePage, QueueError> {
+        self.store.schedules(filter).await
+    }
+
+    async fn pause_schedule(&self, name: &str, paused: bool) -> Result<(), QueueError> {
+        self.store.pause_schedule(name, paused).await
+    }
+
+    async fn run_schedule(&self, name: &str) -> Result<Enqueued, QueueError> {
+        self.store.run_schedule(name).await
+    }
+
+    async fn fire_schedules(&self) -> Result<Option<Duration>, QueueError> {
+        self.store.fire_schedules().await
+    }
+
+    fn schedule_changes(&self) -> watch::Receiver<u64> {
+        self.store.schedule_changes()
+    }
+}
+
+#[async_trait]
 impl Store for Counted {
     async fn enqueue(&self, jobs: &[EnqueueRequest]) -> Result<Vec<Enqueued>, QueueError> {
         count(&self.calls.enqueues);
@@ -291,10 +369,6 @@ impl Store for Counted {
 
     async fn unregister_worker(&self, worker: i64) -> Result<(), QueueError> {
         self.store.unregister_worker(worker).await
-    }
-
-    async fn fire_schedules(&self, schedules: &[Schedule]) -> Result<Option<Duration>, QueueError> {
-        self.store.fire_schedules(schedules).await
     }
 
     async fn upkeep(&self, rules: &UpkeepRules) -> Result<Upkept, QueueError> {
