@@ -125,16 +125,8 @@ impl Client {
     /// The server's problem, or that it cannot be reached; then it is not known whether the job was enqueued, and a
     /// `key` makes trying again harmless.
     pub async fn enqueue(&self, request: &EnqueueRequest) -> Result<EnqueuedJob, ClientError> {
-        #[derive(Deserialize)]
-        struct Wire {
-            id: i64,
-            #[serde(default)]
-            existing: bool,
-        }
         let answer = self.request(Request::new(Method::POST, "api/v1/jobs").json(text(request)?)).await?;
-        let raw: Box<RawValue> = read("POST /api/v1/jobs", &answer.body)?;
-        let wire: Wire = read("POST /api/v1/jobs", raw.get().as_bytes())?;
-        Ok(EnqueuedJob { id: wire.id, existing: wire.existing, raw })
+        EnqueuedJob::read("POST /api/v1/jobs", &answer.body)
     }
 
     /// Enqueues all or none. Answers their ids in order.
@@ -312,6 +304,20 @@ impl Client {
             Err(ClientError::Problem(_) | ClientError::Status { .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+}
+
+impl EnqueuedJob {
+    pub(crate) fn read(what: &str, body: &[u8]) -> Result<EnqueuedJob, ClientError> {
+        #[derive(Deserialize)]
+        struct Wire {
+            id: i64,
+            #[serde(default)]
+            existing: bool,
+        }
+        let raw: Box<RawValue> = read(what, body)?;
+        let wire: Wire = read(what, raw.get().as_bytes())?;
+        Ok(EnqueuedJob { id: wire.id, existing: wire.existing, raw })
     }
 }
 

@@ -38,9 +38,12 @@ mod error;
 mod http;
 mod jobs;
 mod link;
+mod locks;
 mod message;
 mod order;
 mod queues;
+mod schedules;
+mod segment;
 mod socket;
 mod subscription;
 mod tls;
@@ -54,8 +57,10 @@ pub use connection::{
 };
 pub use error::ClientError;
 pub use jobs::{EnqueuedJob, JobInfo, JobList, JobQuery, RetryRequest, Statistics};
+pub use locks::LockList;
 pub use message::Message;
 pub use queues::{FailureInfo, HourInfo, LimitInfo, QueueInfo};
+pub use schedules::{ScheduleFields, ScheduleInfo, ScheduleList};
 pub use tls::{Identity, TlsFault, TlsOptions};
 pub use workers::{WorkerInfo, WorkerList, WorkerQuery};
 

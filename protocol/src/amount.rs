@@ -84,6 +84,12 @@ pub(crate) fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duratio
     raw.map(read).transpose().map_err(serde::de::Error::custom)
 }
 
+/// As [`duration`], where there must be one.
+pub(crate) fn duration_given<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+    let missing = || serde::de::Error::custom("a duration is a number of seconds or a text as \"90s\"");
+    duration(d)?.ok_or_else(missing)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,10 +21,12 @@ mod close;
 mod event;
 mod frame;
 mod job;
+mod lock;
 mod position;
 mod problem;
 mod readable;
 mod request;
+mod schedule;
 mod scope;
 mod topic;
 
@@ -36,9 +38,11 @@ pub use frame::{
     REF_BYTES_MAX, TASKS_MAX, read_client_frame,
 };
 pub use job::{Job, JobView, LeaseToken, PROGRESS_TEXT_BYTES_MAX, Phase, Progress, State, WorkerRef};
+pub use lock::{LockExtension, LockHold, LockRequest, LockToken, LockView};
 pub use position::{After, Position, PositionError};
 pub use problem::{ErrorCode, Problem, SchemaFault, TLS_ONLY};
 pub use readable::{JSON_LEVELS_MAX, check_json};
 pub use request::{EnqueueRequest, JobOptions, JobTree, Unique, read_jobs};
+pub use schedule::{Missed, ScheduleRequest, ScheduleView};
 pub use scope::{Scope, ScopeError, Scopes, Verb};
 pub use topic::{Filter, Topic, TopicError, levels};

@@ -18,6 +18,12 @@ pub enum QueueError {
     /// There is no such worker (any more): upkeep forgot it, and it registers anew.
     #[error("worker {0} is not registered")]
     Unregistered(i64),
+    /// There is no such schedule.
+    #[error("there is no schedule {0:?}")]
+    NoSchedule(String),
+    /// The schedule is the configuration's, and is changed there.
+    #[error("the schedule {0:?} belongs to the configuration: change it there")]
+    Configured(String),
     /// The job's state forbids it.
     #[error("job {job} is {state}: {reason}")]
     Conflict {
@@ -80,8 +86,10 @@ impl QueueError {
             // what the database does not take was asked for all the same, and will not be taken later either
             QueueError::Invalid(_) | QueueError::Refused { .. } => ErrorCode::InvalidRequest,
             QueueError::TooLarge(_) => ErrorCode::PayloadTooLarge,
-            QueueError::NotFound(_) | QueueError::Unregistered(_) => ErrorCode::NotFound,
-            QueueError::Conflict { .. } => ErrorCode::Conflict,
+            QueueError::NotFound(_) | QueueError::Unregistered(_) | QueueError::NoSchedule(_) => {
+                ErrorCode::NotFound
+            }
+            QueueError::Conflict { .. } | QueueError::Configured(_) => ErrorCode::Conflict,
             QueueError::LeaseLost(_) => ErrorCode::LeaseLost,
             QueueError::Unavailable { .. } | QueueError::Schema(_) => ErrorCode::Unavailable,
             QueueError::Database { .. } => ErrorCode::Internal,

@@ -25,8 +25,10 @@
 mod backend;
 mod caps;
 mod commands;
+mod cron;
 mod error;
 mod limits;
+pub mod locks;
 mod mask;
 mod metrics;
 mod migrations;
@@ -34,6 +36,7 @@ pub mod postgres;
 mod queues;
 mod retention;
 pub mod rules;
+pub mod schedules;
 pub mod sqlite;
 mod store;
 mod workers;
@@ -41,15 +44,17 @@ mod workflow;
 
 pub use backend::{Backend, DatabaseUrl, SqlitePlace};
 pub use commands::{COMMAND_BYTES_MAX, CONCURRENCY_MAX, Command, JobSignal};
+pub use cron::{CRON_BYTES_MAX, Cron, CronError};
 pub use error::QueueError;
 pub use limits::{Limit, LimitView, Limits, Rate, check_limits};
+pub use locks::{LockFilter, LockGuard, LockHeld, LockPage, Locks};
 pub use migrations::{Migration, MigrationStatus};
 pub use queues::{QueueView, Queues, READY_COUNTED_MAX};
 pub use retention::{Keep, Retention};
+pub use schedules::{Schedule, ScheduleFilter, SchedulePage, Schedules, Timing};
 pub use store::{
     Annotation, ArgsMask, AttemptFailure, Claim, Ending, Enqueued, Exchanged, Extension, Hour, JobFilter,
-    JobPage, Leased, Outcome, Pause, Pull, Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
-    Verdict,
+    JobPage, Leased, Outcome, Pause, Pull, Pulled, RetryOptions, Stats, Store, UpkeepRules, Upkept, Verdict,
 };
 pub use workers::{
     COMMAND_KEPT, INBOX_MAX, STALE_AFTER, STATUS_NAMES_MAX, WorkerFilter, WorkerInfo, WorkerPage,

@@ -69,6 +69,9 @@ migrations! {
             8 "attached",
             9 "workers",
         }
+        "00" {
+            10 "locks_and_schedules",
+        }
     }
     /// Those of SQLite.
     SQLITE in "sqlite" {
@@ -82,6 +85,9 @@ migrations! {
             7 "demands",
             8 "attached",
             9 "workers",
+        }
+        "00" {
+            10 "locks_and_schedules",
         }
     }
 }

@@ -5,9 +5,7 @@
 //! microseconds since 1970 throughout, since that is what both databases keep.
 
 use crate::error::QueueError;
-use crate::store::{
-    Annotation, Claim, Ending, JobFilter, Outcome, Pause, Pull, RetryOptions, Schedule, Verdict,
-};
+use crate::store::{Annotation, Claim, Ending, JobFilter, Outcome, Pause, Pull, RetryOptions, Verdict};
 use crate::workflow;
 use minium_protocol::{EnqueueRequest, JobOptions, Phase, Progress, State, Unique, check_json};
 use serde_json::value::RawValue;
@@ -31,8 +29,6 @@ pub const FILTER_NAMES_MAX: usize = 100;
 pub const HOURS_TOLD: i32 = 24;
 /// The notes of a job have no more bytes together, as JSON: they stand in each of its events.
 pub const NOTES_BYTES_MAX: usize = 256 << 10;
-/// Longer names of schedules are mistakes.
-const SCHEDULE_NAME_BYTES_MAX: usize = 255;
 const KEY_TAKEN: &str = "its key is held by another job";
 
 /// How far the default backoff may be off, in either direction.
@@ -372,27 +368,6 @@ pub fn micros(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// What a schedule is to do now, and when it is due next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Firing {
-    /// Is it to enqueue its job?
-    pub fires: bool,
-    /// When it is due next.
-    pub next: i64,
-}
-
-/// Judges one schedule. `planned` is when it was to fire; `None` for one that nobody has seen before. Any number of
-/// missed firings are made up by one, and those that follow stay in step.
-pub fn firing(planned: Option<i64>, every: i64, now: i64) -> Firing {
-    let every = every.max(1);
-    let planned = planned.unwrap_or(now).min(now.saturating_add(every));
-    if planned > now {
-        return Firing { fires: false, next: planned };
-    }
-    let missed = (now - planned) / every;
-    Firing { fires: true, next: planned + (missed + 1) * every }
-}
-
 fn check_span(what: &str, span: Option<Duration>) -> Result<(), QueueError> {
     if span.is_some_and(|s| s > SPAN_MAX) {
         return Err(QueueError::Invalid(format!("{what} is longer than 100 years")));
@@ -514,28 +489,6 @@ pub fn check_retry(options: &RetryOptions) -> Result<(), QueueError> {
         ..JobOptions::default()
     };
     check_requests(std::slice::from_ref(&like))
-}
-
-/// Checks schedules before any of them fires.
-///
-/// # Errors
-/// [`QueueError::Invalid`], which names the schedule.
-pub fn check_schedules(schedules: &[Schedule]) -> Result<(), QueueError> {
-    for s in schedules {
-        let named = |words: String| QueueError::Invalid(format!("schedule {:?}: {words}", s.name));
-        if s.name.is_empty() || s.name.len() > SCHEDULE_NAME_BYTES_MAX || s.name.contains('\0') {
-            return Err(named(format!(
-                "a name has 1 to {SCHEDULE_NAME_BYTES_MAX} bytes and no NUL character"
-            )));
-        }
-        if s.every < Duration::from_millis(1) {
-            return Err(named("every is less than a millisecond".into()));
-        }
-        check_span("every", Some(s.every))
-            .and_then(|()| check_requests(std::slice::from_ref(&s.request)))
-            .map_err(|e| named(e.to_string()))?;
-    }
-    Ok(())
 }
 
 fn empty_array() -> Box<RawValue> {

@@ -6,8 +6,10 @@
 
 use crate::error::QueueError;
 use crate::limits::Limits;
+use crate::locks::Locks;
 use crate::queues::Queues;
 use crate::retention::Retention;
+use crate::schedules::Schedules;
 use crate::workers::Workers;
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -337,17 +339,6 @@ pub struct Stats {
     pub enqueued: i64,
 }
 
-/// Work that repeats.
-#[derive(Debug, Clone)]
-pub struct Schedule {
-    /// Its name.
-    pub name: String,
-    /// What it enqueues.
-    pub request: EnqueueRequest,
-    /// How often.
-    pub every: Duration,
-}
-
 /// Bounds of one round of upkeep.
 #[derive(Debug, Clone)]
 pub struct UpkeepRules {
@@ -394,9 +385,9 @@ pub struct Upkept {
     pub due_in: Option<Duration>,
 }
 
-/// Keeps the jobs. All times are the database's.
+/// Keeps the jobs. All times are the database's. Other subjects of the queue have traits of their own.
 #[async_trait]
-pub trait Store: Limits + Queues + Workers + Send + Sync + 'static {
+pub trait Store: Limits + Locks + Queues + Schedules + Workers + Send + Sync + 'static {
     /// Enqueues all or none. One answer per job, in order.
     ///
     /// # Errors
@@ -480,10 +471,6 @@ pub trait Store: Limits + Queues + Workers + Send + Sync + 'static {
     /// Puts masks in force for jobs that are enqueued from now on, by whoever: events and lists show `"***"` in the places
     /// named. Masks of other tasks stay, so that nodes with unlike schemas only ever hide more.
     async fn put_masks(&self, masks: &[ArgsMask]) -> Result<(), QueueError>;
-
-    /// Enqueues what is due, once however many processes call it and however many firings were missed. Answers how
-    /// long until the next is due.
-    async fn fire_schedules(&self, schedules: &[Schedule]) -> Result<Option<Duration>, QueueError>;
 
     /// Stages what is due, rescues what was lost, removes what expired or is older than it is kept. Safe from any
     /// number of processes at once.

@@ -44,8 +44,16 @@ pub(crate) fn fault(exit: Exit, message: impl Into<String>) -> anyhow::Error {
     Fault { exit, message: message.into() }.into()
 }
 
+/// A command that was run for somebody ended with this status, and has said itself what there was to say.
+#[derive(Debug, thiserror::Error)]
+#[error("the command ended with {0}")]
+pub(crate) struct Passed(pub(crate) u8);
+
 /// Says on stderr what went wrong and gives the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    if let Some(Passed(status)) = error.downcast_ref() {
+        return ExitCode::from(*status);
+    }
     // A closed stderr is no reason to fail differently.
     writeln!(std::io::stderr(), "minium: {error:#}").ok();
     ExitCode::from(code_of(error) as u8)

@@ -44,6 +44,12 @@ mod history;
 /// The queue over HTTP, and by SQL.
 mod jobs;
 
+/// Named locks, over HTTP and by the command line.
+mod locks;
+
+/// Work that repeats, over HTTP, by the command line and from the configuration.
+mod schedules;
+
 /// Schemas: found by place, judged once, read again while the node runs.
 mod schemas;
 

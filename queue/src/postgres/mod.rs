@@ -16,6 +16,7 @@ mod exchange;
 mod lanes;
 mod limits;
 mod listener;
+mod locks;
 mod marks;
 mod masks;
 mod operations;
@@ -34,7 +35,7 @@ pub use connection::discreet;
 use crate::error::QueueError;
 use crate::store::{
     Annotation, ArgsMask, AttemptFailure, Claim, Enqueued, Exchanged, Extension, Hour, JobFilter, JobPage,
-    Outcome, Pull, Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
+    Outcome, Pull, Pulled, RetryOptions, Stats, Store, UpkeepRules, Upkept,
 };
 use async_trait::async_trait;
 use deadpool_postgres::Pool;
@@ -95,6 +96,8 @@ pub struct PgStore {
     /// When idle workers last asked to be woken.
     asked: Mutex<Option<Instant>>,
     ears: listener::Ears,
+    /// Changes when this process has changed a schedule.
+    schedules: watch::Sender<u64>,
     tasks: TaskTracker,
     stop: CancellationToken,
     _stop_at_the_latest: DropGuard,
@@ -122,6 +125,7 @@ impl PgStore {
             limits: AtomicBool::new(true),
             asked: Mutex::default(),
             ears,
+            schedules: watch::Sender::new(0),
             tasks,
             _stop_at_the_latest: stop.clone().drop_guard(),
             stop,
@@ -232,10 +236,6 @@ impl Store for PgStore {
 
     async fn put_masks(&self, masks: &[ArgsMask]) -> Result<(), QueueError> {
         self.put_args_masks(masks).await
-    }
-
-    async fn fire_schedules(&self, schedules: &[Schedule]) -> Result<Option<Duration>, QueueError> {
-        self.fire(schedules).await
     }
 
     async fn upkeep(&self, rules: &UpkeepRules) -> Result<Upkept, QueueError> {

@@ -254,6 +254,7 @@ impl PgStore {
         self.execute("forget renewals", FORGET, &[]).await?;
         self.forget_workers(round.worker_missing).await?;
         self.execute("let keys and places go", LET_GO, &[&batch]).await?;
+        self.purge_locks(batch).await?;
         self.execute("add up figures", FOLD, &[]).await?;
         self.execute("forget hours", FORGET_HOURS, &[]).await?;
         self.execute("note that the queue is looked after", TENDED, &[]).await?;

@@ -190,24 +190,7 @@ fn spans_and_options_are_checked_before_anything_is_written() {
     check_retry(&RetryOptions::default()).unwrap();
 }
 
-#[test]
-fn a_new_schedule_fires_at_once_and_a_shorter_one_comes_nearer() {
-    assert_eq!(firing(None, 10, 100), Firing { fires: true, next: 110 });
-    assert_eq!(firing(Some(110), 10, 105), Firing { fires: false, next: 110 });
-    assert_eq!(firing(Some(160), 10, 105), Firing { fires: false, next: 115 });
-}
-
 proptest! {
-    #[test]
-    fn missed_firings_are_made_up_by_one_and_keep_their_step(
-        planned in 0i64..1_000, every in 1i64..50, late in 0i64..500,
-    ) {
-        let now = planned + late;
-        let f = firing(Some(planned), every, now);
-        prop_assert!(f.fires && f.next > now && f.next <= now + every);
-        prop_assert_eq!((f.next - planned) % every, 0);
-    }
-
     #[test]
     fn backoff_stays_within_a_tenth_and_below_the_cap(retries in 0i32..2_000, jitter in -1.0f64..=1.0) {
         let plain = f64::from(retries).powi(4) + 15.0;

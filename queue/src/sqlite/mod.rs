@@ -17,6 +17,7 @@ mod exchange;
 mod failure;
 mod handlers;
 mod limits;
+mod locks;
 mod masks;
 mod operations;
 mod pull;
@@ -36,7 +37,7 @@ use crate::migrations::{self, Migration, MigrationStatus, SQLITE};
 use crate::rules;
 use crate::store::{
     Annotation, ArgsMask, AttemptFailure, Claim, Enqueued, Exchanged, Extension, Hour, JobFilter, JobPage,
-    Outcome, Pull, Pulled, RetryOptions, Schedule, Stats, Store, UpkeepRules, Upkept,
+    Outcome, Pull, Pulled, RetryOptions, Stats, Store, UpkeepRules, Upkept,
 };
 use actor::{Actor, ActorOptions, Signals, Touched};
 use async_trait::async_trait;
@@ -82,6 +83,8 @@ pub struct SqliteStore {
     reader: Option<Actor>,
     signals: Arc<Signals>,
     tended: Arc<Mutex<upkeep::Tended>>,
+    /// Changes when this process has changed a schedule.
+    schedules: watch::Sender<u64>,
 }
 
 impl SqliteStore {
@@ -136,7 +139,7 @@ impl SqliteStore {
             }
         };
         let tended = Arc::new(Mutex::new(upkeep::Tended::opened(now_micros())));
-        Ok(SqliteStore { writer, reader, signals, tended })
+        Ok(SqliteStore { writer, reader, signals, tended, schedules: watch::Sender::new(0) })
     }
 
     /// Runs a closure with the connection that writes, between the store's own transactions; it may open transactions
@@ -330,12 +333,6 @@ impl Store for SqliteStore {
     async fn put_masks(&self, masks: &[ArgsMask]) -> Result<(), QueueError> {
         let masks = masks.to_vec();
         self.change("put masks in force", move |change| masks::put(change, &masks)).await
-    }
-
-    async fn fire_schedules(&self, schedules: &[Schedule]) -> Result<Option<Duration>, QueueError> {
-        rules::check_schedules(schedules)?;
-        let schedules = schedules.to_vec();
-        self.change("fire schedules", move |change| schedules::fire(change, &schedules)).await
     }
 
     async fn upkeep(&self, rules: &UpkeepRules) -> Result<Upkept, QueueError> {

@@ -55,6 +55,7 @@ pub(super) fn upkeep(
     let removed = remove_old(change, round)?;
     let_go(change, round.batch)?;
     workers::forget(change, round.worker_missing)?;
+    super::locks::purge(change, round.batch)?;
     // a transition moves its children itself: none is ever left behind to be released
     Ok(Upkept { staged, rescued, expired, released: 0, removed, due_in: due_in(change)? })
 }

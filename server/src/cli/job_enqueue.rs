@@ -92,7 +92,7 @@ fn unique(text: &str) -> Result<Unique, String> {
 }
 
 /// Reads `NAME=VALUE`.
-fn note(text: &str) -> Result<(String, Value), String> {
+pub(super) fn note(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("a note looks like NAME=VALUE")?;
     if name.is_empty() {
         return Err("the note has no name".into());
@@ -156,7 +156,7 @@ impl Enqueue {
 }
 
 /// Reads the arguments: JSON, `@FILE` or `-`.
-async fn args(text: &str) -> anyhow::Result<Box<RawValue>> {
+pub(super) async fn args(text: &str) -> anyhow::Result<Box<RawValue>> {
     let (from, json) = match Input::parse(text) {
         Input::Here(json) => ("ARGS", json.into_bytes()),
         Input::File(path) => ("the file", tokio::fs::read(&path).await.map_err(|e| unreadable(&path, &e))?),

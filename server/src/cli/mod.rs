@@ -8,9 +8,12 @@ mod job;
 mod job_enqueue;
 mod job_run;
 mod job_show;
+mod lock;
+mod lock_run;
 mod output;
 mod queue;
 mod remote;
+mod schedule;
 mod stream;
 mod stream_input;
 mod stream_render;
@@ -71,6 +74,10 @@ pub(crate) enum Command {
     Job(job::Job),
     /// Look at queues, pause them, see limits and the last day
     Queue(queue::Queue),
+    /// Take named locks, let them go, and run commands under them
+    Lock(lock::Lock),
+    /// Look after work that repeats
+    Schedule(schedule::Schedule),
     /// Run jobs by commands, over the database or over a node's WebSocket; look at workers and steer them
     Worker(worker::Worker),
     /// Subscribe to a topic and all below it
@@ -107,6 +114,8 @@ impl Command {
             Command::Token(token) => token.run().await,
             Command::Job(job) => job.run().await,
             Command::Queue(queue) => queue.run().await,
+            Command::Lock(lock) => lock.run().await,
+            Command::Schedule(schedule) => schedule.run().await,
             Command::Worker(worker) => worker.run().await,
             Command::Sub(sub) => sub.run().await,
             Command::Pub(publish) => publish.run().await,

@@ -1,8 +1,8 @@
 //! What one key alone cannot say: ranges, keys that need each other, what this version does not do yet.
 
 use super::section::{Mistake, Origins, path_of};
-use super::{Config, LimitOf, Schedule, Task, channels, check_auth};
-use minium_protocol::{EnqueueRequest, Topic};
+use super::{Config, LimitOf, Task, channels, check_auth, check_schedules};
+use minium_protocol::Topic;
 use minium_queue::DatabaseUrl;
 use std::time::Duration;
 
@@ -31,9 +31,7 @@ pub(super) fn check(config: &Config, origins: &Origins, mistakes: &mut Vec<Mista
         findings.add("database.url".into(), error.to_string());
     }
     channels::check(&config.channels, &mut findings);
-    for (name, schedule) in &config.schedules {
-        check_schedule(name, schedule, &mut findings);
-    }
+    check_schedules::check(config, &mut findings);
     for (name, task) in &config.tasks {
         check_task(name, task, &mut findings);
     }
@@ -111,37 +109,6 @@ fn tls(config: &Config, findings: &mut Findings<'_>) {
             findings.add(path("client_auth"), "says nothing without client_ca_file");
         }
         _ => findings.add(path("client_auth"), "must be \"required\" or \"optional\""),
-    }
-}
-
-fn check_schedule(name: &str, schedule: &Schedule, findings: &mut Findings<'_>) {
-    let path = |key: &str| path_of(&["schedules", name, key]);
-    match schedule.every {
-        None => findings.add(path("every"), "is missing; it must be a duration, as in \"10s\""),
-        Some(every) if every < Duration::from_secs(1) => findings.add(path("every"), "must be 1s or more"),
-        Some(_) => {}
-    }
-    match &schedule.task {
-        None => findings.add(path("task"), "is missing; it must be the name of a task"),
-        Some(_) => {
-            if let Err(why) = schedule.request(name).check() {
-                findings.add(path_of(&["schedules", name]), why);
-            }
-        }
-    }
-}
-
-impl Schedule {
-    /// What it enqueues.
-    pub(crate) fn request(&self, name: &str) -> EnqueueRequest {
-        let args = self.args.as_ref().map_or_else(|| "[]".into(), |args| args.0.to_string());
-        let args = serde_json::value::RawValue::from_string(args).expect("a JSON value prints as JSON");
-        let mut request = EnqueueRequest::new(self.task.clone().unwrap_or_default(), args);
-        request.options.queue.clone_from(&self.queue);
-        request.options.priority = self.priority;
-        request.options.attempts = self.attempts;
-        request.options.schedule = Some(name.to_owned());
-        request
     }
 }
 

@@ -177,9 +177,17 @@ mod tests {
             durable = "yes"
             [schedules.a]
             task = "x"
-            cron = "0 3 * * *"
+            cron = "0 25 * * *"
+            zone = "Mars/Olympus"
+            missed = "some"
             [schedules.b]
             every = "10s"
+            [schedules.c]
+            task = "x"
+            [schedules.d]
+            task = "x"
+            every = "1h"
+            cron = "0 3 * * *"
             [auth.keys.ops]
             algorithm = "HS256"
             [tasks."x y"]
@@ -192,8 +200,11 @@ mod tests {
             "server.limits.message_bytes: \"1 KB\" must be a size",
             "database.url: 7 must be a text",
             "channels.livesys.durable: \"yes\" must be true or false",
-            "schedules.a.cron: is not supported by this version; use every",
-            "schedules.a.every: is missing",
+            "schedules.a.cron: the hour \"25\" of a cron expression must be",
+            "schedules.a.zone: the time zone \"Mars/Olympus\" is not known here",
+            "schedules.a.missed: \"some\" must be \"fold\" or \"all\"",
+            "schedules.c.every: is missing; say every or cron",
+            "schedules.d.cron: every and cron exclude each other",
             "schedules.b.task: is missing",
             "auth.keys.ops.secret_file: is missing",
             "tasks.\"x y\".timeout: \"soon\" must be a duration",

@@ -6,6 +6,7 @@
 mod channels;
 mod check;
 mod check_auth;
+mod check_schedules;
 mod env;
 mod load;
 mod section;
@@ -20,7 +21,7 @@ pub(crate) use show::show;
 pub(crate) use value::Json;
 
 use minium_bus::Rate;
-use minium_protocol::Topic;
+use minium_protocol::{Missed, Topic};
 use section::{Reader, section};
 use std::collections::BTreeMap;
 use std::num::NonZero;
@@ -159,8 +160,16 @@ section! {
     Schedule {
         /// The task to enqueue.
         task: Option<String> = "";
-        /// How often.
+        /// How often, 1s or more; or `cron` says when.
         every: Option<Duration> = "";
+        /// When, in five fields: minute, hour, day of the month, month, day of the week, as in `"0 3 * * mon-fri"`; or
+        /// `@yearly`, `@monthly`, `@weekly`, `@daily`, `@hourly`.
+        cron: Option<String> = "";
+        /// In whose clock time `cron` is meant, as in `"Europe/Berlin"`. Without it UTC.
+        zone: Option<String> = "";
+        /// What becomes of firings that no node was there for: one job makes up for all of them (`fold`), or each has its
+        /// job (`all`), at most 1000.
+        missed: Missed = "fold";
         /// The arguments.
         args: Option<Json> = "";
         /// The queue.
@@ -169,9 +178,16 @@ section! {
         priority: i32 = "0";
         /// How many runs each job may have.
         attempts: i32 = "1";
-        later {
-            "cron": "use every, as in every = \"24h\"";
-        }
+        /// Jobs that have not been started within this time are removed.
+        expire: Option<Duration> = "";
+        /// How long one run may take.
+        timeout: Option<Duration> = "";
+        /// Pause before an automatic retry.
+        backoff: Option<Duration> = "";
+        /// Unique among the living jobs of the task: while one with it lives, no other is enqueued.
+        key: Option<String> = "";
+        /// First notes of each job, a table.
+        notes: Option<Json> = "";
     }
 }
 

@@ -73,7 +73,7 @@ fn written() -> String {
     section(
         &mut out,
         "schedules.NAME",
-        "Work that repeats. It fires at once when it has never fired before; whatever number of firings was missed is made up for by one. `cron` comes with a later version.",
+        "Work that repeats, by `every` or by `cron`. By `every` it fires at once when it is new. All nodes of one database must have the same schedules: each puts its own at its start, and removes what an earlier configuration had ([job-states.md](job-states.md#schedules)).",
         Schedule::KEYS,
     );
     section(&mut out, "notifier", "Between journal and bus.", Notifier::KEYS);

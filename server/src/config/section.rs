@@ -148,13 +148,6 @@ impl<'a> Reader<'a> {
         names.into_iter().map(read).collect()
     }
 
-    /// Refuses a key that a later version will know.
-    pub(crate) fn not_yet(&mut self, key: &'static str, instead: &str) {
-        if self.table.remove(key).is_some() {
-            self.mistake(key, format!("is not supported by this version; {instead}"));
-        }
-    }
-
     /// Whatever is left is unknown.
     pub(crate) fn finish(mut self) {
         let left: Vec<String> = self.table.keys().cloned().collect();
@@ -194,7 +187,6 @@ fn short(value: &toml::Value) -> String {
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident {
         $($(#[doc = $text:literal])+ $key:ident: $kind:ty = $default:literal;)*
-        $(later { $($later:literal: $instead:literal;)* })?
         $(inside { $($(#[doc = $inner_text:literal])+ $inner:ident: $section:ty;)* })?
         $(named { $($(#[doc = $named_text:literal])+ $named:ident: $each:ty;)* })?
     }) => {
@@ -214,7 +206,6 @@ macro_rules! section {
                 allowed: <$kind as $crate::config::value::Value>::ALLOWED,
             },)*];
             fn read(reader: &mut $crate::config::section::Reader<'_>) -> $name {
-                $($(reader.not_yet($later, $instead);)*)?
                 $name {
                     $($key: reader.value(stringify!($key), $default),)*
                     $($($inner: reader.section(stringify!($inner)),)*)?

@@ -4,7 +4,7 @@
 //! reference shows them as one would write them.
 
 use minium_bus::Slow;
-use minium_protocol::{Topic, format_duration, parse_bytes, parse_duration};
+use minium_protocol::{Missed, Topic, format_duration, parse_bytes, parse_duration};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -147,6 +147,16 @@ impl Value for SlowPolicy {
     }
     fn to_toml(&self) -> Option<toml::Value> {
         SLOW.iter().find(|(_, slow)| *slow == self.0).map(|(word, _)| (*word).into())
+    }
+}
+
+impl Value for Missed {
+    const ALLOWED: &'static str = "\"fold\" or \"all\"";
+    fn from_text(text: &str) -> Option<Missed> {
+        text.parse().ok()
+    }
+    fn to_toml(&self) -> Option<toml::Value> {
+        Some(self.as_str().into())
     }
 }
 

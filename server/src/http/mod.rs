@@ -12,6 +12,7 @@ mod history;
 mod http2;
 mod jobs;
 pub(crate) mod limit;
+mod locks;
 mod metrics;
 pub(crate) mod origin;
 mod page;
@@ -22,6 +23,7 @@ mod publish;
 mod query;
 mod queues;
 mod routes;
+mod schedules;
 mod schemas;
 mod session;
 mod sse;
@@ -130,7 +132,8 @@ fn share(response: &mut Response, origin: HeaderValue, preflight: bool) {
         HeaderValue::from_static("Location, Minium-Next, Retry-After"),
     );
     if preflight {
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PATCH, DELETE"));
+        headers
+            .insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE"));
         let allowed = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Traceparent";
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
         headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));

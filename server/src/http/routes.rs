@@ -3,7 +3,10 @@
 
 use super::permit::{self, Need};
 use super::problem::{self, Refusal};
-use super::{App, gate, health, history, jobs, metrics, page, publish, queues, schemas, session, workers};
+use super::{
+    App, gate, health, history, jobs, locks, metrics, page, publish, queues, schedules, schemas, session,
+    workers,
+};
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodRouter, get, post};
@@ -42,6 +45,17 @@ fn guarded(app: &Arc<App>) -> Router<Arc<App>> {
         .at("/api/v1/jobs/{id}/retry", Need::Jobs, post(jobs::retry))
         .at("/api/v1/jobs/{id}/cancel", Need::Jobs, post(jobs::cancel))
         .at("/api/v1/jobs/{id}/failures", Need::Jobs, get(jobs::failures))
+        .at("/api/v1/locks", Need::Jobs, get(locks::list))
+        .at("/api/v1/locks/{name}", Need::Jobs, post(locks::take).patch(locks::extend).delete(locks::release))
+        .at("/api/v1/schedules", Need::Jobs, get(schedules::list))
+        .at(
+            "/api/v1/schedules/{name}",
+            Need::Jobs,
+            get(schedules::show).put(schedules::put).delete(schedules::remove),
+        )
+        .at("/api/v1/schedules/{name}/pause", Need::Jobs, post(schedules::pause))
+        .at("/api/v1/schedules/{name}/resume", Need::Jobs, post(schedules::resume))
+        .at("/api/v1/schedules/{name}/run", Need::Jobs, post(schedules::run))
         .at("/api/v1/stats", Need::Figures, get(jobs::stats))
         .at("/api/v1/history", Need::Figures, get(queues::history))
         .at("/api/v1/queues", Need::Figures, get(queues::list))

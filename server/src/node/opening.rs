@@ -20,9 +20,7 @@ use minium_notifier::{
 };
 use minium_protocol::{ErrorCode, Problem, SchemaFault};
 use minium_queue::postgres::PgOptions;
-use minium_queue::{
-    Backend, DatabaseUrl, Keep, QueueError, Retention, Schedule, SqlitePlace, Store, UpkeepRules,
-};
+use minium_queue::{Backend, DatabaseUrl, Keep, QueueError, Retention, SqlitePlace, Store, UpkeepRules};
 use minium_worker::{ArgsCheck, CommandTask, Spool, StoreSource, TaskBackoff, Worker, WorkerOptions};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -104,6 +102,7 @@ impl Opener {
         backend.store().put_masks(&rounds::args_masks(&self.schemas)).await?;
         let limits = self.config.limits.iter().map(|(task, limit)| limit.limit(task));
         backend.store().put_limits(&limits.collect::<Vec<_>>()).await?;
+        backend.store().put_configured_schedules(&self.config.schedules()).await?;
         let options = EnvelopeOptions { source: SOURCE.into(), dataschema: Some(self.job_schema()) };
         let journal = Journal::open(&backend, options);
         Ok(Opened { backend, journal, masks })
@@ -145,10 +144,7 @@ impl Opener {
         };
         rounds.spawn(rounds::upkeep(store.clone(), rules, self.closing.clone()));
         rounds.spawn(rounds::masks(store.clone(), self.schemas.clone(), masks, self.closing.clone()));
-        let schedules = self.schedules();
-        if !schedules.is_empty() {
-            rounds.spawn(rounds::schedules(store.clone(), schedules, self.closing.clone()));
-        }
+        rounds.spawn(rounds::schedules(store.clone(), self.closing.clone()));
         rounds.close();
         let outcome = match self.worker(store)? {
             Some(worker) => {
@@ -174,18 +170,6 @@ impl Opener {
         let minion_topic = self.config.notifier.minion_topic.clone();
         let (work, retention) = (Some(self.work.clone()), Some(self.retentions.clone()));
         RelayOptions { minion_topic, retention, work, ..RelayOptions::default() }
-    }
-
-    fn schedules(&self) -> Vec<Schedule> {
-        let all = self.config.schedules.iter();
-        all.map(|(name, schedule)| Schedule {
-            name: name.clone(),
-            request: schedule.request(name),
-            every: schedule
-                .every
-                .expect("a schedule without every is refused when the configuration is read"),
-        })
-        .collect()
     }
 
     fn retention(&self) -> Retention {
@@ -296,6 +280,19 @@ pub(super) fn check_place(config: &Config) -> anyhow::Result<()> {
             Err(fault(Exit::Failed, words))
         }
     }
+}
+
+/// What the schedules of the configuration enqueue must fit the schemas of their tasks: told before anything is started, all
+/// of it at once.
+pub(super) fn check_schedules(config: &Config, schemas: &Arc<Schemas>) -> anyhow::Result<()> {
+    let check = TaskSchemas(schemas.clone());
+    let schedules = config.schedules();
+    let misfits = schedules.iter().filter_map(|schedule| {
+        let faults = check.check(&schedule.request.task, &schedule.request.args).err()?;
+        Some(format!("schedules.{}: {}", schedule.name, SchemaFault::describe(&faults)))
+    });
+    let misfits: Vec<String> = misfits.collect();
+    if misfits.is_empty() { Ok(()) } else { Err(fault(Exit::Usage, misfits.join("\n"))) }
 }
 
 /// No waiting helps: the schema is newer, or a file cannot be opened.

@@ -37,6 +37,7 @@ impl Parts {
     pub(super) fn make(config: &Config) -> anyhow::Result<(Door, Parts)> {
         let schemas = Arc::new(Schemas::built_in());
         let dir = load_schemas(config.schemas.dir.as_deref(), &schemas)?;
+        opening::check_schedules(config, &schemas)?;
         let (door, database) = database::awaited();
         let channels = Arc::new(Channels::new(config.bus_channels()).context("Setting up the channels")?);
         let retentions = Retentions::new(config.retention_policy());

@@ -3,7 +3,7 @@
 use crate::schema_files::SchemaDir;
 use metrics_exporter_prometheus::PrometheusHandle;
 use minium_bus::Schemas;
-use minium_queue::{ArgsMask, QueueError, Schedule, Store, UpkeepRules, Upkept};
+use minium_queue::{ArgsMask, QueueError, Store, UpkeepRules, Upkept};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -78,12 +78,13 @@ fn after(done: Upkept, batch: u64) -> Duration {
     }
 }
 
-/// Enqueues what is due.
-pub(super) async fn schedules(store: Arc<dyn Store>, schedules: Vec<Schedule>, closing: CancellationToken) {
+/// Enqueues what is due, and looks again at once when a schedule was changed through this node.
+pub(super) async fn schedules(store: Arc<dyn Store>, closing: CancellationToken) {
     let mut trouble = Trouble::default();
+    let mut changes = store.schedule_changes();
     let rounds = async {
         loop {
-            let pause = match store.fire_schedules(&schedules).await {
+            let pause = match store.fire_schedules().await {
                 Ok(due) => {
                     trouble.worked("schedules");
                     due.unwrap_or(SCHEDULE_PAUSE_MAX).clamp(UPKEEP_PAUSE_MIN, SCHEDULE_PAUSE_MAX)
@@ -93,7 +94,10 @@ pub(super) async fn schedules(store: Arc<dyn Store>, schedules: Vec<Schedule>, c
                     RETRY_PAUSE
                 }
             };
-            sleep(pause).await;
+            // an error means that the store is gone, and then the node goes as well
+            if let Ok(Err(_)) = tokio::time::timeout(pause, changes.changed()).await {
+                sleep(pause).await;
+            }
         }
     };
     closing.run_until_cancelled(rounds).await;

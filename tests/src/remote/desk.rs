@@ -1,17 +1,13 @@
 //! A node's work without its sockets: the real thing on a real store, with pullers that the test holds in its hands.
 
+use super::counted::Counted;
 use crate::store::fixture::{Fixture, json};
 use crate::support::wait;
-use async_trait::async_trait;
 use bytes::Bytes;
 use minium_bus::{LeasedJob, Order, Puller, Pulling, Pushed, Said, Saying, Word, Work};
 use minium_notifier::{StoreSlot, TaskWork, WorkOptions};
-use minium_protocol::{EnqueueRequest, ErrorCode, Job, JobOptions, JobView, LeaseToken, Problem, WorkerRef};
-use minium_queue::{
-    Annotation, ArgsMask, AttemptFailure, Claim, Command, Enqueued, Exchanged, Extension, Hour, JobFilter,
-    JobPage, Limit, LimitView, Limits, Outcome, Pull, Pulled, QueueError, QueueView, Queues, RetryOptions,
-    Schedule, Stats, Store, UpkeepRules, Upkept, WorkerFilter, WorkerInfo, WorkerPage, WorkerStatus, Workers,
-};
+use minium_protocol::{EnqueueRequest, ErrorCode, Job, JobOptions, Problem};
+use minium_queue::Store;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -203,167 +199,4 @@ impl Client {
 /// The snapshot that came with a job.
 pub(crate) fn snapshot(job: &LeasedJob) -> Job {
     serde_json::from_slice(&job.snapshot).unwrap()
-}
-
-/// A store that counts how it is asked.
-struct Counted {
-    store: Arc<dyn Store>,
-    calls: Arc<Calls>,
-    /// Of a store that wakes nobody.
-    silence: Option<watch::Sender<u64>>,
-}
-
-fn count(calls: &AtomicUsize) {
-    calls.fetch_add(1, Ordering::SeqCst);
-}
-
-#[async_trait]
-impl Limits for Counted {
-    async fn put_limits(&self, limits: &[Limit]) -> Result<(), QueueError> {
-        self.store.put_limits(limits).await
-    }
-
-    async fn limits(&self) -> Result<Vec<LimitView>, QueueError> {
-        self.store.limits().await
-    }
-}
-
-#[async_trait]
-impl Queues for Counted {
-    async fn pause_queue(&self, queue: &str) -> Result<bool, QueueError> {
-        self.store.pause_queue(queue).await
-    }
-
-    async fn resume_queue(&self, queue: &str) -> Result<bool, QueueError> {
-        self.store.resume_queue(queue).await
-    }
-
-    async fn queues(&self) -> Result<Vec<QueueView>, QueueError> {
-        self.store.queues().await
-    }
-}
-
-#[async_trait]
-impl Store for Counted {
-    async fn enqueue(&self, jobs: &[EnqueueRequest]) -> Result<Vec<Enqueued>, QueueError> {
-        count(&self.calls.enqueues);
-        self.store.enqueue(jobs).await
-    }
-
-    async fn exchange(&self, outcomes: &[Outcome], claim: &Claim) -> Result<Exchanged, QueueError> {
-        count(&self.calls.exchanges);
-        self.store.exchange(outcomes, claim).await
-    }
-
-    async fn pull(&self, pulls: &[Pull]) -> Result<Vec<Pulled>, QueueError> {
-        count(&self.calls.pulls);
-        let answer = self.store.pull(pulls).await;
-        count(&self.calls.pulled);
-        answer
-    }
-
-    async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<u64, QueueError> {
-        count(&self.calls.releases);
-        self.store.release(leases).await
-    }
-
-    async fn extend(
-        &self,
-        leases: &[(i64, LeaseToken)],
-        lease: Duration,
-    ) -> Result<Vec<Extension>, QueueError> {
-        count(&self.calls.extends);
-        self.store.extend(leases, lease).await
-    }
-
-    async fn annotate(&self, job: i64, lease: Option<LeaseToken>, a: &Annotation) -> Result<(), QueueError> {
-        self.store.annotate(job, lease, a).await
-    }
-
-    async fn cancel(&self, job: i64) -> Result<(), QueueError> {
-        self.store.cancel(job).await
-    }
-
-    async fn cancel_cascade(&self, job: i64) -> Result<u64, QueueError> {
-        self.store.cancel_cascade(job).await
-    }
-
-    async fn retry(&self, job: i64, options: &RetryOptions) -> Result<(), QueueError> {
-        self.store.retry(job, options).await
-    }
-
-    async fn remove(&self, job: i64) -> Result<(), QueueError> {
-        self.store.remove(job).await
-    }
-
-    async fn get(&self, job: i64) -> Result<Option<JobView>, QueueError> {
-        self.store.get(job).await
-    }
-
-    async fn failures(&self, job: i64) -> Result<Vec<AttemptFailure>, QueueError> {
-        self.store.failures(job).await
-    }
-
-    async fn list(&self, filter: &JobFilter) -> Result<JobPage, QueueError> {
-        self.store.list(filter).await
-    }
-
-    async fn stats(&self) -> Result<Stats, QueueError> {
-        self.store.stats().await
-    }
-
-    async fn hours(&self) -> Result<Vec<Hour>, QueueError> {
-        self.store.hours().await
-    }
-
-    async fn put_masks(&self, masks: &[ArgsMask]) -> Result<(), QueueError> {
-        self.store.put_masks(masks).await
-    }
-
-    async fn fire_schedules(&self, schedules: &[Schedule]) -> Result<Option<Duration>, QueueError> {
-        self.store.fire_schedules(schedules).await
-    }
-
-    async fn upkeep(&self, rules: &UpkeepRules) -> Result<Upkept, QueueError> {
-        self.store.upkeep(rules).await
-    }
-
-    fn wakeups(&self) -> watch::Receiver<u64> {
-        self.silence.as_ref().map_or_else(|| self.store.wakeups(), watch::Sender::subscribe)
-    }
-
-    async fn ping(&self) -> Result<(), QueueError> {
-        self.store.ping().await
-    }
-}
-
-#[async_trait]
-impl Workers for Counted {
-    async fn register_worker(&self, worker: &WorkerInfo) -> Result<WorkerRef, QueueError> {
-        self.store.register_worker(worker).await
-    }
-
-    async fn heartbeat(&self, worker: i64, status: &WorkerStatus) -> Result<(), QueueError> {
-        self.store.heartbeat(worker, status).await
-    }
-
-    async fn unregister_worker(&self, worker: i64) -> Result<(), QueueError> {
-        self.store.unregister_worker(worker).await
-    }
-
-    async fn workers(&self, filter: &WorkerFilter) -> Result<WorkerPage, QueueError> {
-        self.store.workers(filter).await
-    }
-
-    async fn send_command(&self, to: Option<&[i64]>, command: &Command) -> Result<u64, QueueError> {
-        self.store.send_command(to, command).await
-    }
-
-    async fn take_commands(&self, worker: i64) -> Result<Vec<Command>, QueueError> {
-        self.store.take_commands(worker).await
-    }
-
-    fn controls(&self) -> watch::Receiver<u64> {
-        self.store.controls()
-    }
 }

@@ -1,7 +1,10 @@
 //! Work over WebSocket. First what stands behind the sockets: pushes, claims for pullers, and their words, on every
 //! kind of database.
 
-/// A store that counts, and pullers that the tests hold in their hands.
+/// The real store, which counts how it is asked.
+mod counted;
+
+/// A node's work, and pullers that the tests hold in their hands.
 mod desk;
 
 /// Pushes become jobs.

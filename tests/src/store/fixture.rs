@@ -5,11 +5,11 @@
 //! the same to whoever compares it with the database's clock.
 
 use crate::support::postgres::{Database, connect};
-use minium_protocol::{EnqueueRequest, Job, JobView, LeaseToken, Phase, WorkerRef};
+use minium_protocol::{EnqueueRequest, Job, JobView, LeaseToken, Missed, Phase, WorkerRef};
 use minium_queue::postgres::PgOptions;
 use minium_queue::{
-    Annotation, Backend, Claim, DatabaseUrl, Ending, Exchanged, Leased, Outcome, QueueError, SqlitePlace,
-    Store, UpkeepRules, Upkept, Verdict,
+    Annotation, Backend, Claim, DatabaseUrl, Ending, Exchanged, Leased, Outcome, QueueError, Schedule,
+    SqlitePlace, Store, Timing, UpkeepRules, Upkept, Verdict,
 };
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -120,7 +120,15 @@ impl Fixture {
 
     /// Lets time pass.
     pub(crate) async fn pass(&self, span: Duration) {
-        let micros = i64::try_from(span.as_micros()).unwrap();
+        self.pass_micros(i64::try_from(span.as_micros()).unwrap()).await;
+    }
+
+    /// As a clock that went ahead and is put back.
+    pub(crate) async fn pass_back(&self, span: Duration) {
+        self.pass_micros(-i64::try_from(span.as_micros()).unwrap()).await;
+    }
+
+    async fn pass_micros(&self, micros: i64) {
         match &self.backend {
             Backend::Postgres(_) => self.pass_on_postgres(micros).await,
             Backend::Sqlite(store) => {
@@ -133,7 +141,8 @@ impl Fixture {
                      update limit_rule set filled = filled - {micros};
                      update failure set at = at - {micros};
                      update hour set hour = hour - {micros};
-                     update schedule set due = due - {micros};
+                     update lock set taken = taken - {micros}, until = until - {micros};
+                     update schedule set due = due - {micros}, fired = fired - {micros};
                      update worker set started = started - {micros}, heartbeat = heartbeat - {micros};
                      update command set sent = sent - {micros};"
                 );
@@ -149,14 +158,14 @@ impl Fixture {
                 "select table_name::text, string_agg(format('%1$I = %1$I - interval ''%2$s us''', column_name, $1::text), ', ')
                    from information_schema.columns
                   where table_schema = 'minium' and data_type = 'timestamp with time zone'
-                    and table_name in ('command', 'job', 'renewal', 'schedule', 'worker', 'job_key', 'limit_rule', 'failure', 'hour',
-                                       'tally')
+                    and table_name in ('command', 'failure', 'hour', 'job', 'job_key', 'limit_rule', 'lock', 'renewal', 'schedule',
+                                       'tally', 'worker')
                   group by table_name",
                 &[&micros.to_string()],
             )
             .await
             .unwrap();
-        assert_eq!(columns.len(), 10, "every table that holds times is moved");
+        assert_eq!(columns.len(), 11, "every table that holds times is moved");
         for row in columns {
             let sql = format!("update minium.{} set {}", row.get::<_, String>(0), row.get::<_, String>(1));
             client.batch_execute(&sql).await.unwrap();
@@ -167,6 +176,37 @@ impl Fixture {
     pub(crate) async fn client(&self) -> tokio_postgres::Client {
         let DatabaseUrl::Postgres(url) = &self.url else { panic!("not on PostgreSQL") };
         connect(url).await.unwrap()
+    }
+
+    /// Runs a statement on a table, in which `$due` stands for so long from now.
+    pub(crate) async fn execute(&self, sql: &str, due: Duration) {
+        match &self.backend {
+            Backend::Postgres(_) => {
+                let at = format!("now() + interval '{} us'", due.as_micros());
+                let client = self.client().await;
+                client.batch_execute("set search_path = minium").await.unwrap();
+                client.batch_execute(&sql.replace("$due", &at)).await.unwrap();
+            }
+            Backend::Sqlite(store) => {
+                let at = jiff::Timestamp::now().as_microsecond() + i64::try_from(due.as_micros()).unwrap();
+                let sql = sql.replace("$due", &at.to_string());
+                store.call(move |conn| conn.execute_batch(&sql)).await.unwrap().unwrap();
+            }
+        }
+    }
+
+    /// How many rows a table has.
+    pub(crate) async fn count(&self, table: &str) -> i64 {
+        match &self.backend {
+            Backend::Postgres(_) => {
+                let sql = format!("select count(*) from minium.{table}");
+                self.client().await.query_one(&sql, &[]).await.unwrap().get(0)
+            }
+            Backend::Sqlite(store) => {
+                let sql = format!("select count(*) from {table}");
+                store.read(move |conn| conn.query_row(&sql, [], |row| row.get(0))).await.unwrap().unwrap()
+            }
+        }
     }
 
     /// The entries that were written since this was last asked.
@@ -403,6 +443,11 @@ pub(crate) fn keyed(key: &str) -> EnqueueRequest {
 
 pub(crate) fn worker() -> WorkerRef {
     WorkerRef { id: 7, host: "rack3".into(), pid: 411 }
+}
+
+/// A schedule by interval, which folds what it missed.
+pub(crate) fn every(name: &str, request: EnqueueRequest, interval: u64) -> Schedule {
+    Schedule { name: name.into(), timing: Timing::Every(seconds(interval)), request, missed: Missed::Fold }
 }
 
 /// A claim of anything in `default`.

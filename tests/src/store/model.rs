@@ -10,7 +10,7 @@ use super::sequence::{
 };
 use minium_protocol::{Phase, State};
 use minium_queue::rules::{self, Aftermath, Hold, Standing};
-use minium_queue::{Ending, Pause, Verdict};
+use minium_queue::{Ending, Pause, Timing, Verdict};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(crate) struct Model {
     jobs: Vec<Option<Job>>,
     /// Which job each run was of.
     runs: Vec<usize>,
-    schedules: BTreeMap<u8, i64>,
+    schedules: BTreeMap<u8, (Timing, i64)>,
     drawn: u64,
     events: Vec<Event>,
 }

@@ -8,7 +8,7 @@ use super::sequence::*;
 use minium_protocol::{JobOptions, JobView, Progress, State};
 use minium_queue::{
     Annotation, Backend, Claim, Ending, Extension, Leased, Outcome, Pause, QueueError, RetryOptions,
-    Schedule, UpkeepRules, Verdict,
+    UpkeepRules, Verdict,
 };
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use serde_json::{Value, json};
@@ -205,13 +205,13 @@ impl Subject {
     async fn fire(&mut self, every: &[(u8, u64)]) -> Value {
         let schedules: Vec<_> = every
             .iter()
-            .map(|(schedule, every)| Schedule {
-                name: schedule_name(*schedule),
-                request: self.request(&scheduled(*schedule)),
-                every: units(*every),
+            .map(|(schedule, units)| {
+                let request = self.request(&scheduled(*schedule));
+                super::fixture::every(&schedule_name(*schedule), request, units * UNIT_SECONDS)
             })
             .collect();
-        let next = self.fixture.store().fire_schedules(&schedules).await.unwrap();
+        self.fixture.store().put_configured_schedules(&schedules).await.unwrap();
+        let next = self.fixture.store().fire_schedules().await.unwrap();
         json!(next.map(|next| rounded(next.as_secs_f64())))
     }
 

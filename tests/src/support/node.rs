@@ -115,6 +115,11 @@ impl Node {
         node
     }
 
+    /// What it is configured with from its next start on.
+    pub(crate) fn reconfigure(&mut self, toml: &str) {
+        self.options.config = toml.to_owned();
+    }
+
     /// Starts it in the same place after it has ended.
     pub(crate) async fn restart(&self) {
         self.spawn();

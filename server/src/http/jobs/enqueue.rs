@@ -130,7 +130,7 @@ fn is_traceparent(text: &str) -> bool {
 }
 
 /// The whole `args` against the schema of the task.
-fn check_args(schemas: &Schemas, job: &EnqueueRequest) -> Result<(), Refusal> {
+pub(in super::super) fn check_args(schemas: &Schemas, job: &EnqueueRequest) -> Result<(), Refusal> {
     let Some(schema) = schemas.for_task(&job.task) else { return Ok(()) };
     let args = serde_json::from_str(job.args.get())
         .map_err(|e| Refusal::new(ErrorCode::InvalidJson, format!("the arguments cannot be read: {e}")))?;

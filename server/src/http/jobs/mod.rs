@@ -7,6 +7,7 @@ mod read;
 mod wait;
 
 pub(crate) use act::{cancel, change, remove, retry};
+pub(super) use enqueue::check_args;
 pub(crate) use enqueue::enqueue;
 pub(crate) use events::{HISTORIES_MAX, events};
 pub(crate) use read::{failures, list, show, stats};
@@ -17,7 +18,7 @@ use minium_protocol::{ErrorCode, Job, JobView};
 use minium_queue::{QueueError, Store};
 
 /// One job, or 404.
-async fn find(store: &dyn Store, id: i64) -> Result<JobView, Refusal> {
+pub(super) async fn find(store: &dyn Store, id: i64) -> Result<JobView, Refusal> {
     Ok(store.get(id).await?.ok_or(QueueError::NotFound(id))?)
 }
 

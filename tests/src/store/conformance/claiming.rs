@@ -3,7 +3,7 @@
 use crate::store::fixture::*;
 use crate::support::wait;
 use minium_protocol::{EnqueueRequest, State};
-use minium_queue::{Claim, RetryOptions, Schedule, Verdict, rules};
+use minium_queue::{Claim, RetryOptions, Verdict, rules};
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -249,8 +249,8 @@ pub(crate) async fn whatever_makes_jobs_ready_wakes_workers(f: &Fixture) {
     f.pass(seconds(20)).await;
     f.upkeep().await;
     woken("a staging").await;
-    let schedule = Schedule { name: "s".into(), request: plain(), every: seconds(10) };
-    f.store().fire_schedules(&[schedule]).await.unwrap();
+    f.store().put_schedule(&every("s", plain(), 10)).await.unwrap();
+    f.store().fire_schedules().await.unwrap();
     woken("a schedule").await;
     assert_eq!(f.job(parent).await.state, State::Finished);
 }

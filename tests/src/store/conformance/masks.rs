@@ -2,7 +2,7 @@
 
 use crate::store::fixture::*;
 use minium_protocol::EnqueueRequest;
-use minium_queue::{ArgsMask, JobFilter, Pull, Schedule};
+use minium_queue::{ArgsMask, JobFilter, Pull, ScheduleFilter};
 
 fn mask(task: &str, paths: &[&[&str]]) -> ArgsMask {
     let paths = paths.iter().map(|path| path.iter().map(|step| (*step).to_owned()).collect()).collect();
@@ -111,15 +111,21 @@ pub(crate) async fn arguments_without_anything_to_hide_stay_to_the_byte(f: &Fixt
 
 pub(crate) async fn what_a_schedule_enqueues_is_hidden_as_well(f: &Fixture) {
     hide(f).await;
-    let schedule = Schedule { name: "nightly".into(), request: secret("t"), every: seconds(60) };
-    f.store().fire_schedules(std::slice::from_ref(&schedule)).await.unwrap();
+    f.store().put_schedule(&every("nightly", secret("t"), 60)).await.unwrap();
+    f.store().fire_schedules().await.unwrap();
     f.pass(seconds(61)).await;
-    f.store().fire_schedules(&[schedule]).await.unwrap();
+    f.store().fire_schedules().await.unwrap();
     let leased = f.claim(2).await;
     assert!(!leased.is_empty());
     for job in leased {
         assert_eq!(job.args.get(), WHOLE);
         assert!(same(&shown(f, job.id).await, SHOWN));
+    }
+    let one = f.store().schedule("nightly").await.unwrap().unwrap();
+    let listed = f.store().schedules(&ScheduleFilter::default()).await.unwrap().schedules.remove(0);
+    for view in [one, listed] {
+        let told: serde_json::Value = serde_json::from_str(&view.to_json()).unwrap();
+        assert!(same(&told["args"].to_string(), SHOWN), "{told}");
     }
 }
 

@@ -12,6 +12,7 @@ mod keys;
 mod leases;
 mod limits;
 mod lists;
+mod locks;
 mod masks;
 mod operations;
 mod outcomes;
@@ -261,14 +262,41 @@ macro_rules! conformance {
                 workers_count_while_their_heartbeat_is_fresh
                 the_store_answers
             }
+            locks {
+                a_lock_is_held_by_one
+                a_shared_lock_is_held_by_as_many_as_its_limit
+                a_lock_ends_by_itself
+                extending_moves_the_end_and_only_ones_own
+                unlocking_ends_ones_own_hold_alone
+                an_operator_ends_all_holds_of_a_name
+                asking_takes_nothing
+                what_is_held_is_listed_by_the_page
+                what_breaks_a_rule_is_refused
+                upkeep_removes_what_has_ended
+                never_more_than_the_limit_hold_it_at_once
+                a_guard_keeps_its_lock_and_lets_it_go
+                a_guard_that_is_dropped_lets_its_lock_go
+                a_guard_tells_when_its_lock_is_lost
+            }
             schedules {
-                a_new_schedule_fires_at_once
-                a_schedule_fires_once_from_two_stores
+                a_new_interval_fires_at_once
+                a_new_expression_waits_for_its_time
+                a_schedule_fires_once_from_three_stores
                 missed_firings_are_made_up_by_one
+                missed_firings_are_made_up_one_by_one_where_that_is_wanted
+                a_round_has_a_bound_and_the_next_goes_on
                 a_shorter_interval_brings_the_next_firing_nearer
                 a_key_keeps_firings_from_piling_up
-                a_bad_schedule_fires_nothing
+                options_and_arguments_are_kept_as_they_were_put
+                what_breaks_a_rule_is_refused
                 no_schedules_are_never_due
+                schedules_are_put_listed_and_removed
+                what_a_pause_keeps_from_firing_is_not_made_up
+                running_by_hand_moves_nothing
+                the_configuration_has_its_own_and_leaves_others_alone
+                a_time_of_before_is_kept_by_what_defines_it_now
+                changes_are_told_to_this_process
+                what_cannot_be_read_here_holds_up_nothing_else
             }
             upkeep {
                 due_jobs_are_staged

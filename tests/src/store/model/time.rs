@@ -2,9 +2,12 @@
 
 use super::super::sequence::schedule_name;
 use super::{Job, Model, scheduled, ticks};
-use minium_protocol::State;
+use minium_protocol::{Missed, State};
+use minium_queue::Timing;
 use minium_queue::rules::{self, Aftermath};
+use minium_queue::schedules::due;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 impl Model {
     /// The names of those that fit, the least first.
@@ -74,15 +77,24 @@ impl Model {
     }
 
     pub(super) fn fire(&mut self, every: &[(u8, u64)]) -> Value {
-        let mut next: Option<i64> = None;
-        for (schedule, every) in every {
-            let firing = rules::firing(self.schedules.get(schedule).copied(), ticks(*every), self.now);
-            self.schedules.insert(*schedule, firing.next);
-            if firing.fires {
-                self.enqueue_one(&scheduled(*schedule), 0, Some(schedule_name(*schedule)));
-            }
-            next = Some(next.map_or(firing.next, |n| n.min(firing.next)));
+        // they are all of the configuration's
+        let timing = |units: u64| Timing::Every(Duration::from_micros(ticks(units).unsigned_abs()));
+        let mut put = Vec::new();
+        for (schedule, units) in every {
+            let (timing, before) = (timing(*units), self.schedules.get(schedule));
+            let due = due::at_put(before.map(|(timing, due)| (timing, *due)), &timing, self.now);
+            put.push((due, *schedule, timing));
         }
+        put.sort_by_key(|(due, schedule, _)| (*due, *schedule));
+        self.schedules.clear();
+        for (due, schedule, timing) in put {
+            let firing = due::firing(&timing, Missed::Fold, due, self.now);
+            if firing.jobs > 0 {
+                self.enqueue_one(&scheduled(schedule), 0, Some(schedule_name(schedule)));
+            }
+            self.schedules.insert(schedule, (timing, firing.next));
+        }
+        let next = self.schedules.values().map(|(_, due)| *due).min();
         json!(next.map(|at| self.units_until(at)))
     }
 }
