@@ -52,6 +52,9 @@ mod masks;
 /// The command line as a script sees it.
 mod cli;
 
+/// The benches, with loads that say nothing.
+mod benches;
+
 /// Our own clients: cut, restarted, and looked at.
 mod clients;
 
