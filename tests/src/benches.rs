@@ -38,14 +38,20 @@ async fn every_row_of_the_queue_bench_runs_without_peers() {
     let database = Database::create().await;
     let (only, url) = (rows.join(","), database.url());
     let sizes = "--runs 2 --jobs 300 --singles 20 --pickups 3 --seconds 1 --rate 300 --kept 400 --batch 50";
-    let args: Vec<&str> = ["queue", "--json", "--database", url, "--only", &only].into_iter().chain(sizes.split(' ')).collect();
+    let args: Vec<&str> =
+        ["queue", "--json", "--database", url, "--only", &only].into_iter().chain(sizes.split(' ')).collect();
     let told = figures(&args).await;
     for (row, name) in told["rows"].as_array().unwrap().iter().zip(&rows) {
         assert_eq!(row["name"], *name);
         let contenders = row["contenders"].as_array().unwrap();
-        assert!(!contenders.is_empty() && contenders.iter().all(|c| c["runs"].as_array().unwrap().len() == 2), "{row}");
+        assert!(
+            !contenders.is_empty() && contenders.iter().all(|c| c["runs"].as_array().unwrap().len() == 2),
+            "{row}"
+        );
         // those that speak of peers say nothing; every other one is measured
-        let of_peers = |aim: &Value| ["peer", "pgmq", "pg-boss"].iter().any(|w| aim["aim"].as_str().unwrap().contains(w));
+        let of_peers = |aim: &Value| {
+            ["peer", "pgmq", "pg-boss"].iter().any(|w| aim["aim"].as_str().unwrap().contains(w))
+        };
         for aim in row["aims"].as_array().unwrap() {
             assert_eq!(aim["measured"].is_number(), !of_peers(aim), "{aim}");
         }
@@ -57,5 +63,8 @@ async fn every_row_of_the_queue_bench_runs_without_peers() {
 async fn a_row_that_is_not_there_is_said_with_those_that_are() {
     let output = bench(&["queue", "--only", "drains"]).await;
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && said.contains("no row drains") && said.contains("enqueue-1"), "{said}");
+    assert!(
+        !output.status.success() && said.contains("no row drains") && said.contains("enqueue-1"),
+        "{said}"
+    );
 }

@@ -56,6 +56,8 @@ impl Server {
             "this is measured on PostgreSQL: --database postgres://…"
         );
         let client = connect(url).await?;
+        // that a database to be dropped is not there is no news
+        client.client.batch_execute("set client_min_messages = warning").await?;
         let pid: i32 = client.client.query_one("select pg_backend_pid()", &[]).await?.get(0);
         let postmaster = u32::try_from(pid).ok().and_then(machine::parent_of);
         Ok(Server { url: url.to_owned(), client, postmaster })

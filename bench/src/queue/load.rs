@@ -90,15 +90,15 @@ impl Contest<'_> {
         }
     }
 
-    /// Works until every job is done in the database.
-    async fn drain(&mut self, jobs: u64) -> anyhow::Result<()> {
+    /// Works until every job is done in the database; of a peer, answers how long it took to begin.
+    async fn drain(&mut self, jobs: u64) -> anyhow::Result<Option<Duration>> {
         let done = match &mut self.contestant {
             Contestant::Ours(ours) => ours.drain().await?,
             Contestant::Pgmq(pgmq) => pgmq.drain().await?,
-            Contestant::Drivers(drivers) => return drivers.drain(jobs, self.database).await,
+            Contestant::Drivers(drivers) => return drivers.drain(jobs, self.database).await.map(Some),
         };
         ensure!(done == jobs, "{jobs} jobs were enqueued, {done} were done");
-        Ok(())
+        Ok(None)
     }
 
     async fn rest(&mut self, jobs: u64) -> anyhow::Result<()> {
@@ -154,8 +154,11 @@ impl Contest<'_> {
         self.database.settle().await?;
         let (mut figures, wal) = (Figures::new(), self.database.wal_position().await?);
         let meter = self.meter();
-        self.drain(work.jobs).await?;
+        let first = self.drain(work.jobs).await?;
         meter.end(work.jobs, &mut figures);
+        if let Some(first) = first {
+            figures.insert(rows::FIRST.into(), rounded(first.as_secs_f64() * 1e3));
+        }
         let wal = self.database.wal_position().await? - wal;
         if let Some(behind) = self.all_numbered().await? {
             figures.insert(rows::BEHIND.into(), rounded(behind as f64));
@@ -219,10 +222,9 @@ impl Contest<'_> {
         figures.remove(rows::PER_SECOND);
         ensure!(from_ack.len() == pickups.jobs, "{} of {} jobs ran", from_ack.len(), pickups.jobs);
         self.check_done(pickups.jobs as u64).await?;
-        for (times, p50, p99) in [
-            (&mut from_ack, rows::ACK_P50, rows::ACK_P99),
-            (&mut from_call, rows::CALL_P50, rows::CALL_P99),
-        ] {
+        for (times, p50, p99) in
+            [(&mut from_ack, rows::ACK_P50, rows::ACK_P99), (&mut from_call, rows::CALL_P50, rows::CALL_P99)]
+        {
             figures.insert(p50.into(), rounded(percentile(times, 50.0)));
             figures.insert(p99.into(), rounded(percentile(times, 99.0)));
         }

@@ -184,7 +184,7 @@ impl Options {
         if let Some(server) = server
             && results.iter().any(|(c, _)| c.beside == Beside::Finished)
         {
-            let database = server.create("kept").await?;
+            let database = server.create("filled").await?;
             kept::fill(self.kept, self.claims(), &database).await.context("filling a database")?;
             filled = Some(database);
         }

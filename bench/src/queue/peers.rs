@@ -7,7 +7,7 @@ use super::load::{Pickups, Work};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -165,14 +165,18 @@ impl Drivers {
         self.first(&command).await.map(drop)
     }
 
-    /// Works until all jobs are handled and the database knows it.
-    pub(super) async fn drain(&mut self, jobs: u64, database: &Database) -> anyhow::Result<()> {
+    /// Works until all jobs are handled and the database knows it. Answers how long it took until the first was handled,
+    /// as told within a few milliseconds: connections are there, but a worker has to be made.
+    pub(super) async fn drain(&mut self, jobs: u64, database: &Database) -> anyhow::Result<Duration> {
+        let (began, mut first) = (Instant::now(), None);
         futures::future::try_join_all(self.drivers.iter_mut().map(|d| d.work(jobs))).await?;
         while self.handled() < jobs {
             let any = self.drivers.iter_mut().map(|d| Box::pin(d.handles()));
             futures::future::select_all(any).await.0?;
+            first.get_or_insert_with(|| began.elapsed());
         }
-        database.until("the end of all jobs", self.peer.nothing_left(), PATIENCE).await
+        database.until("the end of all jobs", self.peer.nothing_left(), PATIENCE).await?;
+        Ok(first.unwrap_or_default())
     }
 
     /// Ends the work, and checks that each job was handled once.

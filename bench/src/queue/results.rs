@@ -117,51 +117,62 @@ fn main_figure(load: Load) -> (&'static str, bool) {
     }
 }
 
-/// A row's JSON as lines of text, in columns.
+/// A row's JSON as text in columns, and its aims.
 pub(super) fn text(row: &Value) -> String {
     let mut out = format!("{}: {}\n", word(row, "name"), word(row, "what"));
-    for (name, contender) in contenders(row) {
-        let told: Vec<_> = cells(contender).iter().map(|(label, value)| format!("{label} {value}")).collect();
-        out.push_str(&format!("  {name:<17} {}\n", told.join("  ")));
+    let table = table(row);
+    let width = |column: usize| table.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..table[0].len()).map(width).collect();
+    for line in &table {
+        let told: Vec<_> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
+        out.push_str(&format!("  {}\n", told.join("  ")));
     }
     aims(row).for_each(|aim| out.push_str(&format!("  {aim}\n")));
     out
 }
 
-/// A row's JSON as a table: who, figures, all rounds, aims.
+/// A row's JSON as a table, its aims, and what is no single number.
 pub(super) fn markdown(row: &Value) -> String {
     let mut out = format!("\n## {}: {}\n\n", word(row, "name"), word(row, "what"));
-    let mut columns: Vec<&'static str> = Vec::new();
-    for (label, _) in contenders(row).flat_map(|(_, contender)| cells(contender)) {
-        if !columns.contains(&label) {
-            columns.push(label);
+    let table = table(row);
+    for (i, line) in table.iter().enumerate() {
+        out.push_str(&format!("| {} |\n", line.join(" | ")));
+        if i == 0 {
+            out.push_str(&format!("|{}\n", "---|".repeat(line.len())));
         }
-    }
-    out.push_str(&format!(
-        "| | {} | rounds |\n|---|{}---|\n",
-        columns.join(" | "),
-        "---|".repeat(columns.len())
-    ));
-    for (name, contender) in contenders(row) {
-        let cells = cells(contender);
-        let cell = |label: &&str| cells.iter().find(|(l, _)| l == label).map_or("–", |(_, v)| v.as_str());
-        let line: Vec<&str> = columns.iter().map(cell).collect();
-        out.push_str(&format!("| {name} | {} | {} |\n", line.join(" | "), rounds(contender)));
     }
     out.push('\n');
     aims(row).for_each(|aim| out.push_str(&format!("- {aim}\n")));
     for (name, contender) in contenders(row) {
-        for extra in [figure::READS, figure::WINDOWS] {
-            if !contender[extra].is_null() {
-                out.push_str(&format!(
-                    "- {name}, {}, last round: {}\n",
-                    extra.replace('_', " "),
-                    contender[extra]
-                ));
-            }
+        for extra in [figure::READS, figure::WINDOWS].iter().filter(|extra| !contender[**extra].is_null()) {
+            out.push_str(&format!(
+                "- {name}, {}, last round: {}\n",
+                extra.replace('_', " "),
+                contender[*extra]
+            ));
         }
     }
     out
+}
+
+/// Who, the medians of those figures that anybody has, and all rounds of the first of them.
+fn table(row: &Value) -> Vec<Vec<String>> {
+    let has = |name: &&&str| contenders(row).any(|(_, contender)| contender[**name].is_number());
+    let columns: Vec<&str> = SHOWN.iter().filter(has).copied().collect();
+    let mut head = vec![String::new()];
+    head.extend(columns.iter().map(|name| label(name).to_owned()));
+    head.push("rounds".into());
+    let mut table = vec![head];
+    for (name, contender) in contenders(row) {
+        let cell = |column: &&str| contender[*column].as_f64().map_or_else(|| "–".into(), number);
+        let mut line = vec![name.to_owned()];
+        line.extend(columns.iter().map(cell));
+        let runs = contender["runs"].as_array().into_iter().flatten();
+        let rounds = runs.filter_map(|run| Some(number(run[*columns.first()?].as_f64()?)));
+        line.push(rounds.collect::<Vec<_>>().join(" "));
+        table.push(line);
+    }
+    table
 }
 
 fn word<'a>(value: &'a Value, name: &str) -> &'a str {
@@ -171,19 +182,6 @@ fn word<'a>(value: &'a Value, name: &str) -> &'a str {
 fn contenders(row: &Value) -> impl Iterator<Item = (&str, &Value)> {
     let all = row["contenders"].as_array().into_iter().flatten();
     all.map(|contender| (word(contender, "contender"), contender))
-}
-
-/// Each round's first figure, so that the spread is seen.
-fn rounds(contender: &Value) -> String {
-    let Some(name) = SHOWN.iter().find(|name| contender[**name].is_number()) else { return String::new() };
-    let all = contender["runs"].as_array().into_iter().flatten();
-    all.filter_map(|run| Some(number(run[*name].as_f64()?))).collect::<Vec<_>>().join(" ")
-}
-
-/// Medians, in the order in which they are told.
-fn cells(contender: &Value) -> Vec<(&'static str, String)> {
-    let known = SHOWN.iter().filter_map(|name| Some((*name, contender[*name].as_f64()?)));
-    known.map(|(name, value)| (label(name), number(value))).collect()
 }
 
 fn aims(row: &Value) -> impl Iterator<Item = String> {
@@ -217,6 +215,7 @@ const SHOWN: &[&str] = &[
     figure::WAL_PAGES,
     figure::BEHIND,
     figure::RELAYED_SECONDS,
+    figure::FIRST,
     figure::FOREIGN_CPU,
     "seconds",
 ];
@@ -241,6 +240,7 @@ fn label(name: &str) -> &'static str {
         figure::WAL_PAGES => "of it full pages",
         figure::BEHIND => "events behind",
         figure::RELAYED_SECONDS => "s until numbered",
+        figure::FIRST => "first after ms",
         figure::FOREIGN_CPU => "foreign cpu s",
         "seconds" => "s",
         _ => "?",

@@ -109,6 +109,8 @@ pub(super) const WAL_PAGES: &str = "wal_full_page_bytes_per_job";
 /// Events without a number when the last job was done.
 pub(super) const BEHIND: &str = "events_behind";
 pub(super) const RELAYED_SECONDS: &str = "seconds_until_all_is_numbered";
+/// From the command to work until the first job was handled.
+pub(super) const FIRST: &str = "first_handled_after_ms";
 pub(super) const ACK_P50: &str = "ack_to_handler_p50_ms";
 pub(super) const ACK_P99: &str = "ack_to_handler_p99_ms";
 pub(super) const CALL_P50: &str = "call_to_handler_p50_ms";
