@@ -95,7 +95,7 @@ impl Results {
             contenders.push(Value::Object(document));
         }
         let aims: Vec<Value> = self.row.aims.iter().map(|a| self.judge(a).json()).collect();
-        json!({ "name": self.row.name, "what": self.row.what, "contenders": contenders, "aims": aims })
+        json!({ "name": self.row.name, "what": self.row.what, "main": main, "contenders": contenders, "aims": aims })
     }
 }
 
@@ -155,7 +155,7 @@ pub(super) fn markdown(row: &Value) -> String {
     out
 }
 
-/// Who, the medians of those figures that anybody has, and all rounds of the first of them.
+/// Who, the medians of those figures that anybody has, and all rounds of the main one.
 fn table(row: &Value) -> Vec<Vec<String>> {
     let has = |name: &&&str| contenders(row).any(|(_, contender)| contender[**name].is_number());
     let columns: Vec<&str> = SHOWN.iter().filter(has).copied().collect();
@@ -168,7 +168,7 @@ fn table(row: &Value) -> Vec<Vec<String>> {
         let mut line = vec![name.to_owned()];
         line.extend(columns.iter().map(cell));
         let runs = contender["runs"].as_array().into_iter().flatten();
-        let rounds = runs.filter_map(|run| Some(number(run[*columns.first()?].as_f64()?)));
+        let rounds = runs.filter_map(|run| Some(number(run[word(row, "main")].as_f64()?)));
         line.push(rounds.collect::<Vec<_>>().join(" "));
         table.push(line);
     }
