@@ -8,7 +8,7 @@ use crate::machine;
 use crate::report::{Figures, rounded};
 use anyhow::{Context, bail, ensure};
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config, NoTls};
 
@@ -28,16 +28,10 @@ pub(super) struct Server {
     postmaster: Option<u32>,
 }
 
-/// A connection, and what drives it.
+/// A connection, and what drives it; both end together.
 pub(super) struct Connection {
     pub(super) client: Client,
-    drive: JoinHandle<()>,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.drive.abort();
-    }
+    _drive: JoinSet<()>,
 }
 
 /// A database that is ours.
@@ -227,11 +221,12 @@ impl Meter {
 pub(super) async fn connect(url: &str) -> anyhow::Result<Connection> {
     let config: Config = url.parse().context("reading the URL of the database")?;
     let (client, connection) = config.connect(NoTls).await.context("connecting to the database")?;
-    let drive = tokio::spawn(async move {
+    let mut drive = JoinSet::new();
+    drive.spawn(async move {
         // whoever uses the client hears of it
         let _ended = connection.await;
     });
-    Ok(Connection { client, drive })
+    Ok(Connection { client, _drive: drive })
 }
 
 /// The same server, another database.

@@ -1,11 +1,11 @@
-//! Flat out: a producer keeps ten thousand jobs ready, two workers finish and claim, a node numbers and relays; with or
+//! Flat out: a producer keeps ten thousand jobs ready (`--ready`), a twentieth of them in each call, two workers finish and claim, a node numbers and relays; with or
 //! without a transaction that holds back vacuum, so that dead rows and dead index entries pile up.
 
 use super::database::{Connection, Database, Meter};
+use super::load::Work;
 use super::ours::{self, Claims, Dress, Hands, Ours, TASK};
 use super::rows::{self, Beside, Contender};
 use crate::report::{Figures, rounded};
-use crate::samples::median;
 use anyhow::Context;
 use serde_json::json;
 use std::sync::Arc;
@@ -13,10 +13,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// So many jobs are kept ready.
-const READY: u64 = 10_000;
-/// Jobs in one call of the producer.
-const CALL: u64 = 500;
 const WINDOWS: u32 = 12;
 
 /// What producer and workers know of each other.
@@ -36,11 +32,12 @@ impl Shared {
 pub(super) async fn run(
     contender: &Contender,
     claims: Claims,
+    ready: u64,
     time: Duration,
     database: &Database,
 ) -> anyhow::Result<Figures> {
     let minium = Ours::open(Dress::Relayed, claims, database).await?;
-    minium.bulk(super::load::Work { jobs: READY, bytes: contender.bytes }, rows::BULK).await?;
+    minium.bulk(Work { jobs: ready, bytes: contender.bytes }, rows::BULK).await?;
     minium.all_numbered(database).await?;
     database.settle().await?;
     let holder = match contender.beside {
@@ -49,9 +46,9 @@ pub(super) async fn run(
     };
 
     let shared = Arc::new(Shared::default());
-    shared.enqueued.store(READY, Ordering::Relaxed);
+    shared.enqueued.store(ready, Ordering::Relaxed);
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    tasks.spawn(produce(minium.store.clone(), shared.clone(), contender.bytes));
+    tasks.spawn(produce(minium.store.clone(), shared.clone(), Work { jobs: ready, bytes: contender.bytes }));
     let (meter, wal) =
         (Meter::begin(database, vec![], minium.node().map(|n| n.pid)), database.wal_position().await?);
     for _ in 0..claims.workers {
@@ -74,12 +71,16 @@ pub(super) async fn run(
     minium.end().await?;
 
     let third = rates.len() / 3;
-    let steadiness = median(&rates[rates.len() - third..]) / median(&rates[..third]);
+    let steadiness = mean(&rates[rates.len() - third..]) / mean(&rates[..third]);
     figures.insert(rows::WINDOWS.into(), json!(rates.iter().map(|r| r.round()).collect::<Vec<_>>()));
     figures.insert(rows::STEADINESS.into(), rounded(steadiness));
     figures.insert(rows::BEHIND.into(), rounded(behind as f64));
     figures.insert(rows::WAL.into(), rounded((wal as f64 / done as f64).round()));
     Ok(figures)
+}
+
+fn mean(rates: &[f64]) -> f64 {
+    rates.iter().sum::<f64>() / rates.len() as f64
 }
 
 /// A transaction that sees the database as it is now, until it is dropped.
@@ -90,20 +91,16 @@ async fn hold(database: &Database) -> anyhow::Result<Connection> {
     Ok(holder)
 }
 
-async fn produce(
-    store: Arc<dyn minium_queue::Store>,
-    shared: Arc<Shared>,
-    bytes: usize,
-) -> anyhow::Result<()> {
-    let call = super::load::Work { jobs: CALL, bytes };
+async fn produce(store: Arc<dyn minium_queue::Store>, shared: Arc<Shared>, kept: Work) -> anyhow::Result<()> {
+    let call = Work { jobs: (kept.jobs / 20).max(1), ..kept };
     while !shared.stopped() {
         let ready = shared.enqueued.load(Ordering::Relaxed) - shared.claimed.load(Ordering::Relaxed);
-        if ready + CALL > READY {
+        if ready + call.jobs > kept.jobs {
             tokio::time::sleep(Duration::from_millis(1)).await;
             continue;
         }
-        ours::enqueue(store.as_ref(), TASK, call, CALL as usize).await?;
-        shared.enqueued.fetch_add(CALL, Ordering::Relaxed);
+        ours::enqueue(store.as_ref(), TASK, call, rows::BULK).await?;
+        shared.enqueued.fetch_add(call.jobs, Ordering::Relaxed);
     }
     Ok(())
 }

@@ -82,6 +82,9 @@ pub struct Options {
     /// Rows: how long to work flat out; a third of it to read events as a subscriber
     #[arg(long, default_value_t = 60)]
     seconds: u32,
+    /// Rows: how many jobs are kept ready flat out
+    #[arg(long, default_value_t = 10_000)]
+    ready: u64,
     /// Rows: events per second to a subscriber
     #[arg(long, default_value_t = 2_000)]
     rate: u64,
@@ -243,7 +246,7 @@ impl Options {
         let time = Duration::from_secs(self.seconds.into());
         match row.load {
             Load::Subscriber => return subscriber::run(self.rate, time / 3, database).await,
-            Load::FlatOut => return flat_out::run(contender, claims, time, database).await,
+            Load::FlatOut => return flat_out::run(contender, claims, self.ready, time, database).await,
             Load::Kept => return kept::run(work, claims, database).await,
             Load::Wal => return wal::run(work, claims, database).await,
             Load::Sqlite => unreachable!("it has a file of its own"),
@@ -269,7 +272,7 @@ impl Options {
     async fn finish(&self, all: &[Value], runs: usize, server: Option<&Server>) -> anyhow::Result<()> {
         let mut settings = json!({ "runs": runs, "peers": self.peers, "jobs": self.jobs, "batch": self.batch,
             "workers": self.workers, "singles": self.singles, "pickups": self.pickups, "seconds": self.seconds,
-            "rate": self.rate, "kept": self.kept });
+            "ready": self.ready, "rate": self.rate, "kept": self.kept });
         if let Some(server) = server {
             settings["database"] = json!(server.version().await?);
             for (name, value) in server.settings().await? {
