@@ -18,9 +18,15 @@ test filter="":
 e2e module:
     ./scripts/test {{module}}
 
-# the three benches, as they are kept under bench/runs/
+# the three benches, as they are kept under bench/runs/; queue beside its peers is bench-queue
 bench *args:
     cargo run --release -- bench {{args}}
+
+# the queue beside its peers, every commit on the disk: `just bench-queue --only drain,bulk --save bench/runs`
+bench-queue *args:
+    ./scripts/get-bench-peers queue
+    cargo build --release
+    ./scripts/with-postgres --fsync sh -c 'target/release/minium bench queue --peers --database "$MINIUM_TEST_POSTGRES" "$@"' bench {{args}}
 
 # each fuzz target for so long; `just fuzz 600 frames` for some
 fuzz seconds="60" *targets:

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! minium bench queue --database postgres:///minium?host=/tmp/pg --jobs 50000
+//! minium bench queue --peers --only drain,bulk --save bench/runs --database postgres:///postgres?host=/tmp/pg
 //! minium bench road --database postgres:///minium?host=/tmp/pg
 //! minium bench bus --list
 //! minium bench bus --only thousand,latency --peers --save bench/runs
@@ -31,7 +32,7 @@ use std::path::PathBuf;
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
-    /// The queue alone: bulk enqueue and drain of no-op jobs, with all their events
+    /// The queue alone: bulk enqueue and drain of no-op jobs, with all their events; by rows also beside other queues
     Queue(queue::Options),
     /// The whole road: enqueue, worker, three events a job, one WebSocket subscriber
     Road(road::Options),

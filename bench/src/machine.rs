@@ -3,16 +3,14 @@
 //! Times are in clock ticks of 10 ms (`USER_HZ`, 100 on every Linux that Minium runs on), so short runs are coarse.
 
 use anyhow::Context;
+use std::collections::HashMap;
 use std::time::Duration;
 
 const TICK: Duration = Duration::from_millis(10);
 
 /// CPU time, user and system, that a process has used.
 pub(crate) fn cpu_of(pid: u32) -> anyhow::Result<Duration> {
-    let stat =
-        std::fs::read_to_string(format!("/proc/{pid}/stat")).context("reading the CPU time of a process")?;
-    // the name may hold blanks and brackets: the fields are counted behind the last bracket
-    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let fields = stat_of(pid).context("reading the CPU time of a process")?;
     let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<u32>().ok());
     let (user, system) = ticks(11).zip(ticks(12)).context("/proc/PID/stat has another form")?;
     Ok(TICK * (user + system))
@@ -27,6 +25,38 @@ pub(crate) fn cpu_of_all(name: &str) -> Duration {
         command.trim_end() == name
     });
     named.filter_map(|pid| cpu_of(pid).ok()).sum()
+}
+
+/// CPU time of a process and of all below it, those included that have ended and were waited for.
+pub(crate) fn cpu_of_tree(root: u32) -> Duration {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Duration::ZERO };
+    let pids = processes.flatten().filter_map(|p| p.file_name().to_str().and_then(|n| n.parse::<u32>().ok()));
+    // pid, its parent, ticks of its own and of its children that have ended
+    let all: HashMap<u32, (u32, u32)> = pids
+        .filter_map(|pid| {
+            let fields = stat_of(pid)?;
+            let number = |i: usize| fields.get(i).and_then(|f| f.parse::<u32>().ok());
+            Some((pid, (number(1)?, [11, 12, 13, 14].iter().filter_map(|i| number(*i)).sum())))
+        })
+        .collect();
+    let is_below = |pid: u32| {
+        let parent = |pid: &u32| all.get(pid).map(|(parent, _)| *parent).filter(|parent| *parent > 0);
+        std::iter::successors(Some(pid), parent).any(|above| above == root)
+    };
+    TICK * all.iter().filter(|(pid, _)| is_below(**pid)).map(|(_, (_, ticks))| ticks).sum()
+}
+
+/// The process above a process, if both are on this machine.
+pub(crate) fn parent_of(pid: u32) -> Option<u32> {
+    stat_of(pid)?.get(1)?.parse().ok().filter(|parent| *parent > 1)
+}
+
+/// The fields of /proc/PID/stat behind the name: state, parent, …
+fn stat_of(pid: u32) -> Option<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // the name may hold blanks and brackets: the fields are counted behind the last bracket
+    let (_, rest) = stat.rsplit_once(')')?;
+    Some(rest.split_whitespace().map(str::to_owned).collect())
 }
 
 /// CPU time that the whole machine has used.

@@ -67,7 +67,8 @@ impl Node {
         bail!("minium serve did not become ready within 30 s");
     }
 
-    async fn get(&self, path: &str) -> anyhow::Result<u16> {
+    /// The status that a path answers, when all of the answer is there.
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<u16> {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut socket = tokio::net::TcpStream::connect(&self.address).await?;
         let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.address);

@@ -24,7 +24,8 @@ use tokio::task::JoinSet;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
 use tokio_util::sync::CancellationToken;
 
-const EVENTS_PER_JOB: u64 = 3;
+/// Of a job that nothing disturbs.
+pub(crate) const EVENTS_PER_JOB: u64 = 3;
 const QUIET: Duration = Duration::from_secs(30);
 
 /// Options of `minium bench road`.
@@ -55,7 +56,7 @@ pub struct Options {
     common: Common,
 }
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Runs the bench.
 pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
@@ -106,9 +107,11 @@ async fn one_run(
     let database = machine::cpu_of_all("postgres").saturating_sub(database);
     let foreign = machine::cpu_of_machine().saturating_sub(all).saturating_sub(serve + us + database);
 
-    let paced = options.rate * options.seconds / EVENTS_PER_JOB * EVENTS_PER_JOB;
-    let (sent, read) =
-        tokio::join!(enqueue_paced(store.as_ref(), options, &task), read_events(&mut socket, paced));
+    let paced = options.rate * options.seconds / EVENTS_PER_JOB;
+    let (sent, read) = tokio::join!(
+        enqueue_paced(store.as_ref(), &task, options.rate, paced),
+        read_events(&mut socket, paced * EVENTS_PER_JOB)
+    );
     sent?;
     let mut latencies = read?;
     socket.close(None).await.context("closing the subscription")?;
@@ -146,10 +149,8 @@ async fn enqueue(store: &dyn Store, options: &Options, task: &str) -> anyhow::Re
 }
 
 /// One job at a time, so that the events flow at the asked rate.
-async fn enqueue_paced(store: &dyn Store, options: &Options, task: &str) -> anyhow::Result<()> {
-    let jobs = options.rate * options.seconds / EVENTS_PER_JOB;
-    let mut clock =
-        tokio::time::interval(Duration::from_secs_f64(EVENTS_PER_JOB as f64 / options.rate as f64));
+pub(crate) async fn enqueue_paced(store: &dyn Store, task: &str, rate: u64, jobs: u64) -> anyhow::Result<()> {
+    let mut clock = tokio::time::interval(Duration::from_secs_f64(EVENTS_PER_JOB as f64 / rate as f64));
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
     for _ in 0..jobs {
         clock.tick().await;
@@ -159,7 +160,7 @@ async fn enqueue_paced(store: &dyn Store, options: &Options, task: &str) -> anyh
 }
 
 /// Reads so many events, checks that each job's come once and in order, and answers their latencies in ms.
-async fn read_events(socket: &mut Socket, count: u64) -> anyhow::Result<Vec<f64>> {
+pub(crate) async fn read_events(socket: &mut Socket, count: u64) -> anyhow::Result<Vec<f64>> {
     const LIFE: [&str; 3] = ["task.enqueue", "task.dequeue", "task.finished"];
     let mut seen: HashMap<String, usize> = HashMap::new();
     let mut latencies = Vec::with_capacity(count as usize);

@@ -62,6 +62,9 @@ mod attach;
 /// The command line as a script sees it.
 mod cli;
 
+/// The benches, with loads that say nothing.
+mod benches;
+
 /// Our own clients: cut, restarted, and looked at.
 mod clients;
 
