@@ -10,7 +10,7 @@ use crate::machine;
 use crate::node::Node;
 use anyhow::{Context, ensure};
 use minium_protocol::EnqueueRequest;
-use minium_queue::{Backend, Claim, Ending, Leased, Outcome, Store, Verdict};
+use minium_queue::{Backend, Claim, Ending, Leased, Outcome, Store, Verdict, WorkerInfo};
 use minium_worker::{JobContext, StoreSource, Worker, WorkerOptions};
 use serde_json::value::{RawValue, to_raw_value};
 use std::sync::{Arc, Mutex};
@@ -233,7 +233,7 @@ pub(super) struct Hands {
 
 impl Hands {
     pub(super) async fn register(store: Arc<dyn Store>, task: &str, batch: u32) -> anyhow::Result<Hands> {
-        let worker = store.register_worker(&machine::host(), std::process::id()).await?;
+        let worker = store.register_worker(&WorkerInfo::new(machine::host(), std::process::id())).await?;
         let claim = Claim {
             worker,
             queues: vec!["default".into()],
