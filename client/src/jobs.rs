@@ -103,6 +103,8 @@ pub struct Statistics {
     pub failed: i64,
     /// Called off.
     pub cancelled: i64,
+    /// Jobs that were ever enqueued, roughly.
+    pub enqueued: i64,
     /// Workers whose heartbeat is fresh.
     pub workers: i64,
     /// Of these, running jobs.

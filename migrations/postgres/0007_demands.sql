@@ -78,9 +78,8 @@ create table minium.hour (
   failed    bigint not null default 0,
   cancelled bigint not null default 0
 );
--- null: a sum of rows whose hours have been counted
-alter table minium.tally add column at timestamptz default now();
-update minium.tally set at = null;
+-- When jobs ended that the row counts; null where it counts none as such, or sums rows whose hours have been counted.
+alter table minium.tally add column at timestamptz;
 
 -- Queues from which nothing is claimed.
 create table minium.paused_queue (
@@ -105,12 +104,14 @@ create function minium.limit_of(of_task text) returns text language sql stable p
    order by length(l.task) desc limit 1
 $$;
 
--- Calls jobs off, those of them that have not ended, each with its event. Answers which. Their children are left to upkeep,
--- or to whoever settles what is left.
+-- Calls jobs off, those of them that have not ended, each with its event, and tells whoever runs one. Answers which. Their
+-- children are left to upkeep, or to whoever settles what is left.
 -- Index: the key of job. Locks: the jobs, by id; `unsettled`.
 create function minium.cancel_jobs(ids bigint[]) returns bigint[] language plpgsql as $$
 declare
   done bigint[];
+  running boolean;
+  room boolean;
 begin
   with held as materialized (
     select id, state from minium.job where id = any (ids) and state in ('inactive', 'active')
@@ -126,48 +127,58 @@ begin
   keys as (
     delete from minium.job_key where job = any (array(select id from held)) and (until is null or until <= now())),
   free as (
-    delete from minium.running where job = any (array(select id from held))),
+    delete from minium.running where job = any (array(select id from held)) returning job),
   figures as (
-    insert into minium.tally (inactive, active, cancelled)
-    select -count(*) filter (where state = 'inactive'), -count(*) filter (where state = 'active'), count(*)
+    insert into minium.tally (inactive, active, cancelled, at)
+    select -count(*) filter (where state = 'inactive'), -count(*) filter (where state = 'active'), count(*), now()
       from held having count(*) > 0)
-  select array_agg(id order by id) into done from j;
+  select array_agg(j.id order by j.id), coalesce(bool_or(h.state = 'active'), false), exists (select from free)
+    into done, running, room
+    from j join held h on h.id = j.id;
   insert into minium.unsettled (parent)
     select d from unnest(done) d where exists (select from minium.edge e where e.parent = d) order by d
   on conflict (parent) do update set child = 0;
   if done is not null then
-    perform minium.wake_up(false);
+    perform minium.wake_up(room);
+  end if;
+  if running then
+    perform pg_notify('minium_control', '');
   end if;
   return coalesce(done, '{}');
 end $$;
 
--- Judges children that run when a parent has failed: ready once one has, called off once all have ended and none did.
+-- Judges children that run when a parent has failed: ready once one has, called off once all have ended and none did. One
+-- that was let go already stays so, even when the parent that failed is gone; only a parent that is retried holds it again.
 -- Answers how many became ready. Index: the keys of job and edge. Locks: the caller holds the children.
 create function minium.settle_handlers(of_children bigint[]) returns bigint language plpgsql as $$
 declare
+  doomed bigint[];
   released bigint;
 begin
+  doomed := array(
+    select c.id from minium.job c
+     where c.id = any (of_children) and c.on_failure and c.state = 'inactive' and c.left_n > 0
+       and not exists (select from minium.job p where p.id = any (c.parents) and p.state = 'failed')
+       and not exists (select from minium.edge e where e.parent = any (c.parents) and e.child = c.id and e.open)
+     order by c.id);
   with looked as materialized (
     select c.id,
            exists (select from minium.job p where p.id = any (c.parents) and p.state = 'failed') as failed,
            exists (select from minium.edge e where e.parent = any (c.parents) and e.child = c.id and e.open) as undecided
       from minium.job c where c.id = any (of_children) and c.on_failure),
   numbered as materialized (
-    select n.id, n.failed, n.undecided, nextval('minium.ready_seq') as seq
+    select n.id, case when n.failed then 0 when n.undecided then 1 end as left_n, nextval('minium.ready_seq') as seq
       from (select * from looked order by id offset 0) n),
   judged as (
     update minium.job j
-       set left_n = (not n.failed and n.undecided)::int,
-           ready = j.state = 'inactive' and j.later_at is null and n.failed,
-           seq = case when j.state = 'inactive' and j.later_at is null and n.failed and not j.ready
+       set left_n = coalesce(n.left_n, 0),
+           ready = j.state = 'inactive' and j.later_at is null and coalesce(n.left_n, 0) = 0 and j.id <> all (doomed),
+           seq = case when j.state = 'inactive' and j.later_at is null and n.left_n = 0 and not j.ready
                       then n.seq else j.seq end
       from numbered n where j.id = n.id and j.id = any (of_children)
     returning j.ready)
   select count(*) filter (where ready) into released from judged;
-  perform minium.cancel_jobs(array(
-    select c.id from minium.job c
-     where c.id = any (of_children) and c.on_failure and c.state = 'inactive' and c.left_n = 0
-       and not exists (select from minium.job p where p.id = any (c.parents) and p.state = 'failed')));
+  perform minium.cancel_jobs(doomed);
   return released;
 end $$;
 
@@ -236,6 +247,44 @@ begin
   released := minium.settle_edges(looked.parents, looked.children);
   parent := case when looked.n = count_max then looked.parent end;
   child := case when looked.n = count_max then looked.child end;
+end $$;
+
+-- Goes on with parents that were left, a piece of at most `count_max` edges: many parents of few children as well as one of
+-- very many. Answers how many children became ready; null when there is none to go on with. Edges of a parent that is gone go
+-- when they have been settled.
+-- Index: the key of edge. Locks: rows of `unsettled`, passing over what others hold, then the children, in id order.
+create or replace function minium.settle_left(count_max integer) returns bigint language plpgsql as $$
+declare
+  names    bigint[];
+  parents  bigint[];
+  children bigint[];
+  released bigint;
+begin
+  with rest as materialized (
+    select u.parent, u.child from minium.unsettled u order by u.parent limit count_max for update skip locked),
+  edges as materialized (
+    select r.parent, e.child
+      from rest r, lateral (select e.child from minium.edge e
+                             where e.parent = r.parent and e.child > r.child order by e.child limit count_max) e
+     order by r.parent, e.child limit count_max)
+  select (select array_agg(r.parent) from rest r),
+         (select array_agg(e.parent order by e.parent, e.child) from edges e),
+         (select array_agg(e.child order by e.parent, e.child) from edges e)
+    into names, parents, children;
+  if names is null then
+    return null;
+  end if;
+  released := minium.settle_edges(parents, children);
+  delete from minium.edge e using unnest(parents, children) as x (parent, child)
+   where e.parent = x.parent and e.child = x.child and not exists (select from minium.job j where j.id = e.parent);
+  if coalesce(cardinality(children), 0) < count_max then
+    delete from minium.unsettled u where u.parent = any (names);
+  else
+    -- those behind the last one wait for the next piece
+    delete from minium.unsettled u where u.parent = any (names) and u.parent < parents[count_max];
+    update minium.unsettled u set child = children[count_max] where u.parent = parents[count_max];
+  end if;
+  return released;
 end $$;
 
 -- As before; a key that is held for a time stays, and what ran under a limit is not counted any more.
@@ -388,11 +437,155 @@ returns table (place int, job bigint, existing boolean) language sql as $$
                              array[null]::bigint[], array[null]::boolean[], array[null]::text[], array[null]::text[]) e
 $$;
 
--- Claims jobs that run under limits, at most `count_max`, of these queues and tasks, from the given priority on. Within a
--- limit parts are served by turns, so that one with a long backlog cannot keep the others waiting; within a part as ever.
--- Indexes: job_ready_limited, from limit to limit, from part to part, and then its first jobs; running_limited for what
--- runs. Locks: the rules, in the order of their names, so that two claims do not both take what only one may; the claimed
--- jobs, passing over what others hold.
+-- As before, with the options `unique` ("alive", "waiting", or a span), `when` ("success", "ended", "failure") and `partition`.
+create or replace function minium.enqueue(task text, args jsonb, options jsonb default '{}') returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+declare
+  name text;
+  parents bigint[];
+  number numeric;
+  answer bigint;
+  unique_us bigint;
+  on_failure boolean := options ->> 'when' = 'failure';
+begin
+  if jsonb_typeof(coalesce(options, '{}')) <> 'object' then
+    raise exception using errcode = 'invalid_parameter_value', message = 'options must be an object';
+  end if;
+  -- a member that is null is a member that is not there
+  options := coalesce((select jsonb_object_agg(o.key, o.value) from jsonb_each(options) o where o.value <> 'null'), '{}');
+  for name in select jsonb_object_keys(options) loop
+    if name <> all ('{attempts,delay,expire,lax,when,notes,parents,priority,queue,key,unique,partition,timeout,backoff,origin}') then
+      raise exception using errcode = 'invalid_parameter_value', message = format('there is no option %L', name),
+        hint = 'options are attempts delay expire lax when notes parents priority queue key unique partition timeout backoff origin';
+    end if;
+  end loop;
+  -- task/<task>/<id> must be a topic too, for the longest id
+  perform minium.check_topic('task', task, 255 - 25, 14);
+  perform minium.check_topic('queue', coalesce(options ->> 'queue', 'default'), 255, 16);
+  foreach name in array '{attempts,priority,origin}'::text[] loop
+    continue when options -> name is null;
+    number := case when jsonb_typeof(options -> name) = 'number' then (options ->> name)::numeric end;
+    if number is null or number <> trunc(number)
+       or name = 'attempts' and number not between 1 and 1000
+       or name = 'priority' and number not between -1000 and 1000
+       or abs(number) > 9223372036854775807 then
+      raise exception using errcode = 'invalid_parameter_value', message = format('%s is %s: it must be a whole number%s',
+        name, options -> name, case name when 'attempts' then ' from 1 to 1000' when 'priority' then ' from -1000 to 1000' else '' end);
+    end if;
+  end loop;
+  if jsonb_typeof(coalesce(options -> 'lax', 'false')) <> 'boolean' then
+    raise exception using errcode = 'invalid_parameter_value', message = 'lax must be true or false';
+  end if;
+  if jsonb_typeof(coalesce(options -> 'notes', '{}')) <> 'object' then
+    raise exception using errcode = 'invalid_parameter_value', message = 'notes must be an object';
+  end if;
+  if jsonb_typeof(coalesce(options -> 'queue', '""')) <> 'string' then
+    raise exception using errcode = 'invalid_parameter_value', message = 'queue must be a text';
+  end if;
+  if options ? 'key' and (jsonb_typeof(options -> 'key') <> 'string'
+                          or octet_length(options ->> 'key') not between 1 and 255) then
+    raise exception using errcode = 'invalid_parameter_value', message = 'key must be a text of 1 to 255 bytes';
+  end if;
+  if options ? 'when' and (options ->> 'when' not in ('success', 'ended', 'failure')
+                           or options ? 'lax' and (options ->> 'lax')::boolean <> (options ->> 'when' = 'ended')) then
+    raise exception using errcode = 'invalid_parameter_value',
+      message = 'when must be success, ended or failure, and not contradict lax';
+  end if;
+  if options ? 'unique' then
+    if not options ? 'key' then
+      raise exception using errcode = 'invalid_parameter_value', message = 'unique goes with a key';
+    end if;
+    unique_us := case options ->> 'unique' when 'alive' then null when 'waiting' then 0
+                      else greatest(minium.span_us('unique', options -> 'unique'), 1) end;
+  end if;
+  if options ? 'partition' and (jsonb_typeof(options -> 'partition') <> 'string'
+                                or octet_length(options ->> 'partition') > 255) then
+    raise exception using errcode = 'invalid_parameter_value', message = 'partition must be a text of at most 255 bytes';
+  end if;
+  begin
+    if jsonb_typeof(coalesce(options -> 'parents', '[]')) <> 'array' then
+      raise exception using errcode = 'invalid_parameter_value';
+    end if;
+    -- once each, in the order given
+    select coalesce(array_agg(p.id order by p.first), '{}') into parents
+      from (select e.value #>> '{}' as text, min(e.ordinality) as first
+              from jsonb_array_elements(coalesce(options -> 'parents', '[]')) with ordinality e
+             group by e.value) g,
+           lateral (select g.text::bigint as id, g.first) p;
+  exception when others then
+    raise exception using errcode = 'invalid_parameter_value', message = 'parents must be an array of job numbers';
+  end;
+  if on_failure and parents = '{}' then
+    raise exception using errcode = 'invalid_parameter_value', message = 'a job that runs on a failure has a parent';
+  end if;
+  select e.job into strict answer from minium.enqueue_jobs(
+    array[task], array[coalesce(args, '[]')::text], array[coalesce(options ->> 'queue', 'default')],
+    array[coalesce((options ->> 'priority')::numeric::int, 0)], array[coalesce((options ->> 'attempts')::numeric::int, 1)],
+    array[coalesce(minium.span_us('delay', options -> 'delay'), 0)], array[minium.span_us('expire', options -> 'expire')],
+    array[coalesce((options ->> 'lax')::boolean, options ->> 'when' = 'ended', false)], array[coalesce(options ->> 'notes', '{}')],
+    array[parents::text], array[options ->> 'key'], array[minium.span_us('timeout', options -> 'timeout')],
+    array[minium.span_us('backoff', options -> 'backoff')], array[null::text],
+    array[(options ->> 'origin')::numeric::bigint], array[null::text], array[unique_us], array[on_failure],
+    array[options ->> 'partition'], array[null::text]) e;
+  return answer;
+end $$;
+
+-- Jobs of one limit that could all be claimed together, at most `most`: of each part as many as it has room for, parts by
+-- turns, beginning behind the one that was served last. `nth` is a job's place in its part. Locks nothing.
+-- Indexes: job_ready_limited, from part to part, and then its first jobs; running_limited for what runs.
+create function minium.limited_candidates(
+  of_limit text, turn text, per_part int, of_queues text[], of_tasks text[], from_priority int, most bigint)
+returns table (id bigint, priority int, part text, nth bigint, seq bigint, place int)
+language sql stable as $$
+  with recursive after_turn (queue, part, n) as (
+    select q.queue, (select j.part from minium.job j
+                      where j.ready and j.limited = $1 and j.queue = q.queue and ($2 is null or j.part > $2)
+                      order by j.part limit 1), 1
+      from unnest($4) q (queue)
+    union all
+    select a.queue, (select j.part from minium.job j
+                      where j.ready and j.limited = $1 and j.queue = a.queue and j.part > a.part
+                      order by j.part limit 1), a.n + 1
+      from after_turn a where a.part is not null and a.n < 256),
+  up_to_turn (queue, part, n) as (
+    select q.queue, (select j.part from minium.job j
+                      where j.ready and j.limited = $1 and j.queue = q.queue and j.part <= $2
+                      order by j.part limit 1), 1
+      from unnest($4) q (queue) where $2 is not null
+    union all
+    select u.queue, (select j.part from minium.job j
+                      where j.ready and j.limited = $1 and j.queue = u.queue and j.part > u.part and j.part <= $2
+                      order by j.part limit 1), u.n + 1
+      from up_to_turn u where u.part is not null and u.n < 256),
+  parts as materialized (
+    select queue, part, n from after_turn where part is not null
+    union all
+    select queue, part, 256 + n from up_to_turn where part is not null),
+  open as materialized (
+    select p.queue, p.part, p.n,
+           case when $3 is null then $7
+                else least($7, $3 - (select count(*) from minium.running r where r.limited = $1 and r.part = p.part))
+           end as room
+      from parts p),
+  found as materialized (
+    select c.id, c.priority, o.part, c.seq, o.n, o.room
+      from open o, lateral (
+        select j.id, j.priority, j.seq from minium.job j
+         where j.ready and j.limited = $1 and j.queue = o.queue and j.part = o.part and j.priority >= $6
+           and ($5 is null or j.task = any ($5))
+           and (j.expires is null or j.expires > now() or j.attempt > 0)
+         order by j.priority desc, j.seq limit greatest(o.room, 0)) c),
+  placed as (
+    select f.*, row_number() over (partition by f.part order by f.priority desc, f.seq) as nth from found f)
+  select p.id, p.priority, p.part, p.nth, p.seq, p.n from placed p where p.nth <= p.room
+   order by p.priority desc, p.nth, p.n, p.seq limit $7
+$$;
+
+-- Claims jobs that run under limits, at most `count_max`, of these queues and tasks, from the given priority on: by priority
+-- over all limits, then by turns. Within a limit parts are served by turns, so that one with a long backlog cannot keep the
+-- others waiting; within a part as ever.
+-- Indexes: job_ready_limited, from limit to limit; those of limited_candidates; the key of job. Locks: the rules, in the order
+-- of their names, so that two claims do not both take what only one may; the claimed jobs, passing over what others hold.
 create function minium.claim_limited(
   of_worker text, lease_us bigint, of_queues text[], of_tasks text[], from_priority int, count_max bigint)
 returns table (id bigint, seq bigint, priority int, task text, queue text, args text, attempt int, attempts int, lease uuid,
@@ -400,116 +593,114 @@ returns table (id bigint, seq bigint, priority int, task text, queue text, args 
 language plpgsql as $$
 #variable_conflict use_column
 declare
-  parts_max constant int := 256;
-  name  text;
-  rule  minium.limit_rule;
-  most  bigint;
-  left_n bigint := count_max;
-  tids  tid[];
-  last  text;
-  moment timestamptz;
-  queues text[] := array(
+  name    text;
+  rule    minium.limit_rule;
+  most    bigint;
+  moment  timestamptz;
+  last    text;
+  queues  text[] := array(
     select q from unnest(of_queues) q where not exists (select from minium.paused_queue p where p.queue = q));
+  ids bigint[] := '{}'; priorities int[] := '{}'; names text[] := '{}'; parts text[] := '{}'; nths bigint[] := '{}';
+  seqs bigint[] := '{}'; places int[] := '{}';
+  looked text[] := '{}'; buckets float8[] := '{}'; moments timestamptz[] := '{}';
+  found record;
+  taken bigint;
 begin
   for name in
-    with recursive names (limited) as (
+    with recursive used (limited) as (
       (select j.limited from minium.job j where j.ready and j.limited is not null order by j.limited limit 1)
       union all
       select (select j.limited from minium.job j
-               where j.ready and j.limited is not null and j.limited > n.limited order by j.limited limit 1)
-        from names n where n.limited is not null)
-    select limited from names where limited is not null limit 1000
+               where j.ready and j.limited is not null and j.limited > u.limited order by j.limited limit 1)
+        from used u where u.limited is not null)
+    select u.limited from used u
+     where u.limited is not null
+       and (of_tasks is null
+            or exists (select from unnest(of_tasks) t where t = u.limited or starts_with(t, u.limited || '/')))
+     limit 1000
   loop
-    exit when left_n <= 0;
-    most := left_n;
     select * into rule from minium.limit_rule l where l.task = name for update;
+    most := count_max;
     moment := clock_timestamp();
     if rule.rate_n is not null then
       rule.tokens := least(rule.rate_n, rule.tokens + rule.rate_n::float8
                        * extract(epoch from moment - rule.filled)::float8 * 1000000 / rule.rate_us);
       most := least(most, floor(rule.tokens)::bigint);
     end if;
+    -- statements of their own, so that they see what those committed who held the rule before
     if rule.running is not null then
       most := least(most, rule.running - (select count(*) from minium.running r where r.limited = name));
     end if;
     continue when most <= 0;
-    -- a statement of its own, so that it sees what those committed who held the rule before
-    with recursive after_turn (queue, part, n) as (
-      select q.queue, (select j.part from minium.job j
-                        where j.ready and j.limited = name and j.queue = q.queue
-                          and (rule.turn is null or j.part > rule.turn) order by j.part limit 1), 1
-        from unnest(queues) q (queue)
-      union all
-      select a.queue, (select j.part from minium.job j
-                        where j.ready and j.limited = name and j.queue = a.queue and j.part > a.part
-                        order by j.part limit 1), a.n + 1
-        from after_turn a where a.part is not null and a.n < parts_max),
-    up_to_turn (queue, part, n) as (
-      select q.queue, (select j.part from minium.job j
-                        where j.ready and j.limited = name and j.queue = q.queue and j.part <= rule.turn
-                        order by j.part limit 1), 1
-        from unnest(queues) q (queue) where rule.turn is not null
-      union all
-      select u.queue, (select j.part from minium.job j
-                        where j.ready and j.limited = name and j.queue = u.queue and j.part > u.part
-                          and j.part <= rule.turn order by j.part limit 1), u.n + 1
-        from up_to_turn u where u.part is not null and u.n < parts_max),
-    parts as materialized (
-      select queue, part, n from after_turn where part is not null
-      union all
-      select queue, part, parts_max + n from up_to_turn where part is not null),
-    open as materialized (
-      select p.queue, p.part, p.n,
-             case when rule.per_part is null then most
-                  else rule.per_part - (select count(*) from minium.running r where r.limited = name and r.part = p.part)
-             end as room
-        from parts p),
-    found as materialized (
-      select o.part, o.n, o.room, c.tid, c.priority, c.seq
-        from open o, lateral (
-          select j.ctid as tid, j.priority, j.seq from minium.job j
-           where j.ready and j.limited = name and j.queue = o.queue and j.part = o.part and j.priority >= from_priority
-             and (of_tasks is null or j.task = any (of_tasks))
-             and (j.expires is null or j.expires > now() or j.attempt > 0)
-           order by j.priority desc, j.seq limit greatest(least(o.room, most), 0) for update skip locked) c),
-    placed as (
-      select f.tid, f.part, f.n, f.room, f.priority, f.seq,
-             row_number() over (partition by f.part order by f.priority desc, f.seq) as nth from found f)
-    select array_agg(x.tid), (array_agg(x.part order by x.n desc))[1] into tids, last
-      from (select p.tid, p.part, p.n from placed p where p.nth <= p.room
-             order by p.priority desc, p.nth, p.n, p.seq limit most) x;
-    continue when tids is null;
-    return query
-      with c as (
-        update minium.job as j
-           set state = 'active', ready = false, attempt = j.attempt + 1, started = now(), progress = null,
-               worker = of_worker::json, lease = gen_random_uuid(),
-               lease_until = now() + lease_us * interval '1 microsecond'
-         where j.ctid = any (tids)
-        returning j.id, j.seq, j.priority, j.task, j.queue, j.args, j.attempt, j.attempts, j.lease, j.lease_until,
-                  j.timeout_us, j.trace, j.limited, j.part, j.key is not null as keyed, minium.snapshot(j) as data,
-                  case when j.args_shown is not null then minium.snapshot_with(j, j.args) end as whole),
-      events as (
-        insert into minium.entry (topic, type, subject, trace, data)
-        select 'task/' || c.task || '/' || c.id, 'task.dequeue', c.id::text, c.trace, c.data from c
-         order by c.priority desc, c.seq),
-      counted as (
-        insert into minium.running (job, limited, part) select c.id, c.limited, c.part from c
-        on conflict (job) do update set limited = excluded.limited, part = excluded.part),
-      keys as (
-        delete from minium.job_key k where k.waiting and k.job = any (array(select c.id from c where c.keyed))),
-      figures as (
-        insert into minium.tally (inactive, active) select -count(*), count(*) from c having count(*) > 0)
-      select c.id, c.seq, c.priority, c.task, c.queue, c.args::text, c.attempt, c.attempts, c.lease, c.lease_until,
-             c.timeout_us, c.trace, coalesce(c.whole, c.data)::text
-        from c;
-    left_n := left_n - cardinality(tids);
-    update minium.limit_rule l
-       set tokens = case when l.rate_n is null then l.tokens else rule.tokens - cardinality(tids) end,
-           filled = moment, turn = last
-     where l.task = name;
+    select coalesce(array_agg(c.id), '{}') as ids, array_agg(c.priority) as priorities, array_agg(c.part) as parts,
+           array_agg(c.nth) as nths, array_agg(c.seq) as seqs, array_agg(c.place) as places
+      into found
+      from minium.limited_candidates(name, rule.turn, rule.per_part, queues, of_tasks, from_priority, most) c;
+    if cardinality(found.ids) = 0 then
+      -- the parts that were looked at are full: the next look begins behind them
+      select max(p.part) into last
+        from (select j.part from minium.job j
+               where j.ready and j.limited = name and (rule.turn is null or j.part > rule.turn)
+               order by j.part limit 256) p;
+      update minium.limit_rule l set turn = last where l.task = name and l.per_part is not null;
+      continue;
+    end if;
+    ids := ids || found.ids; priorities := priorities || found.priorities; parts := parts || found.parts;
+    nths := nths || found.nths; seqs := seqs || found.seqs; places := places || found.places;
+    names := names || array_fill(name, array[cardinality(found.ids)]);
+    looked := looked || name; buckets := buckets || rule.tokens; moments := moments || moment;
   end loop;
-  if left_n < count_max then
+  return query
+    with candidate as materialized (
+      select * from unnest(ids, priorities, names, parts, nths, seqs, places)
+                      as x (id, priority, limited, part, nth, seq, place)),
+    chosen as materialized (
+      select x.id from candidate x order by x.priority desc, x.nth, x.place, x.seq limit count_max),
+    held as materialized (
+      select j.id from minium.job j where j.id = any (array(select x.id from chosen x)) and j.ready
+       order by j.id for no key update skip locked),
+    c as (
+      update minium.job as j
+         set state = 'active', ready = false, attempt = j.attempt + 1, started = now(), progress = null,
+             worker = of_worker::json, lease = gen_random_uuid(),
+             lease_until = now() + lease_us * interval '1 microsecond'
+       where j.id = any (array(select h.id from held h))
+      returning j.id, j.seq, j.priority, j.task, j.queue, j.args, j.attempt, j.attempts, j.lease, j.lease_until,
+                j.timeout_us, j.trace, j.limited, j.part, j.unique_us = 0 as let_go, minium.snapshot(j) as data,
+                case when j.args_shown is not null then minium.snapshot_with(j, j.args) end as whole),
+    events as (
+      insert into minium.entry (topic, type, subject, trace, data)
+      select 'task/' || c.task || '/' || c.id, 'task.dequeue', c.id::text, c.trace, c.data from c
+       order by c.priority desc, c.seq),
+    counted as (
+      insert into minium.running (job, limited, part) select c.id, c.limited, c.part from c
+      on conflict (job) do update set limited = excluded.limited, part = excluded.part),
+    keys as (
+      delete from minium.job_key k where k.waiting and k.job = any (array(select c.id from c where c.let_go))),
+    spent as (
+      update minium.limit_rule l
+         set tokens = case when l.rate_n is null then l.tokens else s.bucket - s.n end, filled = s.moment, turn = s.last
+        from (select k.limited, k.bucket, k.moment, count(*) as n, (array_agg(x.part order by x.place desc))[1] as last
+                from unnest(looked, buckets, moments) as k (limited, bucket, moment)
+                join candidate x on x.limited = k.limited
+               where x.id in (select c.id from c) group by k.limited, k.bucket, k.moment) s
+       where l.task = s.limited),
+    figures as (
+      insert into minium.tally (inactive, active) select -count(*), count(*) from c having count(*) > 0)
+    select c.id, c.seq, c.priority, c.task, c.queue, c.args::text, c.attempt, c.attempts, c.lease, c.lease_until,
+           c.timeout_us, c.trace, coalesce(c.whole, c.data)::text
+      from c;
+  get diagnostics taken = row_count;
+  if taken > 0 then
     perform minium.wake_up(false);
   end if;
 end $$;
+
+-- as all of them in the first migration
+revoke execute on function
+  minium.is_open(minium.state, boolean, boolean), minium.limit_of(text), minium.cancel_jobs(bigint[]),
+  minium.settle_handlers(bigint[]),
+  minium.limited_candidates(text, text, int, text[], text[], int, bigint), minium.claim_limited(text, bigint, text[], text[], integer, bigint),
+  minium.enqueue_jobs(text[], text[], text[], int[], int[], bigint[], bigint[], boolean[], text[], text[], text[], bigint[],
+                      bigint[], text[], bigint[], text[], bigint[], boolean[], text[], text[])
+from public;

@@ -194,7 +194,7 @@ pub struct Hour {
     pub hour: jiff::Timestamp,
     /// Jobs that finished.
     pub finished: i64,
-    /// Runs that failed, also those that were retried.
+    /// Runs that failed, also those that were retried; lost ones when no attempt was left.
     pub failed: i64,
     /// Jobs that were called off.
     pub cancelled: i64,

@@ -33,7 +33,7 @@ impl TaskBackoff {
         let grown = first * self.factor.max(1.0).powi(attempt.saturating_sub(1).max(0));
         let capped = if grown.is_finite() { grown.min(max) } else { max };
         let jittered = capped * (1.0 + self.jitter.clamp(0.0, 1.0) * random.clamp(-1.0, 1.0));
-        Duration::try_from_secs_f64(jittered).unwrap_or(self.max)
+        Duration::try_from_secs_f64(jittered.min(max)).unwrap_or(self.max)
     }
 }
 
@@ -54,7 +54,7 @@ mod tests {
             [1, 2, 3, 4, 2_000_000_000].map(|attempt| seconds(attempt, 0.0)),
             [2.0, 6.0, 18.0, 30.0, 30.0]
         );
-        assert_eq!((seconds(1, -1.0), seconds(1, 1.0)), (1.0, 3.0));
+        assert_eq!((seconds(1, -1.0), seconds(1, 1.0), seconds(9, 1.0)), (1.0, 3.0, 30.0));
         let steady = TaskBackoff { factor: 0.0, ..backoff };
         assert_eq!(steady.pause(9, 0.0), Duration::from_secs(2));
     }

@@ -37,7 +37,7 @@ impl PgStore {
     /// Adds jobs under limits, so many of each task as are left. What was claimed is committed, and goes out in any case.
     async fn with_limited(&self, claim: &Claim, mut jobs: Vec<Leased>) -> Vec<Leased> {
         let full = claim.limit as usize;
-        if jobs.len() >= full || claim.queues.is_empty() || !self.has_limits() {
+        if jobs.len() >= full || claim.queues.is_empty() {
             return jobs;
         }
         let wanted = match self.limits_with_jobs().await {

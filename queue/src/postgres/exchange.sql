@@ -59,8 +59,8 @@ c_events as (
   insert into minium.entry (topic, type, subject, trace, data)
   select 'task/' || task || '/' || id, 'task.dequeue', id::text, trace, data from c order by priority desc, seq),
 figures as (
-  insert into minium.tally (inactive, active, finished)
-  select -n.c, n.c - n.f, n.f from (select (select count(*) from c) as c, (select count(*) from f) as f) n
+  insert into minium.tally (inactive, active, finished, at)
+  select -n.c, n.c - n.f, n.f, now() from (select (select count(*) from c) as c, (select count(*) from f) as f) n
    where n.c + n.f > 0)
 select 'f', null::bigint, null::bigint, null::int, task, queue, null::text, null::int, null::int, null::uuid,
        null::timestamptz, null::bigint, null::text, array_agg(id),

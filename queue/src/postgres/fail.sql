@@ -24,7 +24,7 @@ keys as (
 counts as (
   delete from minium.running where job = any (array(select id from f where counted))),
 figures as (
-  insert into minium.tally (active, failed) select -count(*), count(*) from f having count(*) > 0)
+  insert into minium.tally (active, failed, at) select -count(*), count(*), now() from f having count(*) > 0)
 select task, queue, array_agg(id),
        exists (select from minium.edge e where e.open and e.parent = any ($1::bigint[])), bool_or(counted)
   from f group by queue, task

@@ -20,11 +20,11 @@ const IDLE: Duration = Duration::from_secs(3_600);
 const RESTORE: &str = "
 with recursive used (queue, priority, n) as (
   (select j.queue, j.priority, 1::bigint from minium.job j
-    where j.ready and (j.queue, j.priority) > ($1::text, $2::int) order by j.queue, j.priority limit 1)
+    where j.ready and j.limited is null and (j.queue, j.priority) > ($1::text, $2::int) order by j.queue, j.priority limit 1)
   union all
   select next.queue, next.priority, u.n + 1 from used u, lateral (
     select j.queue, j.priority from minium.job j
-     where j.ready and (j.queue, j.priority) > (u.queue, u.priority) order by j.queue, j.priority limit 1) next
+     where j.ready and j.limited is null and (j.queue, j.priority) > (u.queue, u.priority) order by j.queue, j.priority limit 1) next
    where u.n < $3::bigint),
 restored as (
   insert into minium.lane (queue, priority)
@@ -41,7 +41,7 @@ select (select count(*) from restored), l.queue, l.priority,
 const IDLE_LANES: &str = "
 with looked as materialized (
   select l.ctid as tid, l.queue, l.priority, l.idle_since,
-         not exists (select from minium.job j where j.ready and j.queue = l.queue and j.priority = l.priority) as idle
+         not exists (select from minium.job j where j.ready and j.limited is null and j.queue = l.queue and j.priority = l.priority) as idle
     from minium.lane l where (l.queue, l.priority) > ($1::text, $2::int)
    order by l.queue, l.priority limit $3::bigint for update skip locked),
 gone as (

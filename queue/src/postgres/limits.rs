@@ -22,13 +22,19 @@ const CLAIM: &str = "
 select id, seq, priority, task, queue, args, attempt, attempts, lease, lease_until, timeout_us, trace, whole
   from minium.claim_limited($1, $2, $3, $4, $5, $6)";
 
-/// $1 queues, $2 the lowest priority that is asked for. The highest priority of those that no limit holds back.
-/// Indexes: lane_queue, job_ready.
+/// $1 queues, $2 the lowest priority that is asked for, $3 tasks or null. The highest priority of those that no limit holds
+/// back and that could be claimed. Indexes: lane_queue, job_ready, job_ready_task.
 const HIGHEST: &str = "
 select max(l.priority) from minium.lane l
  where l.queue = any ($1::text[]) and l.priority >= $2::int
-   and exists (select from minium.job j
-                where j.ready and j.limited is null and j.queue = l.queue and j.priority = l.priority)";
+   and l.queue <> all (array(select p.queue from minium.paused_queue p))
+   and case when $3::text[] is null
+            then exists (select from minium.job j
+                          where j.ready and j.limited is null and j.queue = l.queue and j.priority = l.priority)
+            else exists (select from unnest($3::text[]) t (task)
+                          where exists (select from minium.job j
+                                         where j.ready and j.limited is null and j.task = t.task
+                                           and j.queue = l.queue and j.priority = l.priority)) end";
 
 /// $1 tasks, $2 running, $3 of each part, $4 $5 rate. What a bucket holds stays; a new one is full. Index: the key.
 const PUT: &str = "
@@ -96,7 +102,7 @@ impl PgStore {
                 if yielding {
                     let statement = client.prepare_cached(HIGHEST).await?;
                     let highest: Option<i32> =
-                        client.query_one(&statement, &[&claim.queues, &least]).await?.get(0);
+                        client.query_one(&statement, &[&claim.queues, &least, &claim.tasks]).await?.get(0);
                     from = highest.unwrap_or(least);
                 }
                 let statement = client.prepare_cached(CLAIM).await?;

@@ -29,18 +29,20 @@ events as (
   insert into minium.entry (topic, type, subject, trace, data)
   select 'task/' || task || '/' || id, 'task.cancelled', id::text, trace, data from j),
 keys as (delete from minium.job_key where job = $1 and (until is null or until <= now())),
-counts as (delete from minium.running where job = $1),
+counts as (delete from minium.running where job = $1 returning job),
 figures as (
-  insert into minium.tally (inactive, active, cancelled)
-  values (-($2::text = 'inactive')::int, -($2::text = 'active')::int, 1))
-select minium.wake_up(false)::text, case when $2::text = 'active' then pg_notify('minium_control', '')::text end from j";
+  insert into minium.tally (inactive, active, cancelled, at)
+  values (-($2::text = 'inactive')::int, -($2::text = 'active')::int, 1, now()))
+select minium.wake_up(exists (select from counts))::text, case when $2::text = 'active' then pg_notify('minium_control', '')::text end from j";
 
-/// $1 task, $2 key, $3 the job. A key that the job itself still holds, since it is held for a time, is its own.
+/// $1 task, $2 key, $3 the job. A key that the job itself still holds, since it is held for a time, is its own; when that time
+/// is over it is held while the job lives, so that an enqueue at this moment does not take it for one to be let go.
 /// Index: the key of job_key. Locks: that row.
 const TAKE_KEY: &str = "
 insert into minium.job_key as k (task, key, job, waiting)
 select $1, $2, j.id, j.unique_us is not distinct from 0 from minium.job j where j.id = $3
-on conflict (task, key) do update set job = excluded.job where k.job = excluded.job";
+on conflict (task, key) do update set until = case when k.until > now() then k.until end
+ where k.job = excluded.job";
 
 /// $2 the state it had, $3 delay in microseconds, $4 attempts, $5 priority or null, $6 queue or null.
 const RETRY: &str = "

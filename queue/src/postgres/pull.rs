@@ -101,7 +101,7 @@ impl PgStore {
                 pulled.push(Pulled { pull, place, job: leased(row), snapshot: json(row.get(11)) });
             }
         }
-        if pulled.len() < columns.workers.len() && self.has_limits() {
+        if pulled.len() < columns.workers.len() {
             let mut taken = vec![0; pulls.len()];
             pulled.iter().for_each(|p: &Pulled| taken[p.pull] = taken[p.pull].max(p.place + 1));
             match self.pull_limited(pulls, &taken, &mut pulled).await {

@@ -10,23 +10,36 @@ use deadpool_postgres::Object;
 const PAUSE: &str = "insert into minium.paused_queue (queue) values ($1) on conflict do nothing";
 const RESUME: &str = "delete from minium.paused_queue where queue = $1";
 
-/// $1 how many jobs to count in each, $2 how many queues. Queues under limits count as well.
-/// Indexes: lane_queue from queue to queue, job_ready and job_ready_limited as far as is counted.
+/// $1 how many jobs to count in each, $2 how many queues. Jobs under limits count as well.
+/// Indexes: lane_queue from queue to queue, job_ready_limited from limit and queue to the next, job_ready and it as far as is
+/// counted.
 const LIST: &str = "
 with recursive used (queue) as (
   (select l.queue from minium.lane l order by l.queue limit 1)
   union all
   select (select l.queue from minium.lane l where l.queue > u.queue order by l.queue limit 1)
     from used u where u.queue is not null),
+under_limits (limited, queue) as (
+  (select j.limited, j.queue from minium.job j
+    where j.ready and j.limited is not null order by j.limited, j.queue limit 1)
+  union all
+  select next.limited, next.queue from under_limits u, lateral (
+    select j.limited, j.queue from minium.job j
+     where j.ready and j.limited is not null and (j.limited, j.queue) > (u.limited, u.queue)
+     order by j.limited, j.queue limit 1) next),
 names as (
   select queue from used where queue is not null
+  union
+  select queue from under_limits
   union
   select queue from minium.paused_queue)
 select n.queue, (select p.paused from minium.paused_queue p where p.queue = n.queue),
        (select count(*) from (select from minium.job j
                                where j.ready and j.limited is null and j.queue = n.queue limit $1::bigint) c)
-       + (select count(*) from (select from minium.job j
-                                 where j.ready and j.limited is not null and j.queue = n.queue limit $1::bigint) c)
+       + (select count(*) from (select from under_limits u, lateral (
+                                  select from minium.job j
+                                   where j.ready and j.limited = u.limited and j.queue = u.queue limit $1::bigint) one
+                                 where u.queue = n.queue limit $1::bigint) c)
   from names n order by n.queue limit $2::bigint";
 
 #[async_trait]

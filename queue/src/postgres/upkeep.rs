@@ -134,12 +134,12 @@ failures as (
 keys as (
   delete from minium.job_key
    where job = any (array(select id from lost where state = 'failed')) and (until is null or until <= now())),
-counts as (delete from minium.running where job = any (array(select id from lost))),
+counts as (delete from minium.running where job = any (array(select id from lost)) returning job),
 figures as (
-  insert into minium.tally (active, inactive, failed)
-  select -count(*), count(*) filter (where state = 'inactive'), count(*) filter (where state = 'failed')
+  insert into minium.tally (active, inactive, failed, at)
+  select -count(*), count(*) filter (where state = 'inactive'), count(*) filter (where state = 'failed'), now()
     from lost having count(*) > 0)
-select queue, task, state::text, array_agg(id), minium.wake_up(bool_or(ready))::text
+select queue, task, state::text, array_agg(id), minium.wake_up(bool_or(ready) or exists (select from counts))::text
   from lost group by queue, task, state";
 
 /// Index: job_expires. Locks: the jobs, passing over what others hold.
@@ -202,6 +202,13 @@ with keys as (
     select k.ctid from minium.job_key k
      where k.until <= now()
        and not exists (select from minium.job j where j.id = k.job and j.state in ('inactive', 'active'))
+     order by k.until limit $1::bigint for update skip locked))),
+-- one whose job lives is held while it does: it is not looked at again
+held_on as (
+  update minium.job_key set until = null where ctid = any (array(
+    select k.ctid from minium.job_key k
+     where k.until <= now()
+       and exists (select from minium.job j where j.id = k.job and j.state in ('inactive', 'active'))
      order by k.until limit $1::bigint for update skip locked)))
 delete from minium.running r
  where not exists (select from minium.job j where j.id = r.job and j.state = 'active')";

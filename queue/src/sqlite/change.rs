@@ -27,6 +27,8 @@ pub(super) struct Change<'c> {
     drawn: Option<i64>,
     /// Parents whose children that run on a failure are to be judged.
     moved_parents: Vec<i64>,
+    /// Such children whose parent is gone, and with it the edge that leads to them.
+    orphans: Vec<i64>,
 }
 
 /// One hour, in microseconds.
@@ -54,6 +56,7 @@ impl<'c> Change<'c> {
             ended: none,
             drawn: None,
             moved_parents: Vec::new(),
+            orphans: Vec::new(),
         }
     }
 
@@ -231,6 +234,11 @@ impl<'c> Change<'c> {
         self.ended[State::Failed as usize] += 1;
     }
 
+    /// Children that run on a failure and are to be judged by themselves.
+    pub(super) fn take_orphans(&mut self) -> Vec<i64> {
+        std::mem::take(&mut self.orphans)
+    }
+
     /// The parents whose children that run on a failure are still to be judged.
     pub(super) fn take_moved_parents(&mut self) -> Vec<i64> {
         std::mem::take(&mut self.moved_parents)
@@ -264,6 +272,12 @@ impl<'c> Change<'c> {
         self.event(event, job, None)?;
         self.moved(job.id, Some(job.state), None)?;
         self.release_key(job)?;
+        let orphans = self.all(
+            "select id from job where id in (select child from edge where parent = ?1) and on_failure order by id",
+            [job.id],
+            |row| row.get::<_, i64>(0),
+        )?;
+        self.orphans.extend(orphans);
         self.execute("delete from edge where parent = ?1", [job.id])?;
         self.execute("delete from edge where child = ?1", [job.id])?;
         self.execute("delete from failure where job = ?1", [job.id])?;

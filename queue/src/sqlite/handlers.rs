@@ -10,14 +10,16 @@ use minium_protocol::State;
 /// Judges the handlers below every parent that moved in this operation, and below those that are called off by it.
 pub(super) fn judge_all(change: &mut Change<'_>) -> Result<(), QueueError> {
     loop {
-        let parents = change.take_moved_parents();
-        if parents.is_empty() {
+        let (parents, orphans) = (change.take_moved_parents(), change.take_orphans());
+        if parents.is_empty() && orphans.is_empty() {
             return Ok(());
+        }
+        for child in orphans {
+            judge(change, child)?;
         }
         for parent in parents {
             let children = change.all(
-                "select id from job where id in (select child from edge where parent = ?1) and on_failure
-                    and state = 'inactive' order by id",
+                "select id from job where id in (select child from edge where parent = ?1) and on_failure order by id",
                 [parent],
                 |row| row.get::<_, i64>(0),
             )?;
@@ -28,7 +30,8 @@ pub(super) fn judge_all(change: &mut Change<'_>) -> Result<(), QueueError> {
     }
 }
 
-/// Judges one. It must be inactive.
+/// Judges one, if it still exists, whatever its state. One that was let go already stays so, even when the parent that failed
+/// is gone; only a parent that is retried holds it again.
 pub(super) fn judge(change: &mut Change<'_>, id: i64) -> Result<(), QueueError> {
     let parents = change.all(
         "select p.state from job c, json_each(c.parents) e join job p on p.id = e.value where c.id = ?1",
@@ -41,15 +44,18 @@ pub(super) fn judge(change: &mut Change<'_>, id: i64) -> Result<(), QueueError> 
         }
         Handler::Runs => {
             change.execute("update job set open_edges = 0 where id = ?1", [id])?;
-            let sql = "select id from job where id = ?1 and not ready and later is null";
+            let sql =
+                "select id from job where id = ?1 and state = 'inactive' and not ready and later is null";
             if change.first(sql, [id], |row| row.get::<_, i64>(0))?.is_some() {
                 let seq = change.draw()?;
                 change.execute("update job set ready = 1, seq = ?2 where id = ?1", [id, seq])?;
             }
         }
         Handler::CalledOff => {
-            change.execute("update job set open_edges = 0 where id = ?1", [id])?;
-            operations::call_off(change, id, State::Inactive)?;
+            let sql = "update job set open_edges = 0 where id = ?1 and open_edges > 0 returning state";
+            if change.first(sql, [id], |row| state(row, 0))? == Some(State::Inactive) {
+                operations::call_off(change, id, State::Inactive)?;
+            }
         }
     }
     Ok(())

@@ -98,13 +98,19 @@ fn of_limit(change: &Change<'_>, wanted: &Wanted, name: &str) -> Result<Vec<Cand
     }
     let turn = rule.as_ref().and_then(|rule| rule.turn.as_deref());
     let mut placed = Vec::new();
-    for (place, part) in parts(change, wanted, name, turn)?.into_iter().enumerate() {
+    let parts = parts(change, wanted, name, turn)?;
+    // should all of these be full, the next look begins behind them
+    let behind = parts.iter().take(PARTS_MAX as usize).next_back().cloned();
+    for (place, part) in parts.into_iter().enumerate() {
         let of_part = match rule.as_ref().and_then(|rule| rule.per_part) {
             Some(most) => room.min(free(change, most, name, Some(&part))?),
             None => room,
         };
         let jobs = of_one_part(change, wanted, name, &part, of_part)?;
         placed.extend(jobs.into_iter().enumerate().map(|(nth, job)| (nth, place, job)));
+    }
+    if placed.is_empty() {
+        change.execute("update limit_rule set turn = ?2 where task = ?1", params![name, behind])?;
     }
     // parts by turns, the more urgent before all
     placed.sort_by_key(|(nth, place, job)| (std::cmp::Reverse(job.priority), *nth, *place));

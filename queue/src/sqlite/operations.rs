@@ -92,7 +92,7 @@ pub(super) fn cancel_cascade(change: &mut Change<'_>, id: i64) -> Result<u64, Qu
 /// Makes a job wait again.
 pub(super) fn retry(change: &mut Change<'_>, id: i64, options: &RetryOptions) -> Result<(), QueueError> {
     let before = change.job(id)?;
-    let holder: Option<i64> = match &before.key {
+    let holder: Option<i64> = match before.key.as_ref().filter(|_| before.state.is_ended()) {
         Some(key) => change.first(
             "select job from job_key where task = ?1 and key = ?2",
             params![before.task, key],
@@ -103,6 +103,7 @@ pub(super) fn retry(change: &mut Change<'_>, id: i64, options: &RetryOptions) ->
     rules::may_retry(id, before.state, holder.is_some_and(|holder| holder != id))?;
     let attempts = rules::attempts_after_retry(before.attempt, before.attempts, options.attempts)?;
     if let Some(key) = &before.key
+        && before.state.is_ended()
         && holder.is_none()
     {
         let sql = "insert into job_key (task, key, job, waiting) values (?1, ?2, ?3, ?4)";

@@ -108,7 +108,6 @@ fn lose(change: &mut Change<'_>, id: i64) -> Result<(), QueueError> {
             )?;
             job.error = Some(rules::LEASE_EXPIRED.into());
             note_failure(change, &job, None)?;
-            change.count_failure();
             State::Inactive
         }
         Aftermath::End => {
@@ -141,19 +140,20 @@ fn expire(change: &mut Change<'_>, batch: u32) -> Result<u64, QueueError> {
 
 /// Ended jobs that are older than they are kept are deleted, unless a living job names them as parent.
 fn remove_old(change: &mut Change<'_>, round: &UpkeepRules) -> Result<u64, QueueError> {
-    let (mut removed, batch) = (0, u64::from(round.batch));
+    // as many of each queue as could go, and of these the oldest
+    let mut old: Vec<(i64, i64)> = Vec::new();
     for rule in round.keep.rules().iter().filter(|rule| rule.micros.is_some()) {
         let queues = match rule.queue {
             Some(queue) => vec![queue.to_owned()],
             None => unnamed_queues(change, rule.state, round)?,
         };
         for queue in queues {
-            if removed < batch {
-                removed += remove_from(change, &queue, rule, batch - removed)?;
-            }
+            old.extend(old_of(change, &queue, rule, round.batch)?);
         }
     }
-    Ok(removed)
+    old.sort_unstable();
+    old.truncate(round.batch as usize);
+    delete_all(change, old.into_iter().map(|(_, id)| id).collect(), EventType::Removed)
 }
 
 /// Queues with jobs that ended like this, but for those that have rules of their own. Index: job_ended, from queue to queue.
@@ -173,24 +173,23 @@ fn unnamed_queues(change: &Change<'_>, state: State, round: &UpkeepRules) -> Res
     Ok(queues)
 }
 
-fn remove_from(
-    change: &mut Change<'_>,
+/// Jobs of one queue that ended like this and are old enough, the oldest first, by when they ended.
+fn old_of(
+    change: &Change<'_>,
     queue: &str,
     rule: &retention::Rule<'_>,
-    count: u64,
-) -> Result<u64, QueueError> {
+    count: u32,
+) -> Result<Vec<(i64, i64)>, QueueError> {
     let limit = change.now.saturating_sub(rule.micros.unwrap_or(i64::MAX));
-    let count = i64::try_from(count).unwrap_or(i64::MAX);
-    let old = change.all(
-        "select id from job indexed by job_ended
+    change.all(
+        "select finished, id from job indexed by job_ended
           where state = ?1 and queue = ?2 and finished <= ?3
             and not exists (select 1 from edge join job child on child.id = edge.child
                              where edge.parent = job.id and child.state in ('inactive', 'active'))
           order by finished, id limit ?4",
         params![rule.state.as_str(), queue, limit, count],
-        |row| row.get::<_, i64>(0),
-    )?;
-    delete_all(change, old, EventType::Removed)
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )
 }
 
 /// Keys whose time is over and whose job has ended; hours that are told no more. What ends a run gives its place under a limit
@@ -200,6 +199,14 @@ fn let_go(change: &Change<'_>, batch: u32) -> Result<(), QueueError> {
         "delete from job_key where (task, key) in (
            select task, key from job_key indexed by job_key_until
             where until <= ?1 and not exists (
+              select 1 from job where id = job_key.job and state in ('inactive', 'active')) limit ?2)",
+        params![change.now, batch],
+    )?;
+    // one whose job lives is held while it does: it is not looked at again
+    change.execute(
+        "update job_key set until = null where (task, key) in (
+           select task, key from job_key indexed by job_key_until
+            where until <= ?1 and exists (
               select 1 from job where id = job_key.job and state in ('inactive', 'active')) limit ?2)",
         params![change.now, batch],
     )?;

@@ -11,7 +11,7 @@ use clap::Args;
 use minium_bus::Schemas;
 use minium_client::{ClientError, ConnectOptions};
 use minium_protocol::parse_duration;
-use minium_queue::{Backend, DatabaseUrl, MigrationStatus, QueueError, SqlitePlace};
+use minium_queue::{Backend, DatabaseUrl, MigrationStatus, QueueError, Retention, SqlitePlace, UpkeepRules};
 use minium_worker::{
     ClientSource, CommandTask, StoreSource, UpkeepOptions, Worker as Runner, WorkerError, WorkerOptions,
     become_command,
@@ -141,7 +141,10 @@ impl Worker {
     }
 
     async fn over_database(&self, tasks: Vec<CommandTask>, options: WorkerOptions) -> anyhow::Result<()> {
-        let options = WorkerOptions { upkeep: Some(UpkeepOptions::default()), ..options };
+        // how long ended jobs are kept is said by the nodes; a worker that removed some by a rule of its own would lose them
+        let rules = UpkeepRules { keep: Retention::for_ever(), ..UpkeepRules::default() };
+        let upkeep = Some(UpkeepOptions { rules, ..UpkeepOptions::default() });
+        let options = WorkerOptions { upkeep, ..options };
         let url = database_url(&self.database)?;
         let schemas = Arc::new(Schemas::built_in());
         let dir = node::load_schemas(self.schemas.as_deref(), &schemas)?;

@@ -344,7 +344,7 @@ section! {
         /// Run `command`, which then is one text, by `/bin/sh -c`.
         shell: bool = "false";
         /// How long a job waits for its first automatic retry, unless it says so itself; a tenth more or less. Without it,
-        /// n⁴ + 15 seconds before the n-th.
+        /// 15, 16, 31, 96 and so on seconds.
         backoff: Option<Duration> = "";
         /// Each further pause is so many times longer.
         backoff_factor: u32 = "2";

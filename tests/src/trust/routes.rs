@@ -49,7 +49,11 @@ const OPEN: &[&str] = &[
 /// A path that the route answers.
 fn example(path: &str) -> String {
     let path = path.replace("{*topic}", "a/b").replace("{id}", "1").replace("{file}", "app.js");
-    let path = path.replace("{*path}", "job.json").replace("{code}", "forbidden").replace("{name}", "x");
+    let path = path
+        .replace("{*path}", "job.json")
+        .replace("{code}", "forbidden")
+        .replace("{name}", "x")
+        .replace("{queue}", "x");
     assert!(!path.contains('{'), "say above what {path} is to be tried with");
     path
 }

@@ -265,3 +265,58 @@ pub(crate) async fn a_bad_limit_changes_nothing(f: &Fixture) {
     let tasks: Vec<_> = f.store().limits().await.unwrap().into_iter().map(|view| view.limit.task).collect();
     assert_eq!(tasks, ["t"]);
 }
+
+pub(crate) async fn the_more_urgent_goes_first_over_all_limits(f: &Fixture) {
+    put(f, &[running("a", 100), running("b", 100)]).await;
+    let job = |task: &str, priority: i32| {
+        let mut job = EnqueueRequest::new(task, json("[]"));
+        job.options.priority = priority;
+        job
+    };
+    for _ in 0..20 {
+        f.enqueue(job("a", 0)).await;
+    }
+    let urgent = [f.enqueue(job("b", 9)).await, f.enqueue(job("b", 9)).await];
+    let mut first = ids(&f.claim(2).await);
+    first.sort_unstable();
+    assert_eq!(first, urgent);
+}
+
+pub(crate) async fn a_claim_with_bounds_for_tasks_is_limited_too(f: &Fixture) {
+    let capped = || Claim {
+        tasks: Some(vec!["t".into(), "u".into()]),
+        caps: [("u".to_owned(), 1)].into(),
+        ..claim(10)
+    };
+    assert!(f.exchange(&[], capped()).await.jobs.is_empty(), "before there were limits");
+    let other = f.second().await;
+    other.put_limits(&[running("t", 2)]).await.unwrap();
+    for task in ["t", "t", "t", "u", "u"] {
+        other.enqueue(&[EnqueueRequest::new(task, json("[]"))]).await.unwrap();
+    }
+    let mut tasks: Vec<_> = f.exchange(&[], capped()).await.jobs.into_iter().map(|job| job.task).collect();
+    tasks.sort();
+    assert_eq!(tasks, ["t", "t", "u"]);
+}
+
+pub(crate) async fn a_part_with_room_is_found_among_many_that_are_full(f: &Fixture) {
+    put(f, &[Limit { per_partition: Some(1), ..limit("t") }]).await;
+    let parts: Vec<String> = (0..700).map(|n| format!("{n:04}")).collect();
+    let two: Vec<_> = parts.iter().flat_map(|part| [of_part(part), of_part(part)]).collect();
+    f.store().enqueue(&two).await.unwrap();
+    let mut running = Vec::new();
+    loop {
+        let jobs = f.claim(1_000).await;
+        if jobs.is_empty() && running.len() >= 700 {
+            break;
+        }
+        running.extend(jobs);
+    }
+    assert_eq!(running.len(), 700, "one of each part");
+    f.accepted(finish(&running[350], "1")).await;
+    let mut found = Vec::new();
+    for _ in 0..5 {
+        found.extend(f.claim(10).await);
+    }
+    assert_eq!(found.len(), 1);
+}

@@ -101,6 +101,9 @@ macro_rules! conformance {
                 a_handler_in_one_call_with_its_parents
                 a_cascade_is_called_off
                 children_of_what_a_cascade_calls_off_are_judged
+                a_handler_hears_of_parents_that_go
+                a_handler_that_may_run_stays_so_when_its_parent_is_removed
+                a_handler_waits_again_when_its_parent_is_retried
             }
             limits {
                 no_more_run_than_the_limit_lets
@@ -119,6 +122,9 @@ macro_rules! conformance {
                 a_limit_of_none_lets_none_run
                 two_processes_share_a_limit
                 a_bad_limit_changes_nothing
+                the_more_urgent_goes_first_over_all_limits
+                a_claim_with_bounds_for_tasks_is_limited_too
+                a_part_with_room_is_found_among_many_that_are_full
             }
             queues {
                 nothing_is_claimed_from_a_paused_queue

@@ -201,3 +201,38 @@ pub(crate) async fn children_of_what_a_cascade_calls_off_are_judged(f: &Fixture)
     f.upkeep().await;
     assert_eq!(f.claim_one().await.id, lax);
 }
+
+pub(crate) async fn a_handler_hears_of_parents_that_go(f: &Fixture) {
+    let removed = f.enqueue(plain()).await;
+    let of_removed = f.enqueue(on_failure(&[removed])).await;
+    let expired = f.enqueue(with(|o| o.expire = Some(seconds(10)))).await;
+    let of_expired = f.enqueue(on_failure(&[expired])).await;
+    f.store().remove(removed).await.unwrap();
+    f.pass(seconds(10)).await;
+    assert_eq!(f.upkeep().await.expired, 1);
+    f.upkeep().await;
+    assert_eq!(f.job(of_removed).await.state, State::Cancelled);
+    assert_eq!(f.job(of_expired).await.state, State::Cancelled);
+}
+
+pub(crate) async fn a_handler_that_may_run_stays_so_when_its_parent_is_removed(f: &Fixture) {
+    let parent = f.failed(plain()).await;
+    let handler = f.enqueue(on_failure(&[parent])).await;
+    f.upkeep().await;
+    f.store().remove(parent).await.unwrap();
+    f.upkeep().await;
+    assert_eq!(f.claim_one().await.id, handler);
+}
+
+pub(crate) async fn a_handler_waits_again_when_its_parent_is_retried(f: &Fixture) {
+    let parent = f.failed(plain()).await;
+    let handler = f.enqueue(on_failure(&[parent])).await;
+    f.upkeep().await;
+    f.store().retry(parent, &RetryOptions::default()).await.unwrap();
+    assert_eq!(f.phase(handler).await, Some(Phase::Blocked));
+    let again = f.claim_one().await;
+    assert_eq!(again.id, parent);
+    f.accepted(finish(&again, "1")).await;
+    f.upkeep().await;
+    assert_eq!(f.job(handler).await.state, State::Cancelled);
+}

@@ -1,0 +1,109 @@
+//! What a job may demand, by SQL; and outcomes that are handed in within somebody's own transaction.
+
+use super::fixture::*;
+use minium_protocol::{Phase, State};
+use minium_queue::postgres::PgStore;
+use minium_queue::{Backend, Limit, Verdict};
+use std::sync::Arc;
+
+fn postgres(f: &Fixture) -> Arc<PgStore> {
+    match &f.backend {
+        Backend::Postgres(store) => store.clone(),
+        Backend::Sqlite(_) => panic!("this fixture is on PostgreSQL"),
+    }
+}
+
+async fn enqueue(client: &tokio_postgres::Client, options: &str) -> Result<i64, tokio_postgres::Error> {
+    let sql = "select minium.enqueue('t', '[]', $1::text::jsonb)";
+    client.query_one(sql, &[&options]).await.map(|row| row.get(0))
+}
+
+#[tokio::test]
+async fn sql_says_for_how_long_a_key_is_held() {
+    let f = Fixture::postgres().await;
+    let client = f.client().await;
+    let held = enqueue(&client, r#"{"key":"k","unique":"5m"}"#).await.unwrap();
+    let leased = f.claim_one().await;
+    f.accepted(finish(&leased, "1")).await;
+    assert_eq!(enqueue(&client, r#"{"key":"k"}"#).await.unwrap(), held);
+    let waiting = enqueue(&client, r#"{"key":"w","unique":"waiting"}"#).await.unwrap();
+    assert_eq!(f.claim_one().await.id, waiting);
+    assert_ne!(enqueue(&client, r#"{"key":"w","unique":"waiting"}"#).await.unwrap(), waiting);
+}
+
+#[tokio::test]
+async fn sql_enqueues_handlers_and_parts_of_limits() {
+    let f = Fixture::postgres().await;
+    let client = f.client().await;
+    let parent = f.failed(plain()).await;
+    let handler = enqueue(&client, &format!(r#"{{"parents":[{parent}],"when":"failure"}}"#)).await.unwrap();
+    assert_eq!(f.phase(handler).await, Some(Phase::Blocked), "upkeep judges it");
+    f.upkeep().await;
+    assert_eq!(f.claim_one().await.id, handler);
+    let limit = Limit { task: "t".into(), running: None, per_partition: Some(1), rate: None };
+    f.store().put_limits(&[limit]).await.unwrap();
+    for part in ["a", "a", "b"] {
+        enqueue(&client, &format!(r#"{{"partition":"{part}"}}"#)).await.unwrap();
+    }
+    assert_eq!(f.claim(9).await.len(), 2);
+}
+
+#[tokio::test]
+async fn sql_is_told_what_is_wrong_with_a_demand() {
+    let f = Fixture::postgres().await;
+    let client = f.client().await;
+    for (options, words) in [
+        (r#"{"unique":"5m"}"#, "key"),
+        (r#"{"key":"k","unique":"soon"}"#, "unique"),
+        (r#"{"when":"never"}"#, "when"),
+        (r#"{"when":"failure"}"#, "parent"),
+        (r#"{"when":"success","lax":true}"#, "when"),
+        (r#"{"partition":5}"#, "partition"),
+    ] {
+        let error = enqueue(&client, options).await.unwrap_err();
+        let message = error.as_db_error().unwrap().message().to_owned();
+        assert!(message.contains(words), "{options}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn a_run_is_finished_within_the_caller_s_transaction() {
+    let f = Fixture::postgres().await;
+    let child = {
+        let leased = f.running(plain()).await;
+        let child = f.enqueue(after(&[leased.id])).await;
+        let mut client = f.client().await;
+        client.batch_execute("create table mine (n int)").await.unwrap();
+        let result = json(r#"{"n":1}"#);
+        // rolled back, it has never been
+        let transaction = client.transaction().await.unwrap();
+        transaction.execute("insert into mine values (1)", &[]).await.unwrap();
+        let verdict = postgres(&f).finish_in(&transaction, leased.id, leased.lease, &result).await.unwrap();
+        assert_eq!(verdict, Verdict::Accepted);
+        transaction.rollback().await.unwrap();
+        assert_eq!(f.job(leased.id).await.state, State::Active);
+        // committed, both are there
+        let transaction = client.transaction().await.unwrap();
+        transaction.execute("insert into mine values (2)", &[]).await.unwrap();
+        postgres(&f).finish_in(&transaction, leased.id, leased.lease, &result).await.unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(f.job(leased.id).await.state, State::Finished);
+        assert_eq!(client.query_one("select n from mine", &[]).await.unwrap().get::<_, i32>(0), 2);
+        // what the worker says besides is a repetition, and releases who waits
+        assert_eq!(f.hand_in(&[finish(&leased, r#"{"n":1}"#)]).await, [Verdict::Repeated]);
+        child
+    };
+    f.upkeep().await;
+    assert_eq!(f.claim_one().await.id, child);
+}
+
+#[tokio::test]
+async fn a_lease_that_is_gone_finishes_nothing_within_a_transaction() {
+    let f = Fixture::postgres().await;
+    let leased = f.running(plain()).await;
+    f.store().cancel(leased.id).await.unwrap();
+    let mut client = f.client().await;
+    let transaction = client.transaction().await.unwrap();
+    let verdict = postgres(&f).finish_in(&transaction, leased.id, leased.lease, &json("1")).await.unwrap();
+    assert_eq!(verdict, Verdict::LeaseLost);
+}
