@@ -33,7 +33,7 @@ Examples:
 pub(super) struct Run {
     /// The job's number
     id: i64,
-    /// A task and the command that runs it, besides those of [tasks] in the configuration; may be given several times
+    /// A task and the command that runs it, besides those of the configuration; may be given several times
     #[arg(long = "task", value_name = "NAME=COMMAND")]
     tasks: Vec<String>,
     /// Run the commands of --task by /bin/sh -c

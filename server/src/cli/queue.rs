@@ -72,12 +72,8 @@ impl Plain {
                 Cell::painted(paused, Some(Colour::Yellow)),
             ]
         };
-        table(
-            output,
-            &["QUEUE", "READY", ""],
-            queues.iter().map(row).collect(),
-            "No jobs wait, and no queue is paused.",
-        )
+        let rows: Vec<_> = queues.iter().map(row).collect();
+        table(output, &["QUEUE", "READY", ""], &rows, "No jobs wait, and no queue is paused.")
     }
 
     async fn limits(self) -> anyhow::Result<()> {
@@ -100,8 +96,8 @@ impl Plain {
                 Cell::new(rate),
             ]
         };
-        let rows = limits.iter().map(row).collect();
-        table(output, &["TASK", "ACTIVE", "RUNNING", "PER PARTITION", "RATE"], rows, "No limits.")
+        let rows: Vec<_> = limits.iter().map(row).collect();
+        table(output, &["TASK", "ACTIVE", "RUNNING", "PER PARTITION", "RATE"], &rows, "No limits.")
     }
 
     async fn history(self) -> anyhow::Result<()> {
@@ -119,7 +115,8 @@ impl Plain {
                 number(hour.cancelled, Colour::Yellow),
             ]
         };
-        table(output, &["HOUR", "FINISHED", "FAILED", "CANCELLED"], hours.iter().map(row).collect(), "")
+        let rows: Vec<_> = hours.iter().map(row).collect();
+        table(output, &["HOUR", "FINISHED", "FAILED", "CANCELLED"], &rows, "")
     }
 }
 
@@ -148,10 +145,10 @@ impl Names {
     }
 }
 
-fn table(output: Output, head: &[&str], rows: Vec<Vec<Cell>>, none: &str) -> anyhow::Result<()> {
+fn table(output: Output, head: &[&str], rows: &[Vec<Cell>], none: &str) -> anyhow::Result<()> {
     if rows.is_empty() && output.for_people() {
         output.hint(none);
         return Ok(());
     }
-    output.table(head, &rows)
+    output.table(head, rows)
 }

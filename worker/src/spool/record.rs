@@ -69,11 +69,11 @@ impl WirePause {
         }
     }
 
-    fn pause(this: Option<WirePause>) -> Pause {
+    fn pause(this: Option<&WirePause>) -> Pause {
         match this {
             None => Pause::Usual,
-            Some(WirePause::Task(us)) => Pause::Task(Duration::from_micros(us)),
-            Some(WirePause::Run(us)) => Pause::Run(Duration::from_micros(us)),
+            Some(WirePause::Task(us)) => Pause::Task(Duration::from_micros(*us)),
+            Some(WirePause::Run(us)) => Pause::Run(Duration::from_micros(*us)),
         }
     }
 }
@@ -165,7 +165,7 @@ fn read(bytes: &[u8]) -> Option<(Record, usize)> {
             Record::Outcome(Outcome { job, lease, ending: Ending::Finished(result.to_owned()) })
         }
         Wire::Failed { job, lease, error, retry, pause, backtrace } => {
-            let pause = WirePause::pause(pause);
+            let pause = WirePause::pause(pause.as_ref());
             Record::Outcome(Outcome { job, lease, ending: Ending::Failed { error, retry, pause, backtrace } })
         }
         Wire::Done { lease } => Record::Done(lease),

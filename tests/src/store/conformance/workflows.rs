@@ -37,7 +37,7 @@ pub(crate) async fn the_order_in_the_call_does_not_matter(f: &Fixture) {
 }
 
 pub(crate) async fn a_circle_is_refused(f: &Fixture) {
-    let mut jobs = vec![plain(), plain()];
+    let mut jobs = [plain(), plain()];
     jobs[0].options.after = vec![1];
     jobs[1].options.after = vec![0];
     for bad in [&jobs[..], &[with(|o| o.after = vec![0])], &[with(|o| o.after = vec![5])]] {
