@@ -97,3 +97,20 @@ pub(crate) fn rounded(value: f64) -> Value {
     let r = (value * 1_000.0).round() / 1_000.0;
     if r.fract() == 0.0 && r.abs() < 1e15 { json!(r as i64) } else { json!(r) }
 }
+
+/// A word of a document, or nothing.
+pub(crate) fn word<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_default()
+}
+
+/// What was aimed at in a line of a table, whether it was met, and what was measured.
+pub(crate) fn aims(line: &Value) -> impl Iterator<Item = String> {
+    line["aims"].as_array().into_iter().flatten().map(|aim| {
+        let mark = match aim["met"].as_bool() {
+            Some(true) => "pass",
+            Some(false) => "FAIL",
+            None => "not measured",
+        };
+        format!("{mark}: {} (measured {})", word(aim, "aim"), word(aim, "shown"))
+    })
+}

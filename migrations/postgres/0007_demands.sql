@@ -60,17 +60,6 @@ create index failure_final on minium.failure (job) where final;
 insert into minium.failure (job, attempt, at, worker, error, final)
   select id, attempt, coalesce(finished, created), worker, coalesce(error, ''), true from minium.job where state = 'failed';
 
--- Lines that a job said, the newest of them; numbers are its own, so that a gap shows that older ones went.
-create table minium.job_log (
-  job     bigint not null,
-  n       bigint not null,
-  at      timestamptz not null default now(),
-  attempt int not null,
-  step    boolean not null,                       -- the name of a step that was done, not just a line
-  line    text not null,
-  primary key (job, n)
-);
-
 -- How many jobs ended in each hour. Figures that are not folded yet stand in `tally`.
 create table minium.hour (
   hour      timestamptz primary key,
@@ -86,14 +75,6 @@ create table minium.paused_queue (
   queue  text collate "C" primary key,
   paused timestamptz not null default now()
 );
-
--- Is the edge from a parent in this state to such a child open? Null is a parent that does not exist (any more).
-create function minium.is_open(parent minium.state, lax boolean, on_failure boolean) returns boolean
-language sql immutable parallel safe as $$
-  select case parent when 'inactive' then true when 'active' then true
-                     when 'failed' then not lax and on_failure is not true
-                     when 'cancelled' then not lax and on_failure is not true else false end
-$$;
 
 -- The limit that a task's jobs run under; null is none. Index: the key of limit_rule.
 create function minium.limit_of(of_task text) returns text language sql stable parallel safe as $$
@@ -198,7 +179,7 @@ begin
       from unnest(of_parents, of_children) as w (parent, child)
      where e.parent = w.parent and e.child = w.child
        and e.open is distinct from (
-         select minium.is_open((select p.state from minium.job p where p.id = e.parent), c.lax, c.on_failure)
+         select minium.holds((select p.state from minium.job p where p.id = e.parent), c.lax or c.on_failure is true)
            from minium.job c where c.id = e.child)
     returning e.child, case when e.open then 1 else -1 end as step),
   -- numbers are drawn in the order of the ids, whatever order the join below has
@@ -224,7 +205,7 @@ begin
   return released;
 end $$;
 
--- As before, by `is_open`.
+-- As before, and a child that runs when a parent has failed waits for none that has ended.
 create or replace function minium.settle_some(of_parents bigint[], inout parent bigint, inout child bigint,
                                               count_max integer, out released bigint)
 language plpgsql as $$
@@ -239,7 +220,7 @@ begin
     into looked
     from (select e.parent, e.child,
                  e.open is distinct from (
-                   select minium.is_open((select p.state from minium.job p where p.id = e.parent), c.lax, c.on_failure)
+                   select minium.holds((select p.state from minium.job p where p.id = e.parent), c.lax or c.on_failure is true)
                      from minium.job c where c.id = e.child) as wrong
             from minium.edge e
            where e.parent = any (of_parents) and (e.parent, e.child) > (settle_some.parent, settle_some.child)
@@ -304,7 +285,6 @@ begin
     delete from minium.edge e where e.parent = any (array(select unnest(d.parents) from d)) and e.child = any (ids)),
   renewals as (delete from minium.renewal where job = any (ids)),
   failures as (delete from minium.failure where job = any (ids)),
-  lines as (delete from minium.job_log where job = any (ids)),
   figures as (
     insert into minium.tally (inactive, finished, failed, cancelled)
     select -count(*) filter (where state = 'inactive'), -count(*) filter (where state = 'finished'),
@@ -335,7 +315,6 @@ declare
   got record;
   masks boolean := exists (select from minium.mask where paths <> '[]');
   limits boolean := exists (select from minium.limit_rule);
-  fresh boolean;
 begin
   if exists (select from unnest(keys) k where k is not null) then
     -- keys whose time is over and whose job has ended; who holds one of them alive holds it on.
@@ -361,7 +340,7 @@ begin
              select coalesce(array_agg(s.parent order by s.nth), '{}') as all_parents,
                     -- one that runs on a failure is judged when its edges are settled, whatever its parents are by now
                     coalesce(array_agg(s.parent) filter (where s.state is not null or q.on_failure), '{}') as known,
-                    coalesce(array_agg(s.parent) filter (where minium.is_open(s.state, q.lax, false) or q.on_failure), '{}')
+                    coalesce(array_agg(s.parent) filter (where minium.holds(s.state, q.lax) or q.on_failure), '{}')
                       as held_by
                from (select x.parent, x.nth, (select p.state from minium.job p where p.id = x.parent) as state
                        from unnest(q.parents) with ordinality as x (parent, nth)
@@ -411,8 +390,7 @@ begin
     if existing then
       -- whoever held the key has committed by now, so that it is seen; if it has let go again, the next try gets it
       select k.job into job from minium.job_key k where k.task = got.task and k.key = got.key;
-      fresh := not found;
-      if fresh then
+      if not found then
         select again.job, again.existing into strict job, existing
           from minium.enqueue_jobs($1[place:place], $2[place:place], $3[place:place], $4[place:place], $5[place:place],
                                    $6[place:place], $7[place:place], $8[place:place], $9[place:place],
@@ -530,6 +508,17 @@ begin
   return answer;
 end $$;
 
+-- The limits under which jobs are ready, by name. Index: job_ready_limited, from limit to limit.
+create function minium.limits_with_jobs() returns setof text language sql stable as $$
+  with recursive used (limited) as (
+    (select j.limited from minium.job j where j.ready and j.limited is not null order by j.limited limit 1)
+    union all
+    select (select j.limited from minium.job j
+             where j.ready and j.limited is not null and j.limited > u.limited order by j.limited limit 1)
+      from used u where u.limited is not null)
+  select limited from used where limited is not null limit 1000
+$$;
+
 -- Jobs of one limit that could all be claimed together, at most `most`: of each part as many as it has room for, parts by
 -- turns, beginning behind the one that was served last. `nth` is a job's place in its part. Locks nothing.
 -- Indexes: job_ready_limited, from part to part, and then its first jobs; running_limited for what runs.
@@ -607,17 +596,9 @@ declare
   taken bigint;
 begin
   for name in
-    with recursive used (limited) as (
-      (select j.limited from minium.job j where j.ready and j.limited is not null order by j.limited limit 1)
-      union all
-      select (select j.limited from minium.job j
-               where j.ready and j.limited is not null and j.limited > u.limited order by j.limited limit 1)
-        from used u where u.limited is not null)
-    select u.limited from used u
-     where u.limited is not null
-       and (of_tasks is null
-            or exists (select from unnest(of_tasks) t where t = u.limited or starts_with(t, u.limited || '/')))
-     limit 1000
+    select u.limited from minium.limits_with_jobs() u (limited)
+     where of_tasks is null
+        or exists (select from unnest(of_tasks) t where t = u.limited or starts_with(t, u.limited || '/'))
   loop
     select * into rule from minium.limit_rule l where l.task = name for update;
     most := count_max;
@@ -698,7 +679,7 @@ end $$;
 
 -- as all of them in the first migration
 revoke execute on function
-  minium.is_open(minium.state, boolean, boolean), minium.limit_of(text), minium.cancel_jobs(bigint[]),
+  minium.limit_of(text), minium.limits_with_jobs(), minium.cancel_jobs(bigint[]),
   minium.settle_handlers(bigint[]),
   minium.limited_candidates(text, text, int, text[], text[], int, bigint), minium.claim_limited(text, bigint, text[], text[], integer, bigint),
   minium.enqueue_jobs(text[], text[], text[], int[], int[], bigint[], bigint[], boolean[], text[], text[], text[], bigint[],

@@ -60,17 +60,6 @@ create table failure (
 insert into failure (job, attempt, at, worker, error)
   select id, attempt, coalesce(finished, created), worker, coalesce(error, '') from job where state = 'failed';
 
--- Lines that a job said, the newest of them; numbers are its own, so that a gap shows that older ones went.
-create table job_log (
-  job     integer not null,
-  n       integer not null,
-  at      integer not null,
-  attempt integer not null,
-  step    integer not null,                       -- the name of a step that was done, not just a line
-  line    text not null,
-  primary key (job, n)
-) without rowid;
-
 -- How many jobs ended in each hour; hours are microseconds since 1970.
 create table hour (
   hour      integer primary key,

@@ -40,55 +40,36 @@ pub(crate) struct Applied {
 }
 
 macro_rules! migrations {
-    ($($(#[$doc:meta])* $name:ident in $folder:literal {
-        $($zeros:literal { $($number:literal $title:literal,)* })*
-    })*) => {$(
-        $(#[$doc])*
-        pub(crate) const $name: &[Migration] = &[$($(
+    ($($zeros:literal { $($number:literal $title:literal,)* })*) => {
+        migrations! { POSTGRES "postgres" $($($zeros $number $title,)*)* }
+        migrations! { SQLITE "sqlite" $($($zeros $number $title,)*)* }
+    };
+    ($name:ident $folder:literal $($zeros:literal $number:literal $title:literal,)*) => {
+        pub(crate) const $name: &[Migration] = &[$(
             Migration {
                 number: $number,
                 name: $title,
                 sql: include_str!(concat!("../../migrations/", $folder, "/", $zeros, $number, "_", $title, ".sql")),
             },
-        )*)*];
-    )*};
+        )*];
+    };
 }
 
-// one line for each file, by how many zeros their names begin with; both lists have the same numbers
+// those of both databases, by how many zeros the names of their files begin with
 migrations! {
-    /// Those of PostgreSQL.
-    POSTGRES in "postgres" {
-        "000" {
-            1 "queue",
-            2 "journal",
-            3 "channels",
-            4 "pull",
-            5 "masks",
-            6 "repairs",
-            7 "demands",
-            8 "attached",
-            9 "workers",
-        }
-        "00" {
-            10 "locks_and_schedules",
-        }
+    "000" {
+        1 "queue",
+        2 "journal",
+        3 "channels",
+        4 "pull",
+        5 "masks",
+        6 "repairs",
+        7 "demands",
+        8 "attached",
+        9 "workers",
     }
-    /// Those of SQLite.
-    SQLITE in "sqlite" {
-        "000" {
-            1 "queue",
-            2 "journal",
-            3 "channels",
-            4 "pull",
-            5 "masks",
-            6 "repairs",
-            7 "demands",
-            8 "attached",
-            9 "workers",
-        }
-        "00" {
-            10 "locks_and_schedules",
-        }
+    "00" {
+        10 "locks_and_schedules",
     }
 }
 

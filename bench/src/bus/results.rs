@@ -2,7 +2,7 @@
 //! so that scenarios of an earlier run of the same day can stand beside those of this one.
 
 use super::scenario::{self as figure, Aim, Bound, Scenario};
-use crate::report::{Figures, medians, rounded};
+use crate::report::{Figures, aims, medians, rounded, word};
 use crate::samples::median;
 use serde_json::{Value, json};
 
@@ -136,10 +136,6 @@ pub(super) fn markdown(scenario: &Value) -> String {
     out
 }
 
-fn word<'a>(value: &'a Value, name: &str) -> &'a str {
-    value[name].as_str().unwrap_or_default()
-}
-
 fn contenders(scenario: &Value) -> impl Iterator<Item = (&str, &Value)> {
     let all = scenario["contenders"].as_array().into_iter().flatten();
     all.map(|contender| (word(contender, "contender"), contender))
@@ -149,17 +145,6 @@ fn contenders(scenario: &Value) -> impl Iterator<Item = (&str, &Value)> {
 fn cells(contender: &Value) -> Vec<(&'static str, String)> {
     let known = SHOWN.iter().filter_map(|name| Some((*name, contender[*name].as_f64()?)));
     known.map(|(name, value)| (label(name), short(name, value))).collect()
-}
-
-fn aims(scenario: &Value) -> impl Iterator<Item = String> {
-    scenario["aims"].as_array().into_iter().flatten().map(|aim| {
-        let mark = match aim["met"].as_bool() {
-            Some(true) => "pass",
-            Some(false) => "FAIL",
-            None => "not measured",
-        };
-        format!("{mark}: {} (measured {})", word(aim, "aim"), word(aim, "shown"))
-    })
 }
 
 /// What is told of a contender, in this order.

@@ -4,7 +4,7 @@
 //! Workers here are bare claim-and-finish loops, as a worker with tasks that do nothing would make them: each exchange
 //! hands in the last batch and claims the next, in one commit. Where a single job is picked up, it is the real worker.
 
-use super::database::{Connection, Database};
+use super::database::Database;
 use super::load::{Pickups, Work, filler};
 use crate::machine;
 use crate::node::Node;
@@ -132,16 +132,9 @@ impl Ours {
     /// Waits until every event has its number. Answers how many had none when it began.
     pub(super) async fn all_numbered(&self, database: &Database) -> anyhow::Result<i64> {
         let events = database.number("select count(*) from minium.entry").await?;
-        let behind = events - numbered(&database.look).await?;
-        let began = Instant::now();
-        while numbered(&database.look).await? < events {
-            ensure!(
-                began.elapsed() < PATIENCE,
-                "the journal was not numbered within {} s",
-                PATIENCE.as_secs()
-            );
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        let behind = events - database.number(NUMBERED).await?;
+        let all = format!("select ({NUMBERED}) >= {events}");
+        database.until("the numbering of the journal", &all, PATIENCE).await?;
         Ok(behind.max(0))
     }
 
@@ -181,11 +174,8 @@ impl Ours {
 }
 
 /// How many events have their number, in a database that was empty.
-async fn numbered(look: &Connection) -> anyhow::Result<i64> {
-    let sql =
-        "select next_offset - 1 from minium.journal_cursor order by epoch desc, next_offset desc limit 1";
-    Ok(look.client.query_one(sql, &[]).await.context("asking where the numbering stands")?.get(0))
-}
+const NUMBERED: &str =
+    "select next_offset - 1 from minium.journal_cursor order by epoch desc, next_offset desc limit 1";
 
 /// Arguments of so many bytes.
 pub(super) fn args(bytes: usize) -> anyhow::Result<Box<RawValue>> {

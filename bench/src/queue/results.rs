@@ -2,7 +2,7 @@
 //! and tables are made of that, so that rows of an earlier run of the same day can stand beside those of this one.
 
 use super::rows::{self as figure, Aim, Bound, Load, Of, Row};
-use crate::report::{Figures, medians, rounded};
+use crate::report::{Figures, aims, medians, rounded, word};
 use crate::samples::median;
 use serde_json::{Value, json};
 
@@ -175,24 +175,9 @@ fn table(row: &Value) -> Vec<Vec<String>> {
     table
 }
 
-fn word<'a>(value: &'a Value, name: &str) -> &'a str {
-    value[name].as_str().unwrap_or_default()
-}
-
 fn contenders(row: &Value) -> impl Iterator<Item = (&str, &Value)> {
     let all = row["contenders"].as_array().into_iter().flatten();
     all.map(|contender| (word(contender, "contender"), contender))
-}
-
-fn aims(row: &Value) -> impl Iterator<Item = String> {
-    row["aims"].as_array().into_iter().flatten().map(|aim| {
-        let mark = match aim["met"].as_bool() {
-            Some(true) => "pass",
-            Some(false) => "FAIL",
-            None => "not measured",
-        };
-        format!("{mark}: {} (measured {})", word(aim, "aim"), word(aim, "shown"))
-    })
 }
 
 /// What is told of a contender, in this order.

@@ -25,8 +25,26 @@ impl PgStore {
         rules::check_claim(claim)?;
         let nothing = Claim { limit: 0, caps: BTreeMap::new(), ..claim.clone() };
         let mut exchanged = self.exchange_all(outcomes, &nothing).await?;
-        match self.claim_capped(claim).await {
-            Ok(jobs) => exchanged.jobs = self.with_limited(claim, jobs).await,
+        // those under limits first, but for what is less urgent than others; then others; then whoever is left
+        let first = self.with_limited(claim, Vec::new(), None).await;
+        let taken = |task: &str| first.iter().filter(|job| job.task == task).count();
+        let less = |n: u32, by: usize| n.saturating_sub(u32::try_from(by).unwrap_or(u32::MAX));
+        let rest = Claim {
+            limit: less(claim.limit, first.len()),
+            caps: claim.caps.iter().map(|(task, cap)| (task.clone(), less(*cap, taken(task)))).collect(),
+            ..claim.clone()
+        };
+        match self.claim_capped(&rest).await {
+            Ok(jobs) => {
+                let all = first.into_iter().chain(jobs).collect();
+                let least = claim.min_priority.unwrap_or(i32::MIN);
+                exchanged.jobs = self.with_limited(claim, all, Some(least)).await;
+            }
+            // what was claimed is committed, and must reach whoever asked
+            Err(error) if !first.is_empty() => {
+                tracing::warn!(%error, "A claim has failed.");
+                exchanged.jobs = first;
+            }
             // the verdicts are committed, and must reach whoever asked
             Err(error) if !outcomes.is_empty() => tracing::warn!(%error, "A claim has failed."),
             Err(error) => return Err(error),
@@ -34,18 +52,32 @@ impl PgStore {
         Ok(exchanged)
     }
 
-    /// Adds jobs under limits, so many of each task as are left. What was claimed is committed, and goes out in any case.
-    async fn with_limited(&self, claim: &Claim, mut jobs: Vec<Leased>) -> Vec<Leased> {
+    /// Adds jobs under limits, so many of each task as are left, from this priority on; without one, those that are no less
+    /// urgent than what no limit holds back. What was claimed is committed, and goes out in any case.
+    async fn with_limited(&self, claim: &Claim, mut jobs: Vec<Leased>, from: Option<i32>) -> Vec<Leased> {
+        if let Err(error) = self.add_limited(claim, &mut jobs, from).await {
+            tracing::warn!(%error, "A look for jobs under limits has failed.");
+        }
+        jobs
+    }
+
+    async fn add_limited(
+        &self,
+        claim: &Claim,
+        jobs: &mut Vec<Leased>,
+        from: Option<i32>,
+    ) -> Result<(), QueueError> {
         let full = claim.limit as usize;
         if jobs.len() >= full || claim.queues.is_empty() {
-            return jobs;
+            return Ok(());
         }
-        let wanted = match self.limits_with_jobs().await {
-            Ok(wanted) => wanted,
-            Err(error) => {
-                tracing::warn!(%error, "A look for jobs under limits has failed.");
-                return jobs;
-            }
+        let wanted = self.limits_with_jobs().await?;
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let from = match from {
+            Some(from) => from,
+            None => self.most_urgent(claim).await?,
         };
         for (task, cap) in caps::tasks(claim, 0) {
             let taken = jobs.iter().filter(|job| job.task == task).count();
@@ -54,12 +86,10 @@ impl PgStore {
                 continue;
             }
             let of_task = Claim { tasks: Some(vec![task.to_owned()]), ..claim.clone() };
-            match self.claim_limited(&of_task, i64::try_from(room).unwrap_or(i64::MAX), false).await {
-                Ok(more) => jobs.extend(more.into_iter().map(|claimed| claimed.job)),
-                Err(error) => tracing::warn!(%error, "A look for jobs under limits has failed."),
-            }
+            let more = self.claim_limited(&of_task, i64::try_from(room).unwrap_or(i64::MAX), from).await?;
+            jobs.extend(more.into_iter().map(|claimed| claimed.job));
         }
-        jobs
+        Ok(())
     }
 
     async fn claim_capped(&self, claim: &Claim) -> Result<Vec<Leased>, QueueError> {

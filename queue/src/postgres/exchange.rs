@@ -124,7 +124,7 @@ impl PgStore {
         let mut limited = Vec::new();
         if limit > 0 && self.has_limits() {
             // those that are not limited and more urgent are left their places
-            limited = self.claim_limited(claim, limit, true).await?;
+            limited = self.claim_limited(claim, limit, self.most_urgent(claim).await?).await?;
         }
         let asked = self.asked(claim, limit - i64::try_from(limited.len()).unwrap_or(limit));
         let limit = asked.limit;
@@ -150,23 +150,33 @@ impl PgStore {
             }
         }
         if limit > 0 {
-            let full = i64::try_from(claimed.len()).is_ok_and(|n| n >= limit);
-            let got = claimed.iter().map(|c| Got { queue: &c.job.queue, priority: c.priority, seq: c.seq });
-            self.marks.learn(claim, full, got, Instant::now());
-            if !full {
-                let short = limit - i64::try_from(claimed.len()).unwrap_or(limit);
-                if self.has_limits() {
-                    match self.claim_limited(claim, short, false).await {
-                        Ok(more) => limited.extend(more),
-                        Err(error) => tracing::warn!(%error, "A look for jobs under limits has failed."),
-                    }
-                }
-                self.ask_to_be_woken().await;
-            }
+            limited.extend(self.learn(claim, limit, &claimed).await);
         }
         claimed.extend(limited);
         claimed.sort_by_key(|c| (std::cmp::Reverse(c.priority), c.seq));
         Ok(Exchanged { verdicts, jobs: claimed.into_iter().map(|c| c.job).collect() })
+    }
+
+    /// Learns from what was claimed. When that was less than was asked for, looks for whoever is left under limits, and asks to
+    /// be woken.
+    async fn learn(&self, claim: &Claim, limit: i64, claimed: &[Claimed]) -> Vec<Claimed> {
+        let short = limit - i64::try_from(claimed.len()).unwrap_or(limit);
+        let got = claimed.iter().map(|c| Got { queue: &c.job.queue, priority: c.priority, seq: c.seq });
+        self.marks.learn(claim, short <= 0, got, Instant::now());
+        if short <= 0 {
+            return Vec::new();
+        }
+        let mut limited = Vec::new();
+        if self.has_limits() {
+            let from = claim.min_priority.unwrap_or(i32::MIN);
+            // the first look's claims and verdicts are committed, and must reach whoever asked
+            match self.claim_limited(claim, short, from).await {
+                Ok(more) => limited = more,
+                Err(error) => tracing::warn!(%error, "A look for jobs under limits has failed."),
+            }
+        }
+        self.ask_to_be_woken().await;
+        limited
     }
 
     /// Hands in that a run has ended well, inside of the caller's transaction: it counts if that commits, together with

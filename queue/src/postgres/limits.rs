@@ -4,14 +4,14 @@
 
 use super::PgStore;
 use super::exchange::Claimed;
+use super::pull::{json, leased};
 use crate::error::QueueError;
 use crate::limits::{Limit, LimitView, Limits, Rate, check_limits};
 use crate::rules;
-use crate::store::{Claim, Leased, Pull, Pulled};
+use crate::store::{Claim, Pull, Pulled};
 use async_trait::async_trait;
 use deadpool_postgres::Object;
-use minium_protocol::LeaseToken;
-use serde_json::value::RawValue;
+use minium_protocol::levels;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio_postgres::Row;
@@ -19,7 +19,7 @@ use tokio_postgres::types::ToSql;
 
 /// $1 worker, $2 length of the lease, $3 queues, $4 tasks or null, $5 lowest priority, $6 how many.
 const CLAIM: &str = "
-select id, seq, priority, task, queue, args, attempt, attempts, lease, lease_until, timeout_us, trace, whole
+select seq, id, task, queue, args, attempt, attempts, lease, lease_until, timeout_us, trace, priority, whole
   from minium.claim_limited($1, $2, $3, $4, $5, $6)";
 
 /// $1 queues, $2 the lowest priority that is asked for, $3 tasks or null. The highest priority of those that no limit holds
@@ -53,15 +53,7 @@ select l.task, l.running, l.per_part, l.rate_n, l.rate_us,
        (select count(*) from minium.running r where r.limited = l.task)
   from minium.limit_rule l order by l.task";
 
-/// The limits under which jobs are ready. Index: job_ready_limited, from limit to limit.
-const WANTED: &str = "
-with recursive names (limited) as (
-  (select j.limited from minium.job j where j.ready and j.limited is not null order by j.limited limit 1)
-  union all
-  select (select j.limited from minium.job j
-           where j.ready and j.limited is not null and j.limited > n.limited order by j.limited limit 1)
-    from names n where n.limited is not null)
-select limited from names where limited is not null limit 1000";
+const WANTED: &str = "select minium.limits_with_jobs()";
 
 const WHAT: &str = "claim jobs under limits";
 
@@ -85,26 +77,30 @@ impl PgStore {
         }
     }
 
-    /// Claims jobs under limits. With `yielding`, those of lower priority than what no limit holds back are left.
+    /// The priority of what no limit holds back and this claim could take first: jobs under limits that are less urgent than
+    /// that are left for later.
+    pub(super) async fn most_urgent(&self, claim: &Claim) -> Result<i32, QueueError> {
+        let least = claim.min_priority.unwrap_or(i32::MIN);
+        let highest = |client: Object| async move {
+            let statement = client.prepare_cached(HIGHEST).await?;
+            client.query_one(&statement, &[&claim.queues, &least, &claim.tasks]).await
+        };
+        let row = self.connections.run(WHAT, highest).await?;
+        Ok(row.get::<_, Option<i32>>(0).unwrap_or(least))
+    }
+
+    /// Claims jobs under limits, of this priority or higher.
     pub(super) async fn claim_limited(
         &self,
         claim: &Claim,
         limit: i64,
-        yielding: bool,
+        from: i32,
     ) -> Result<Vec<Claimed>, QueueError> {
         let worker = serde_json::to_string(&claim.worker).expect("a worker is plain JSON");
         let lease_us = rules::micros(claim.lease);
-        let least = claim.min_priority.unwrap_or(i32::MIN);
         let claimed = |client: Object| {
             let worker = &worker;
             async move {
-                let mut from = least;
-                if yielding {
-                    let statement = client.prepare_cached(HIGHEST).await?;
-                    let highest: Option<i32> =
-                        client.query_one(&statement, &[&claim.queues, &least, &claim.tasks]).await?.get(0);
-                    from = highest.unwrap_or(least);
-                }
                 let statement = client.prepare_cached(CLAIM).await?;
                 let params: [&(dyn ToSql + Sync); 6] =
                     [worker, &lease_us, &claim.queues, &claim.tasks, &from, &limit];
@@ -117,7 +113,7 @@ impl PgStore {
         }
         Ok(rows
             .iter()
-            .map(|row| Claimed { seq: row.get(1), priority: row.get(2), job: leased(row) })
+            .map(|row| Claimed { seq: row.get(0), priority: row.get(11), job: leased(row) })
             .collect())
     }
 
@@ -166,27 +162,7 @@ impl PgStore {
 
 /// Is this the task of a limit, or one below it?
 pub(super) fn is_below(task: &str, limit: &str) -> bool {
-    task.strip_prefix(limit).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-fn leased(row: &Row) -> Leased {
-    let timeout: Option<i64> = row.get(10);
-    Leased {
-        id: row.get(0),
-        task: row.get(3),
-        queue: row.get(4),
-        args: json(row.get(5)),
-        attempt: row.get(6),
-        attempts: row.get(7),
-        lease: LeaseToken(row.get(8)),
-        lease_expires: row.get(9),
-        timeout: timeout.and_then(|us| u64::try_from(us).ok()).map(Duration::from_micros),
-        trace: row.get(11),
-    }
-}
-
-fn json(text: String) -> Box<RawValue> {
-    RawValue::from_string(text).expect("the column's type admits JSON only")
+    levels(task).any(|level| level == limit)
 }
 
 #[async_trait]

@@ -18,22 +18,7 @@ use uuid::Uuid;
 const LOCK: &str = "select state::text, attempt, attempts, task, key, lease from minium.job where id = $1 \
                     for no key update";
 
-/// $2 the state it had. Whoever runs it is woken by the same transaction. Index: the key of job. Locks: held already.
-const CANCEL: &str = "
-with
-j as (
-  update minium.job as j
-     set state = 'cancelled', finished = now(), result = null, ready = false, later_at = null, lease_until = null
-   where j.id = $1 returning j.id, j.task, j.trace, minium.snapshot(j) as data),
-events as (
-  insert into minium.entry (topic, type, subject, trace, data)
-  select 'task/' || task || '/' || id, 'task.cancelled', id::text, trace, data from j),
-keys as (delete from minium.job_key where job = $1 and (until is null or until <= now())),
-counts as (delete from minium.running where job = $1 returning job),
-figures as (
-  insert into minium.tally (inactive, active, cancelled, at)
-  values (-($2::text = 'inactive')::int, -($2::text = 'active')::int, 1, now()))
-select minium.wake_up(exists (select from counts))::text, case when $2::text = 'active' then pg_notify('minium_control', '')::text end from j";
+const CANCEL: &str = "select coalesce(cardinality(minium.cancel_jobs($1)), 0)";
 
 /// $1 task, $2 key, $3 the job. A key that the job itself still holds, since it is held for a time, is its own; when that time
 /// is over it is held while the job lives, so that an enqueue at this moment does not take it for one to be let go.
@@ -146,7 +131,7 @@ impl PgStore {
                 return Ok(Err(refusal));
             }
             let statement = transaction.prepare_cached(CANCEL).await?;
-            transaction.query(&statement, &[&job, &row.state.as_str()]).await?;
+            transaction.query(&statement, &[&vec![job]]).await?;
             transaction.commit().await?;
             Ok(Ok(row.state == State::Active))
         };
@@ -185,8 +170,7 @@ impl PgStore {
 
     async fn cancel_batch(&self, jobs: &[i64]) -> Result<u64, QueueError> {
         let cancel = |client: Object| async move {
-            let statement =
-                client.prepare_cached("select coalesce(cardinality(minium.cancel_jobs($1)), 0)").await?;
+            let statement = client.prepare_cached(CANCEL).await?;
             client.query_one(&statement, &[&jobs]).await
         };
         let row = self.connections.run("cancel a job and what it enqueued", cancel).await?;

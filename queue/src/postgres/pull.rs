@@ -156,7 +156,7 @@ pub(super) fn leased(row: &Row) -> Leased {
     }
 }
 
-fn json(text: String) -> Box<RawValue> {
+pub(super) fn json(text: String) -> Box<RawValue> {
     RawValue::from_string(text).expect("the column's type admits JSON only")
 }
 

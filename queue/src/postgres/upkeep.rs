@@ -186,7 +186,7 @@ with looked as materialized (
    order by parent, child limit $3::bigint),
 wrong as materialized (
   select array_agg(l.parent) as parents, array_agg(l.child) as children from looked l
-   where not (select minium.is_open((select p.state from minium.job p where p.id = l.parent), c.lax, c.on_failure)
+   where not (select minium.holds((select p.state from minium.job p where p.id = l.parent), c.lax or c.on_failure is true)
                 from minium.job c where c.id = l.child))
 select (select minium.settle_edges(parents, children) from wrong),
        (select count(*) from looked),

@@ -281,7 +281,6 @@ impl<'c> Change<'c> {
         self.execute("delete from edge where parent = ?1", [job.id])?;
         self.execute("delete from edge where child = ?1", [job.id])?;
         self.execute("delete from failure where job = ?1", [job.id])?;
-        self.execute("delete from job_log where job = ?1", [job.id])?;
         self.execute("delete from job where id = ?1", [job.id])?;
         Ok(())
     }

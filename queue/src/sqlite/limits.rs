@@ -7,6 +7,7 @@ use crate::error::QueueError;
 use crate::limits::{Limit, LimitView, Limits, Rate, check_limits, filled};
 use crate::rules;
 use async_trait::async_trait;
+use minium_protocol::levels;
 use rusqlite::params;
 use std::time::Duration;
 
@@ -49,16 +50,12 @@ pub(super) fn limit_of(change: &Change<'_>, task: &str) -> Result<Option<String>
     if change.first("select 1 from limit_rule limit 1", [], |_| Ok(()))?.is_none() {
         return Ok(None);
     }
-    let mut name = task;
-    loop {
-        if change.first("select 1 from limit_rule where task = ?1", [name], |_| Ok(()))?.is_some() {
-            return Ok(Some(name.to_owned()));
-        }
-        match name.rsplit_once('/') {
-            Some((above, _)) => name = above,
-            None => return Ok(None),
+    for level in levels(task) {
+        if change.first("select 1 from limit_rule where task = ?1", [level], |_| Ok(()))?.is_some() {
+            return Ok(Some(level.to_owned()));
         }
     }
+    Ok(None)
 }
 
 /// Jobs under limits that could all be claimed together, at most as many as are wanted of each limit.

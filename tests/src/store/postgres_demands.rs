@@ -1,17 +1,9 @@
 //! What a job may demand, by SQL; and outcomes that are handed in within somebody's own transaction.
 
 use super::fixture::*;
+use super::postgres_only::postgres;
 use minium_protocol::{Phase, State};
-use minium_queue::postgres::PgStore;
-use minium_queue::{Backend, Limit, Verdict};
-use std::sync::Arc;
-
-fn postgres(f: &Fixture) -> Arc<PgStore> {
-    match &f.backend {
-        Backend::Postgres(store) => store.clone(),
-        Backend::Sqlite(_) => panic!("this fixture is on PostgreSQL"),
-    }
-}
+use minium_queue::{Limit, Verdict};
 
 async fn enqueue(client: &tokio_postgres::Client, options: &str) -> Result<i64, tokio_postgres::Error> {
     let sql = "select minium.enqueue('t', '[]', $1::text::jsonb)";

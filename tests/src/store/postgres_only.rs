@@ -9,7 +9,7 @@ use minium_queue::{Backend, Claim, Pull, QueueError, Store, UpkeepRules, Verdict
 use std::sync::Arc;
 use std::time::Duration;
 
-fn postgres(f: &Fixture) -> Arc<PgStore> {
+pub(super) fn postgres(f: &Fixture) -> Arc<PgStore> {
     match &f.backend {
         Backend::Postgres(store) => store.clone(),
         Backend::Sqlite(_) => panic!("this fixture is on PostgreSQL"),

@@ -1,6 +1,6 @@
 //! What a worker is told while it works, and what it says of itself.
 
-use crate::harness::{Queue, Started, options, request, result, start, until, with};
+use crate::harness::{Queue, Started, look, options, request, result, start, until, with};
 use minium_protocol::State;
 use minium_queue::{Command, JobSignal, Store, WorkerFilter, WorkerState, WorkerView, Workers};
 use minium_worker::{CommandTask, Failure, JobContext, Worker, WorkerError, WorkerOptions};
@@ -66,16 +66,14 @@ async fn tell(queue: &Queue, command: Command) {
 }
 
 async fn shown(queue: &Queue, what: impl Fn(&WorkerView) -> bool) -> WorkerView {
-    let mut last = None;
-    for _ in 0..6_000 {
+    look(async || {
         let page = queue.store.workers(&WorkerFilter::default()).await.unwrap();
-        last = page.workers.into_iter().next();
-        if let Some(worker) = last.as_ref().filter(|worker| what(worker)) {
-            return worker.clone();
+        match page.workers.into_iter().next() {
+            Some(worker) if what(&worker) => Ok(worker),
+            other => Err(other),
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("it never came; last seen: {last:?}");
+    })
+    .await
 }
 
 fn priority(task: &str, priority: i32) -> minium_protocol::EnqueueRequest {

@@ -43,19 +43,11 @@ impl Queue {
     }
 
     pub(crate) async fn until(&self, id: i64, what: impl Fn(&Job) -> bool) -> Job {
-        let mut seen = None;
-        let wait = async {
-            loop {
-                let job = self.job(id).await;
-                if what(&job) {
-                    return job;
-                }
-                seen = Some(job);
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let found = tokio::time::timeout(PATIENCE, wait).await;
-        found.unwrap_or_else(|_| panic!("it never came; last seen: {seen:?}"))
+        look(async || {
+            let job = self.job(id).await;
+            if what(&job) { Ok(job) } else { Err(job) }
+        })
+        .await
     }
 
     pub(crate) async fn ended(&self, id: i64) -> Job {
@@ -99,6 +91,22 @@ impl Queue {
 pub(crate) fn result(job: &Job) -> Value {
     // null reads as no result
     job.result.as_ref().map_or(Value::Null, |raw| serde_json::from_str(raw.get()).unwrap())
+}
+
+/// Looks until it is there; else what was seen last is told.
+pub(crate) async fn look<T, S: std::fmt::Debug>(mut look: impl AsyncFnMut() -> Result<T, S>) -> T {
+    let mut seen = None;
+    let wait = async {
+        loop {
+            match look().await {
+                Ok(found) => return found,
+                Err(other) => seen = Some(other),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let found = tokio::time::timeout(PATIENCE, wait).await;
+    found.unwrap_or_else(|_| panic!("it never came; last seen: {seen:?}"))
 }
 
 /// Waits for something outside the queue.

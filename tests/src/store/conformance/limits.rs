@@ -320,3 +320,24 @@ pub(crate) async fn a_part_with_room_is_found_among_many_that_are_full(f: &Fixtu
     }
     assert_eq!(found.len(), 1);
 }
+
+pub(crate) async fn a_claim_with_bounds_takes_the_more_urgent_first_under_limits_or_not(f: &Fixture) {
+    put(f, &[running("t", 5)]).await;
+    let job = |task: &str, priority: i32| {
+        let mut job = EnqueueRequest::new(task, json("[]"));
+        job.options.priority = priority;
+        job
+    };
+    for _ in 0..3 {
+        f.enqueue(job("u", 0)).await;
+    }
+    let limited = f.enqueue(job("t", 5)).await;
+    let urgent = f.enqueue(job("u", 9)).await;
+    let one = || Claim {
+        tasks: Some(vec!["t".into(), "u".into()]),
+        caps: [("v".to_owned(), 1)].into(),
+        ..claim(1)
+    };
+    assert_eq!(ids(&f.exchange(&[], one()).await.jobs), [urgent]);
+    assert_eq!(ids(&f.exchange(&[], one()).await.jobs), [limited]);
+}

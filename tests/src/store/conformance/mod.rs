@@ -125,6 +125,7 @@ macro_rules! conformance {
                 the_more_urgent_goes_first_over_all_limits
                 a_claim_with_bounds_for_tasks_is_limited_too
                 a_part_with_room_is_found_among_many_that_are_full
+                a_claim_with_bounds_takes_the_more_urgent_first_under_limits_or_not
             }
             queues {
                 nothing_is_claimed_from_a_paused_queue
