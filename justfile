@@ -28,6 +28,10 @@ bench-queue *args:
     cargo build --release
     ./scripts/with-postgres --fsync sh -c 'target/release/minium bench queue --peers --database "$MINIUM_TEST_POSTGRES" "$@"' bench {{args}}
 
+# the stores on other versions of PostgreSQL: `just test-postgres 14 18`
+test-postgres *majors:
+    ./scripts/test-postgres {{majors}}
+
 # each fuzz target for so long; `just fuzz 600 frames` for some
 fuzz seconds="60" *targets:
     ./scripts/fuzz {{seconds}} {{targets}}

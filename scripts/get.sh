@@ -13,6 +13,17 @@ is_root() { [ "$(id -u)" = 0 ]; }
 
 unprivileged() { if is_root; then setpriv --reuid="$nobody" --regid="$nobody" --clear-groups "$@"; else "$@"; fi; }
 
+# The first folder, made if need be, unless root works where the user that PostgreSQL runs as may not look: then the second
+reachable_dir() {
+    mkdir -p "$1"
+    if unprivileged test -x "$1"; then
+        printf '%s' "$1"
+    else
+        mkdir -p "$2"
+        printf '%s' "$2"
+    fi
+}
+
 # Debian's packages, when we may install any; quiet unless it fails
 apt_install() {
     is_root && command -v apt-get >/dev/null || return 1
@@ -34,4 +45,20 @@ make_venv() {
     rm -rf "$venv"
     apt_install python3-venv || die "python3 cannot make a venv: apt-get install python3-venv"
     python3 -m venv "$venv"
+}
+
+# The clients that no one here wrote: $MINIUM_TEST_PYTHON
+python_clients() {
+    make_venv
+    if ! "$venv/bin/python" -c 'import websockets, jsonschema, kosoku' 2>/dev/null; then
+        "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/clients/requirements.txt ||
+            die "the Python packages of tests/clients/requirements.txt cannot be installed"
+    fi
+    export MINIUM_TEST_PYTHON=$venv/bin/python
+}
+
+# a real Minion, and what it needs for PostgreSQL
+perl_minion() {
+    perl -MMinion::Backend::Pg -e1 2>/dev/null || apt_install libminion-perl libmojo-pg-perl ||
+        die "Perl's Minion is missing: apt-get install libminion-perl libmojo-pg-perl"
 }

@@ -56,6 +56,9 @@ mod schemas;
 /// Secrets in arguments: who sees them, and who does not.
 mod masks;
 
+/// What every statement reads, by PostgreSQL's own plans.
+mod plans;
+
 /// A Minion of Perl's, attached.
 mod attach;
 

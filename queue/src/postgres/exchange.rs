@@ -98,6 +98,16 @@ struct Answer {
     room: bool,
     /// There are limits.
     limits: bool,
+    /// Some were taken task by task: jobs of other tasks that were asked for may wait before them.
+    apart: bool,
+}
+
+/// What a round claimed.
+#[derive(Default)]
+struct Taken {
+    jobs: Vec<Claimed>,
+    /// As [`Answer::apart`].
+    apart: bool,
 }
 
 pub(super) struct Claimed {
@@ -129,29 +139,33 @@ impl PgStore {
         let asked = self.asked(claim, limit - i64::try_from(limited.len()).unwrap_or(limit));
         let limit = asked.limit;
         let whole = asked.look.is_whole();
-        let mut claimed = match self.round(outcomes, &last, asked, &mut verdicts).await {
-            Ok(claimed) => claimed,
+        let mut taken = match self.round(outcomes, &last, asked, &mut verdicts).await {
+            Ok(taken) => taken,
             Err(error) if limited.is_empty() => return Err(error),
             Err(error) => {
                 tracing::warn!(%error, "Outcomes could not be handed in; the jobs claimed before them go out.");
                 last.iter().for_each(|&i| verdicts[i] = Verdict::Unjudged);
-                Vec::new()
+                Taken::default()
             }
         };
-        let short = limit - i64::try_from(claimed.len()).unwrap_or(limit);
+        let short = limit - i64::try_from(taken.jobs.len()).unwrap_or(limit);
         if short > 0 && !whole {
             // the marks may have hidden what was committed late
             let mut again = self.asked(claim, short);
             again.look = again.look.whole();
             match self.round(outcomes, &[], again, &mut verdicts).await {
-                Ok(more) => claimed.extend(more),
+                Ok(more) => {
+                    taken.jobs.extend(more.jobs);
+                    taken.apart |= more.apart;
+                }
                 // the first look's claims and verdicts are committed, and must reach whoever asked
                 Err(error) => tracing::warn!(%error, "A second look for jobs has failed."),
             }
         }
         if limit > 0 {
-            limited.extend(self.learn(claim, limit, &claimed).await);
+            limited.extend(self.learn(claim, limit, &taken).await);
         }
+        let mut claimed = taken.jobs;
         claimed.extend(limited);
         claimed.sort_by_key(|c| (std::cmp::Reverse(c.priority), c.seq));
         Ok(Exchanged { verdicts, jobs: claimed.into_iter().map(|c| c.job).collect() })
@@ -159,9 +173,10 @@ impl PgStore {
 
     /// Learns from what was claimed. When that was less than was asked for, looks for whoever is left under limits, and asks to
     /// be woken.
-    async fn learn(&self, claim: &Claim, limit: i64, claimed: &[Claimed]) -> Vec<Claimed> {
-        let short = limit - i64::try_from(claimed.len()).unwrap_or(limit);
-        let got = claimed.iter().map(|c| Got { queue: &c.job.queue, priority: c.priority, seq: c.seq });
+    async fn learn(&self, claim: &Claim, limit: i64, taken: &Taken) -> Vec<Claimed> {
+        let short = limit - i64::try_from(taken.jobs.len()).unwrap_or(limit);
+        let in_order = if taken.apart { &[][..] } else { &taken.jobs };
+        let got = in_order.iter().map(|c| Got { queue: &c.job.queue, priority: c.priority, seq: c.seq });
         self.marks.learn(claim, short <= 0, got, Instant::now());
         if short <= 0 {
             return Vec::new();
@@ -222,9 +237,9 @@ impl PgStore {
         round: &[usize],
         asked: Asked<'_>,
         verdicts: &mut [Verdict],
-    ) -> Result<Vec<Claimed>, QueueError> {
+    ) -> Result<Taken, QueueError> {
         if round.is_empty() && asked.limit == 0 {
-            return Ok(Vec::new());
+            return Ok(Taken::default());
         }
         let mut batch = Batch::default();
         for &i in round {
@@ -268,7 +283,7 @@ impl PgStore {
                 Ok(()) => {}
             }
         }
-        Ok(answer.claimed)
+        Ok(Taken { jobs: answer.claimed, apart: answer.apart })
     }
 
     /// Repeated, or late: then an event keeps what was brought.
@@ -411,6 +426,7 @@ impl Answer {
                 }
                 "c" => self.claimed.push(claimed(row)?),
                 "l" => self.limits = true,
+                "t" => self.apart = true,
                 // the row is only there to have woken the journal's reader
                 _ => {}
             }

@@ -41,7 +41,9 @@ select (select count(*) from restored), l.queue, l.priority,
 const IDLE_LANES: &str = "
 with looked as materialized (
   select l.ctid as tid, l.queue, l.priority, l.idle_since,
-         not exists (select from minium.job j where j.ready and j.limited is null and j.queue = l.queue and j.priority = l.priority) as idle
+         -- looked up lane by lane: `not exists` might be answered by reading all that are ready
+         (select true from minium.job j
+           where j.ready and j.limited is null and j.queue = l.queue and j.priority = l.priority limit 1) is null as idle
     from minium.lane l where (l.queue, l.priority) > ($1::text, $2::int)
    order by l.queue, l.priority limit $3::bigint for update skip locked),
 gone as (

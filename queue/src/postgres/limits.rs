@@ -29,12 +29,13 @@ select max(l.priority) from minium.lane l
  where l.queue = any ($1::text[]) and l.priority >= $2::int
    and l.queue <> all (array(select p.queue from minium.paused_queue p))
    and case when $3::text[] is null
-            then exists (select from minium.job j
-                          where j.ready and j.limited is null and j.queue = l.queue and j.priority = l.priority)
+            then (select true from minium.job j
+                   where j.ready and j.limited is null and j.queue = l.queue and j.priority = l.priority limit 1)
+            -- looked up task by task: `exists` might be answered by reading all that are ready
             else exists (select from unnest($3::text[]) t (task)
-                          where exists (select from minium.job j
-                                         where j.ready and j.limited is null and j.task = t.task
-                                           and j.queue = l.queue and j.priority = l.priority)) end";
+                          where (select true from minium.job j
+                                  where j.ready and coalesce(j.limited, '') = '' and j.task = t.task
+                                    and j.queue = l.queue and j.priority = l.priority limit 1)) end";
 
 /// $1 tasks, $2 running, $3 of each part, $4 $5 rate. What a bucket holds stays; a new one is full. Index: the key.
 const PUT: &str = "

@@ -23,7 +23,8 @@ chosen as materialized (
                             order by l.priority desc, t.turn) o,
                           lateral (
                             select j.id, j.ctid as tid from minium.job j
-                             where j.ready and j.limited is null and j.task = o.task and j.queue = a.queue and j.priority = o.priority
+                             where j.ready and coalesce(j.limited, '') = '' and j.task = o.task
+                               and j.queue = a.queue and j.priority = o.priority
                                and (j.expires is null or j.expires > now() or j.attempt > 0)
                              order by j.seq limit a.n for update skip locked) w
                     limit a.n) r) x),

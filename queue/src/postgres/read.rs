@@ -156,35 +156,48 @@ impl PgStore {
 }
 
 /// Where a list walks: over every job, by its key; or over those that have failed for good, by failure_final.
-const ALL: (&str, &str) = ("minium.job j", "j.id");
-const DEAD: (&str, &str) =
-    ("(select job as dead from minium.failure where final) d join minium.job j on j.id = d.dead", "d.dead");
+const ALL: Walk = Walk { over: "minium.job j", id: "j.id", job: "j" };
+/// From one of the dead to the next, each job looked up by its key: a join could be answered by reading both tables for every
+/// step. What is sorted, and what has an offset, stays as it is written.
+const DEAD: Walk = Walk {
+    over: "(select job as dead from minium.failure where final order by job desc) d,
+           lateral (select x as j from minium.job x where x.id = d.dead offset 0) l",
+    id: "d.dead",
+    job: "(l.j)",
+};
+
+/// What a list walks over, its key from the newest on, and the job as the conditions name it.
+struct Walk {
+    over: &'static str,
+    id: &'static str,
+    job: &'static str,
+}
 
 /// Walks the key from the newest job downwards: the first page is fast, however many jobs there are, and a filter that
 /// few jobs pass costs a longer walk. Conditions that are not asked for are left out, so that each form has its own plan;
 /// every parameter is named, so that all forms take the same.
 ///
 /// Step by step, so that no snapshot is made beyond the page's bytes. A last row without one says that there are more.
-fn list_sql(filter: &JobFilter, (table, id): (&str, &str)) -> String {
+fn list_sql(filter: &JobFilter, Walk { over, id, job }: Walk) -> String {
     let conditions = [
-        (filter.states.is_empty(), "j.state::text = any ($3::text[])", "$3::text[]"),
-        (filter.tasks.is_empty(), "j.task = any ($4::text[])", "$4::text[]"),
-        (filter.queues.is_empty(), "j.queue = any ($5::text[])", "$5::text[]"),
-        (filter.notes.is_empty(), "j.notes ?& $6::text[]", "$6::text[]"),
+        (filter.states.is_empty(), "state::text = any ($3::text[])", "$3::text[]"),
+        (filter.tasks.is_empty(), "task = any ($4::text[])", "$4::text[]"),
+        (filter.queues.is_empty(), "queue = any ($5::text[])", "$5::text[]"),
+        (filter.notes.is_empty(), "notes ?& $6::text[]", "$6::text[]"),
     ];
     let form = |(absent, condition, parameter): (bool, &str, &str)| {
-        if absent { format!("{parameter} is not null") } else { condition.to_owned() }
+        if absent { format!("{parameter} is not null") } else { format!("{job}.{condition}") }
     };
     let conditions = conditions.map(form).join(" and ");
     format!(
         "with recursive page (n, id, snapshot, bytes) as (
            select 1::bigint, f.id, f.snapshot, octet_length(f.snapshot)::bigint from (
-             select j.id, minium.snapshot(j)::text as snapshot from {table}
+             select {id} as id, minium.snapshot({job})::text as snapshot from {over}
               where {id} < $1::bigint and {conditions} order by {id} desc limit 1) f
            union all
            select p.n + 1, f.id, f.snapshot, p.bytes + coalesce(octet_length(f.snapshot), 0) from page p, lateral (
-             select j.id, case when p.n < $2::bigint and p.bytes < $7::bigint then minium.snapshot(j)::text end as snapshot
-               from {table} where {id} < p.id and {conditions} order by {id} desc limit 1) f
+             select {id} as id, case when p.n < $2::bigint and p.bytes < $7::bigint then minium.snapshot({job})::text end as snapshot
+               from {over} where {id} < p.id and {conditions} order by {id} desc limit 1) f
             where p.snapshot is not null)
          select id, snapshot from page order by n"
     )

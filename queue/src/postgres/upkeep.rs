@@ -21,6 +21,8 @@ const LEASES_AGAIN: Duration = Duration::from_secs(300);
 /// Ended leases (of jobs that have long finished, for the most part) are passed over each time while there are no more:
 /// that costs a millisecond or two, and finds whatever was committed late.
 const LEASES_PASSED_MAX: i64 = 2_000;
+/// So many ended leases are looked at by one statement.
+const LEASES_LOOKED_MAX: i64 = 10_000;
 /// So many pieces of parents with very many children are settled in a round.
 const LEFT_PIECES_MAX: u32 = 10;
 /// Retention walks over so many jobs for each that it may delete.
@@ -82,26 +84,36 @@ staged as (
   returning j.ready)
 select count(*) filter (where ready), minium.wake_up(coalesce(bool_or(ready), false))::text from staged";
 
-/// $1 the mark, $2 at most so many, $3 so many ended leases are passed over each time. Answers ids whose leases seem to
-/// have ended, and where the next look begins: before the last lease that was looked at, if there were more; else where
-/// this one did while there are few leases to pass over; else here.
+/// $1 the mark, $2 at most so many, $3 so many ended leases are passed over each time, $4 so many are looked at in one go.
+/// Answers ids whose leases seem to have ended; where the next look begins: before the last lease that was looked at, if there
+/// were more; else where this one did while there are few leases to pass over; else here; and whether it is to go on at once.
+/// (More leases than $4 that end in one microsecond are given by no claim.)
 /// Indexes: job_lease from the mark on, the key of job; renewal is small.
 const ENDED: &str = "
-with due as materialized (
-  select j.id, j.lease_until from minium.job j
-   where j.lease_until > $1::timestamptz and j.lease_until <= now() and j.state = 'active'
+with passed as materialized (
+  select j.id, j.lease_until, j.state, j.lease from minium.job j
+   where j.lease_until > $1::timestamptz and j.lease_until <= now() order by j.lease_until limit $4::bigint),
+due as materialized (
+  select p.id, p.lease_until from passed p
+   where p.state = 'active'
      -- jobs that run on under a renewed lease must not fill the batch, however many there are
-     and not exists (select from minium.renewal r where r.job = j.id and r.lease = j.lease and r.until > now())
-   order by j.lease_until limit $2::bigint),
+     and not exists (select from minium.renewal r where r.job = p.id and r.lease = p.lease and r.until > now())
+   order by p.lease_until limit $2::bigint),
 stale as materialized (
   select r.job from minium.renewal r
    where r.until <= now() and exists (select from minium.job j where j.id = r.job and j.state = 'active' and j.lease = r.lease)
-   order by r.until limit $2::bigint)
+   order by r.until limit $2::bigint),
+counted as (
+  select (select count(*) from passed) as passed, (select max(lease_until) from passed) as last,
+         (select count(*) from due) as due, (select max(lease_until) from due) as last_due)
 select array(select id from due union select job from stale order by 1),
-       case when (select count(*) from due) = $2::bigint then (select max(lease_until) from due) - interval '1 microsecond'
-            when (select count(*) from (select from minium.job
-                    where lease_until > $1::timestamptz and lease_until <= now() limit $3::bigint) passed) < $3::bigint then $1
-            else now() end";
+       case when c.due = $2::bigint then c.last_due - interval '1 microsecond'
+            when c.passed = $4::bigint and c.last - interval '1 microsecond' > $1::timestamptz then c.last - interval '1 microsecond'
+            when c.passed = $4::bigint then c.last
+            when c.passed < $3::bigint then $1
+            else now() end,
+       c.passed = $4::bigint and c.due < $2::bigint
+  from counted c";
 
 /// $1 ids. Index: the key of job. Locks: the jobs, by id, passing over what others hold: a lease that is being extended at
 /// this moment has not ended, and what is being finished needs no rescue.
@@ -280,32 +292,45 @@ impl PgStore {
             walks.leases_again = Some(now + LEASES_AGAIN);
             walks.lease_mark = None;
         }
+        let (mut rescued, mut ended) = (0, Vec::new());
+        // leases of jobs that have long finished are passed over in pieces, the first time and now and then
+        while self.rescue_some(batch, walks, &mut rescued, &mut ended).await? {}
+        self.settle(ended).await;
+        Ok(rescued)
+    }
+
+    /// Looks at some leases that ended. Says whether there are more to look at just now.
+    async fn rescue_some(
+        &self,
+        batch: i64,
+        walks: &mut Walks,
+        rescued: &mut u64,
+        ended: &mut Vec<i64>,
+    ) -> Result<bool, QueueError> {
         let mark = walks.lease_mark.unwrap_or(Timestamp::UNIX_EPOCH);
-        let looked =
-            self.step("look for leases that ended", ENDED, &[&mark, &batch, &LEASES_PASSED_MAX]).await?;
+        let params: [&(dyn ToSql + Sync); 4] = [&mark, &batch, &LEASES_PASSED_MAX, &LEASES_LOOKED_MAX];
+        let looked = self.step("look for leases that ended", ENDED, &params).await?;
         let ids: Vec<i64> = looked.get(0);
         let (rows, held) = match &ids[..] {
             [] => (Vec::new(), 0),
             ids => self.connections.run("rescue jobs", |client: Object| rescue_held(client, ids)).await?,
         };
-        if held == ids.len() {
+        let all_held = held == ids.len();
+        if all_held {
             walks.lease_mark = looked.get(1); // else somebody is at one of them just now: it is looked at again
         }
-        let mut rescued = 0;
-        let mut ended = Vec::new();
         for row in &rows {
             let (queue, task, state, ids): (&str, &str, &str, Vec<i64>) =
                 (row.get(0), row.get(1), row.get(2), row.get(3));
             let n = ids.len() as u64;
-            rescued += n;
+            *rescued += n;
             count_jobs(LEASES_EXPIRED, queue, task, None, n);
             if state == State::Failed.as_str() {
                 count_jobs(JOBS_FINISHED, queue, task, Some(State::Failed.as_str()), n);
                 ended.extend(ids);
             }
         }
-        self.settle(ended).await;
-        Ok(rescued)
+        Ok(all_held && looked.get(2))
     }
 
     async fn remove_old(

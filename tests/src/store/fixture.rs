@@ -155,7 +155,7 @@ impl Fixture {
         let client = self.client().await;
         let columns = client
             .query(
-                "select table_name::text, string_agg(format('%1$I = %1$I - interval ''%2$s us''', column_name, $1::text), ', ')
+                "select table_name::text, string_agg(format('%1$I = %1$I - %2$s * interval ''1 us''', column_name, $1::text), ', ')
                    from information_schema.columns
                   where table_schema = 'minium' and data_type = 'timestamp with time zone'
                     and table_name in ('command', 'failure', 'hour', 'job', 'job_key', 'limit_rule', 'lock', 'renewal', 'schedule',
@@ -182,7 +182,7 @@ impl Fixture {
     pub(crate) async fn execute(&self, sql: &str, due: Duration) {
         match &self.backend {
             Backend::Postgres(_) => {
-                let at = format!("now() + interval '{} us'", due.as_micros());
+                let at = format!("now() + {} * interval '1 us'", due.as_micros());
                 let client = self.client().await;
                 client.batch_execute("set search_path = minium").await.unwrap();
                 client.batch_execute(&sql.replace("$due", &at)).await.unwrap();

@@ -1,0 +1,1 @@
+-- PostgreSQL's plans. SQLite's statements name their indexes.
