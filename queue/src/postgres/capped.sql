@@ -7,7 +7,8 @@
 -- passing over what others hold. The choice is made once, before a job is looked at, and has locked what it answers.
 with
 chosen as materialized (
-  select minium.choose_capped($1::bigint, $2::text[], $3::text[], $4::bigint[], $5::int) as ids),
+  select array_agg(x.id order by x.id) as ids, array_agg(x.place::int order by x.id) as places
+    from unnest(minium.choose_capped($1::bigint, $2::text[], $3::text[], $4::bigint[], $5::int)) with ordinality as x (id, place)),
 c as (
   update minium.job as j
      set state = 'active', ready = false, attempt = j.attempt + 1, started = now(), progress = null,
@@ -16,7 +17,7 @@ c as (
    where j.id = any ((select ids from chosen)::bigint[])
   returning j.id, j.seq, j.priority, j.task, j.queue, j.args, j.attempt, j.attempts, j.lease, j.lease_until,
             j.timeout_us, j.trace, j.unique_us = 0 as let_go, minium.snapshot(j) as data,
-            array_position((select ids from chosen), j.id) as place),
+            (select places from chosen)[width_bucket(j.id, (select ids from chosen))] as place),
 keys as (
   delete from minium.job_key where waiting and job = any (array(select id from c where let_go))),
 events as (

@@ -339,7 +339,7 @@ impl<'a> Word<'a> {
     }
 }
 
-/// Splits outcomes so that no round has two of one job, in order, and none is longer than a statement takes.
+/// Splits outcomes so that no round has two of one job, each by id, and none is longer than a statement takes.
 fn rounds(outcomes: &[Outcome], batch_max: usize) -> Vec<Vec<usize>> {
     let mut rounds = Vec::new();
     let (mut round, mut jobs) = (Vec::new(), HashSet::new());
@@ -352,6 +352,8 @@ fn rounds(outcomes: &[Outcome], batch_max: usize) -> Vec<Vec<usize>> {
         round.push(i);
     }
     rounds.push(round);
+    // the statements look outcomes up in the order of the ids
+    rounds.iter_mut().for_each(|round| round.sort_unstable_by_key(|&i| outcomes[i].job));
     rounds
 }
 
@@ -477,6 +479,11 @@ mod tests {
         assert_eq!(rounds(&outcomes, 10), [vec![0, 1], vec![2], vec![3, 4]]);
         assert_eq!(rounds(&outcomes[..2], 1), [vec![0], vec![1]]);
         assert_eq!(rounds(&[], 10), [Vec::<usize>::new()]);
+        assert_eq!(
+            rounds(&[3, 1, 2].map(outcome), 10),
+            [vec![1, 2, 0]],
+            "each round in the order of the ids"
+        );
     }
 
     #[test]

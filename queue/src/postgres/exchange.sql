@@ -1,5 +1,5 @@
 -- Finishes the last batch and claims the next: one statement, one commit. Either part may be empty.
--- $1 ids, $2 their leases, $3 their results: jobs that finished
+-- $1 ids in their order, $2 their leases, $3 their results: jobs that finished
 -- $4 how many to claim, $5 the worker as JSON, $6 length of the lease in microseconds
 -- $7 queues, in the order of this turn, $8 tasks or null, $9 lowest priority
 -- $10 $11 $12 queues, priorities and low-water marks: jobs that became ready up to a mark are not looked at
@@ -12,15 +12,16 @@
 --
 -- Jobs that run under a limit are claimed by minium.claim_limited; a row `l` tells that there are limits.
 -- Indexes: the key of job for the finish, job_ready and job_ready_task for the claim. Locks: the finished jobs, by id; the claimed ones,
--- passing over what others hold. Outcomes are found by array_position and rows by ctid, so that there is no join that
--- a plan made on an empty table could get wrong. The finish touches no indexed column: it is a HOT update.
+-- passing over what others hold. Outcomes are found by width_bucket, which halves its way through ids in order, and rows by ctid,
+-- so that there is no join that a plan made on an empty table could get wrong. (array_position goes through all ids for each:
+-- 3.1 µs with 250 of them and 13 µs with 1,000, against 0.2 and 0.4.) The finish touches no indexed column: it is a HOT update.
 with
 f as (
   update minium.job as j
      set state = 'finished', finished = now(), error = null,
-         result = ($3::text[])[array_position($1::bigint[], j.id)]::json
+         result = ($3::text[])[width_bucket(j.id, $1::bigint[])]::json
    where j.id = any ($1::bigint[]) and j.state = 'active'
-     and j.lease = ($2::uuid[])[array_position($1::bigint[], j.id)]
+     and j.lease = ($2::uuid[])[width_bucket(j.id, $1::bigint[])]
   returning j.id, j.task, j.queue, j.trace, j.key is not null as keyed, j.limited is not null as counted,
             minium.snapshot(j) as data),
 f_events as (

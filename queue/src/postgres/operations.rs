@@ -9,7 +9,7 @@ use crate::rules;
 use crate::store::{Annotation, Extension, RetryOptions};
 use deadpool_postgres::{Object, Transaction};
 use minium_protocol::{LeaseToken, State};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -73,16 +73,16 @@ events as (
 select minium.wake_up(false)::text from j";
 
 /// Renewals never change the job, but hold its row while they are written: who takes the job away at that moment waits, or
-/// has gone before and is seen. $1 ids, $2 leases, $3 length in microseconds.
+/// has gone before and is seen. $1 ids in their order, $2 leases, $3 length in microseconds.
 /// Indexes: the keys of job and renewal. Locks: the jobs, by id, then the renewals.
 const EXTEND: &str = "
 with
 j as materialized (
-  select id, state::text as state, lease = ($2::uuid[])[array_position($1::bigint[], id)] as mine
+  select id, state::text as state, lease = ($2::uuid[])[width_bucket(id, $1::bigint[])] as mine
     from minium.job where id = any ($1::bigint[]) order by id for no key update),
 r as (
   insert into minium.renewal (job, lease, until)
-  select id, ($2::uuid[])[array_position($1::bigint[], id)], now() + $3::bigint * interval '1 microsecond'
+  select id, ($2::uuid[])[width_bucket(id, $1::bigint[])], now() + $3::bigint * interval '1 microsecond'
     from j where mine and state = 'active' order by id
   on conflict (job) do update set lease = excluded.lease, until = excluded.until
   returning job, until)
@@ -259,7 +259,7 @@ impl PgStore {
 
     async fn extend_batch(
         &self,
-        leases: &HashMap<i64, LeaseToken>,
+        leases: &BTreeMap<i64, LeaseToken>,
         lease_us: i64,
         answers: &mut HashMap<(i64, LeaseToken), Extension>,
     ) -> Result<(), QueueError> {
@@ -337,18 +337,18 @@ async fn annotate_locked(
     Ok(Ok(()))
 }
 
-/// Splits leases so that no statement has two tokens of one job.
-fn one_by_one(leases: &[(i64, LeaseToken)], batch_max: usize) -> Vec<HashMap<i64, LeaseToken>> {
-    let mut batches: Vec<HashMap<i64, LeaseToken>> = Vec::new();
+/// Splits leases so that no statement has two tokens of one job, each piece in the order of the ids.
+pub(super) fn one_by_one(leases: &[(i64, LeaseToken)], batch_max: usize) -> Vec<BTreeMap<i64, LeaseToken>> {
+    let mut batches: Vec<BTreeMap<i64, LeaseToken>> = Vec::new();
     for (job, lease) in leases {
-        let fits = |b: &HashMap<_, _>| match b.get(job) {
+        let fits = |b: &BTreeMap<_, _>| match b.get(job) {
             Some(token) => token == lease,
             None => b.len() < batch_max,
         };
         match batches.last_mut() {
             Some(batch) if fits(batch) => batch.insert(*job, *lease),
             _ => {
-                batches.push(HashMap::from([(*job, *lease)]));
+                batches.push(BTreeMap::from([(*job, *lease)]));
                 None
             }
         };
@@ -430,7 +430,7 @@ mod tests {
     fn two_tokens_of_one_job_are_asked_one_after_the_other() {
         let (a, b) = (LeaseToken::fresh(), LeaseToken::fresh());
         let leases = [(1, a), (2, a), (1, a), (1, b), (3, b)];
-        let expected = [HashMap::from([(1, a), (2, a)]), HashMap::from([(1, b), (3, b)])];
+        let expected = [BTreeMap::from([(1, a), (2, a)]), BTreeMap::from([(1, b), (3, b)])];
         assert_eq!(one_by_one(&leases, 10), expected);
         assert_eq!(one_by_one(&leases[..2], 1).len(), 2);
         assert!(one_by_one(&[], 10).is_empty());

@@ -3,6 +3,7 @@
 //! There are no low-water marks here: an index entry leads to jobs of one task only, so there is little to pass over.
 
 use super::PgStore;
+use super::operations::one_by_one;
 use crate::error::QueueError;
 use crate::rules;
 use crate::store::{Leased, Pull, Pulled};
@@ -17,7 +18,7 @@ use uuid::Uuid;
 const WHAT: &str = "claim jobs for pullers";
 pub(super) const PULL: &str = include_str!("pull.sql");
 
-/// $1 ids, $2 their leases. Index: the key of job. Locks: the jobs, by id.
+/// $1 ids in their order, $2 their leases. Index: the key of job. Locks: the jobs, by id.
 const RELEASE: &str = "
 with
 r as (
@@ -25,7 +26,7 @@ r as (
      set state = 'inactive', attempt = j.attempt - 1, started = case when j.attempt > 1 then j.started end,
          ready = j.left_n = 0, seq = nextval('minium.ready_seq'), lease = null, lease_until = null
    where j.id = any ($1::bigint[]) and j.state = 'active'
-     and j.lease = ($2::uuid[])[array_position($1::bigint[], j.id)]
+     and j.lease = ($2::uuid[])[width_bucket(j.id, $1::bigint[])]
   returning j.id, j.task, j.trace, j.ready, j.limited, minium.snapshot(j) as data),
 events as (
   insert into minium.entry (topic, type, subject, trace, data)
@@ -122,7 +123,7 @@ impl PgStore {
 
     pub(super) async fn release_jobs(&self, leases: &[(i64, LeaseToken)]) -> Result<u64, QueueError> {
         let mut released = 0;
-        for batch in leases.chunks(self.options.batch_max) {
+        for batch in one_by_one(leases, self.options.batch_max) {
             let (ids, tokens): (Vec<i64>, Vec<Uuid>) =
                 batch.iter().map(|(job, lease)| (*job, lease.0)).unzip();
             let params: [&(dyn ToSql + Sync); 2] = [&ids, &tokens];

@@ -5,7 +5,7 @@
 --
 -- Jobs that run under a limit are claimed by minium.claim_limited.
 -- Index: job_ready_task, one look for each task and priority in use. Locks: the claimed jobs, passing over what others
--- hold. A job that two pulls have chosen goes to the first. Rows are found by ctid and their places by array_position,
+-- hold. A job that two pulls have chosen goes to the first. Rows are found by ctid and their places by width_bucket,
 -- as in exchange.sql.
 with
 chosen as materialized (
@@ -29,17 +29,17 @@ chosen as materialized (
                              order by j.seq limit a.n for update skip locked) w
                     limit a.n) r) x),
 lists as materialized (
-  select array_agg(id order by place) as ids, array_agg(tid order by place) as tids,
-         array_agg(place order by place) as places, array_agg(lease_us order by place) as leases from chosen),
+  select array_agg(id order by id) as ids, array_agg(tid order by id) as tids,
+         array_agg(place order by id) as places, array_agg(lease_us order by id) as leases from chosen),
 c as (
   update minium.job as j
      set state = 'active', ready = false, attempt = j.attempt + 1, started = now(), progress = null,
-         worker = ($6::text[])[(select places from lists)[array_position((select ids from lists), j.id)]]::json,
+         worker = ($6::text[])[(select places from lists)[width_bucket(j.id, (select ids from lists))]]::json,
          lease = gen_random_uuid(),
-         lease_until = now() + (select leases from lists)[array_position((select ids from lists), j.id)]
+         lease_until = now() + (select leases from lists)[width_bucket(j.id, (select ids from lists))]
                                * interval '1 microsecond'
    where j.ctid = any ((select tids from lists)::tid[])
-  returning (select places from lists)[array_position((select ids from lists), j.id)] as place,
+  returning (select places from lists)[width_bucket(j.id, (select ids from lists))] as place,
             j.id, j.task, j.queue, j.args, j.attempt, j.attempts, j.lease, j.lease_until, j.timeout_us, j.trace,
             j.unique_us = 0 as let_go, minium.snapshot(j) as data,
             -- whoever runs it sees all of it

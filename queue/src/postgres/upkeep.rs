@@ -72,15 +72,15 @@ const STAGE: &str = "
 with due as materialized (
   select id, left_n, later_at from minium.job where later_at <= now() order by later_at, id limit $1::bigint
      for no key update skip locked),
-place as materialized (
-  select array_agg(id order by later_at, id) as ids from due),
+numbered as materialized (
+  select id, nextval('minium.ready_seq') as seq from (select id from due order by later_at, id offset 0) d),
 numbers as materialized (
-  select array(select nextval('minium.ready_seq') from generate_series(1, cardinality(ids))) as seqs from place),
+  select array_agg(id order by id) as ids, array_agg(seq order by id) as seqs from numbered),
 staged as (
   update minium.job as j
      set later_at = null, ready = j.left_n = 0,
-         seq = (select seqs from numbers)[array_position((select ids from place), j.id)]
-   where j.id = any ((select ids from place)::bigint[])
+         seq = (select seqs from numbers)[width_bucket(j.id, (select ids from numbers))]
+   where j.id = any ((select ids from numbers)::bigint[])
   returning j.ready)
 select count(*) filter (where ready), minium.wake_up(coalesce(bool_or(ready), false))::text from staged";
 

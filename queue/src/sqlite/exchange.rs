@@ -14,6 +14,9 @@ use rusqlite::params;
 use serde_json::value::RawValue;
 use std::time::Duration;
 
+/// So many places of a queue are looked at for some tasks, besides those that could be taken.
+const PLACES: i64 = 1_000;
+
 /// Outcomes first, in their order; then the claims. What is claimed was chosen before: an outcome that makes a job
 /// ready does so for the next call.
 pub(super) fn exchange(
@@ -62,31 +65,67 @@ fn choose(change: &mut Change<'_>, claim: &Claim) -> Result<Vec<i64>, QueueError
 
 /// Those that no limit holds back, as many of each queue as could be taken.
 fn unlimited(change: &Change<'_>, wanted: &Wanted) -> Result<Vec<Candidate>, QueueError> {
-    const WHERE: &str = "select priority, seq, id from job indexed by job_ready
+    const READY: &str = "select priority, seq, id from job indexed by job_ready
          where ready and limited is null and queue = ?1 and priority >= ?2
-           and (expires is null or attempt > 0 or expires > ?3)";
-    const ORDER: &str = "order by priority desc, seq limit ?4";
-    let mut found: Vec<Candidate> = Vec::new();
+           and (expires is null or attempt > 0 or expires > ?3)
+         order by priority desc, seq limit ?4";
+    if let Some(tasks) = &wanted.tasks {
+        return of_tasks(change, wanted, tasks);
+    }
+    let mut found = Vec::new();
     for queue in &wanted.queues {
-        let read = |row: &rusqlite::Row<'_>| {
-            let (priority, seq, id) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            Ok(Candidate { priority, seq, id, limited: None })
-        };
-        let count = i64::try_from(wanted.limit).unwrap_or(i64::MAX);
-        found.extend(match &wanted.tasks {
-            None => change.all(
-                &format!("{WHERE} {ORDER}"),
-                params![queue, wanted.least, change.now, count],
-                read,
-            )?,
-            Some(tasks) => change.all(
-                &format!("{WHERE} and task in (select value from json_each(?5)) {ORDER}"),
-                params![queue, wanted.least, change.now, count, tasks],
-                read,
-            )?,
-        });
+        let params = params![queue, wanted.least, change.now, count(wanted.limit)];
+        found.extend(change.all(READY, params, candidate)?);
     }
     Ok(found)
+}
+
+/// Those of some tasks: from the next places of a queue, where most of what is ready may be theirs; and if that is not enough,
+/// task by task behind those places, so that what others have waiting there is not walked over.
+fn of_tasks(change: &Change<'_>, wanted: &Wanted, tasks: &str) -> Result<Vec<Candidate>, QueueError> {
+    const NEXT: &str = "
+        select priority, seq, id from (
+          select priority, seq, id, task, expires, attempt from job indexed by job_ready
+           where ready and limited is null and queue = ?1 and priority >= ?2
+           order by priority desc, seq limit ?5)
+         where task in (select value from json_each(?6)) and (expires is null or attempt > 0 or expires > ?3)
+         order by priority desc, seq limit ?4";
+    const LAST: &str = "select priority, seq from job indexed by job_ready
+         where ready and limited is null and queue = ?1 and priority >= ?2
+         order by priority desc, seq limit 1 offset ?3 - 1";
+    const BEHIND: &str = "select priority, seq, id from job indexed by job_ready_task
+         where ready and limited is null and task = ?1 and queue = ?2 and priority between ?3 and ?4
+           and (priority < ?4 or seq > ?5) and (expires is null or attempt > 0 or expires > ?6)
+         order by priority desc, seq limit ?7";
+    let places = count(wanted.limit).saturating_add(PLACES);
+    let mut found = Vec::new();
+    for queue in &wanted.queues {
+        let params = params![queue, wanted.least, change.now, count(wanted.limit), places, tasks];
+        let next = change.all(NEXT, params, candidate)?;
+        let missing = wanted.limit.saturating_sub(next.len());
+        found.extend(next);
+        if missing == 0 {
+            continue;
+        }
+        let place = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i32>(0)?, row.get::<_, i64>(1)?));
+        let Some((priority, seq)) = change.first(LAST, params![queue, wanted.least, places], place)? else {
+            continue;
+        };
+        let names: Vec<String> = serde_json::from_str(tasks).expect("they were written here");
+        for task in names {
+            let params = params![task, queue, wanted.least, priority, seq, change.now, count(missing)];
+            found.extend(change.all(BEHIND, params, candidate)?);
+        }
+    }
+    Ok(found)
+}
+
+fn candidate(row: &rusqlite::Row<'_>) -> rusqlite::Result<Candidate> {
+    Ok(Candidate { priority: row.get(0)?, seq: row.get(1)?, id: row.get(2)?, limited: None })
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 /// Those of one queue and priority, as many as could be taken.
@@ -100,8 +139,7 @@ fn of_lane(
            and (expires is null or attempt > 0 or expires > ?3)
            and (?4 is null or task in (select value from json_each(?4)))
          order by seq limit ?5";
-    let count = i64::try_from(wanted.limit).unwrap_or(i64::MAX);
-    change.all(SQL, params![queue, priority, change.now, wanted.tasks, count], |row| {
+    change.all(SQL, params![queue, priority, change.now, wanted.tasks, count(wanted.limit)], |row| {
         let (seq, id) = (row.get(0)?, row.get(1)?);
         Ok(Candidate { priority: *priority, seq, id, limited: None })
     })

@@ -77,7 +77,8 @@ impl Node<'_> {
         if self.word("Node Type") == "CTE Scan" {
             return 0.0;
         }
-        let thrown = ["Rows Removed by Filter", "Rows Removed by Index Recheck", "Rows Removed by Join Filter"];
+        let thrown =
+            ["Rows Removed by Filter", "Rows Removed by Index Recheck", "Rows Removed by Join Filter"];
         let each = self.number("Actual Rows") + thrown.iter().map(|name| self.number(name)).sum::<f64>();
         each * self.number("Actual Loops")
     }

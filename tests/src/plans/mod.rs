@@ -80,7 +80,10 @@ async fn judge(fresh: bool) -> Vec<String> {
     assert!(claims >= 4, "{claims} plans of claims were written down, of {} in all", plans.len());
     // one statement is enough to mend
     let mut told = std::collections::BTreeMap::new();
-    plans.iter().filter_map(|p| Some((p.text(), complaint(p)?))).for_each(|(text, said)| drop(told.insert(text, said)));
+    plans
+        .iter()
+        .filter_map(|p| Some((p.text(), complaint(p)?)))
+        .for_each(|(text, said)| drop(told.insert(text, said)));
     told.into_values().collect()
 }
 

@@ -56,6 +56,52 @@ pub(crate) async fn the_order_is_priority_then_who_became_ready_first(f: &Fixtur
     f.wrote_by_job(&told).await;
 }
 
+/// Far behind what others have waiting, single tasks are found, in order, and several by who has waited longest; a higher
+/// priority still goes first, and none is passed over by a worker that always gets all it asks for.
+pub(crate) async fn tasks_are_found_far_behind_those_of_others(f: &Fixture) {
+    let of = |name: &str, priority: i32| {
+        let mut request = with(|o| o.priority = priority);
+        request.task = name.into();
+        request
+    };
+    let urgent_others = vec![of("other", 5); 1_200];
+    let others = vec![of("other", 0); 1_200];
+    f.store().enqueue(&urgent_others).await.unwrap();
+    f.store().enqueue(&others).await.unwrap();
+    let mut wanted = Vec::new();
+    for round in 0..6 {
+        for name in ["a", "b"] {
+            let id = f.enqueue(of(name, 0)).await;
+            wanted.push((name, id));
+        }
+        if round == 2 {
+            f.store().enqueue(&others).await.unwrap();
+        }
+    }
+    let urgent = f.enqueue(of("b", 5)).await;
+    let asked = |names: &[&str], limit| Claim {
+        tasks: Some(names.iter().map(|n| (*n).to_owned()).collect()),
+        ..claim(limit)
+    };
+    let first = f.exchange(&[], asked(&["b", "a", "none"], 2)).await.jobs;
+    assert_eq!(ids(&first), [urgent, wanted[0].1], "the urgent one, then the one that has waited longest");
+
+    let alone = f.exchange(&[], asked(&["b"], 2)).await.jobs;
+    assert_eq!(ids(&alone), [wanted[1].1, wanted[3].1], "one task in its order");
+    let mut rest: HashSet<i64> = wanted.iter().map(|w| w.1).collect();
+    for id in [wanted[0].1, wanted[1].1, wanted[3].1] {
+        rest.remove(&id);
+    }
+    for _ in 0..4 {
+        for job in f.exchange(&[], asked(&["b", "a"], 3)).await.jobs {
+            assert!(rest.remove(&job.id), "{} was claimed twice, or never enqueued", job.id);
+        }
+    }
+    assert_eq!(rest, HashSet::new(), "three at a time, all are found");
+    assert_eq!(f.exchange(&[], asked(&["a", "b"], 3)).await.jobs.len(), 0);
+    assert_eq!(f.exchange(&[], asked(&["other"], 5)).await.jobs.len(), 5);
+}
+
 pub(crate) async fn a_retried_job_queues_up_anew(f: &Fixture) {
     let old = f.running(with(|o| (o.attempts, o.backoff) = (2, Some(seconds(0))))).await;
     let by_hand = f.enqueue(plain()).await;

@@ -146,6 +146,7 @@ macro_rules! conformance {
             claiming {
                 a_claim_starts_the_job
                 the_order_is_priority_then_who_became_ready_first
+                tasks_are_found_far_behind_those_of_others
                 a_retried_job_queues_up_anew
                 a_claim_takes_no_more_than_asked
                 a_claim_of_nothing_takes_nothing
