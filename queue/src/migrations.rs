@@ -70,7 +70,7 @@ migrations! {
     }
     "00" {
         10 "locks_and_schedules",
-        11 "plans",
+        14 "plans",
     }
 }
 
