@@ -681,6 +681,16 @@ export class Job {
     return this.#say({ op: "note", notes, progress }, false);
   }
 
+  /** A line for the job's log; the lease is extended. @param {string} text @param {"step" | "debug" | "info" | "warn" | "error"} [level] */
+  log(text, level = "info") {
+    return this.#say({ op: "note", log: [{ at: new Date().toISOString(), level, text }] }, false);
+  }
+
+  /** Names the step that the job has reached. @param {string} name */
+  step(name) {
+    return this.log(name, "step");
+  }
+
   /** The lease is extended. */
   extend() {
     return this.#say({ op: "extend" }, false);

@@ -93,12 +93,14 @@ pub enum Saying {
         /// May it be tried again by itself?
         retry: bool,
     },
-    /// Notes are merged into it, and the lease is extended.
+    /// Notes are merged into it, lines are added to its log, and the lease is extended.
     Note {
         /// A JSON object; `null` deletes a note.
         notes: serde_json::Map<String, serde_json::Value>,
         /// How far it has come.
         progress: Option<minium_protocol::Progress>,
+        /// Lines for its log, checked.
+        log: Vec<minium_protocol::LogLine>,
     },
     /// The lease is extended.
     Extend {

@@ -39,6 +39,7 @@ mod http;
 mod jobs;
 mod link;
 mod locks;
+mod logs;
 mod message;
 mod order;
 mod queues;
@@ -58,6 +59,7 @@ pub use connection::{
 pub use error::ClientError;
 pub use jobs::{EnqueuedJob, JobInfo, JobList, JobQuery, RetryRequest, Statistics};
 pub use locks::LockList;
+pub use logs::LogList;
 pub use message::Message;
 pub use queues::{FailureInfo, HourInfo, LimitInfo, QueueInfo};
 pub use schedules::{ScheduleFields, ScheduleInfo, ScheduleList};

@@ -10,6 +10,7 @@
 )]
 
 use crate::job::{LeaseToken, Progress};
+use crate::log::{LogLine, check_log};
 use crate::position::{After, Position};
 use crate::problem::{ErrorCode, Problem};
 use crate::request::{EnqueueRequest, JobOptions};
@@ -114,6 +115,8 @@ pub enum ClientOp {
         notes: serde_json::Map<String, serde_json::Value>,
         /// How far it has come.
         progress: Option<Progress>,
+        /// Lines for its log.
+        log: Vec<LogLine>,
     },
     /// More time for a running job.
     Extend {
@@ -264,7 +267,7 @@ impl FrameMembers<'_> {
         let own: &[&str] = match &*self.op {
             "ack" => &["job", "lease", "result"],
             "nack" => &["job", "lease", "error", "retry"],
-            "note" => &["job", "lease", "notes", "progress"],
+            "note" => &["job", "lease", "notes", "progress", "log"],
             _ => &["job", "lease"],
         };
         self.only(own)?;
@@ -277,12 +280,14 @@ impl FrameMembers<'_> {
                 ClientOp::Nack { job, lease, error, retry: self.retry.unwrap_or(true) }
             }
             "note" => {
-                if self.notes.is_none() && self.progress.is_none() {
-                    return Err(invalid("note needs notes or progress"));
+                if self.notes.is_none() && self.progress.is_none() && self.log.is_none() {
+                    return Err(invalid("note needs notes, progress or log"));
                 }
                 self.progress.as_deref().map_or(Ok(()), Progress::check).map_err(invalid)?;
                 let notes = self.notes.map(Cow::into_owned).unwrap_or_default();
-                ClientOp::Note { job, lease, notes, progress: self.progress.map(Cow::into_owned) }
+                let log = self.log.map(Cow::into_owned).unwrap_or_default();
+                check_log(&log).map_err(invalid)?;
+                ClientOp::Note { job, lease, notes, progress: self.progress.map(Cow::into_owned), log }
             }
             _ => ClientOp::Extend { job, lease },
         })

@@ -22,6 +22,7 @@ mod event;
 mod frame;
 mod job;
 mod lock;
+mod log;
 mod position;
 mod problem;
 mod readable;
@@ -39,6 +40,9 @@ pub use frame::{
 };
 pub use job::{Job, JobView, LeaseToken, PROGRESS_TEXT_BYTES_MAX, Phase, Progress, State, WorkerRef};
 pub use lock::{LockExtension, LockHold, LockRequest, LockToken, LockView};
+pub use log::{
+    KeptLine, LOG_BYTES_MAX, LOG_LINES_MAX, LOG_TEXT_BYTES_MAX, LogLevel, LogLine, check_log, log_text,
+};
 pub use position::{After, Position, PositionError};
 pub use problem::{ErrorCode, Problem, SchemaFault, TLS_ONLY};
 pub use readable::{JSON_LEVELS_MAX, check_json};

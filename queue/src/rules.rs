@@ -7,7 +7,7 @@
 use crate::error::QueueError;
 use crate::store::{Annotation, Claim, Ending, JobFilter, Outcome, Pause, Pull, RetryOptions, Verdict};
 use crate::workflow;
-use minium_protocol::{EnqueueRequest, JobOptions, Phase, Progress, State, Unique, check_json};
+use minium_protocol::{EnqueueRequest, JobOptions, Phase, Progress, State, Unique, check_json, check_log};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -267,7 +267,8 @@ pub fn check_notes_bytes(bytes: usize) -> Result<(), QueueError> {
 /// # Errors
 /// [`QueueError::Invalid`].
 pub fn check_annotation(annotation: &Annotation) -> Result<(), QueueError> {
-    annotation.progress.as_ref().map_or(Ok(()), Progress::check).map_err(QueueError::Invalid)
+    let checked = annotation.progress.as_ref().map_or(Ok(()), Progress::check);
+    checked.and_then(|()| check_log(&annotation.log)).map_err(QueueError::Invalid)
 }
 
 /// Does this change only take notes away?

@@ -7,13 +7,14 @@
 use crate::error::QueueError;
 use crate::limits::Limits;
 use crate::locks::Locks;
+use crate::logs::Logs;
 use crate::queues::Queues;
 use crate::retention::Retention;
 use crate::schedules::Schedules;
 use crate::workers::Workers;
 use async_trait::async_trait;
 use jiff::Timestamp;
-use minium_protocol::{EnqueueRequest, JobView, LeaseToken, Progress, State, WorkerRef};
+use minium_protocol::{EnqueueRequest, JobView, LeaseToken, LogLine, Progress, State, WorkerRef};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -246,13 +247,22 @@ pub enum Extension {
     Lost,
 }
 
-/// What a note or a progress report changes.
+/// What is told of a job besides how it ends: one event, however much it is.
 #[derive(Debug, Clone, Default)]
 pub struct Annotation {
     /// Merged into the job's notes member by member; `null` deletes one.
     pub notes: serde_json::Map<String, serde_json::Value>,
     /// Replaces the progress.
     pub progress: Option<Progress>,
+    /// Added to the job's log, in this order.
+    pub log: Vec<LogLine>,
+}
+
+impl Annotation {
+    /// Does it change the job itself?
+    pub(crate) fn changes(&self) -> bool {
+        !self.notes.is_empty() || self.progress.is_some()
+    }
 }
 
 /// Options that a manual retry may change.
@@ -387,7 +397,7 @@ pub struct Upkept {
 
 /// Keeps the jobs. All times are the database's. Other subjects of the queue have traits of their own.
 #[async_trait]
-pub trait Store: Limits + Locks + Queues + Schedules + Workers + Send + Sync + 'static {
+pub trait Store: Limits + Locks + Logs + Queues + Schedules + Workers + Send + Sync + 'static {
     /// Enqueues all or none. One answer per job, in order.
     ///
     /// # Errors
@@ -416,11 +426,12 @@ pub trait Store: Limits + Locks + Queues + Schedules + Workers + Send + Sync + '
         lease: Duration,
     ) -> Result<Vec<Extension>, QueueError>;
 
-    /// Notes and progress. With a lease it is a worker's word, and refused when the lease is gone; without, a
+    /// Notes, progress and log lines. With a lease it is a worker's word, and refused when the lease is gone; without, a
     /// user's, allowed in any state.
     ///
     /// # Errors
-    /// [`QueueError::NotFound`], [`QueueError::LeaseLost`].
+    /// [`QueueError::NotFound`], [`QueueError::LeaseLost`]; [`QueueError::Invalid`] or [`QueueError::TooLarge`] when it breaks
+    /// a rule: then nothing of it was written.
     async fn annotate(
         &self,
         job: i64,

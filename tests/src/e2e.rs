@@ -47,6 +47,9 @@ mod jobs;
 /// Named locks, over HTTP and by the command line.
 mod locks;
 
+/// Logs of jobs, over HTTP, in events and by the command line.
+mod logs;
+
 /// Work that repeats, over HTTP, by the command line and from the configuration.
 mod schedules;
 

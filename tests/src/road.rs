@@ -129,12 +129,16 @@ async fn every_end_of_a_job_has_its_event(options: Options) {
     };
     let id = node.enqueue(&json!({ "task": "broken" })).await;
     let (seen, data) = upto("task.failed").await;
-    assert_eq!(seen, ["task.enqueue", "task.dequeue", "task.failed"]);
+    assert_eq!(
+        seen,
+        ["task.enqueue", "task.dequeue", "task.progress", "task.failed"],
+        "it says why in its log"
+    );
     assert_eq!(data["state"], "failed");
     assert!(data["error"].as_str().unwrap().contains("it broke"), "{data}");
     node.post(&format!("/api/v1/jobs/{id}/retry"), "").await.expect(200);
     let (seen, data) = upto("task.failed").await;
-    assert_eq!(seen, ["task.retry", "task.dequeue", "task.failed"]);
+    assert_eq!(seen, ["task.retry", "task.dequeue", "task.progress", "task.failed"]);
     assert_eq!((&data["attempt"], &data["retries"]), (&json!(2), &json!(1)));
     assert_eq!(node.delete(&format!("/api/v1/jobs/{id}")).await.status / 100, 2);
     let (seen, data) = upto("task.removed").await;
@@ -143,7 +147,7 @@ async fn every_end_of_a_job_has_its_event(options: Options) {
     // with attempts left it is retried by itself, in the same transaction
     let again = node.enqueue(&json!({ "task": "broken", "attempts": 2, "backoff": "1h" })).await;
     let (seen, data) = upto("task.retry").await;
-    assert_eq!(seen, ["task.enqueue", "task.dequeue", "task.failed", "task.retry"]);
+    assert_eq!(seen, ["task.enqueue", "task.dequeue", "task.progress", "task.failed", "task.retry"]);
     assert_eq!((&data["state"], &data["attempt"]), (&json!("inactive"), &json!(1)));
     node.post(&format!("/api/v1/jobs/{again}/cancel"), "").await.expect(200);
     let (seen, data) = upto("task.cancelled").await;

@@ -3,7 +3,7 @@
 use crate::notes::Notes;
 use crate::running::RunningJob;
 use crate::signals::Signals;
-use minium_protocol::Progress;
+use minium_protocol::{LogLevel, Progress};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +64,17 @@ impl JobContext {
     pub fn progress(&self, percent: f64, text: impl Into<String>) {
         let text = Some(text.into()).filter(|t: &String| !t.is_empty());
         self.report(Progress { percent, text });
+    }
+
+    /// Adds a line to the job's log, for whoever looks on. Written as notes are. When lines are said faster than they can
+    /// be written, the oldest that wait are dropped, and a line says how many.
+    pub fn log(&self, level: LogLevel, text: impl AsRef<str>) {
+        self.notes().log(level, text.as_ref());
+    }
+
+    /// Names the step that the job has reached: a line of its log. Written as notes are.
+    pub fn step(&self, name: impl AsRef<str>) {
+        self.log(LogLevel::Step, name);
     }
 
     pub(crate) fn signals(&self) -> &Signals {

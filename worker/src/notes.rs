@@ -1,14 +1,15 @@
-//! Notes and progress of one running job, on their way to the source.
+//! Notes, progress and log lines of one running job, on their way to the source.
 //!
 //! Saying something is cheap and never waits: it is merged into what has not been written yet, later words over
-//! earlier ones. One writer per job takes what has gathered, at most once per interval, so that a chatty job makes
+//! earlier ones; lines stand in a row. One writer per job takes what has gathered, at most once per interval, so that a chatty job makes
 //! events at a bounded rate. What is said last is always written before the job's outcome is handed in, unless the
 //! source cannot be reached in the time that shutdown leaves.
 
 use crate::backoff::Backoff;
+use crate::log::{Batch, Lines};
 use crate::options::WorkerOptions;
 use crate::source::JobSource;
-use minium_protocol::{LeaseToken, PROGRESS_TEXT_BYTES_MAX, Progress};
+use minium_protocol::{LeaseToken, LogLevel, PROGRESS_TEXT_BYTES_MAX, Progress};
 use minium_queue::{Annotation, QueueError};
 use serde_json::Value;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -34,8 +35,12 @@ pub(crate) struct Notes {
 
 #[derive(Debug, Default)]
 struct Pending {
+    /// Notes and progress; lines wait by themselves.
     annotation: Annotation,
     bytes: usize,
+    lines: Lines,
+    /// Notes and lines are written apart: together they were refused, and one of them is not to cost the other.
+    apart: bool,
     /// Number of the last word; the writer moves `written` after it.
     said: u64,
     written: u64,
@@ -47,7 +52,22 @@ struct Pending {
 
 impl Pending {
     fn is_empty(&self) -> bool {
-        self.annotation.notes.is_empty() && self.annotation.progress.is_none()
+        !self.has_notes() && self.lines.is_empty()
+    }
+
+    fn has_notes(&self) -> bool {
+        !self.annotation.notes.is_empty() || self.annotation.progress.is_some()
+    }
+
+    /// What goes into one call.
+    fn take(&mut self) -> Words {
+        let alone = self.apart && self.has_notes();
+        self.bytes = 0;
+        let mut annotation = std::mem::take(&mut self.annotation);
+        let lines = if alone { Batch::default() } else { self.lines.take() };
+        annotation.log = lines.lines();
+        let up_to = self.lines.first_word().map_or(self.said, |left| left - 1);
+        Words { annotation, lines, up_to }
     }
 
     fn put(&mut self, key: String, value: Value) -> bool {
@@ -62,6 +82,21 @@ impl Pending {
         self.bytes = bytes;
         self.annotation.notes.insert(key, value);
         true
+    }
+}
+
+/// What one call carries.
+struct Words {
+    annotation: Annotation,
+    lines: Batch,
+    /// All words up to this one are in it, or were written before.
+    up_to: u64,
+}
+
+impl Words {
+    fn are_mixed(&self) -> bool {
+        let Annotation { notes, progress, log } = &self.annotation;
+        !log.is_empty() && (!notes.is_empty() || progress.is_some())
     }
 }
 
@@ -103,6 +138,16 @@ impl Notes {
         self.said.notify_one();
     }
 
+    /// Adds a line to the log.
+    pub(crate) fn log(&self, level: LogLevel, text: &str) {
+        let mut pending = self.pending();
+        pending.said += 1;
+        let word = pending.said;
+        pending.lines.say(level, text, word);
+        drop(pending);
+        self.said.notify_one();
+    }
+
     /// Waits until all that was said so far has been written, without waiting for the interval.
     pub(crate) async fn flush(&self) {
         let goal = {
@@ -130,7 +175,7 @@ impl Notes {
     }
 
     /// Waits for something that may be written now; `None` when closed and empty.
-    async fn next(&self, not_before: Instant) -> Option<(Annotation, u64)> {
+    async fn next(&self, not_before: Instant) -> Option<Words> {
         loop {
             let wait = {
                 let mut pending = self.pending();
@@ -142,8 +187,7 @@ impl Notes {
                     }
                     None
                 } else if ready {
-                    pending.bytes = 0;
-                    return Some((std::mem::take(&mut pending.annotation), pending.said));
+                    return Some(pending.take());
                 } else {
                     Some(not_before)
                 }
@@ -159,15 +203,16 @@ impl Notes {
     }
 
     /// Puts back what could not be written, beneath what has been said since.
-    fn put_back(&self, annotation: Annotation) {
+    fn put_back(&self, words: Words) {
         let mut pending = self.pending();
-        for (key, value) in annotation.notes {
+        pending.lines.put_back(words.lines);
+        for (key, value) in words.annotation.notes {
             if !pending.annotation.notes.contains_key(&key) {
                 pending.put(key, value);
             }
         }
         if pending.annotation.progress.is_none() {
-            pending.annotation.progress = annotation.progress;
+            pending.annotation.progress = words.annotation.progress;
         }
     }
 
@@ -187,12 +232,12 @@ impl Notes {
         options: &WorkerOptions,
     ) -> Written {
         let mut backoff = Backoff::new(options);
-        let mut not_before = Instant::now();
-        while let Some((annotation, up_to)) = self.next(not_before).await {
-            match call(source.annotate(job, lease, &annotation), options.call_timeout).await {
+        let (mut not_before, mut told) = (Instant::now(), false);
+        while let Some(words) = self.next(not_before).await {
+            match call(source.annotate(job, lease, &words.annotation), options.call_timeout).await {
                 Ok(()) => {
                     backoff.reset();
-                    self.mark_written(up_to);
+                    self.mark_written(words.up_to);
                     not_before = Instant::now() + options.annotation_interval;
                 }
                 Err(QueueError::LeaseLost(_) | QueueError::NotFound(_)) => {
@@ -200,12 +245,19 @@ impl Notes {
                     return Written::LeaseLost;
                 }
                 Err(QueueError::Unavailable { .. }) => {
-                    self.put_back(annotation);
+                    self.put_back(words);
                     sleep(backoff.pause()).await;
                 }
+                Err(_) if words.are_mixed() => {
+                    self.pending().apart = true;
+                    self.put_back(words);
+                }
                 Err(error) => {
-                    warn!(job_id = job, %error, "Notes of a job were refused and are dropped.");
-                    self.mark_written(up_to);
+                    // once: a node that knows no log lines refuses all of them
+                    if !std::mem::replace(&mut told, true) {
+                        warn!(job_id = job, %error, "Notes or log lines of a job were refused and are dropped.");
+                    }
+                    self.mark_written(words.up_to);
                 }
             }
         }

@@ -43,7 +43,7 @@ pub struct WorkerOptions {
     pub outcomes_max: usize,
     /// While waiting outcomes take so much memory, nothing more is claimed.
     pub outcomes_bytes_max: usize,
-    /// Notes and progress of one job are written at most once in this time; what comes between is merged.
+    /// Notes, progress and log lines of one job are written at most once in this time; what comes between goes together.
     pub annotation_interval: Duration,
     /// A run without a time-out of its own or of its task's ends after this.
     pub timeout: Option<Duration>,
@@ -75,6 +75,8 @@ pub struct WorkerOptions {
     pub launcher: Vec<String>,
     /// Name of this machine; asked of the system when left out.
     pub host: Option<String>,
+    /// What a command writes to stderr stands in the log of its job, line by line.
+    pub log_stderr: bool,
     /// Gets each line that a command writes to stderr, besides what becomes of it.
     pub output: Option<Output>,
 }
@@ -133,6 +135,7 @@ impl Default for WorkerOptions {
             call_timeout: Duration::from_secs(60),
             launcher: Vec::new(),
             host: None,
+            log_stderr: true,
             output: None,
         }
     }

@@ -40,7 +40,7 @@ pub trait JobSource: Send + Sync + 'static {
     /// gone are passed over.
     async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<(), QueueError>;
 
-    /// Notes and progress of a running job.
+    /// Notes, progress and log lines of a running job.
     async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError>;
 
     /// Changes whenever there may be something to claim.

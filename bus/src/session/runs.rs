@@ -249,7 +249,9 @@ pub(super) fn words(
         let (job, lease, saying) = match op {
             ClientOp::Ack { job, lease, result } => (job, lease, Saying::Ack { result }),
             ClientOp::Nack { job, lease, error, retry } => (job, lease, Saying::Nack { error, retry }),
-            ClientOp::Note { job, lease, notes, progress } => (job, lease, Saying::Note { notes, progress }),
+            ClientOp::Note { job, lease, notes, progress, log } => {
+                (job, lease, Saying::Note { notes, progress, log })
+            }
             ClientOp::Extend { job, lease } => (job, lease, Saying::Extend { lease: lease_time }),
             _ => continue,
         };

@@ -33,7 +33,9 @@ use desk::{Call, Command, Item, Key, Left};
 use frames::Answered;
 use jiff::Timestamp;
 use line::{Handle, Line};
-use minium_protocol::{After, CREDIT_MAX, ErrorCode, Filter, LeaseToken, Position, Problem, Progress, Topic};
+use minium_protocol::{
+    After, CREDIT_MAX, ErrorCode, Filter, LeaseToken, LogLine, Position, Problem, Progress, Topic,
+};
 use places::Role;
 use pull::Word;
 use serde_json::value::RawValue;
@@ -251,7 +253,7 @@ impl Connection {
         self.word(Word::Nack { job, lease, error: error.into(), retry }).await.map(drop)
     }
 
-    /// As [`LeasedJob::note`], for who kept the lease. Nothing: it was cancelled; else until when the lease holds.
+    /// As [`LeasedJob::note`] and [`LeasedJob::log`] together, for who kept the lease. Nothing: it was cancelled; else until when the lease holds.
     ///
     /// # Errors
     /// As [`LeasedJob::ack`].
@@ -261,8 +263,9 @@ impl Connection {
         lease: LeaseToken,
         notes: serde_json::Map<String, serde_json::Value>,
         progress: Option<Progress>,
+        log: Vec<LogLine>,
     ) -> Result<Option<Timestamp>, ClientError> {
-        self.held(Word::Note { job, lease, notes, progress }).await
+        self.held(Word::Note { job, lease, notes, progress, log }).await
     }
 
     /// As [`LeasedJob::extend`], for who kept the lease. Nothing: it was cancelled; else until when the lease holds.

@@ -7,7 +7,7 @@ use super::{Received, Seat, call};
 use crate::error::ClientError;
 use futures::Stream;
 use jiff::Timestamp;
-use minium_protocol::{FrameMembers as Frame, Job, LeaseToken, Progress, Topic};
+use minium_protocol::{FrameMembers as Frame, Job, LeaseToken, LogLine, Progress, Topic};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::pin::Pin;
@@ -148,7 +148,17 @@ impl LeasedJob {
         notes: serde_json::Map<String, serde_json::Value>,
         progress: Option<Progress>,
     ) -> Result<bool, ClientError> {
-        self.go_on(Word::Note { job: self.job.id, lease: self.lease, notes, progress }).await
+        let (job, lease, log) = (self.job.id, self.lease, Vec::new());
+        self.go_on(Word::Note { job, lease, notes, progress, log }).await
+    }
+
+    /// Adds lines to its log; extends the lease, too. True: it was cancelled.
+    ///
+    /// # Errors
+    /// As [`LeasedJob::ack`].
+    pub async fn log(&mut self, log: Vec<LogLine>) -> Result<bool, ClientError> {
+        let (job, lease, notes) = (self.job.id, self.lease, serde_json::Map::new());
+        self.go_on(Word::Note { job, lease, notes, progress: None, log }).await
     }
 
     /// Extends the lease. True: it was cancelled.
@@ -212,6 +222,7 @@ pub(super) enum Word {
         lease: LeaseToken,
         notes: serde_json::Map<String, serde_json::Value>,
         progress: Option<Progress>,
+        log: Vec<LogLine>,
     },
     Extend {
         job: i64,
@@ -243,9 +254,11 @@ impl Word {
             Word::Nack { job, error, retry, .. } => {
                 Frame { error: Some(error.into()), retry: Some(*retry), ..about("nack", job) }
             }
-            Word::Note { job, notes, progress, .. } => {
-                let progress = progress.as_ref().map(Cow::Borrowed);
-                Frame { notes: Some(Cow::Borrowed(notes)), progress, ..about("note", job) }
+            Word::Note { job, notes, progress, log, .. } => {
+                let (notes, progress) = (Some(Cow::Borrowed(notes)), progress.as_ref().map(Cow::Borrowed));
+                // not said in vain: a node of before has no word for it
+                let log = Some(Cow::Borrowed(&log[..])).filter(|log| !log.is_empty());
+                Frame { notes, progress, log, ..about("note", job) }
             }
             Word::Extend { job, .. } => about("extend", job),
         }

@@ -3,7 +3,8 @@
 use super::Received;
 use crate::error::ClientError;
 use jiff::Timestamp;
-use minium_protocol::{CloudEvent, EventType, Job};
+use minium_protocol::{CloudEvent, EventType, Job, KeptLine};
+use serde::Deserialize;
 
 /// What happened to a job, and the job right after it.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub struct TaskEvent {
     pub time: Option<Timestamp>,
     /// The job as it stood right after.
     pub job: Job,
+    /// Lines that it has said, if the event brings some.
+    pub log: Vec<KeptLine>,
     /// What a late result brought, as JSON text.
     pub late: Option<String>,
     /// W3C trace context.
@@ -37,7 +40,14 @@ impl Received {
         let fault = |reason: String| ClientError::Answer { what: format!("the event {}", event.id), reason };
         let data = event.data.as_ref().ok_or_else(|| fault("it has no data".into()))?;
         let job = serde_json::from_str(data.get()).map_err(|e| fault(e.to_string()))?;
+        // not part of the snapshot
+        #[derive(Deserialize)]
+        struct Said {
+            #[serde(default)]
+            log: Vec<KeptLine>,
+        }
+        let Said { log } = serde_json::from_str(data.get()).map_err(|e| fault(e.to_string()))?;
         let CloudEvent { id, time, late, traceparent, .. } = event;
-        Ok(Some(TaskEvent { id, kind, time, job, late, traceparent }))
+        Ok(Some(TaskEvent { id, kind, time, job, log, late, traceparent }))
     }
 }

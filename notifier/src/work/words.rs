@@ -67,7 +67,8 @@ fn size(say: &Say) -> (usize, usize) {
     let bytes = |word: &Word| match &word.saying {
         Saying::Ack { result } => result.as_ref().map_or(0, |r| r.get().len()),
         Saying::Nack { error, .. } => error.len(),
-        Saying::Note { .. } | Saying::Extend { .. } => 0,
+        Saying::Note { log, .. } => log.iter().map(|line| line.text.len()).sum(),
+        Saying::Extend { .. } => 0,
     };
     (say.words.len(), say.words.iter().map(bytes).sum())
 }
@@ -124,12 +125,13 @@ impl Round<'_> {
         self.hand_in(outcomes, answers).await;
     }
 
-    /// Writes the notes, those of one job in their order, and answers what went wrong.
+    /// Writes notes, progress and log lines, those of one job in their order, and answers what went wrong.
     async fn note(&self, words: &[(usize, &Word)]) -> HashMap<usize, QueueError> {
         let mut by_job: BTreeMap<i64, Vec<(usize, LeaseToken, Annotation)>> = BTreeMap::new();
         for (i, word) in words {
-            if let Saying::Note { notes, progress } = &word.saying {
-                let annotation = Annotation { notes: notes.clone(), progress: progress.clone() };
+            if let Saying::Note { notes, progress, log } = &word.saying {
+                let (notes, progress, log) = (notes.clone(), progress.clone(), log.clone());
+                let annotation = Annotation { notes, progress, log };
                 by_job.entry(word.job).or_default().push((*i, word.lease, annotation));
             }
         }

@@ -1,6 +1,7 @@
 //! Every member that a client's frame may have, written down once: clients write it, nodes read it.
 
 use crate::job::{LeaseToken, Progress};
+use crate::log::LogLine;
 use crate::position::After;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -51,6 +52,8 @@ pub struct FrameMembers<'a> {
     pub notes: Option<Cow<'a, Map<String, Value>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Cow<'a, Progress>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<Cow<'a, [LogLine]>>,
 }
 
 /// Only a member that is not there is missing.
@@ -107,6 +110,7 @@ impl<'a> FrameMembers<'a> {
             ("retry", self.retry.is_some()),
             ("notes", self.notes.is_some()),
             ("progress", self.progress.is_some()),
+            ("log", self.log.is_some()),
         ];
         all.into_iter().filter(|(_, there)| *there).map(|(name, _)| name)
     }

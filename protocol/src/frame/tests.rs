@@ -93,6 +93,34 @@ fn a_progress_is_what_its_schema_says() {
 }
 
 #[test]
+fn lines_for_a_log_come_with_a_note() {
+    let note = |more: &str| {
+        let lease = "00000000-0000-0000-0000-000000000000";
+        read_client_frame(&format!(r#"{{"op":"note","job":1,"lease":"{lease}"{more}}}"#))
+    };
+    let Ok(ClientFrame { op: ClientOp::Note { log, notes, progress, .. }, .. }) =
+        note(r#","log":[{"text":"x"},{"level":"step","text":"y","at":"2026-11-22T02:00:00Z"}]"#)
+    else {
+        panic!("it is a note")
+    };
+    assert!(notes.is_empty() && progress.is_none());
+    assert_eq!((log.len(), log[0].at, log[1].level), (2, None, crate::LogLevel::Step));
+    let many = format!(r#","log":[{{"text":"x"}}{}]"#, r#",{"text":"x"}"#.repeat(crate::LOG_LINES_MAX));
+    for (bad, word) in [
+        ("", "notes, progress or log"),
+        (r#","log":{}"#, "sequence"),
+        (r#","log":[{"text":"x","level":"loud"}]"#, "loud"),
+        (r#","log":[{"level":"info"}]"#, "text"),
+        (r#","log":[{"text":"x","n":1}]"#, "`n`"),
+        (&*many, "1001 lines"),
+    ] {
+        let Err(FrameError::Refused { problem, .. }) = note(bad) else { panic!("{bad}") };
+        let detail = problem.detail.unwrap();
+        assert!(detail.contains(word), "{bad}: {detail}");
+    }
+}
+
+#[test]
 fn answers_have_only_what_they_say() {
     assert_eq!(Answer::ok(None).text(), r#"{"op":"ok"}"#);
     let position = Position { epoch: 3, offset: 7 };

@@ -17,6 +17,7 @@ mod lanes;
 mod limits;
 mod listener;
 mod locks;
+mod log;
 mod marks;
 mod masks;
 mod operations;

@@ -4,6 +4,7 @@
 //! are rare, so clarity goes before round trips.
 
 use super::PgStore;
+use super::log::Lines;
 use crate::error::QueueError;
 use crate::rules;
 use crate::store::{Annotation, Extension, RetryOptions};
@@ -291,7 +292,8 @@ struct Change {
     taken: Vec<String>,
     progress: Option<String>,
     adds: bool,
-    is_empty: bool,
+    changes: bool,
+    lines: Lines,
 }
 
 impl Change {
@@ -304,7 +306,8 @@ impl Change {
             added: rules::notes_text(&added),
             taken: taken.into_iter().map(|(name, _)| name).collect(),
             progress: progress.map(|p| serde_json::to_string(p).expect("a progress is plain JSON")),
-            is_empty: annotation.notes.is_empty() && annotation.progress.is_none(),
+            changes: annotation.changes(),
+            lines: Lines::new(&annotation.log),
         }
     }
 }
@@ -328,9 +331,11 @@ async fn annotate_locked(
             return Ok(Err(refusal));
         }
     }
-    if !change.is_empty {
+    let params: [&(dyn ToSql + Sync); 4] = [&job, &change.added, &change.taken, &change.progress];
+    if !change.lines.is_empty() {
+        change.lines.write(&transaction, params, change.changes, row.attempt).await?;
+    } else if change.changes {
         let statement = transaction.prepare_cached(ANNOTATE).await?;
-        let params: [&(dyn ToSql + Sync); 4] = [&job, &change.added, &change.taken, &change.progress];
         transaction.query(&statement, &params).await?;
     }
     transaction.commit().await?;

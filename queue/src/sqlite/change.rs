@@ -123,12 +123,16 @@ impl<'c> Change<'c> {
         set: &str,
         params: impl Params,
     ) -> Result<Job, QueueError> {
-        let sql = format!("update job set {set} where id = ?1 returning {COLUMNS}");
-        let job = self
-            .first(&sql, params, Job::read)?
-            .ok_or_else(|| self.failed(rusqlite::Error::QueryReturnedNoRows))?;
+        let job = self.write(set, params)?;
         self.event(event, &job, None)?;
         Ok(job)
+    }
+
+    /// As [`Change::update`]; whoever calls it writes the event.
+    pub(super) fn write(&self, set: &str, params: impl Params) -> Result<Job, QueueError> {
+        let sql = format!("update job set {set} where id = ?1 returning {COLUMNS}");
+        let job = self.first(&sql, params, Job::read)?;
+        job.ok_or_else(|| self.failed(rusqlite::Error::QueryReturnedNoRows))
     }
 
     /// Writes the event of one transition, with the job as it stands right after it.
@@ -138,13 +142,29 @@ impl<'c> Change<'c> {
         job: &Job,
         late: Option<&str>,
     ) -> Result<(), QueueError> {
+        self.entry(event, job, late, &job.snapshot())
+    }
+
+    /// Writes the event of a job that has said these lines, which are JSON.
+    pub(super) fn event_with_log(&mut self, job: &Job, lines: &str) -> Result<(), QueueError> {
+        let snapshot = job.snapshot();
+        let open = snapshot.strip_suffix('}').expect("a snapshot is an object");
+        self.entry(EventType::Progress, job, None, &format!("{open},\"log\":{lines}}}"))
+    }
+
+    fn entry(
+        &mut self,
+        event: EventType,
+        job: &Job,
+        late: Option<&str>,
+        data: &str,
+    ) -> Result<(), QueueError> {
         self.touched.events = true;
         let sql = "insert into entry (at, id, topic, type, subject, trace, late, data)
                    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let mut id = Uuid::encode_buffer();
         let id: &str = Uuid::new_v4().hyphenated().encode_lower(&mut id);
         let (topic, subject) = (format!("task/{}/{}", job.task, job.id), job.id.to_string());
-        let data = job.snapshot();
         self.execute(sql, params![self.now, id, topic, event.as_str(), subject, job.trace, late, data])?;
         Ok(())
     }
@@ -281,6 +301,7 @@ impl<'c> Change<'c> {
         self.execute("delete from edge where parent = ?1", [job.id])?;
         self.execute("delete from edge where child = ?1", [job.id])?;
         self.execute("delete from failure where job = ?1", [job.id])?;
+        self.execute("delete from log_line where job = ?1", [job.id])?;
         self.execute("delete from job where id = ?1", [job.id])?;
         Ok(())
     }

@@ -18,6 +18,7 @@ mod failure;
 mod handlers;
 mod limits;
 mod locks;
+mod log;
 mod masks;
 mod operations;
 mod pull;

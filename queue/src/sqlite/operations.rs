@@ -2,7 +2,8 @@
 
 use super::change::Change;
 use super::exchange::same_lease;
-use super::row::state;
+use super::log;
+use super::row::{Job, state};
 use crate::error::QueueError;
 use crate::rules::{self, Hold};
 use crate::store::{Annotation, RetryOptions};
@@ -10,7 +11,7 @@ use minium_protocol::{EventType, LeaseToken, State};
 use rusqlite::params;
 use serde_json::{Map, Value};
 
-/// Notes and progress.
+/// Notes, progress and log lines: one event.
 pub(super) fn annotate(
     change: &mut Change<'_>,
     id: i64,
@@ -23,9 +24,24 @@ pub(super) fn annotate(
     {
         return Err(QueueError::LeaseLost(id));
     }
-    if annotation.notes.is_empty() && annotation.progress.is_none() {
-        return Ok(());
+    let lines = match &annotation.log[..] {
+        [] => None,
+        lines => log::append(change, id, job.attempt, lines)?,
+    };
+    match lines {
+        lines if annotation.changes() => note(change, &job, annotation, lines.as_deref()),
+        Some(lines) => change.event_with_log(&job, &lines),
+        None => Ok(()),
     }
+}
+
+/// Writes notes and progress, and the event of them, with the lines that came along.
+fn note(
+    change: &mut Change<'_>,
+    job: &Job,
+    annotation: &Annotation,
+    lines: Option<&str>,
+) -> Result<(), QueueError> {
     let mut notes: Map<String, Value> =
         serde_json::from_str(&job.notes).expect("notes were an object when they were written");
     rules::merge_notes(&mut notes, &rules::storable_notes(&annotation.notes));
@@ -37,12 +53,14 @@ pub(super) fn annotate(
         .progress
         .as_ref()
         .map(|p| serde_json::to_string(p).expect("a number and a text always serialise"));
-    change.update(
-        EventType::Progress,
-        "notes = ?2, progress = coalesce(?3, progress)",
-        params![id, notes, progress],
-    )?;
-    Ok(())
+    let (set, params) = ("notes = ?2, progress = coalesce(?3, progress)", params![job.id, notes, progress]);
+    match lines {
+        Some(lines) => {
+            let job = change.write(set, params)?;
+            change.event_with_log(&job, lines)
+        }
+        None => change.update(EventType::Progress, set, params).map(drop),
+    }
 }
 
 /// Calls a job off.

@@ -1,6 +1,7 @@
 //! `minium job`: enqueue jobs, look at them, steer them, wait for them.
 
 use super::job_enqueue::Enqueue;
+use super::job_log::Log;
 use super::job_run::Run;
 use super::job_show::{List, Show};
 use super::output::{Output, quietly};
@@ -27,6 +28,8 @@ enum Action {
     Ls(List),
     /// Show one job, or what happened to it
     Show(Show),
+    /// Show what one job has said, and follow it
+    Log(Log),
     /// Make ended jobs wait again, or waiting ones ready
     Retry(Retry),
     /// Call jobs off, waiting or running
@@ -46,6 +49,7 @@ impl Job {
             Action::Enqueue(enqueue) => enqueue.run().await,
             Action::Ls(list) => list.run().await,
             Action::Show(show) => show.run().await,
+            Action::Log(log) => log.run().await,
             Action::Retry(retry) => retry.run().await,
             Action::Cancel(cancel) => cancel.run().await,
             Action::Remove(ids) => ids.run(Word::Remove).await,

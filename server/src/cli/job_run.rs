@@ -5,7 +5,7 @@
 
 use super::output::Output;
 use super::worker::{database_url, launcher};
-use crate::config::{Flags, load};
+use crate::config::{Flags, Worker as WorkerConfig, load};
 use crate::exit::{Exit, fault};
 use crate::node::open_backend;
 use anyhow::Context;
@@ -85,7 +85,7 @@ impl Run {
             ..RetryOptions::default()
         };
         store.retry(self.id, &options).await?;
-        perform(&store, task, queue, config.worker.lease, self.id).await?;
+        perform(&store, task, queue, &config.worker, self.id).await?;
         let view = store.get(self.id).await?.ok_or(QueueError::NotFound(self.id))?;
         if output.is_json() {
             output.json(&view.snapshot)?;
@@ -110,13 +110,14 @@ async fn perform(
     store: &Arc<dyn Store>,
     task: CommandTask,
     queue: String,
-    lease: Duration,
+    config: &WorkerConfig,
     id: i64,
 ) -> anyhow::Result<()> {
     let options = WorkerOptions {
         queues: vec![queue],
         concurrency: 1,
-        lease,
+        lease: config.lease,
+        log_stderr: config.log_stderr,
         launcher: launcher(),
         // whoever sits before it and says stop means at once
         grace: Duration::ZERO,

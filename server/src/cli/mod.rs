@@ -6,6 +6,7 @@
 mod completions;
 mod job;
 mod job_enqueue;
+mod job_log;
 mod job_run;
 mod job_show;
 mod lock;

@@ -180,7 +180,7 @@ impl Pull {
 const MISSING: &str = "minium: messages may be missing here: the connection was cut.";
 
 /// Subscribes. A node that has just started listens before its journal is there: that is waited for, a little.
-async fn subscribe(
+pub(super) async fn subscribe(
     connection: &Connection,
     filter: &Filter,
     after: After,

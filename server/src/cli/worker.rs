@@ -31,7 +31,7 @@ use tracing::{info, warn};
 #[command(
     after_help = "A command gets the job's arguments as JSON on stdin. What it writes to stdout is the result \
     (JSON if it parses, else text), lines `::progress 40 text` and `::note name=value` on stderr become progress \
-    and notes, and an exit code other than 0 is a failure with the end of stderr as its error. Without --shell no \
+    and notes, `::step name`, `::log level text` and all others lines of the job's log, and an exit code other than 0 is a failure with the end of stderr as its error. Without --shell no \
     shell is involved: the command is split into words by blanks and quotes.
 
 Examples:
@@ -77,6 +77,9 @@ pub(crate) struct Worker {
     /// Run commands by /bin/sh -c
     #[arg(long)]
     shell: bool,
+    /// Keep what commands write to stderr out of the logs of their jobs, but for lines that are said to be for them
+    #[arg(long)]
+    no_log_stderr: bool,
     /// Take jobs from this node over WebSocket, without a database, as ws://HOST:PORT or, by TLS, wss://HOST:PORT;
     /// further ones are tried in turn
     #[arg(long, value_name = "URL", conflicts_with = "database", value_delimiter = ',')]
@@ -120,6 +123,7 @@ impl Worker {
             limits: self.limits.iter().cloned().collect(),
             lease: self.lease,
             launcher: launcher(),
+            log_stderr: !self.no_log_stderr,
             ..WorkerOptions::default()
         };
         if self.url.is_empty() {
@@ -322,6 +326,7 @@ mod tests {
             lease: Duration::from_secs(30),
             database: database.into(),
             shell: false,
+            no_log_stderr: false,
             url: url.iter().map(|u| (*u).into()).collect(),
             token: None,
             token_file: None,

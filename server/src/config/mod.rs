@@ -329,6 +329,8 @@ section! {
         queues: Vec<String> = "default";
         /// How long its leases hold unless it extends them.
         lease: Duration = "30s";
+        /// What its commands write to stderr stands in the logs of their jobs, line by line.
+        log_stderr: bool = "true";
     }
 }
 

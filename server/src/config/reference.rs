@@ -114,7 +114,7 @@ fn written() -> String {
     section(
         &mut out,
         "tasks.\"NAME\"",
-        "A command worker: arguments as JSON on stdin, the result on stdout, `::progress 40 text` and `::note key=value` on stderr.",
+        "A command worker: arguments as JSON on stdin, the result on stdout, `::progress 40 text`, `::note key=value`, `::step name` and `::log level text` on stderr.",
         Task::KEYS,
     );
     while out.ends_with("\n\n") {

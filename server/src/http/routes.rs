@@ -45,6 +45,7 @@ fn guarded(app: &Arc<App>) -> Router<Arc<App>> {
         .at("/api/v1/jobs/{id}/retry", Need::Jobs, post(jobs::retry))
         .at("/api/v1/jobs/{id}/cancel", Need::Jobs, post(jobs::cancel))
         .at("/api/v1/jobs/{id}/failures", Need::Jobs, get(jobs::failures))
+        .at("/api/v1/jobs/{id}/log", Need::Jobs, get(jobs::log))
         .at("/api/v1/locks", Need::Jobs, get(locks::list))
         .at("/api/v1/locks/{name}", Need::Jobs, post(locks::take).patch(locks::extend).delete(locks::release))
         .at("/api/v1/schedules", Need::Jobs, get(schedules::list))

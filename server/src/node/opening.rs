@@ -225,6 +225,7 @@ impl Opener {
             grace: config.server.shutdown_grace,
             launcher,
             backoffs: self.backoffs(),
+            log_stderr: config.worker.log_stderr,
             ..WorkerOptions::default()
         };
         let mut worker =

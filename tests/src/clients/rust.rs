@@ -7,7 +7,7 @@ use minium_client::{
     Backoff, Client, ConnectOptions, Connection, Event, LeasedJob, PullOptions, Puller, Received,
     Subscription, Work,
 };
-use minium_protocol::{After, ErrorCode, EventType, State};
+use minium_protocol::{After, ErrorCode, EventType, LogLevel, LogLine, State};
 use serde_json::json;
 
 fn connect(node: &Node) -> Connection {
@@ -92,6 +92,7 @@ async fn work_is_pulled_told_of_and_cancelled() {
     let config = "[channels.import]\ndurable = true\n";
     let node = Node::start(Options::memory().config(config)).await;
     let connection = connect(&node);
+    let client = Client::new(&node.http(""), None).unwrap();
     let topic = "import".parse().unwrap();
     let mut ids = Vec::new();
     for n in 0..3 {
@@ -102,6 +103,10 @@ async fn work_is_pulled_told_of_and_cancelled() {
     let (mut first, second) = (job(&mut puller).await, job(&mut puller).await);
     assert_eq!([first.job.id, second.job.id], ids[..2]);
     assert!(!first.note(json!({ "at": "half" }).as_object().unwrap().clone(), None).await.unwrap());
+    let line = |text: &str| LogLine { at: None, level: LogLevel::Step, text: text.into() };
+    assert!(!first.log(vec![line("a"), line("b")]).await.unwrap());
+    let page = client.log(ids[0], 1, None).await.unwrap();
+    assert_eq!((page.lines.len(), page.lines[0].text.as_str(), page.next), (1, "b", None));
     first.ack(Some(serde_json::value::to_raw_value("done").unwrap())).await.unwrap();
     let shown = node.get(&format!("/api/v1/jobs/{}", ids[0])).await.expect(200);
     assert_eq!(

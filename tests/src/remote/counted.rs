@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use minium_protocol::{EnqueueRequest, JobView, LeaseToken, LockToken, ScheduleView, WorkerRef};
 use minium_queue::{
     Annotation, ArgsMask, AttemptFailure, Claim, Command, Enqueued, Exchanged, Extension, Hour, JobFilter,
-    JobPage, Limit, LimitView, Limits, LockFilter, LockHeld, LockPage, Locks, Outcome, Pull, Pulled,
-    QueueError, QueueView, Queues, RetryOptions, Schedule, ScheduleFilter, SchedulePage, Schedules, Stats,
-    Store, UpkeepRules, Upkept, WorkerFilter, WorkerInfo, WorkerPage, WorkerStatus, Workers,
+    JobPage, Limit, LimitView, Limits, LockFilter, LockHeld, LockPage, Locks, LogPage, Logs, Outcome, Pull,
+    Pulled, QueueError, QueueView, Queues, RetryOptions, Schedule, ScheduleFilter, SchedulePage, Schedules,
+    Stats, Store, UpkeepRules, Upkept, WorkerFilter, WorkerInfo, WorkerPage, WorkerStatus, Workers,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,6 +35,13 @@ impl Limits for Counted {
 
     async fn limits(&self) -> Result<Vec<LimitView>, QueueError> {
         self.store.limits().await
+    }
+}
+
+#[async_trait]
+impl Logs for Counted {
+    async fn log(&self, job: i64, after: i64, limit: u32) -> Result<LogPage, QueueError> {
+        self.store.log(job, after, limit).await
     }
 }
 

@@ -27,7 +27,7 @@ on_each_store! {
 }
 
 fn note(notes: &str, progress: Option<Progress>) -> Saying {
-    Saying::Note { notes: serde_json::from_str(notes).unwrap(), progress }
+    Saying::Note { notes: serde_json::from_str(notes).unwrap(), progress, log: Vec::new() }
 }
 
 fn nack(retry: bool) -> Saying {

@@ -82,7 +82,7 @@ impl Subject {
                 let run = run.filter(|_| !self.runs.is_empty()).map(|run| &self.runs[run % self.runs.len()]);
                 let id = run.map_or_else(|| self.id(*job), |run| run.id);
                 let progress = percent.map(|p| Progress { percent: f64::from(p), text: None });
-                let annotation = Annotation { notes: note_map(notes), progress };
+                let annotation = Annotation { notes: note_map(notes), progress, ..Annotation::default() };
                 answered(store.annotate(id, run.map(|run| run.lease), &annotation).await)
             }
             Step::Cancel(job) => answered(store.cancel(self.id(*job)).await),

@@ -1,10 +1,10 @@
-//! What a command says on stderr: progress, notes, and the words that explain a failure.
+//! What a command says on stderr: progress, notes, steps, log lines, and the words that explain a failure.
 //!
-//! `::progress 40 text` and `::note key=value` are for the job; every other line is kept at the end of a bounded
-//! tail. Nothing here trusts the command: lines are bounded, bytes need not be UTF-8, a malformed `::` line is an
+//! `::progress 40 text`, `::note key=value`, `::step name` and `::log level text` are for the job; every other line is
+//! kept at the end of a bounded tail. Nothing here trusts the command: lines are bounded, bytes need not be UTF-8, a malformed `::` line is an
 //! ordinary one.
 
-use minium_protocol::Progress;
+use minium_protocol::{LogLevel, Progress};
 use serde_json::Value;
 
 /// One line, understood.
@@ -14,6 +14,8 @@ pub(super) enum Line {
     Progress(Progress),
     /// `::note KEY=VALUE`; the value is JSON if it parses, else the text itself.
     Note(String, Value),
+    /// `::log LEVEL TEXT`, or `::step NAME`.
+    Log(LogLevel, String),
     /// Anything else.
     Other,
 }
@@ -25,6 +27,10 @@ impl Line {
             progress(rest.trim_start()).map_or(Line::Other, Line::Progress)
         } else if let Some(rest) = text.strip_prefix("::note ") {
             note(rest.trim_start()).unwrap_or(Line::Other)
+        } else if let Some(name) = text.strip_prefix("::step ") {
+            Line::Log(LogLevel::Step, name.trim_start().into())
+        } else if let Some(rest) = text.strip_prefix("::log ") {
+            log(rest.trim_start()).unwrap_or(Line::Other)
         } else {
             Line::Other
         }
@@ -47,6 +53,11 @@ fn note(rest: &str) -> Option<Line> {
     }
     let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.into()));
     Some(Line::Note(key.into(), value))
+}
+
+fn log(rest: &str) -> Option<Line> {
+    let (level, text) = rest.split_once(char::is_whitespace)?;
+    Some(Line::Log(level.parse().ok()?, text.trim_start().into()))
 }
 
 /// Cuts a stream of bytes into lines. A line that is too long is given once, cut; its rest is dropped.
@@ -176,9 +187,21 @@ mod tests {
             "::",
             "x ::note a=1",
             ":: note a=1",
+            "::step",
+            "::log info",
+            "::log loud words",
+            "::logs info words",
         ] {
             assert_eq!(Line::read(text), Line::Other, "{text}");
         }
+    }
+
+    #[test]
+    fn steps_have_a_name_and_log_lines_a_level() {
+        let log = |level, text: &str| Line::Log(level, text.into());
+        assert_eq!(Line::read("::step  source downloaded \r"), log(LogLevel::Step, "source downloaded"));
+        assert_eq!(Line::read("::log warn  disk  full"), log(LogLevel::Warn, "disk  full"));
+        assert_eq!(Line::read("::log step done"), log(LogLevel::Step, "done"));
     }
 
     fn split(bytes_max: usize, pieces: &[&[u8]]) -> Vec<String> {

@@ -1,8 +1,8 @@
 //! Tasks that are programs, in any language.
 //!
 //! Arguments come as JSON on stdin, the result is what the program writes to stdout (JSON if it parses, else the text
-//! without its last line end; nothing is `null`), lines `::progress 40 text` and `::note key=value` on stderr become
-//! progress and notes, an exit code other than 0 is a failure with the end of stderr as its error. `MINIUM_JOB_ID`,
+//! without its last line end; nothing is `null`), lines `::progress 40 text`, `::note key=value`, `::step name` and `::log
+//! level text` on stderr become progress, notes and lines of the job's log, as other lines do, an exit code other than 0 is a failure with the end of stderr as its error. `MINIUM_JOB_ID`,
 //! `MINIUM_TASK`, `MINIUM_ATTEMPT` and, if known, `TRACEPARENT` stand in its environment, and of the worker's own whatever
 //! does not begin with `MINIUM_`: tokens and database URLs are no command's business. No shell is involved unless asked
 //! for.
@@ -22,6 +22,7 @@ use crate::options::{Output, WorkerOptions};
 use crate::task::{Failure, Task};
 use async_trait::async_trait;
 use lines::Line;
+use minium_protocol::{LOG_TEXT_BYTES_MAX, LogLevel};
 use process::{Ended, Limits};
 use serde_json::value::RawValue;
 use std::ffi::OsString;
@@ -30,7 +31,8 @@ use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::process::Command;
 
-const LINE_BYTES_MAX: usize = 8 * 1024;
+/// A log line that is longer than it may be is seen to be cut.
+const LINE_BYTES_MAX: usize = LOG_TEXT_BYTES_MAX + 1;
 const PIPE_GRACE: Duration = Duration::from_secs(1);
 /// Above the grace between SIGTERM and SIGKILL, so that the group is seen to end before the run is given up.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
@@ -88,6 +90,7 @@ pub(crate) struct CommandRunner {
     /// Variables that it does not inherit.
     hidden: Vec<OsString>,
     output: Option<Output>,
+    log_stderr: bool,
 }
 
 /// What tells this program its settings, with tokens and passwords among them: by name, and nothing is read.
@@ -111,6 +114,7 @@ impl CommandRunner {
             },
             hidden: own_variables(),
             output: options.output.clone(),
+            log_stderr: options.log_stderr,
         }
     }
 }
@@ -143,7 +147,17 @@ impl Task for CommandRunner {
                 context.note(key, value);
                 false
             }
-            Line::Other => true,
+            Line::Log(level, text) => {
+                context.log(level, text);
+                false
+            }
+            Line::Other => {
+                let text = text.trim_end();
+                if self.log_stderr && !text.is_empty() {
+                    context.log(LogLevel::Info, text);
+                }
+                true
+            }
         };
         let line = |text: &str| {
             self.output.iter().for_each(|output| output.line(text));

@@ -361,8 +361,14 @@ impl JobSource for ClientSource {
     async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError> {
         const WHAT: &str = "write notes";
         self.reach(WHAT)?;
-        let said = self.inner.link.note(job, lease, annotation.notes.clone(), annotation.progress.clone());
-        match said.await.map_err(|error| failed(WHAT, error, job))? {
+        let Annotation { notes, progress, log } = annotation.clone();
+        match self
+            .inner
+            .link
+            .note(job, lease, notes, progress, log)
+            .await
+            .map_err(|error| failed(WHAT, error, job))?
+        {
             Some(_) => Ok(()),
             None => {
                 self.inner.cancels.try_send(lease).ok();

@@ -198,7 +198,7 @@ pub(crate) struct WireState {
     pub(crate) no_extension: AtomicBool,
     /// No outcome can be written.
     pub(crate) full: AtomicBool,
-    /// Exchanges are done, but their answers are lost.
+    /// Exchanges and notes are done, but their answers are lost.
     pub(crate) deaf: AtomicBool,
     /// Exchanges are done, and their answers wait for the word to go on.
     pub(crate) held: AtomicBool,
@@ -217,6 +217,8 @@ pub(crate) struct WireState {
     pub(crate) silent: bool,
     pub(crate) exchanges: AtomicUsize,
     pub(crate) attempts: AtomicUsize,
+    /// Notes and lines that got through, whether the answer did or not.
+    pub(crate) annotations: AtomicUsize,
 }
 
 impl Wire {
@@ -308,7 +310,9 @@ impl JobSource for Wire {
 
     async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError> {
         self.through()?;
-        self.inner.annotate(job, lease, annotation).await
+        let answer = self.inner.annotate(job, lease, annotation).await;
+        self.state.annotations.fetch_add(1, Ordering::SeqCst);
+        if self.state.deaf.load(Ordering::SeqCst) { Err(cut()) } else { answer }
     }
 
     fn wakeups(&self) -> watch::Receiver<u64> {

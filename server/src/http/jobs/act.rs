@@ -60,7 +60,7 @@ pub(crate) async fn change(
     let id = path::job(&id)?;
     let notes = notes(object(&app, request).await?)?;
     let store = app.database.store()?;
-    store.annotate(id, None, &Annotation { notes, progress: None }).await?;
+    store.annotate(id, None, &Annotation { notes, ..Annotation::default() }).await?;
     shown(&*store, id).await
 }
 

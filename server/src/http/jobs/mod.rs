@@ -3,6 +3,7 @@
 mod act;
 mod enqueue;
 mod events;
+mod log;
 mod read;
 mod wait;
 
@@ -10,6 +11,7 @@ pub(crate) use act::{cancel, change, remove, retry};
 pub(super) use enqueue::check_args;
 pub(crate) use enqueue::enqueue;
 pub(crate) use events::{HISTORIES_MAX, events};
+pub(crate) use log::log;
 pub(crate) use read::{failures, list, show, stats};
 pub(crate) use wait::wait;
 

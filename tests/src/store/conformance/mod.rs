@@ -13,6 +13,7 @@ mod leases;
 mod limits;
 mod lists;
 mod locks;
+mod logs;
 mod masks;
 mod operations;
 mod outcomes;
@@ -334,6 +335,19 @@ macro_rules! conformance {
                 a_claim_with_bounds_hands_outcomes_in_too
                 a_claim_with_bounds_must_name_its_tasks
                 two_who_claim_with_bounds_never_share_a_job
+            }
+            logs {
+                lines_stand_in_their_order_with_their_run
+                all_that_is_told_at_once_is_one_event
+                only_the_event_that_brings_lines_has_them
+                the_newest_lines_are_kept
+                the_newest_bytes_are_kept
+                a_line_is_cut_and_without_nul
+                too_much_at_once_changes_nothing
+                who_has_lost_the_job_adds_nothing
+                a_log_goes_with_its_job
+                a_line_that_is_said_again_is_kept_once
+                a_log_is_read_by_the_page
             }
             schema {
                 migrating_again_does_nothing
