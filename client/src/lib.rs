@@ -39,6 +39,7 @@ mod http;
 mod jobs;
 mod link;
 mod locks;
+mod many;
 mod message;
 mod order;
 mod queues;
@@ -56,8 +57,9 @@ pub use connection::{
     Puller, Receipt, Received, State, Subscription, TaskEvent, TokenSource, Work,
 };
 pub use error::ClientError;
-pub use jobs::{EnqueuedJob, JobInfo, JobList, JobQuery, RetryRequest, Statistics};
+pub use jobs::{EnqueuedJob, JobInfo, JobList, JobQuery, ParentPage, RetryRequest, Statistics};
 pub use locks::LockList;
+pub use many::{BulkAction, BulkDone};
 pub use message::Message;
 pub use queues::{FailureInfo, HourInfo, LimitInfo, QueueInfo};
 pub use schedules::{ScheduleFields, ScheduleInfo, ScheduleList};

@@ -17,6 +17,7 @@ mod control;
 mod error;
 mod handover;
 mod keeping;
+mod kin;
 pub mod metrics;
 mod notes;
 mod options;

@@ -3,9 +3,9 @@
 //! Arguments come as JSON on stdin, the result is what the program writes to stdout (JSON if it parses, else the text
 //! without its last line end; nothing is `null`), lines `::progress 40 text` and `::note key=value` on stderr become
 //! progress and notes, an exit code other than 0 is a failure with the end of stderr as its error. `MINIUM_JOB_ID`,
-//! `MINIUM_TASK`, `MINIUM_ATTEMPT` and, if known, `TRACEPARENT` stand in its environment, and of the worker's own whatever
-//! does not begin with `MINIUM_`: tokens and database URLs are no command's business. No shell is involved unless asked
-//! for.
+//! `MINIUM_TASK`, `MINIUM_ATTEMPT`, `MINIUM_PARENTS` (ids, parted by commas, if it has any) and, if known, `TRACEPARENT`
+//! stand in its environment, and of the worker's own whatever does not begin with `MINIUM_`: tokens and database URLs are no
+//! command's business. No shell is involved unless asked for.
 //!
 //! Time-out, cancellation and a lost lease end the whole process group: SIGTERM, and SIGKILL after a grace.
 
@@ -31,6 +31,8 @@ use std::time::Duration;
 use tokio::process::Command;
 
 const LINE_BYTES_MAX: usize = 8 * 1024;
+/// An environment is small: of a job with more parents it does not have them.
+const PARENTS_MAX: usize = 1_000;
 const PIPE_GRACE: Duration = Duration::from_secs(1);
 /// Above the grace between SIGTERM and SIGKILL, so that the group is seen to end before the run is given up.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
@@ -128,6 +130,10 @@ impl Task for CommandRunner {
             .env("MINIUM_JOB_ID", context.id().to_string())
             .env("MINIUM_TASK", context.task())
             .env("MINIUM_ATTEMPT", context.attempt().to_string());
+        if (1..=PARENTS_MAX).contains(&context.parents().len()) {
+            let parents: Vec<String> = context.parents().iter().map(i64::to_string).collect();
+            command.env("MINIUM_PARENTS", parents.join(","));
+        }
         match context.trace() {
             Some(trace) => command.env("TRACEPARENT", trace),
             None => command.env_remove("TRACEPARENT"),
