@@ -71,6 +71,7 @@ migrations! {
     "00" {
         10 "locks_and_schedules",
         11 "plans",
+        12 "bulk",
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod capped;
 mod connection;
+mod copy;
 mod enqueue;
 mod exchange;
 mod lanes;
