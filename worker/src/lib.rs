@@ -26,6 +26,8 @@ mod remote;
 mod report;
 mod retries;
 mod running;
+#[cfg(feature = "schemas")]
+pub mod schema;
 mod side;
 mod signals;
 mod source;
