@@ -4,9 +4,10 @@ use crate::client::Client;
 use crate::error::ClientError;
 use crate::http::Request;
 use http::{Method, StatusCode};
-use minium_protocol::{EnqueueRequest, ErrorCode, Job, Phase, State};
+use minium_protocol::{EnqueueRequest, ErrorCode, Job, JobResult, Phase, State};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -51,6 +52,8 @@ pub struct JobQuery {
     pub queues: Vec<String>,
     /// Has all of these notes.
     pub notes: Vec<String>,
+    /// Any of these jobs.
+    pub ids: Vec<i64>,
     /// Only ids below this one.
     pub before: Option<i64>,
     /// At most so many; the server has a usual number and a limit.
@@ -68,6 +71,16 @@ pub struct JobList {
     pub raw: Box<RawValue>,
 }
 
+/// What the parents of a job have brought, as many as one answer holds.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ParentPage {
+    /// In the order in which they were named. One without a state is gone.
+    pub parents: Vec<JobResult>,
+    /// The place of the first on the next page, if there is one.
+    #[serde(default)]
+    pub next: Option<usize>,
+}
+
 /// What a manual retry may change.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct RetryRequest {
@@ -83,6 +96,15 @@ pub struct RetryRequest {
     /// How many runs it may have in all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts: Option<i32>,
+    /// Removed if it has not been started within this time; only for a job that never ran.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "seconds")]
+    pub expire: Option<Duration>,
+    /// Do failed and cancelled parents let it run too?
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lax: Option<bool>,
+    /// Jobs that it waits for from now on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parents: Option<Vec<i64>>,
 }
 
 /// Figures of the whole queue. A newer server may tell more.
@@ -113,6 +135,14 @@ pub struct Statistics {
     pub inactive_workers: i64,
     /// Workers that were not heard of lately.
     pub stale_workers: i64,
+    /// Holds of named locks.
+    pub active_locks: i64,
+    /// Schedules, whether they are paused or not.
+    pub schedules: i64,
+    /// Of these, paused.
+    pub inactive_schedules: i64,
+    /// For so many seconds the node that answered has been running.
+    pub uptime: u64,
 }
 
 #[expect(clippy::ref_option, reason = "the shape that serde calls")]
@@ -173,6 +203,23 @@ impl Client {
         Ok(JobList { jobs: jobs.collect::<Result<_, _>>()?, next: wire.next, raw })
     }
 
+    /// What each of a job's parents has brought.
+    ///
+    /// # Errors
+    /// `not_found`, or that the server cannot be reached.
+    pub async fn parents(&self, id: i64) -> Result<Vec<JobResult>, ClientError> {
+        let (mut parents, mut from) = (Vec::new(), Some(0));
+        let path = format!("api/v1/jobs/{id}/parents");
+        while let Some(place) = from {
+            let query = vec![("from", usize::to_string(&place))];
+            let answer = self.request(Request { query, ..Request::new(Method::GET, &path) }).await?;
+            let page: ParentPage = read(&path, &answer.body)?;
+            parents.extend(page.parents);
+            from = page.next;
+        }
+        Ok(parents)
+    }
+
     /// Makes an ended job wait again, or a waiting one ready.
     ///
     /// # Errors
@@ -212,6 +259,16 @@ impl Client {
     /// `not_found`, `conflict` while it runs, or that the server cannot be reached.
     pub async fn remove(&self, id: i64) -> Result<(), ClientError> {
         self.request(Request::new(Method::DELETE, &format!("api/v1/jobs/{id}"))).await.map(drop)
+    }
+
+    /// Merges notes into a job's, member by member; `null` deletes one.
+    ///
+    /// # Errors
+    /// `not_found`, `payload_too_large`, or that the server cannot be reached.
+    pub async fn note(&self, id: i64, notes: &serde_json::Map<String, Value>) -> Result<(), ClientError> {
+        let path = format!("api/v1/jobs/{id}");
+        let body = text(&serde_json::json!({ "notes": notes }))?;
+        self.request(Request::new(Method::PATCH, &path).json(body)).await.map(drop)
     }
 
     /// Waits until a job ends, at most `limit`, and answers it as it then is. Once the server has answered, the wait
@@ -330,6 +387,7 @@ impl JobQuery {
         pairs.extend(self.tasks.iter().map(|t| ("task", t.clone())));
         pairs.extend(self.queues.iter().map(|q| ("queue", q.clone())));
         pairs.extend(self.notes.iter().map(|n| ("note", n.clone())));
+        pairs.extend(self.ids.iter().map(|id| ("id", id.to_string())));
         pairs.extend(self.before.map(|b| ("before", b.to_string())));
         pairs.extend(self.limit.map(|l| ("limit", l.to_string())));
         pairs

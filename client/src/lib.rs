@@ -40,6 +40,7 @@ mod jobs;
 mod link;
 mod locks;
 mod logs;
+mod many;
 mod message;
 mod order;
 mod queues;
@@ -57,9 +58,10 @@ pub use connection::{
     Puller, Receipt, Received, State, Subscription, TaskEvent, TokenSource, Work,
 };
 pub use error::ClientError;
-pub use jobs::{EnqueuedJob, JobInfo, JobList, JobQuery, RetryRequest, Statistics};
+pub use jobs::{EnqueuedJob, JobInfo, JobList, JobQuery, ParentPage, RetryRequest, Statistics};
 pub use locks::LockList;
 pub use logs::LogList;
+pub use many::{BulkAction, BulkDone};
 pub use message::Message;
 pub use queues::{FailureInfo, HourInfo, LimitInfo, QueueInfo};
 pub use schedules::{ScheduleFields, ScheduleInfo, ScheduleList};

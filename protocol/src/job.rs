@@ -233,6 +233,19 @@ impl JobView {
     }
 }
 
+/// What a job has brought, for those that waited for it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JobResult {
+    /// The job.
+    pub id: i64,
+    /// Where it is in its life; `None` when the job is gone, and all that it brought with it.
+    pub state: Option<State>,
+    /// What it brought, if it has finished.
+    pub result: Option<Box<RawValue>>,
+    /// Why it failed last.
+    pub error: Option<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

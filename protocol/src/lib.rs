@@ -38,7 +38,9 @@ pub use frame::{
     Answer, CLIENT_OPS, CREDIT_MAX, ClientFrame, ClientOp, FrameError, FrameMembers, ID_BYTES_MAX,
     REF_BYTES_MAX, TASKS_MAX, read_client_frame,
 };
-pub use job::{Job, JobView, LeaseToken, PROGRESS_TEXT_BYTES_MAX, Phase, Progress, State, WorkerRef};
+pub use job::{
+    Job, JobResult, JobView, LeaseToken, PROGRESS_TEXT_BYTES_MAX, Phase, Progress, State, WorkerRef,
+};
 pub use lock::{LockExtension, LockHold, LockRequest, LockToken, LockView};
 pub use log::{
     KeptLine, LOG_BYTES_MAX, LOG_LINES_MAX, LOG_TEXT_BYTES_MAX, LogLevel, LogLine, check_log, log_text,

@@ -23,6 +23,7 @@
 //! nowhere else. No WebSocket, no HTTP, no `minium-bus`.
 
 mod backend;
+mod bulk;
 mod caps;
 mod commands;
 mod cron;
@@ -44,6 +45,7 @@ mod workers;
 mod workflow;
 
 pub use backend::{Backend, DatabaseUrl, SqlitePlace};
+pub use bulk::{BulkAction, BulkDone, bulk};
 pub use commands::{COMMAND_BYTES_MAX, CONCURRENCY_MAX, Command, JobSignal};
 pub use cron::{CRON_BYTES_MAX, Cron, CronError};
 pub use error::QueueError;

@@ -71,6 +71,7 @@ migrations! {
     "00" {
         10 "locks_and_schedules",
         11 "log",
+        12 "bulk",
         14 "plans",
     }
 }

@@ -25,6 +25,8 @@ pub const CLAIM_MAX: u32 = 1_000;
 pub const PAGE_MAX: u32 = 1_000;
 /// A list is narrowed by so many names of each kind.
 pub const FILTER_NAMES_MAX: usize = 100;
+/// Of so many jobs at most it is asked at once what they have brought.
+pub const RESULTS_MAX: usize = 1_000;
 /// So many hours are told.
 pub const HOURS_TOLD: i32 = 24;
 /// The notes of a job have no more bytes together, as JSON: they stand in each of its events.
@@ -271,6 +273,19 @@ pub fn check_annotation(annotation: &Annotation) -> Result<(), QueueError> {
     checked.and_then(|()| check_log(&annotation.log)).map_err(QueueError::Invalid)
 }
 
+/// Is it asked of no more jobs than are looked up at once?
+///
+/// # Errors
+/// [`QueueError::Invalid`].
+pub fn check_results(jobs: &[i64]) -> Result<(), QueueError> {
+    match jobs.len() {
+        ..=RESULTS_MAX => Ok(()),
+        n => Err(QueueError::Invalid(format!(
+            "what {n} jobs have brought is asked for, at most {RESULTS_MAX} may be"
+        ))),
+    }
+}
+
 /// Does this change only take notes away?
 pub fn only_takes(change: &Map<String, Value>) -> bool {
     change.values().all(Value::is_null)
@@ -329,6 +344,7 @@ pub fn check_filter(filter: &JobFilter) -> Result<(), QueueError> {
         ("task", filter.tasks.len()),
         ("queue", filter.queues.len()),
         ("note", filter.notes.len()),
+        ("id", filter.ids.len()),
     ];
     match lists.into_iter().find(|(_, count)| *count > FILTER_NAMES_MAX) {
         Some((what, count)) => {
@@ -487,9 +503,35 @@ pub fn check_retry(options: &RetryOptions) -> Result<(), QueueError> {
         priority: options.priority.unwrap_or(usual.priority),
         queue: options.queue.clone().unwrap_or(usual.queue),
         attempts: options.attempts.unwrap_or(usual.attempts),
+        expire: options.expire,
         ..JobOptions::default()
     };
     check_requests(std::slice::from_ref(&like))
+}
+
+/// May a retry change these options of this job? `on_failure`: it runs when a parent has failed.
+///
+/// # Errors
+/// [`QueueError::Invalid`].
+pub fn check_retry_of(
+    job: i64,
+    attempt: i32,
+    on_failure: bool,
+    options: &RetryOptions,
+) -> Result<(), QueueError> {
+    let refuse = |words: String| Err(QueueError::Invalid(words));
+    if options.expire.is_some() && attempt > 0 {
+        return refuse(format!("job {job} has run before, so that it does not expire any more"));
+    }
+    if on_failure && (options.lax.is_some() || options.parents.is_some()) {
+        return refuse(format!("job {job} runs on a failure: neither its parents nor lax can be changed"));
+    }
+    match options.parents.iter().flatten().find(|parent| **parent >= job) {
+        Some(parent) => {
+            refuse(format!("job {job} can only wait for jobs that are older than itself, not for {parent}"))
+        }
+        None => Ok(()),
+    }
 }
 
 fn empty_array() -> Box<RawValue> {

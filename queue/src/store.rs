@@ -14,7 +14,7 @@ use crate::schedules::Schedules;
 use crate::workers::Workers;
 use async_trait::async_trait;
 use jiff::Timestamp;
-use minium_protocol::{EnqueueRequest, JobView, LeaseToken, LogLine, Progress, State, WorkerRef};
+use minium_protocol::{EnqueueRequest, JobResult, JobView, LeaseToken, LogLine, Progress, State, WorkerRef};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -102,6 +102,12 @@ pub struct Leased {
     pub trace: Option<String>,
     /// Its queue.
     pub queue: String,
+    /// Higher runs first.
+    pub priority: i32,
+    /// Its notes as they were when it was claimed.
+    pub notes: serde_json::Map<String, serde_json::Value>,
+    /// Jobs it waited for, in the order in which they were named.
+    pub parents: Vec<i64>,
 }
 
 /// What pullers of one kind take: jobs of these tasks, each for one of them.
@@ -276,6 +282,13 @@ pub struct RetryOptions {
     pub queue: Option<String>,
     /// How many runs it may have in all; without it, one more than it has had.
     pub attempts: Option<i32>,
+    /// Removed if it has not been started within this time. Only for a job that never ran: others expire no more.
+    pub expire: Option<Duration>,
+    /// Do failed and cancelled parents let it run too?
+    pub lax: Option<bool>,
+    /// Jobs it waits for from now on, in place of those that it had. They are older than itself, so that none can wait in a
+    /// circle; unknown ones count as finished.
+    pub parents: Option<Vec<i64>>,
 }
 
 /// Which jobs to list.
@@ -289,6 +302,8 @@ pub struct JobFilter {
     pub queues: Vec<String>,
     /// Has all of these notes (top-level keys).
     pub notes: Vec<String>,
+    /// Any of these jobs; empty means all.
+    pub ids: Vec<i64>,
     /// Only ids below this: the cursor.
     pub before: Option<i64>,
     /// At most so many.
@@ -304,6 +319,7 @@ impl Default for JobFilter {
             tasks: vec![],
             queues: vec![],
             notes: vec![],
+            ids: vec![],
             before: None,
             limit: 50,
             bytes_max: 8 << 20,
@@ -347,6 +363,12 @@ pub struct Stats {
     pub stale_workers: i64,
     /// Jobs that were ever enqueued, roughly: numbers that were drawn and not used count as well.
     pub enqueued: i64,
+    /// Holds of named locks.
+    pub active_locks: i64,
+    /// Schedules, whether they are paused or not.
+    pub schedules: i64,
+    /// Of these, paused.
+    pub inactive_schedules: i64,
 }
 
 /// Bounds of one round of upkeep.
@@ -466,6 +488,14 @@ pub trait Store: Limits + Locks + Logs + Queues + Schedules + Workers + Send + S
 
     /// One job, if it exists.
     async fn get(&self, job: i64) -> Result<Option<JobView>, QueueError>;
+
+    /// What these jobs have brought, in the order in which they are named, and no more behind the one with which results and
+    /// errors have `bytes_max` together: whoever wants the rest asks again for those that have no answer yet. At most
+    /// [`rules::RESULTS_MAX`](crate::rules::RESULTS_MAX) jobs in one call.
+    ///
+    /// # Errors
+    /// [`QueueError::Invalid`] for more of them.
+    async fn results(&self, jobs: &[i64], bytes_max: usize) -> Result<Vec<JobResult>, QueueError>;
 
     /// Why the runs of a job failed, the first one first. Nothing for a job that does not exist.
     async fn failures(&self, job: i64) -> Result<Vec<AttemptFailure>, QueueError>;

@@ -65,6 +65,12 @@ mod plans;
 /// A Minion of Perl's, attached.
 mod attach;
 
+/// Parents, what they brought, and jobs that jobs enqueue.
+mod kin;
+
+/// Many jobs at once, and what else an operator does to them.
+mod many;
+
 /// The command line as a script sees it.
 mod cli;
 

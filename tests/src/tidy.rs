@@ -15,7 +15,7 @@ const CRATE_GRAPH: &[(&str, &[&str])] = &[
     ("worker", &["protocol", "queue", "client"]),
     ("bench", &["protocol", "queue", "worker"]),
     ("server", &["protocol", "queue", "bus", "notifier", "worker", "client", "bench"]),
-    ("tests", &["protocol", "queue", "bus", "notifier", "client"]),
+    ("tests", &["protocol", "queue", "bus", "notifier", "worker", "client"]),
 ];
 
 /// Crates that only some may use: SQL stays in queue and notifier, HTTP in the server.

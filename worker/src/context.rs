@@ -3,8 +3,9 @@
 use crate::notes::Notes;
 use crate::running::RunningJob;
 use crate::signals::Signals;
-use minium_protocol::{LogLevel, Progress};
-use serde_json::Value;
+use crate::source::JobSource;
+use minium_protocol::{LeaseToken, LogLevel, Progress};
+use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -12,16 +13,18 @@ use tokio_util::sync::CancellationToken;
 /// The job, seen from inside its task. Cheap to clone.
 #[derive(Clone)]
 pub struct JobContext {
-    job: Arc<RunningJob>,
+    pub(crate) job: Arc<RunningJob>,
+    pub(crate) source: Arc<dyn JobSource>,
 }
 
 impl JobContext {
-    pub(crate) fn new(job: Arc<RunningJob>) -> JobContext {
-        JobContext { job }
+    pub(crate) fn new(job: Arc<RunningJob>, source: Arc<dyn JobSource>) -> JobContext {
+        JobContext { job, source }
     }
 
-    fn notes(&self) -> &Notes {
-        &self.job.notes
+    /// What it says is written by them.
+    fn said(&self) -> &Notes {
+        &self.job.said
     }
 
     /// The job's number.
@@ -49,6 +52,21 @@ impl JobContext {
         &self.job.queue
     }
 
+    /// Its priority; higher runs first.
+    pub fn priority(&self) -> i32 {
+        self.job.priority
+    }
+
+    /// Its notes as they were when it was claimed. What is [noted](JobContext::note) since does not show in them.
+    pub fn notes(&self) -> &Map<String, Value> {
+        &self.job.notes
+    }
+
+    /// The lease under which it runs: for who hands the outcome in by himself, within a transaction.
+    pub fn lease(&self) -> LeaseToken {
+        self.job.lease
+    }
+
     /// W3C trace context of who enqueued it.
     pub fn trace(&self) -> Option<&str> {
         self.job.trace.as_deref()
@@ -57,7 +75,7 @@ impl JobContext {
     /// Sets a note of the job; `null` deletes it. It never waits: notes are written in the background, at a bounded
     /// rate, and always before the outcome.
     pub fn note(&self, key: impl Into<String>, value: impl Into<Value>) {
-        self.notes().note(key.into(), value.into());
+        self.said().note(key.into(), value.into());
     }
 
     /// Says how far the job has come, 0 to 100, and what it is at. Written as notes are.
@@ -82,14 +100,14 @@ impl JobContext {
     }
 
     pub(crate) fn report(&self, progress: Progress) {
-        self.notes().report(progress);
+        self.said().report(progress);
     }
 
     /// Waits until what was said so far is written, at once: each step between two flushes is an event of its own.
     /// Returns early when the job is told to stop.
     pub async fn flush(&self) {
         tokio::select! {
-            () = self.notes().flush() => {}
+            () = self.said().flush() => {}
             () = self.job.stop.cancelled() => {}
         }
     }

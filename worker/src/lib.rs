@@ -17,6 +17,7 @@ mod control;
 mod error;
 mod handover;
 mod keeping;
+mod kin;
 mod log;
 pub mod metrics;
 mod notes;
@@ -26,6 +27,8 @@ mod remote;
 mod report;
 mod retries;
 mod running;
+#[cfg(feature = "schemas")]
+pub mod schema;
 mod side;
 mod signals;
 mod source;

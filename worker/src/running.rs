@@ -12,6 +12,7 @@ use futures::FutureExt;
 use minium_protocol::LeaseToken;
 use minium_queue::{Ending, Leased, Outcome, Pause};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use std::any::Any;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -60,7 +61,12 @@ pub(crate) struct RunningJob {
     pub(crate) attempt: i32,
     pub(crate) attempts: i32,
     pub(crate) trace: Option<String>,
-    pub(crate) notes: Notes,
+    pub(crate) priority: i32,
+    /// As they were when it was claimed.
+    pub(crate) notes: Map<String, Value>,
+    pub(crate) parents: Vec<i64>,
+    /// What it says while it runs.
+    pub(crate) said: Notes,
     pub(crate) signals: Signals,
     /// Fires once; `reason` says why.
     pub(crate) stop: CancellationToken,
@@ -81,7 +87,10 @@ impl RunningJob {
             attempt: leased.attempt,
             attempts: leased.attempts,
             trace: leased.trace.clone(),
-            notes: Notes::default(),
+            priority: leased.priority,
+            notes: leased.notes.clone(),
+            parents: leased.parents.clone(),
+            said: Notes::default(),
             signals: Signals::default(),
             stop: CancellationToken::new(),
             reason: OnceLock::new(),
@@ -234,9 +243,10 @@ async fn lead(
     {
         return Ran::Ended(Err(violation(&faults)));
     }
-    let work = AssertUnwindSafe(task.run(JobContext::new(job.clone()), leased.args.clone())).catch_unwind();
+    let context = JobContext::new(job.clone(), around.source.clone());
+    let work = AssertUnwindSafe(task.run(context, leased.args.clone())).catch_unwind();
     let work = work.map(|r| r.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))));
-    let writer = job.notes.write(around.source.as_ref(), job.id, job.lease, options);
+    let writer = job.said.write(around.source.as_ref(), job.id, job.lease, options);
     tokio::pin!(work, writer);
     let mut writing = true;
     let ran = tokio::select! {
@@ -262,7 +272,7 @@ async fn lead(
         }
     };
     if writing && matches!(job.stopped(), None | Some(Stopped::Timeout | Stopped::Operator)) {
-        job.notes.close();
+        job.said.close();
         if timeout(LAST_WORDS, writer).await.is_err() {
             debug!(job_id = job.id, "The last notes of a job could not be written in time.");
         }

@@ -4,14 +4,17 @@
 //! [`QueueError::Unavailable`]; the worker then keeps what it has and asks again, for ever.
 
 use async_trait::async_trait;
-use minium_protocol::{LeaseToken, WorkerRef};
+use minium_protocol::{EnqueueRequest, JobResult, LeaseToken, WorkerRef};
 use minium_queue::{
     Annotation, Claim, Command, Exchanged, Extension, Outcome, QueueError, Store, UpkeepRules, Upkept,
-    WorkerInfo, WorkerStatus,
+    WorkerInfo, WorkerStatus, rules,
 };
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+
+/// What parents have brought is read in pieces of so many bytes, or of one result.
+const RESULTS_BYTES_MAX: usize = 8 << 20;
 
 /// Gives out jobs and takes their outcomes.
 #[async_trait]
@@ -42,6 +45,18 @@ pub trait JobSource: Send + Sync + 'static {
 
     /// Notes, progress and log lines of a running job.
     async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError>;
+
+    /// What a running job's parents have brought, from the one at this place on: as many as one answer holds, at least one.
+    async fn parent_results(
+        &self,
+        job: i64,
+        lease: LeaseToken,
+        parents: &[i64],
+        from: usize,
+    ) -> Result<Vec<JobResult>, QueueError>;
+
+    /// Enqueues jobs, all or none. Answers their numbers, in order.
+    async fn enqueue(&self, jobs: &[EnqueueRequest]) -> Result<Vec<i64>, QueueError>;
 
     /// Changes whenever there may be something to claim.
     fn wakeups(&self) -> watch::Receiver<u64>;
@@ -116,6 +131,21 @@ impl JobSource for StoreSource {
 
     async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError> {
         self.store.annotate(job, Some(lease), annotation).await
+    }
+
+    async fn parent_results(
+        &self,
+        _job: i64,
+        _lease: LeaseToken,
+        parents: &[i64],
+        from: usize,
+    ) -> Result<Vec<JobResult>, QueueError> {
+        let asked = &parents[from.min(parents.len())..];
+        self.store.results(&asked[..asked.len().min(rules::RESULTS_MAX)], RESULTS_BYTES_MAX).await
+    }
+
+    async fn enqueue(&self, jobs: &[EnqueueRequest]) -> Result<Vec<i64>, QueueError> {
+        Ok(self.store.enqueue(jobs).await?.into_iter().map(|enqueued| enqueued.id).collect())
     }
 
     fn wakeups(&self) -> watch::Receiver<u64> {

@@ -63,6 +63,8 @@ pub struct Worker {
     own: BTreeMap<String, Handler>,
     check: Option<Arc<dyn ArgsCheck>>,
     spool: Option<Spool>,
+    #[cfg(feature = "schemas")]
+    schemas: BTreeMap<String, Value>,
     /// The first mistake made while it was put together; told when it is run.
     mistake: Option<WorkerError>,
 }
@@ -77,6 +79,8 @@ impl Worker {
             own: BTreeMap::new(),
             check: None,
             spool: None,
+            #[cfg(feature = "schemas")]
+            schemas: BTreeMap::new(),
             mistake: None,
         }
     }
@@ -93,6 +97,29 @@ impl Worker {
         E: Into<Failure> + Send + 'static,
     {
         self.add(name.into(), Arc::new(FunctionTask::new(function)))
+    }
+
+    /// As [`Worker::task`], and keeps the JSON Schema of the arguments' type: [`Worker::schemas`] has it, to be written into a
+    /// node's folder of schemas and compared with it in a test ([`schema::assert_same`](crate::schema::assert_same)).
+    #[cfg(feature = "schemas")]
+    #[must_use]
+    pub fn described<F, A, R, E, Run>(mut self, name: impl Into<String>, function: F) -> Worker
+    where
+        F: Fn(JobContext, A) -> Run + Send + Sync + 'static,
+        Run: Future<Output = Result<R, E>> + Send + 'static,
+        A: DeserializeOwned + schemars::JsonSchema + Send + 'static,
+        R: Serialize + Send + 'static,
+        E: Into<Failure> + Send + 'static,
+    {
+        let name = name.into();
+        self.schemas.insert(name.clone(), crate::schema::of::<A>(&name));
+        self.task(name, function)
+    }
+
+    /// The schemas of the tasks that were [described](Worker::described), by their names.
+    #[cfg(feature = "schemas")]
+    pub fn schemas(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.schemas.iter().map(|(task, schema)| (task.as_str(), schema))
     }
 
     /// Adds a task that is a program.

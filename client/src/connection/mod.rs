@@ -5,6 +5,7 @@
 //! published and pushed, and one for each puller and each peer. So an answer that is waited for never stands behind a
 //! message that nobody takes.
 
+mod beside;
 mod board;
 mod desk;
 mod frames;

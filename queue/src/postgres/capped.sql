@@ -16,7 +16,8 @@ c as (
          lease_until = now() + $7::bigint * interval '1 microsecond'
    where j.id = any ((select ids from chosen)::bigint[])
   returning j.id, j.seq, j.priority, j.task, j.queue, j.args, j.attempt, j.attempts, j.lease, j.lease_until,
-            j.timeout_us, j.trace, j.unique_us = 0 as let_go, minium.snapshot(j) as data,
+            j.timeout_us, j.trace, nullif(j.notes, '{}') as notes, nullif(j.parents, '{}') as parents,
+            j.unique_us = 0 as let_go, minium.snapshot(j) as data,
             (select places from chosen)[width_bucket(j.id, (select ids from chosen))] as place),
 keys as (
   delete from minium.job_key where waiting and job = any (array(select id from c where let_go))),
@@ -25,7 +26,9 @@ events as (
   select 'task/' || task || '/' || id, 'task.dequeue', id::text, trace, data from c order by place),
 figures as (
   insert into minium.tally (inactive, active) select -count(*), count(*) from c having count(*) > 0)
-select place, id, task, queue, args::text, attempt, attempts, lease, lease_until, timeout_us, trace from c
+select place, id, task, queue, args::text, attempt, attempts, lease, lease_until, timeout_us, trace, priority,
+       notes::text, parents
+  from c
 union all
-select null, null, pg_notify('minium_journal', '')::text, null, null, null, null, null, null, null, null
+select null, null, pg_notify('minium_journal', '')::text, null, null, null, null, null, null, null, null, null, null, null
   from minium.wake where name = 'journal' and armed and exists (select from c)

@@ -7,6 +7,7 @@
 use super::PgStore;
 use super::connection::failed;
 use super::marks::{Got, Look};
+use super::pull::notes;
 use crate::error::QueueError;
 use crate::metrics::{JOBS_FINISHED, count_jobs};
 use crate::rules;
@@ -461,6 +462,9 @@ fn claimed(row: &Row) -> Result<Claimed, Error> {
             lease_expires: row.try_get(10)?,
             timeout: timeout.and_then(|us| u64::try_from(us).ok()).map(Duration::from_micros),
             trace: row.try_get(12)?,
+            priority: row.try_get(3)?,
+            notes: notes(row.try_get(16)?),
+            parents: row.try_get::<_, Option<_>>(13)?.unwrap_or_default(),
         },
     })
 }

@@ -17,9 +17,14 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-/// $1 worker, $2 length of the lease, $3 queues, $4 tasks or null, $5 lowest priority, $6 how many.
+/// $1 worker, $2 length of the lease, $3 queues, $4 tasks or null, $5 lowest priority, $6 how many. Notes and parents stand in
+/// the whole snapshot that the function makes in any case.
 const CLAIM: &str = "
-select seq, id, task, queue, args, attempt, attempts, lease, lease_until, timeout_us, trace, priority, whole
+select seq, id, task, queue, args, attempt, attempts, lease, lease_until, timeout_us, trace, priority,
+       nullif(whole::json ->> 'notes', '{}'),
+       (select array_agg(p.id::bigint order by p.nth)
+          from json_array_elements_text(whole::json -> 'parents') with ordinality as p (id, nth)),
+       whole
   from minium.claim_limited($1, $2, $3, $4, $5, $6)";
 
 /// $1 queues, $2 the lowest priority that is asked for, $3 tasks or null. The highest priority of those that no limit holds
@@ -153,7 +158,7 @@ impl PgStore {
                     }
                 };
                 let Some(row) = self.connections.run(WHAT, claim).await? else { break };
-                let snapshot = json(row.get(12));
+                let snapshot = json(row.get(14));
                 pulled.push(Pulled { pull: i, place, job: leased(&row), snapshot });
             }
         }

@@ -11,6 +11,7 @@
 
 mod capped;
 mod connection;
+mod copy;
 mod enqueue;
 mod exchange;
 mod lanes;
@@ -40,7 +41,7 @@ use crate::store::{
 };
 use async_trait::async_trait;
 use deadpool_postgres::Pool;
-use minium_protocol::{EnqueueRequest, JobView, LeaseToken};
+use minium_protocol::{EnqueueRequest, JobResult, JobView, LeaseToken};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -217,6 +218,10 @@ impl Store for PgStore {
 
     async fn get(&self, job: i64) -> Result<Option<JobView>, QueueError> {
         self.get_job(job).await
+    }
+
+    async fn results(&self, jobs: &[i64], bytes_max: usize) -> Result<Vec<JobResult>, QueueError> {
+        self.results_of(jobs, bytes_max).await
     }
 
     async fn failures(&self, job: i64) -> Result<Vec<AttemptFailure>, QueueError> {

@@ -16,7 +16,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 /// Index: the key of job. Locks: the job.
-const LOCK: &str = "select state::text, attempt, attempts, task, key, lease from minium.job where id = $1 \
+const LOCK: &str = "select state::text, attempt, attempts, task, key, lease, on_failure is true from minium.job where id = $1 \
                     for no key update";
 
 const CANCEL: &str = "select coalesce(cardinality(minium.cancel_jobs($1)), 0)";
@@ -30,7 +30,31 @@ select $1, $2, j.id, j.unique_us is not distinct from 0 from minium.job j where 
 on conflict (task, key) do update set until = case when k.until > now() then k.until end
  where k.job = excluded.job";
 
-/// $2 the state it had, $3 delay in microseconds, $4 attempts, $5 priority or null, $6 queue or null.
+/// $2 new parents. Each that is there has an edge. Index: the key of job. Locks: none of the parents (ADR 0002); what ends while
+/// this is being committed is settled afterwards.
+const ATTACH: &str = "
+insert into minium.edge (parent, child, open)
+select p.id, $1, true from unnest($2::bigint[]) as p (id) where exists (select from minium.job j where j.id = p.id)";
+
+/// The edges to those that it waited for. Index: the key of edge. Locks: these edges.
+const DETACH: &str = "
+delete from minium.edge where child = $1 and parent = any (array(select unnest(parents) from minium.job where id = $1))";
+
+/// $2 parents, or null for those that it has, $3 whether it is lax, or null for what it is. Says of each edge whether it is
+/// open, and how many are. Index: the key of edge. Locks: these edges.
+const REWEIGH: &str = "
+with j as (
+  select coalesce($2::bigint[], parents) as parents, coalesce($3::boolean, lax) as lax from minium.job where id = $1),
+e as (
+  update minium.edge e
+     set open = minium.holds((select p.state from minium.job p where p.id = e.parent), (select lax from j))
+   where e.child = $1 and e.parent = any ((select parents from j)::bigint[])
+  returning e.open)
+select count(*) filter (where open)::int from e";
+
+/// $2 the state it had, $3 delay in microseconds, $4 attempts, $5 priority or null, $6 queue or null, $7 how many parents it
+/// waits for, or null for as many as it does, $8 its parents or null, $9 whether it is lax or null, $10 null, or after how many
+/// microseconds it is removed.
 const RETRY: &str = "
 with
 j as (
@@ -39,8 +63,10 @@ j as (
          priority = coalesce($5::int, j.priority), queue = coalesce($6::text, j.queue),
          delayed = now() + $3::bigint * interval '1 microsecond',
          later_at = case when $3::bigint > 0 then now() + $3::bigint * interval '1 microsecond' end,
-         ready = $3::bigint = 0 and j.left_n = 0, seq = nextval('minium.ready_seq'),
-         finished = null, result = null, expires = null, lease = null, lease_until = null
+         left_n = coalesce($7::int, j.left_n), parents = coalesce($8::bigint[], j.parents), lax = coalesce($9::boolean, j.lax),
+         ready = $3::bigint = 0 and coalesce($7::int, j.left_n) = 0, seq = nextval('minium.ready_seq'),
+         finished = null, result = null, expires = now() + $10::bigint * interval '1 microsecond',
+         lease = null, lease_until = null
    where j.id = $1
   returning j.id, j.task, j.trace, j.queue, j.priority, j.ready, minium.snapshot(j) as data),
 events as (
@@ -105,6 +131,8 @@ struct Locked {
     task: String,
     key: Option<String>,
     lease: Option<Uuid>,
+    /// It runs when a parent has failed.
+    on_failure: bool,
 }
 
 async fn lock(transaction: &Transaction<'_>, job: i64) -> Result<Option<Locked>, tokio_postgres::Error> {
@@ -117,6 +145,7 @@ async fn lock(transaction: &Transaction<'_>, job: i64) -> Result<Option<Locked>,
         task: row.get(3),
         key: row.get(4),
         lease: row.get(5),
+        on_failure: row.get(6),
     }))
 }
 
@@ -211,6 +240,8 @@ impl PgStore {
         } else {
             self.settle_left(LEFT_PIECES_MAX).await;
         }
+        // a new parent that ended while this was being committed did not see its child
+        self.settle(options.parents.clone().unwrap_or_default()).await;
         Ok(())
     }
 
@@ -388,10 +419,27 @@ async fn retry_locked(
         Ok(attempts) => attempts,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let delay_us = rules::micros(options.delay.unwrap_or_default());
+    if let Err(refusal) = rules::check_retry_of(job, row.attempt, row.on_failure, options) {
+        return Ok(Err(refusal));
+    }
+    let parents = options.parents.as_deref().map(rules::distinct_parents);
+    let left = wait_for(&transaction, job, parents.as_ref(), options.lax).await?;
+    let (delay_us, expire_us) =
+        (rules::micros(options.delay.unwrap_or_default()), options.expire.map(rules::micros));
     let statement = transaction.prepare_cached(RETRY).await?;
-    let params: [&(dyn ToSql + Sync); 6] =
-        [&job, &row.state.as_str(), &delay_us, &attempts, &options.priority, &options.queue];
+    let state = row.state.as_str();
+    let params: [&(dyn ToSql + Sync); 10] = [
+        &job,
+        &state,
+        &delay_us,
+        &attempts,
+        &options.priority,
+        &options.queue,
+        &left,
+        &parents,
+        &options.lax,
+        &expire_us,
+    ];
     let ready = transaction.query_one(&statement, &params).await?.get(0);
     // its children wait again, in the same commit: nothing may run in between that has to wait
     let statement =
@@ -399,6 +447,24 @@ async fn retry_locked(
     let settled: Option<i64> = transaction.query_one(&statement, &[&job, &edges_at_once]).await?.get(0);
     transaction.commit().await?;
     Ok(Ok((ready, settled.is_some())))
+}
+
+/// Makes the edges of a job lead to these parents, as lax as is said. Answers for how many it waits then, or nothing where
+/// nothing is to change.
+async fn wait_for(
+    transaction: &Transaction<'_>,
+    job: i64,
+    parents: Option<&Vec<i64>>,
+    lax: Option<bool>,
+) -> Result<Option<i32>, tokio_postgres::Error> {
+    if parents.is_none() && lax.is_none() {
+        return Ok(None);
+    }
+    if let Some(parents) = parents {
+        transaction.execute(DETACH, &[&job]).await?;
+        transaction.execute(ATTACH, &[&job, parents]).await?;
+    }
+    transaction.query_one(REWEIGH, &[&job, &parents, &lax]).await.map(|row| row.get(0))
 }
 
 impl PgStore {

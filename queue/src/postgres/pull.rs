@@ -99,7 +99,7 @@ impl PgStore {
             // a row without a place is only there to have woken the journal's reader
             if let Some(place) = row.get::<_, Option<i64>>(0) {
                 let (pull, place) = columns.owner(place);
-                pulled.push(Pulled { pull, place, job: leased(row), snapshot: json(row.get(11)) });
+                pulled.push(Pulled { pull, place, job: leased(row), snapshot: json(row.get(14)) });
             }
         }
         if pulled.len() < columns.workers.len() {
@@ -140,7 +140,7 @@ impl PgStore {
     }
 }
 
-/// A claimed job, from its second column on as `pull.sql` and `capped.sql` answer it.
+/// A claimed job, from its second column on as `pull.sql`, `capped.sql` and `limits` answer it.
 pub(super) fn leased(row: &Row) -> Leased {
     let timeout: Option<i64> = row.get(9);
     Leased {
@@ -154,7 +154,17 @@ pub(super) fn leased(row: &Row) -> Leased {
         lease_expires: row.get(8),
         timeout: timeout.and_then(|us| u64::try_from(us).ok()).map(Duration::from_micros),
         trace: row.get(10),
+        priority: row.get(11),
+        notes: notes(row.get(12)),
+        parents: row.get::<_, Option<_>>(13).unwrap_or_default(),
     }
+}
+
+/// A job's notes; most have none.
+pub(super) fn notes(text: Option<&str>) -> serde_json::Map<String, serde_json::Value> {
+    text.map_or_else(Default::default, |text| {
+        serde_json::from_str(text).expect("the column's check admits objects only")
+    })
 }
 
 pub(super) fn json(text: String) -> Box<RawValue> {

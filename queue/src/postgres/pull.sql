@@ -40,8 +40,9 @@ c as (
                                * interval '1 microsecond'
    where j.ctid = any ((select tids from lists)::tid[])
   returning (select places from lists)[width_bucket(j.id, (select ids from lists))] as place,
-            j.id, j.task, j.queue, j.args, j.attempt, j.attempts, j.lease, j.lease_until, j.timeout_us, j.trace,
-            j.unique_us = 0 as let_go, minium.snapshot(j) as data,
+            j.id, j.task, j.queue, j.args, j.attempt, j.attempts, j.lease, j.lease_until, j.timeout_us, j.trace, j.priority,
+            nullif(j.notes, '{}') as notes, nullif(j.parents, '{}') as parents, j.unique_us = 0 as let_go,
+            minium.snapshot(j) as data,
             -- whoever runs it sees all of it
             case when j.args_shown is not null then minium.snapshot_with(j, j.args) end as whole),
 keys as (
@@ -51,9 +52,9 @@ events as (
   select 'task/' || task || '/' || id, 'task.dequeue', id::text, trace, data from c order by place),
 figures as (
   insert into minium.tally (inactive, active) select -count(*), count(*) from c having count(*) > 0)
-select place, id, task, queue, args::text, attempt, attempts, lease, lease_until, timeout_us, trace,
-       coalesce(whole, data)::text
+select place, id, task, queue, args::text, attempt, attempts, lease, lease_until, timeout_us, trace, priority,
+       notes::text, parents, coalesce(whole, data)::text
   from c
 union all
-select null, null, pg_notify('minium_journal', '')::text, null, null, null, null, null, null, null, null, null
+select null, null, pg_notify('minium_journal', '')::text, null, null, null, null, null, null, null, null, null, null, null, null
   from minium.wake where name = 'journal' and armed and exists (select from c)

@@ -7,7 +7,7 @@ use crate::rules;
 use crate::store::{AttemptFailure, Hour, JobFilter, JobPage, Stats};
 use crate::workers::STALE_AFTER;
 use deadpool_postgres::Object;
-use minium_protocol::{JobView, Phase, State};
+use minium_protocol::{JobResult, JobView, Phase, State};
 use serde_json::value::RawValue;
 use tokio_postgres::types::ToSql;
 
@@ -28,8 +28,23 @@ select sum(inactive)::bigint, sum(active)::bigint, sum(finished)::bigint, sum(fa
                      count(*) filter (where not fresh)]
           from (select running, heartbeat >= now() - $1::bigint * interval '1 microsecond' as fresh
                   from minium.worker) known),
-       (select case when is_called then last_value else 0 end from minium.job_id)
+       (select case when is_called then last_value else 0 end from minium.job_id),
+       (select count(*) from minium.lock where until > now()),
+       (select array[count(*), count(*) filter (where paused)] from minium.schedule where request is not null)
   from minium.tally";
+
+/// $1 ids, $2 bytes. One row for each job, also for one that is gone, until those before it have so many bytes together. The
+/// look for each job stands behind a fence (`offset`), so that it is one by the key, whatever the planner thinks of the table.
+/// Index: the key of job.
+const RESULTS: &str = "
+with found as (
+  select asked.id, asked.nth, j.state, j.result, j.error,
+         sum(coalesce(octet_length(j.result), 0) + coalesce(octet_length(j.error), 0))
+           over (order by asked.nth rows between unbounded preceding and 1 preceding) as before
+    from unnest($1::bigint[]) with ordinality as asked (id, nth)
+         left join lateral (
+           select j.state::text, j.result::text, j.error from minium.job j where j.id = asked.id offset 0) j on true)
+select id, state, result, error from found where coalesce(before, 0) < $2::bigint or nth = 1 order by nth";
 
 /// Index: the key of failure.
 const FAILURES: &str = "
@@ -70,11 +85,15 @@ impl PgStore {
         let bytes_max = i64::try_from(filter.bytes_max).unwrap_or(i64::MAX);
         let states: Vec<&str> = filter.states.iter().map(|s| s.as_str()).collect();
         // the dead are found without walking over the living
-        let dead = matches!(states[..], ["failed"]);
-        let sql = list_sql(filter, if dead { DEAD } else { ALL });
+        let from = match states[..] {
+            _ if !filter.ids.is_empty() => NAMED,
+            ["failed"] => DEAD,
+            _ => ALL,
+        };
+        let sql = list_sql(filter, from);
         let before = filter.before.unwrap_or(i64::MAX);
-        let params: [&(dyn ToSql + Sync); 7] =
-            [&before, &limit, &states, &filter.tasks, &filter.queues, &filter.notes, &bytes_max];
+        let params: [&(dyn ToSql + Sync); 8] =
+            [&before, &limit, &states, &filter.tasks, &filter.queues, &filter.notes, &bytes_max, &filter.ids];
         let (sql, params) = (&sql, &params);
         let list = |client: Object| async move {
             let statement = client.prepare_cached(sql).await?;
@@ -99,7 +118,7 @@ impl PgStore {
         let row = self.connections.run("count jobs", figures).await?;
         // without rows the sums are null
         let sum = |i| row.get::<_, Option<i64>>(i).unwrap_or(0);
-        let workers: Vec<i64> = row.get(7);
+        let (workers, schedules): (Vec<i64>, Vec<i64>) = (row.get(7), row.get(10));
         Ok(Stats {
             inactive: sum(0),
             active: sum(1),
@@ -113,7 +132,29 @@ impl PgStore {
             inactive_workers: workers[1],
             stale_workers: workers[2],
             enqueued: sum(8),
+            active_locks: sum(9),
+            schedules: schedules[0],
+            inactive_schedules: schedules[1],
         })
+    }
+
+    pub(super) async fn results_of(
+        &self,
+        jobs: &[i64],
+        bytes_max: usize,
+    ) -> Result<Vec<JobResult>, QueueError> {
+        rules::check_results(jobs)?;
+        let bytes_max = i64::try_from(bytes_max).unwrap_or(i64::MAX);
+        let rows = self.rows("read what jobs have brought", RESULTS, &[&jobs, &bytes_max]).await?;
+        let result = |row: &tokio_postgres::Row| JobResult {
+            id: row.get(0),
+            state: row
+                .get::<_, Option<&str>>(1)
+                .map(|state| state.parse().expect("the column's type knows the states")),
+            result: row.get::<_, Option<String>>(2).map(json),
+            error: row.get(3),
+        };
+        Ok(rows.iter().map(result).collect())
     }
 
     pub(super) async fn failures_of(&self, job: i64) -> Result<Vec<AttemptFailure>, QueueError> {
@@ -155,7 +196,8 @@ impl PgStore {
     }
 }
 
-/// Where a list walks: over every job, by its key; or over those that have failed for good, by failure_final.
+/// Where a list walks: over every job, by its key; over those that have failed for good, by failure_final; or over those that
+/// it names.
 const ALL: Walk = Walk { over: "minium.job j", id: "j.id", job: "j" };
 /// From one of the dead to the next, each job looked up by its key: a join could be answered by reading both tables for every
 /// step. What is sorted, and what has an offset, stays as it is written.
@@ -163,6 +205,13 @@ const DEAD: Walk = Walk {
     over: "(select job as dead from minium.failure where final order by job desc) d,
            lateral (select x as j from minium.job x where x.id = d.dead offset 0) l",
     id: "d.dead",
+    job: "(l.j)",
+};
+/// From one that is named to the next, looked up as the dead are.
+const NAMED: Walk = Walk {
+    over: "(select unnest($8::bigint[]) as named order by named desc) n,
+           lateral (select x as j from minium.job x where x.id = n.named offset 0) l",
+    id: "n.named",
     job: "(l.j)",
 };
 
@@ -184,6 +233,7 @@ fn list_sql(filter: &JobFilter, Walk { over, id, job }: Walk) -> String {
         (filter.tasks.is_empty(), "task = any ($4::text[])", "$4::text[]"),
         (filter.queues.is_empty(), "queue = any ($5::text[])", "$5::text[]"),
         (filter.notes.is_empty(), "notes ?& $6::text[]", "$6::text[]"),
+        (filter.ids.is_empty(), "id = any ($8::bigint[])", "$8::bigint[]"),
     ];
     let form = |(absent, condition, parameter): (bool, &str, &str)| {
         if absent { format!("{parameter} is not null") } else { format!("{job}.{condition}") }

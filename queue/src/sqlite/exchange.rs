@@ -211,8 +211,16 @@ pub(super) fn claim(
         task: job.task.clone(),
         trace: job.trace.clone(),
         queue: job.queue.clone(),
+        priority: job.priority,
+        notes: if job.notes == "{}" { Default::default() } else { read("notes", &job.notes) },
+        parents: if job.parents == "[]" { Vec::new() } else { read("parents", &job.parents) },
     };
     Ok((leased, job))
+}
+
+/// Reads a column that was written as JSON.
+fn read<T: serde::de::DeserializeOwned>(column: &str, text: &str) -> T {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{column} were JSON when they were written: {e}"))
 }
 
 /// What a judgement needs of a job, without its wide columns.

@@ -43,7 +43,7 @@ use crate::store::{
 use actor::{Actor, ActorOptions, Signals, Touched};
 use async_trait::async_trait;
 use change::{Change, now_micros};
-use minium_protocol::{EnqueueRequest, JobView, LeaseToken};
+use minium_protocol::{EnqueueRequest, JobResult, JobView, LeaseToken};
 use rusqlite::{Connection, OpenFlags};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -311,6 +311,12 @@ impl Store for SqliteStore {
 
     async fn get(&self, job: i64) -> Result<Option<JobView>, QueueError> {
         self.read(move |conn| read::get(conn, job)).await?
+    }
+
+    async fn results(&self, jobs: &[i64], bytes_max: usize) -> Result<Vec<JobResult>, QueueError> {
+        rules::check_results(jobs)?;
+        let jobs = jobs.to_vec();
+        self.read(move |conn| read::results(conn, &jobs, bytes_max)).await?
     }
 
     async fn failures(&self, job: i64) -> Result<Vec<AttemptFailure>, QueueError> {

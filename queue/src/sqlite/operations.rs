@@ -127,19 +127,66 @@ pub(super) fn retry(change: &mut Change<'_>, id: i64, options: &RetryOptions) ->
         let sql = "insert into job_key (task, key, job, waiting) values (?1, ?2, ?3, ?4)";
         change.execute(sql, params![before.task, key, id, before.unique_us == Some(0)])?;
     }
+    rules::check_retry_of(id, before.attempt, before.on_failure, options)?;
     let now = change.now;
     let delayed = now + rules::micros(options.delay.unwrap_or_default());
     let later = (delayed > now).then_some(delayed);
-    let ready = later.is_none() && before.open_edges == 0;
+    let expires = options.expire.map(|span| now + rules::micros(span));
+    let (parents, open) = wait_for(change, &before, options)?;
+    let ready = later.is_none() && open == 0;
     let seq = if ready { change.draw()? } else { 0 };
     change.update(
         EventType::Retry,
         "state = 'inactive', retries = retries + 1, retried = ?2, delayed = ?3, later = ?4, ready = ?5, seq = ?6,
          attempts = ?7, priority = coalesce(?8, priority), queue = coalesce(?9, queue), finished = null,
-         result = null, expires = null, lease = null",
-        params![id, now, delayed, later, ready, seq, attempts, options.priority, options.queue],
+         result = null, expires = ?10, lease = null, parents = ?11, open_edges = ?12, lax = coalesce(?13, lax)",
+        params![
+            id,
+            now,
+            delayed,
+            later,
+            ready,
+            seq,
+            attempts,
+            options.priority,
+            options.queue,
+            expires,
+            parents,
+            open,
+            options.lax
+        ],
     )?;
     change.moved(id, Some(before.state), Some(State::Inactive))
+}
+
+/// Makes the edges of a job lead to the parents that a retry says, as lax as it says. Answers its parents, and how many of
+/// them it waits for.
+fn wait_for(change: &Change<'_>, job: &Job, options: &RetryOptions) -> Result<(String, i64), QueueError> {
+    if options.parents.is_none() && options.lax.is_none() {
+        return Ok((job.parents.clone(), job.open_edges));
+    }
+    let parents = match &options.parents {
+        Some(parents) => {
+            let parents = rules::distinct_parents(parents);
+            change.execute("delete from edge where child = ?1", [job.id])?;
+            for parent in &parents {
+                change.execute(
+                    "insert into edge (parent, child) select id, ?2 from job where id = ?1",
+                    [*parent, job.id],
+                )?;
+            }
+            serde_json::to_string(&parents).expect("numbers always serialise")
+        }
+        None => job.parents.clone(),
+    };
+    let states = change.all(
+        "select job.state from edge join job on job.id = edge.parent where edge.child = ?1",
+        [job.id],
+        |row| state(row, 0),
+    )?;
+    let lax = options.lax.unwrap_or(job.lax);
+    let open = states.into_iter().filter(|state| rules::is_edge_open(Some(*state), lax)).count();
+    Ok((parents, open as i64))
 }
 
 /// Deletes a job.

@@ -2,12 +2,12 @@
 
 use super::change::{HOUR, now_micros};
 use super::failure::failure;
-use super::row::{COLUMNS, Job, timestamp};
+use super::row::{COLUMNS, Job, state, timestamp};
 use super::workers;
 use crate::error::QueueError;
 use crate::rules;
 use crate::store::{AttemptFailure, Hour, JobFilter, JobPage, Stats};
-use minium_protocol::JobView;
+use minium_protocol::{JobResult, JobView};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use serde::Serialize;
@@ -73,6 +73,9 @@ fn list_sql(filter: &JobFilter, limit: usize) -> (String, Vec<Value>) {
     if !filter.queues.is_empty() {
         term(" and queue in (select value from json_each({}))", json(&filter.queues));
     }
+    if !filter.ids.is_empty() {
+        term(" and id in (select value from json_each({}))", json(&filter.ids));
+    }
     for name in &filter.notes {
         term(" and exists (select 1 from json_each(notes) where key = {})", name.clone().into());
     }
@@ -92,7 +95,10 @@ pub(super) fn stats(conn: &Connection) -> Result<Stats, QueueError> {
         (select n from tally where name = 'cancelled'),
         (select count(*) from job indexed by job_blocked where state = 'inactive' and open_edges > 0),
         (select count(*) from job indexed by job_later where later > ?1 and open_edges = 0),
-        coalesce((select seq from sqlite_sequence where name = 'job'), 0)";
+        coalesce((select seq from sqlite_sequence where name = 'job'), 0),
+        (select count(*) from lock where until > ?1),
+        (select count(*) from schedule where request is not null),
+        (select count(*) from schedule where request is not null and paused)";
     let now = now_micros();
     let run = || {
         let [active_workers, inactive_workers, stale_workers] = workers::count(conn)?;
@@ -110,10 +116,44 @@ pub(super) fn stats(conn: &Connection) -> Result<Stats, QueueError> {
                 inactive_workers,
                 stale_workers,
                 enqueued: row.get(7)?,
+                active_locks: row.get(8)?,
+                schedules: row.get(9)?,
+                inactive_schedules: row.get(10)?,
             })
         })
     };
     run().map_err(|e| failure("count jobs", e))
+}
+
+/// What jobs have brought, until they have so many bytes together.
+pub(super) fn results(
+    conn: &Connection,
+    jobs: &[i64],
+    bytes_max: usize,
+) -> Result<Vec<JobResult>, QueueError> {
+    let sql = "select state, result, error from job where id = ?1";
+    let run = || {
+        // one transaction, so that all of it is of one moment
+        let transaction = conn.unchecked_transaction()?;
+        let mut statement = transaction.prepare_cached(sql)?;
+        let (mut results, mut bytes) = (Vec::with_capacity(jobs.len()), 0);
+        for &id in jobs {
+            if bytes >= bytes_max && !results.is_empty() {
+                break;
+            }
+            let found = statement.query_row([id], |row| {
+                let (result, error): (Option<String>, Option<String>) = (row.get(1)?, row.get(2)?);
+                Ok(JobResult { id, state: Some(state(row, 0)?), result: result.map(raw), error })
+            });
+            let gone = || JobResult { id, state: None, result: None, error: None };
+            let job = found.optional()?.unwrap_or_else(gone);
+            bytes +=
+                job.result.as_ref().map_or(0, |r| r.get().len()) + job.error.as_ref().map_or(0, String::len);
+            results.push(job);
+        }
+        Ok(results)
+    };
+    run().map_err(|e| failure("read what jobs have brought", e))
 }
 
 /// Why the runs of a job failed.
@@ -158,6 +198,6 @@ pub(super) fn hours(conn: &Connection) -> Result<Vec<Hour>, QueueError> {
     run().map_err(|e| failure("read what each hour brought", e))
 }
 
-fn raw(snapshot: String) -> Box<RawValue> {
-    RawValue::from_string(snapshot).expect("a snapshot is made of JSON")
+fn raw(json: String) -> Box<RawValue> {
+    RawValue::from_string(json).expect("snapshots and results are JSON")
 }

@@ -1,16 +1,17 @@
 //! `minium job`: enqueue jobs, look at them, steer them, wait for them.
 
-use super::job_enqueue::Enqueue;
+use super::job_enqueue::{Enqueue, note};
 use super::job_log::Log;
+use super::job_many::Targets;
 use super::job_run::Run;
 use super::job_show::{List, Show};
 use super::output::{Output, quietly};
 use super::remote::{Remote, explain};
 use crate::exit::{Exit, fault};
 use clap::{Args, Subcommand};
-use minium_client::{Client, ClientError, JobInfo, RetryRequest};
-use minium_protocol::{State, parse_duration};
-use serde_json::json;
+use minium_client::{BulkAction, Client, ClientError, JobInfo, RetryRequest};
+use minium_protocol::{JobResult, State, parse_duration};
+use serde_json::Value;
 use std::time::Duration;
 
 /// Arguments of `minium job`.
@@ -35,7 +36,11 @@ enum Action {
     /// Call jobs off, waiting or running
     Cancel(Cancel),
     /// Delete jobs that do not run
-    Remove(Ids),
+    Remove(Targets),
+    /// Set notes of a job, or delete them
+    Note(Note),
+    /// Tell what those brought that a job waited for
+    Parents(Parents),
     /// Run one job here and now, over the database, and show what its command writes
     Run(Run),
     /// Wait until jobs have ended, and print their results
@@ -52,30 +57,19 @@ impl Job {
             Action::Log(log) => log.run().await,
             Action::Retry(retry) => retry.run().await,
             Action::Cancel(cancel) => cancel.run().await,
-            Action::Remove(ids) => ids.run(Word::Remove).await,
+            Action::Remove(jobs) => jobs.run(Word::Remove).await,
+            Action::Note(note) => note.run().await,
+            Action::Parents(parents) => parents.run().await,
             Action::Run(run) => run.run().await,
             Action::Wait(wait) => wait.run().await,
         })
     }
 }
 
-/// Jobs to act on.
-#[derive(Debug, Args)]
-struct Ids {
-    /// Numbers of the jobs
-    #[arg(required = true, value_name = "ID")]
-    ids: Vec<i64>,
-    /// Print one JSON document
-    #[arg(long, display_order = 800)]
-    json: bool,
-    #[command(flatten)]
-    remote: Remote,
-}
-
 #[derive(Debug, Args)]
 struct Cancel {
     #[command(flatten)]
-    jobs: Ids,
+    jobs: Targets,
     /// And whatever they enqueued, that those enqueued, and so on
     #[arg(long)]
     cascade: bool,
@@ -88,10 +82,13 @@ impl Cancel {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  minium job retry 42\n  minium job retry 42 43 --delay 5m --priority 10")]
+#[command(
+    after_help = "Examples:\n  minium job retry 42\n  minium job retry 42 43 --delay 5m --priority 10\n  \
+    minium job retry --state failed --task import --dry-run\n  minium job retry --state failed --task import --yes"
+)]
 struct Retry {
     #[command(flatten)]
-    jobs: Ids,
+    jobs: Targets,
     /// Not before so long from now, as 90s or 5m
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     delay: Option<Duration>,
@@ -104,10 +101,22 @@ struct Retry {
     /// How many runs it may have in all; without it, one more than it has had
     #[arg(long, value_name = "N")]
     attempts: Option<i32>,
+    /// Remove it if it has not been started within this time; only for one that never ran
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    expire: Option<Duration>,
+    /// Let it run after failed and cancelled parents too, or (false) no more
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    lax: Option<bool>,
+    /// A job that it waits for from now on, in place of those that it had; may be given several times
+    #[arg(long, value_name = "ID", value_delimiter = ',', conflicts_with = "no_parents")]
+    parent: Vec<i64>,
+    /// Let it wait for no other job any more
+    #[arg(long)]
+    no_parents: bool,
 }
 
 /// What to do with each of several jobs.
-enum Word {
+pub(super) enum Word {
     Cancel,
     CancelCascade,
     Remove,
@@ -115,7 +124,7 @@ enum Word {
 }
 
 impl Word {
-    async fn act(&self, client: &Client, id: i64) -> Result<(), ClientError> {
+    pub(super) async fn act(&self, client: &Client, id: i64) -> Result<(), ClientError> {
         match self {
             Word::Cancel => client.cancel(id).await,
             Word::CancelCascade => client.cancel_cascade(id).await.map(drop),
@@ -124,7 +133,17 @@ impl Word {
         }
     }
 
-    fn done(&self) -> &'static str {
+    /// The same for all that a filter finds, where there is such a thing.
+    pub(super) fn bulk(&self) -> Option<BulkAction> {
+        match self {
+            Word::Cancel => Some(BulkAction::Cancel),
+            Word::CancelCascade => None,
+            Word::Remove => Some(BulkAction::Remove),
+            Word::Retry(options) => Some(BulkAction::Retry(options.clone())),
+        }
+    }
+
+    pub(super) fn done(&self) -> &'static str {
         match self {
             Word::Cancel | Word::CancelCascade => "cancelled",
             Word::Remove => "removed",
@@ -135,42 +154,58 @@ impl Word {
 
 impl Retry {
     async fn run(self) -> anyhow::Result<()> {
-        let Retry { jobs, delay, priority, queue, attempts } = self;
-        jobs.run(Word::Retry(RetryRequest { delay, priority, queue, attempts })).await
+        let Retry { jobs, delay, priority, queue, attempts, expire, lax, parent, no_parents } = self;
+        let parents = (no_parents || !parent.is_empty()).then_some(parent);
+        let options = RetryRequest { delay, priority, queue, attempts, expire, lax, parents };
+        jobs.run(Word::Retry(options)).await
     }
 }
 
-impl Ids {
-    /// Acts on all of them; one that cannot be acted on does not keep the others from it. The first error decides
-    /// the exit code.
-    async fn run(self, word: Word) -> anyhow::Result<()> {
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  minium job note 42 owner=ops tries=3\n  minium job note 42 owner=null")]
+struct Note {
+    /// The job's number
+    id: i64,
+    /// A note; the value is JSON if it reads as such, else text. null deletes it
+    #[arg(required = true, value_name = "NAME=VALUE", value_parser = note)]
+    notes: Vec<(String, Value)>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+impl Note {
+    async fn run(self) -> anyhow::Result<()> {
+        let notes = self.notes.into_iter().collect();
+        self.remote.client()?.note(self.id, &notes).await.map_err(explain)
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Within a job's command it is that job. One line of JSON for each parent, in the order in which they \
+    were named.\n\nExamples:\n  minium job parents 42\n  minium job parents | jq -s 'map(.result) | add'"
+)]
+struct Parents {
+    /// The job's number
+    #[arg(env = "MINIUM_JOB_ID", hide_env_values = true)]
+    id: i64,
+    /// Print one JSON document
+    #[arg(long, display_order = 800)]
+    json: bool,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+impl Parents {
+    async fn run(self) -> anyhow::Result<()> {
         let output = Output::new(self.json);
-        let client = self.remote.client()?;
-        let (mut done, mut failed, mut first) = (Vec::new(), Vec::new(), None);
-        for id in self.ids {
-            match word.act(&client, id).await {
-                Ok(()) => {
-                    if !output.is_json() {
-                        output.line(&format!("{id} {}", word.done()))?;
-                    }
-                    done.push(id);
-                }
-                // Without a server the others fail for the same reason.
-                Err(error) if error.is_connection() => return Err(explain(error)),
-                Err(error) => {
-                    failed.push(json!({ "id": id, "code": error.code(), "detail": error.to_string() }));
-                    let error = explain(error).context(format!("Job {id}"));
-                    match &first {
-                        None => first = Some(error),
-                        Some(_) => output.notice(&format!("minium: {error:#}")),
-                    }
-                }
-            }
-        }
+        let parents = self.remote.client()?.parents(self.id).await.map_err(explain)?;
+        let text = |value: &JobResult| serde_json::to_string(value).expect("a result is JSON");
         if output.is_json() {
-            output.line(&json!({ word.done(): done, "failed": failed }).to_string())?;
+            let all: Vec<String> = parents.iter().map(text).collect();
+            return output.line(&format!("{{\"parents\":[{}]}}", all.join(",")));
         }
-        first.map_or(Ok(()), Err)
+        parents.iter().try_for_each(|parent| output.line(&text(parent)))
     }
 }
 
@@ -180,20 +215,26 @@ impl Ids {
     the time is up.\n\nExamples:\n  minium job wait 42 --timeout 5m\n  minium job wait $(minium job enqueue report)"
 )]
 struct Wait {
-    #[command(flatten)]
-    jobs: Ids,
+    /// Numbers of the jobs
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<i64>,
     /// How long to wait at most, as 90s or 5m
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
+    /// Print one JSON document
+    #[arg(long, display_order = 800)]
+    json: bool,
+    #[command(flatten)]
+    remote: Remote,
 }
 
 impl Wait {
     async fn run(self) -> anyhow::Result<()> {
-        let output = Output::new(self.jobs.json);
-        let client = self.jobs.remote.client()?;
+        let output = Output::new(self.json);
+        let client = self.remote.client()?;
         let deadline = self.timeout.map(|limit| tokio::time::Instant::now() + limit);
         let mut first = None;
-        for id in self.jobs.ids {
+        for id in self.ids {
             let left = deadline.map(|d| d.saturating_duration_since(tokio::time::Instant::now()));
             match wait(&client, id, left, output).await {
                 Ok(()) => {}

@@ -26,6 +26,9 @@ pub(super) struct List {
     /// Only jobs that have this note; may be given several times
     #[arg(long, value_name = "NAME")]
     note: Vec<String>,
+    /// Only this job; may be given several times
+    #[arg(long, value_delimiter = ',', value_name = "ID")]
+    id: Vec<i64>,
     /// Only jobs with lower numbers: the next page
     #[arg(long, value_name = "ID")]
     before: Option<i64>,
@@ -47,6 +50,7 @@ impl List {
             tasks: self.task,
             queues: self.queue,
             notes: self.note,
+            ids: self.id,
             before: self.before,
             limit: self.limit,
         };

@@ -7,6 +7,7 @@ mod completions;
 mod job;
 mod job_enqueue;
 mod job_log;
+mod job_many;
 mod job_run;
 mod job_show;
 mod lock;

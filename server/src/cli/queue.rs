@@ -24,6 +24,8 @@ enum Action {
     Limits(Plain),
     /// Tell what each of the last 24 hours brought
     History(Plain),
+    /// Tell the figures of the whole queue
+    Stats(Plain),
 }
 
 #[derive(Debug, Args)]
@@ -53,6 +55,7 @@ impl Queue {
             Action::Resume(names) => names.turn(false).await,
             Action::Limits(plain) => plain.limits().await,
             Action::History(plain) => plain.history().await,
+            Action::Stats(plain) => plain.stats().await,
         })
     }
 }
@@ -117,6 +120,19 @@ impl Plain {
         };
         let rows: Vec<_> = hours.iter().map(row).collect();
         table(output, &["HOUR", "FINISHED", "FAILED", "CANCELLED"], &rows, "")
+    }
+}
+
+impl Plain {
+    async fn stats(self) -> anyhow::Result<()> {
+        let output = Output::new(self.json);
+        let figures = json!(self.remote.client()?.stats().await.map_err(explain)?);
+        if output.is_json() {
+            return output.line(&figures.to_string());
+        }
+        let members = figures.as_object().into_iter().flatten();
+        let rows: Vec<_> = members.map(|(name, n)| vec![Cell::new(name), Cell::new(n.to_string())]).collect();
+        table(output, &["FIGURE", ""], &rows, "")
     }
 }
 

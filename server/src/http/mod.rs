@@ -76,6 +76,8 @@ pub(crate) struct App {
     pub(crate) auth: Arc<Auth>,
     pub(crate) limiter: Limiter,
     pub(crate) limits: Limits,
+    /// When the node began.
+    pub(crate) started: tokio::time::Instant,
     pub(crate) metrics: metrics_exporter_prometheus::PrometheusHandle,
     /// Room for waits.
     pub(crate) waits: Semaphore,

@@ -14,7 +14,7 @@ use http::header::{HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Version};
 use minium_bus::Grant;
-use minium_protocol::{CloseCode, ErrorCode, Problem, Verb};
+use minium_protocol::{CloseCode, ErrorCode, Problem, Scope, Verb};
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::debug;
@@ -30,6 +30,8 @@ pub(super) enum Need {
     Topic(Verb),
     /// `jobs:read` to look, `jobs:write` to change.
     Jobs,
+    /// `jobs:read`; or, for who says a job's lease, any scope to pull: the handler looks whether it is that job's.
+    Kin,
     /// `jobs:read`.
     Figures,
     /// `admin`.
@@ -142,9 +144,21 @@ fn check(need: Need, grant: &Grant, parts: &Parts) -> Result<(), No> {
         }
         Need::Jobs if changes(&parts.method) => lacks(scopes.allow_jobs_write(), "change jobs", "jobs:write"),
         Need::Jobs => lacks(scopes.allow_jobs_read(), "see jobs", "jobs:read"),
+        Need::Kin if lease(&parts.uri).is_some() && scopes.iter().any(pulls) => Ok(()),
+        Need::Kin => lacks(scopes.allow_jobs_read(), "see jobs", "jobs:read"),
         Need::Admin => lacks(scopes.allow_admin(), "steer others", "admin"),
         Need::Figures => lacks(scopes.allow_jobs_read(), "see figures", "jobs:read"),
     }
+}
+
+fn pulls(scope: &Scope) -> bool {
+    matches!(scope, Scope::On(Verb::Pull, _))
+}
+
+/// The lease that a query names.
+fn lease(uri: &http::Uri) -> Option<String> {
+    let pairs = super::query::pairs(uri).ok()?;
+    pairs.into_iter().find(|(name, _)| name == "lease").map(|(_, lease)| lease)
 }
 
 /// The reason is for the log, and never what was presented.

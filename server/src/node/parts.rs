@@ -69,6 +69,7 @@ pub(super) fn app(
             request_bytes: limits.request_bytes.bytes(),
             patience: limits.handshake_timeout,
         },
+        started: tokio::time::Instant::now(),
         metrics,
         waits: Semaphore::new(limits.waits as usize),
         histories: Arc::new(Semaphore::new(http::HISTORIES_MAX)),

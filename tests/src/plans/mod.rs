@@ -10,7 +10,7 @@ use crate::store::fixture::*;
 use crate::support::postgres::{Cluster, ClusterOptions};
 use explained::{Plan, plans};
 use minium_notifier::{EnvelopeOptions, Journal};
-use minium_protocol::{EnqueueRequest, State};
+use minium_protocol::{EnqueueRequest, LogLevel, LogLine, State};
 use minium_queue::{
     Annotation, Backend, Claim, JobFilter, Leased, Limit, Outcome, Pull, QueueError, RetryOptions, Store,
     WorkerInfo,
@@ -201,7 +201,12 @@ async fn use_the_queue(store: &dyn Store, stock: &Stock) -> Result<(), QueueErro
     let leases: Vec<_> = held.iter().map(|l| (l.id, l.lease)).collect();
     store.extend(&leases[..few], LEASE).await?;
     store.release(&leases[..10]).await?;
-    let note = Annotation { notes: [("k".to_owned(), 1.into())].into_iter().collect(), progress: None };
+    let line = LogLine { at: None, level: LogLevel::Info, text: "text".into() };
+    let note = Annotation {
+        notes: [("k".to_owned(), 1.into())].into_iter().collect(),
+        log: vec![line],
+        progress: None,
+    };
     store.annotate(leases[20].0, Some(leases[20].1), &note).await?;
     store.annotate(stock.waiting[9_000], None, &note).await?;
     store.cancel(leases[21].0).await?;

@@ -3,7 +3,7 @@
 use super::desk::Calls;
 use async_trait::async_trait;
 use jiff::Timestamp;
-use minium_protocol::{EnqueueRequest, JobView, LeaseToken, LockToken, ScheduleView, WorkerRef};
+use minium_protocol::{EnqueueRequest, JobResult, JobView, LeaseToken, LockToken, ScheduleView, WorkerRef};
 use minium_queue::{
     Annotation, ArgsMask, AttemptFailure, Claim, Command, Enqueued, Exchanged, Extension, Hour, JobFilter,
     JobPage, Limit, LimitView, Limits, LockFilter, LockHeld, LockPage, Locks, LogPage, Logs, Outcome, Pull,
@@ -188,6 +188,10 @@ impl Store for Counted {
 
     async fn get(&self, job: i64) -> Result<Option<JobView>, QueueError> {
         self.store.get(job).await
+    }
+
+    async fn results(&self, jobs: &[i64], bytes_max: usize) -> Result<Vec<JobResult>, QueueError> {
+        self.store.results(jobs, bytes_max).await
     }
 
     async fn failures(&self, job: i64) -> Result<Vec<AttemptFailure>, QueueError> {

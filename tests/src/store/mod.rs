@@ -4,6 +4,7 @@
 mod conformance;
 pub(crate) mod fixture;
 mod model;
+mod postgres_copy;
 mod postgres_demands;
 mod postgres_only;
 mod postgres_races;

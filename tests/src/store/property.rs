@@ -92,6 +92,7 @@ impl Subject {
                     priority: *priority,
                     queue: queue.map(queue_name),
                     attempts: *attempts,
+                    ..RetryOptions::default()
                 };
                 answered(store.retry(self.id(*job), &options).await)
             }

@@ -38,7 +38,7 @@ fn signed(claims: &Value) -> String {
 }
 
 /// A good token with these scopes.
-fn token(scopes: &str) -> String {
+pub(crate) fn token(scopes: &str) -> String {
     signed(&json!({ "sub": "tester", "exp": now() + 3_600, "scope": scopes }))
 }
 
@@ -77,14 +77,14 @@ fn bad_tokens() -> Vec<(&'static str, String)> {
 }
 
 /// A node that asks for tokens, and the directory of its keys.
-struct Guarded {
-    node: Node,
+pub(crate) struct Guarded {
+    pub(crate) node: Node,
     keys: tempfile::TempDir,
 }
 
 impl Guarded {
     /// With the key `ops`, and more configuration.
-    async fn start(more: &str) -> Guarded {
+    pub(crate) async fn start(more: &str) -> Guarded {
         Guarded::start_on(Options::memory(), more).await
     }
 

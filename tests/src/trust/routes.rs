@@ -77,6 +77,8 @@ fn scopes(route: &Route, method: &Method) -> (String, String) {
         "Jobs" if reads => (jobs.into(), "jobs:read".into()),
         "Jobs" => (format!("{jobs} jobs:read"), "jobs:write".into()),
         "Admin" => (format!("{jobs} jobs:read jobs:write"), "admin".into()),
+        // without a lease
+        "Kin" => (jobs.into(), "jobs:read".into()),
         "Figures" => (jobs.into(), "jobs:read".into()),
         other => panic!("say above which scopes {other} needs"),
     }

@@ -1,11 +1,12 @@
 //! Tasks that are programs, in any language.
 //!
 //! Arguments come as JSON on stdin, the result is what the program writes to stdout (JSON if it parses, else the text
-//! without its last line end; nothing is `null`), lines `::progress 40 text`, `::note key=value`, `::step name` and `::log
-//! level text` on stderr become progress, notes and lines of the job's log, as other lines do, an exit code other than 0 is a failure with the end of stderr as its error. `MINIUM_JOB_ID`,
-//! `MINIUM_TASK`, `MINIUM_ATTEMPT` and, if known, `TRACEPARENT` stand in its environment, and of the worker's own whatever
-//! does not begin with `MINIUM_`: tokens and database URLs are no command's business. No shell is involved unless asked
-//! for.
+//! without its last line end; nothing is `null`), lines `::progress 40 text`, `::note key=value`, `::step name` and
+//! `::log level text` on stderr become progress, notes and lines of the job's log, as other lines do, an exit code other
+//! than 0 is a failure with the end of stderr as its error. `MINIUM_JOB_ID`, `MINIUM_TASK`, `MINIUM_ATTEMPT`,
+//! `MINIUM_PARENTS` (ids, parted by commas, if it has any) and, if known, `TRACEPARENT` stand in its environment, and of the
+//! worker's own whatever does not begin with `MINIUM_`: tokens and database URLs are no command's business. No shell is
+//! involved unless asked for.
 //!
 //! Time-out, cancellation and a lost lease end the whole process group: SIGTERM, and SIGKILL after a grace.
 
@@ -33,6 +34,8 @@ use tokio::process::Command;
 
 /// A log line that is longer than it may be is seen to be cut.
 const LINE_BYTES_MAX: usize = LOG_TEXT_BYTES_MAX + 1;
+/// An environment is small: of a job with more parents it does not have them.
+const PARENTS_MAX: usize = 1_000;
 const PIPE_GRACE: Duration = Duration::from_secs(1);
 /// Above the grace between SIGTERM and SIGKILL, so that the group is seen to end before the run is given up.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
@@ -132,6 +135,10 @@ impl Task for CommandRunner {
             .env("MINIUM_JOB_ID", context.id().to_string())
             .env("MINIUM_TASK", context.task())
             .env("MINIUM_ATTEMPT", context.attempt().to_string());
+        if (1..=PARENTS_MAX).contains(&context.parents().len()) {
+            let parents: Vec<String> = context.parents().iter().map(i64::to_string).collect();
+            command.env("MINIUM_PARENTS", parents.join(","));
+        }
         match context.trace() {
             Some(trace) => command.env("TRACEPARENT", trace),
             None => command.env_remove("TRACEPARENT"),

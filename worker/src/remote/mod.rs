@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use futures::future::try_join_all;
 use minium_client::{ClientError, Connection, LeasedJob, PullOptions, State as Link, Work};
-use minium_protocol::{ErrorCode, LeaseToken, Problem, Topic, WorkerRef};
+use minium_protocol::{EnqueueRequest, ErrorCode, JobResult, LeaseToken, Problem, Topic, WorkerRef};
 use minium_queue::{
     Annotation, Claim, Ending, Exchanged, Extension, Leased, Outcome, QueueError, UpkeepRules, Upkept,
     Verdict, WorkerInfo, WorkerStatus,
@@ -270,6 +270,9 @@ fn leased(job: &LeasedJob) -> Leased {
         timeout: None,
         trace: None,
         queue: snapshot.queue.clone(),
+        priority: snapshot.priority,
+        notes: snapshot.notes.clone(),
+        parents: snapshot.parents.clone(),
     }
 }
 
@@ -281,6 +284,17 @@ fn failed(attempted: &'static str, error: ClientError, job: i64) -> QueueError {
             QueueError::Refused { attempted, source: Box::new(error) }
         }
         _ => QueueError::Unavailable { attempted, source: Box::new(error) },
+    }
+}
+
+/// Why a task's own question to the node got no answer. A refusal is told in its own words: the task fails with them.
+fn not_given(attempted: &'static str, error: ClientError, job: i64) -> QueueError {
+    match error.problem() {
+        Some(problem) if !problem.retryable => match problem.code {
+            ErrorCode::LeaseLost | ErrorCode::NotFound => failed(attempted, error, job),
+            _ => QueueError::Invalid(format!("the node does not {attempted}: {error}")),
+        },
+        _ => failed(attempted, error, job),
     }
 }
 
@@ -375,6 +389,24 @@ impl JobSource for ClientSource {
                 Err(QueueError::LeaseLost(job))
             }
         }
+    }
+
+    /// Over HTTP, where answers may be large and nothing waits behind them.
+    async fn parent_results(
+        &self,
+        job: i64,
+        lease: LeaseToken,
+        _parents: &[i64],
+        from: usize,
+    ) -> Result<Vec<JobResult>, QueueError> {
+        let asked = self.inner.link.parent_results(job, lease, from);
+        let page = asked.await.map_err(|error| not_given("read what parents have brought", error, job))?;
+        Ok(page.parents)
+    }
+
+    /// Over HTTP, so that they may be of any task. It needs the scope `jobs:write`.
+    async fn enqueue(&self, jobs: &[EnqueueRequest]) -> Result<Vec<i64>, QueueError> {
+        self.inner.link.enqueue_all(jobs).await.map_err(|error| not_given("enqueue jobs", error, 0))
     }
 
     fn wakeups(&self) -> watch::Receiver<u64> {

@@ -1,7 +1,7 @@
 //! A queue in memory, a worker on it, and ways to wait for what must come.
 
 use async_trait::async_trait;
-use minium_protocol::{EnqueueRequest, Job, LeaseToken, State, WorkerRef};
+use minium_protocol::{EnqueueRequest, Job, JobResult, LeaseToken, State, WorkerRef};
 use minium_queue::sqlite::SqliteStore;
 use minium_queue::{
     Annotation, Claim, Command, Exchanged, Extension, Outcome, QueueError, SqlitePlace, Store, UpkeepRules,
@@ -213,6 +213,8 @@ pub(crate) struct WireState {
     pub(crate) offered: AtomicUsize,
     /// Outcomes that were handed in, each time.
     pub(crate) handed_in: Mutex<Vec<i64>>,
+    /// How often it was asked what parents have brought.
+    pub(crate) questions: AtomicUsize,
     /// Nothing wakes.
     pub(crate) silent: bool,
     pub(crate) exchanges: AtomicUsize,
@@ -313,6 +315,23 @@ impl JobSource for Wire {
         let answer = self.inner.annotate(job, lease, annotation).await;
         self.state.annotations.fetch_add(1, Ordering::SeqCst);
         if self.state.deaf.load(Ordering::SeqCst) { Err(cut()) } else { answer }
+    }
+
+    async fn parent_results(
+        &self,
+        job: i64,
+        lease: LeaseToken,
+        parents: &[i64],
+        from: usize,
+    ) -> Result<Vec<JobResult>, QueueError> {
+        self.state.questions.fetch_add(1, Ordering::SeqCst);
+        self.through()?;
+        self.inner.parent_results(job, lease, parents, from).await
+    }
+
+    async fn enqueue(&self, jobs: &[EnqueueRequest]) -> Result<Vec<i64>, QueueError> {
+        self.through()?;
+        self.inner.enqueue(jobs).await
     }
 
     fn wakeups(&self) -> watch::Receiver<u64> {

@@ -7,6 +7,8 @@ mod control;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod kin;
+#[cfg(test)]
 mod logs;
 #[cfg(test)]
 mod source;

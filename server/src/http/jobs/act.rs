@@ -101,7 +101,7 @@ fn notes(mut body: Map<String, Value>) -> Result<Map<String, Value>, Refusal> {
     }
 }
 
-fn options(body: &Map<String, Value>) -> Result<RetryOptions, Refusal> {
+pub(super) fn options(body: &Map<String, Value>) -> Result<RetryOptions, Refusal> {
     let mut options = RetryOptions::default();
     for (name, value) in body.iter().filter(|(_, value)| !value.is_null()) {
         let fault = |must: &str| Refusal::invalid(format!("{name} must be {must}"));
@@ -115,8 +115,17 @@ fn options(body: &Map<String, Value>) -> Result<RetryOptions, Refusal> {
                 let name = value.as_str().filter(|q| q.parse::<Topic>().is_ok());
                 options.queue = Some(name.ok_or_else(|| fault("the name of a queue"))?.to_owned());
             }
+            "expire" => {
+                options.expire = Some(span(value).ok_or_else(|| fault("seconds or a text as \"90s\""))?)
+            }
+            "lax" => options.lax = Some(value.as_bool().ok_or_else(|| fault("true or false"))?),
+            "parents" => {
+                let parents =
+                    serde_json::from_value(value.clone()).map_err(|_| fault("an array of job numbers"))?;
+                options.parents = Some(parents);
+            }
             _ => {
-                let known = "delay, priority, queue, attempts";
+                let known = "delay, priority, queue, attempts, expire, lax, parents";
                 return Err(Refusal::invalid(format!("there is no option {name:?} here; there are {known}")));
             }
         }
@@ -150,12 +159,18 @@ mod tests {
         assert_eq!((read.queue.as_deref(), read.attempts), (Some("slow/lane"), Some(4)));
         assert_eq!(options(&map(r#"{"delay":1.5}"#)).unwrap().delay, Some(Duration::from_millis(1_500)));
         assert!(options(&map(r#"{"delay":null}"#)).unwrap().delay.is_none());
+        let read = options(&map(r#"{"expire":60,"lax":true,"parents":[3,1]}"#)).unwrap();
+        assert_eq!((read.expire, read.lax), (Some(Duration::from_secs(60)), Some(true)));
+        assert_eq!(read.parents, Some(vec![3, 1]));
         for bad in [
             r#"{"delay":"soon"}"#,
             r#"{"priority":1.5}"#,
             r#"{"queue":"a b"}"#,
             r#"{"attempts":"3"}"#,
             r#"{"colour":1}"#,
+            r#"{"lax":"yes"}"#,
+            r#"{"parents":[1,"x"]}"#,
+            r#"{"parents":7}"#,
         ] {
             assert!(options(&map(bad)).is_err(), "{bad}");
         }

@@ -1,16 +1,20 @@
 //! `/api/v1/jobs`: the queue over HTTP. Snapshots go out as the store made them, unparsed.
 
 mod act;
+mod bulk;
 mod enqueue;
 mod events;
+mod kin;
 mod log;
 mod read;
 mod wait;
 
 pub(crate) use act::{cancel, change, remove, retry};
+pub(crate) use bulk::bulk;
 pub(super) use enqueue::check_args;
 pub(crate) use enqueue::enqueue;
 pub(crate) use events::{HISTORIES_MAX, events};
+pub(crate) use kin::parents;
 pub(crate) use log::log;
 pub(crate) use read::{failures, list, show, stats};
 pub(crate) use wait::wait;

@@ -57,6 +57,7 @@ pub(crate) async fn stats(State(app): State<Arc<App>>) -> Result<Response, Refus
     if let Some(members) = value.as_object_mut() {
         let bus = app.bus.stats();
         members.insert("sessions".into(), bus.sessions.into());
+        members.insert("uptime".into(), app.started.elapsed().as_secs().into());
         members.insert("position".into(), bus.relayed.map(|p| p.to_string()).into());
     }
     Ok(json(StatusCode::OK, value.to_string()))
@@ -65,9 +66,11 @@ pub(crate) async fn stats(State(app): State<Arc<App>>) -> Result<Response, Refus
 /// What the query asks for. Lists are parameters that are repeated, or parted by commas.
 fn filter(pairs: &Pairs) -> Result<JobFilter, Refusal> {
     if pairs.iter().any(|(name, _)| name == "q") {
-        return Err(Refusal::invalid("q is not supported by this version; use state, task, queue and note"));
+        return Err(Refusal::invalid(
+            "q is not supported by this version; use state, task, queue, note and id",
+        ));
     }
-    only(pairs, &["state", "task", "queue", "note", "before", "limit"])?;
+    only(pairs, &["state", "task", "queue", "note", "id", "before", "limit"])?;
     let many = |name: &str| -> Vec<String> {
         let values = pairs.iter().filter(|(n, _)| n == name).flat_map(|(_, v)| v.split(','));
         values.filter(|v| !v.is_empty()).map(str::to_owned).collect()
@@ -85,6 +88,7 @@ fn filter(pairs: &Pairs) -> Result<JobFilter, Refusal> {
         tasks: many("task"),
         queues: many("queue"),
         notes: many("note"),
+        ids: many("id").iter().map(|id| path::job(id)).collect::<Result<_, _>>()?,
         before: one(pairs, "before")?.map(path::job).transpose()?,
         limit,
         ..JobFilter::default()
@@ -102,11 +106,12 @@ mod tests {
     #[test]
     fn a_query_becomes_a_filter() {
         let filter =
-            asked("?state=active,failed&state=finished&task=a/b&queue=q&note=x&note=y&before=7&limit=1000")
+            asked("?state=active,failed&state=finished&task=a/b&queue=q&note=x&note=y&before=7&limit=1000&id=3,4&id=5")
                 .unwrap();
         assert_eq!(filter.states, [JobState::Active, JobState::Failed, JobState::Finished]);
         assert_eq!((filter.tasks, filter.queues), (vec!["a/b".to_owned()], vec!["q".to_owned()]));
         assert_eq!((filter.notes.len(), filter.before, filter.limit), (2, Some(7), 1_000));
+        assert_eq!(filter.ids, [3, 4, 5]);
         assert_eq!(asked("").unwrap().limit, 50);
     }
 
@@ -118,6 +123,7 @@ mod tests {
             "?limit=1001",
             "?limit=x",
             "?before=x",
+            "?id=x",
             "?q=x",
             "?colour=red",
             "?limit=1&limit=2",

@@ -164,6 +164,40 @@ pub(crate) async fn figures_count_every_state(f: &Fixture) {
     assert_eq!(f.store().stats().await.unwrap(), expected);
 }
 
+pub(crate) async fn figures_count_locks_and_schedules(f: &Fixture) {
+    for name in ["a", "b", "b"] {
+        f.store().lock(name, "me", seconds(60), 2).await.unwrap().unwrap();
+    }
+    f.store().lock("short", "me", seconds(5), 1).await.unwrap().unwrap();
+    for name in ["x", "y"] {
+        f.store().put_schedule(&every(name, plain(), 60)).await.unwrap();
+    }
+    f.store().pause_schedule("x", true).await.unwrap();
+    let figures = async || {
+        let s = f.store().stats().await.unwrap();
+        (s.active_locks, s.schedules, s.inactive_schedules)
+    };
+    assert_eq!(figures().await, (4, 2, 1));
+    f.pass(seconds(10)).await;
+    assert_eq!(figures().await, (3, 2, 1), "one has ended");
+}
+
+pub(crate) async fn jobs_are_listed_by_their_ids(f: &Fixture) {
+    let all: Vec<_> = f.store().enqueue(&vec![plain(); 5]).await.unwrap().iter().map(|e| e.id).collect();
+    let of = |ids: &[i64]| JobFilter { ids: ids.to_vec(), ..JobFilter::default() };
+    assert_eq!(list(f, of(&[all[0], all[3], 999_999, all[1]])).await, [all[3], all[1], all[0]]);
+    f.store().cancel(all[1]).await.unwrap();
+    let cancelled = JobFilter { states: vec![State::Cancelled], ..of(&all) };
+    assert_eq!(list(f, cancelled).await, [all[1]]);
+    let mut filter = JobFilter { limit: 2, ..of(&all[1..]) };
+    let page = f.store().list(&filter).await.unwrap();
+    assert_eq!((job_ids(&page), page.next), (vec![all[4], all[3]], Some(all[3])));
+    filter.before = page.next;
+    assert_eq!(list(f, filter).await, [all[2], all[1]]);
+    let many = of(&vec![1; rules::FILTER_NAMES_MAX + 1]);
+    assert!(matches!(f.store().list(&many).await, Err(QueueError::Invalid(_))));
+}
+
 pub(crate) async fn figures_stay_right_over_a_whole_life(f: &Fixture) {
     let request = with(|o| (o.attempts, o.backoff) = (3, Some(seconds(0))));
     let figures = async || {

@@ -3,12 +3,14 @@
 //! Each test takes a fixture and runs on every kind of database. A test that is missing from the list below is dead
 //! code, which the compiler tells.
 
+mod bulk;
 mod capped;
 mod claiming;
 mod content;
 mod dead;
 mod enqueueing;
 mod keys;
+mod kin;
 mod leases;
 mod limits;
 mod lists;
@@ -20,6 +22,7 @@ mod outcomes;
 mod parents;
 mod pulling;
 mod queues;
+mod retries;
 mod schedules;
 mod schema;
 mod upkeep;
@@ -86,6 +89,24 @@ macro_rules! conformance {
                 a_key_may_be_unique_for_a_time_whatever_becomes_of_its_job
                 a_key_for_a_time_outlives_its_job_and_goes_in_the_end
                 a_retry_keeps_a_key_that_is_held_for_a_time
+            }
+            retries {
+                a_retry_may_change_for_whom_a_job_waits
+                a_retry_may_let_a_job_wait_for_nobody
+                a_retry_may_make_a_job_lax_or_strict
+                a_new_parent_that_ends_meanwhile_lets_its_child_run
+                a_retry_may_say_until_when_a_job_is_started
+                what_a_retry_cannot_change_is_refused
+            }
+            bulk {
+                all_that_a_filter_finds_are_acted_on
+                what_its_state_forbids_is_passed_over
+            }
+            kin {
+                every_claim_tells_notes_parents_and_priority
+                a_claim_of_a_job_without_them_tells_none
+                what_jobs_brought_is_told_in_the_order_asked
+                what_jobs_brought_comes_in_pieces
             }
             workflows {
                 a_chain_runs_one_after_the_other
@@ -268,6 +289,8 @@ macro_rules! conformance {
                 a_list_holds_snapshots
                 figures_count_every_state
                 figures_stay_right_over_a_whole_life
+                figures_count_locks_and_schedules
+                jobs_are_listed_by_their_ids
                 workers_count_while_their_heartbeat_is_fresh
                 the_store_answers
             }

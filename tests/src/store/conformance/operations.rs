@@ -109,6 +109,7 @@ pub(crate) async fn a_retry_may_change_options(f: &Fixture) {
         priority: Some(9),
         queue: Some("other".into()),
         attempts: Some(7),
+        ..RetryOptions::default()
     };
     f.store().retry(id, &options).await.unwrap();
     let job = f.job(id).await;

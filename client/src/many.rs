@@ -1,0 +1,111 @@
+//! Many jobs or workers, page by page: streams over whole lists, and one action on all that a filter finds.
+
+use crate::client::Client;
+use crate::error::ClientError;
+use crate::http::Request;
+use crate::jobs::{JobInfo, JobQuery, RetryRequest, read, text};
+use crate::workers::{WorkerInfo, WorkerQuery};
+use futures::stream::{self, Stream, TryStreamExt};
+use http::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// What is to be done with each job that a filter finds.
+#[derive(Debug, Clone)]
+pub enum BulkAction {
+    /// Make it wait again.
+    Retry(RetryRequest),
+    /// Call it off.
+    Cancel,
+    /// Delete it.
+    Remove,
+}
+
+/// What an action on many jobs brought.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BulkDone {
+    /// Jobs that the filter found.
+    pub matched: u64,
+    /// Of these, acted on; or that would be.
+    pub changed: u64,
+    /// Of these, passed over: their states forbid it.
+    pub refused: u64,
+    /// `before` of the next piece, if there is one.
+    #[serde(default, skip_serializing)]
+    pub next: Option<i64>,
+}
+
+impl BulkAction {
+    fn word(&self) -> &'static str {
+        match self {
+            BulkAction::Retry(_) => "retry",
+            BulkAction::Cancel => "cancel",
+            BulkAction::Remove => "remove",
+        }
+    }
+}
+
+impl Client {
+    /// All jobs that a query finds, the newest first; `limit` is how many are asked for at once. Jobs that are enqueued
+    /// meanwhile are not among them.
+    pub fn every_job(
+        &self,
+        query: JobQuery,
+    ) -> impl Stream<Item = Result<JobInfo, ClientError>> + Send + use<> {
+        let client = self.clone();
+        let pages = stream::try_unfold(Some(query), move |query| {
+            let client = client.clone();
+            async move {
+                let Some(query) = query else { return Ok::<_, ClientError>(None) };
+                let page = client.list(&query).await?;
+                let next = page.next.map(|before| JobQuery { before: Some(before), ..query });
+                Ok(Some((stream::iter(page.jobs.into_iter().map(Ok)), next)))
+            }
+        });
+        pages.try_flatten()
+    }
+
+    /// All workers that a query finds, those that came last first; `limit` is how many are asked for at once.
+    pub fn every_worker(
+        &self,
+        query: WorkerQuery,
+    ) -> impl Stream<Item = Result<WorkerInfo, ClientError>> + Send + use<> {
+        let client = self.clone();
+        let pages = stream::try_unfold(Some(query), move |query| {
+            let client = client.clone();
+            async move {
+                let Some(query) = query else { return Ok::<_, ClientError>(None) };
+                let page = client.workers(&query).await?;
+                let next = page.next.map(|before| WorkerQuery { before: Some(before), ..query });
+                Ok(Some((stream::iter(page.workers.into_iter().map(Ok)), next)))
+            }
+        });
+        pages.try_flatten()
+    }
+
+    /// Acts on one piece of the jobs that a query finds, the newest first; its `limit` means nothing here. With `dry_run` only
+    /// tells on how many it would. The answer's `next` is the `before` of the next piece.
+    ///
+    /// # Errors
+    /// `invalid_request` for a query that names nothing, or that the server cannot be reached; what was done stays done.
+    pub async fn bulk(
+        &self,
+        action: &BulkAction,
+        query: &JobQuery,
+        dry_run: bool,
+    ) -> Result<BulkDone, ClientError> {
+        const PATH: &str = "api/v1/jobs:bulk";
+        let filter = json!({
+            "state": query.states, "task": query.tasks, "queue": query.queues, "note": query.notes,
+            "id": query.ids, "before": query.before,
+        });
+        let options = match action {
+            BulkAction::Retry(options) => json!(options),
+            BulkAction::Cancel | BulkAction::Remove => json!({}),
+        };
+        let body =
+            json!({ "action": action.word(), "filter": filter, "options": options, "dry_run": dry_run });
+        let answer = self.request(Request::new(Method::POST, PATH).json(text(&body)?)).await?;
+        read(PATH, &answer.body)
+    }
+}

@@ -1,0 +1,1 @@
+-- Jobs by COPY are PostgreSQL's alone: nothing to do here.

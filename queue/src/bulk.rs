@@ -1,0 +1,92 @@
+//! One action on all jobs that a filter finds, in pieces.
+//!
+//! A piece is a page of the list, and each of its jobs is acted on by itself, as if somebody had named it: a job that its state
+//! forbids is passed over. The cursor goes down the ids, so that what an action changes is not met again.
+
+use crate::error::QueueError;
+use crate::rules;
+use crate::store::{JobFilter, RetryOptions, Store};
+use futures::{StreamExt, TryStreamExt, stream};
+use minium_protocol::State;
+use serde::Deserialize;
+
+/// So many jobs are acted on at once: their commits go together where the database lets them.
+const AT_ONCE: usize = 4;
+
+/// What is to be done with each job.
+#[derive(Debug, Clone)]
+pub enum BulkAction {
+    /// [`Store::retry`].
+    Retry(RetryOptions),
+    /// [`Store::cancel`].
+    Cancel,
+    /// [`Store::remove`].
+    Remove,
+}
+
+/// What one piece brought.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BulkDone {
+    /// Jobs that the filter found.
+    pub matched: u64,
+    /// Of these, acted on; or that would be.
+    pub changed: u64,
+    /// Of these, passed over: their states forbid it, or somebody else was quicker.
+    pub refused: u64,
+    /// `before` of the next piece, if there is one.
+    pub next: Option<i64>,
+}
+
+/// Acts on one page of the filter's jobs, the newest first; with `dry_run` only tells on how many it would.
+///
+/// # Errors
+/// Of the store, and [`QueueError::Invalid`] for options that do not fit. What was done before stays done.
+pub async fn bulk(
+    store: &dyn Store,
+    action: &BulkAction,
+    filter: &JobFilter,
+    dry_run: bool,
+) -> Result<BulkDone, QueueError> {
+    #[derive(Deserialize)]
+    struct Brief {
+        id: i64,
+        state: State,
+    }
+    if let BulkAction::Retry(options) = action {
+        rules::check_retry(options)?;
+    }
+    let page = store.list(filter).await?;
+    let jobs: Vec<Brief> = page
+        .jobs
+        .iter()
+        .map(|snapshot| serde_json::from_str(snapshot.get()).expect("a snapshot has an id and a state"))
+        .collect();
+    let act = |job: Brief| async move {
+        if dry_run {
+            return Ok(may(action, job.id, job.state));
+        }
+        let done = match action {
+            BulkAction::Retry(options) => store.retry(job.id, options).await,
+            BulkAction::Cancel => store.cancel(job.id).await,
+            BulkAction::Remove => store.remove(job.id).await,
+        };
+        match done {
+            Ok(()) => Ok(true),
+            Err(QueueError::Conflict { .. } | QueueError::NotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    };
+    let matched = jobs.len() as u64;
+    let done: Vec<bool> = stream::iter(jobs).map(act).buffer_unordered(AT_ONCE).try_collect().await?;
+    let changed = done.into_iter().filter(|changed| *changed).count() as u64;
+    Ok(BulkDone { matched, changed, refused: matched - changed, next: page.next })
+}
+
+/// Would it be done, as far as the state tells?
+fn may(action: &BulkAction, job: i64, state: State) -> bool {
+    match action {
+        BulkAction::Retry(_) => rules::may_retry(job, state, false).is_ok(),
+        BulkAction::Cancel => rules::may_cancel(job, state).is_ok(),
+        BulkAction::Remove => rules::may_remove(job, state).is_ok(),
+    }
+}

@@ -1,0 +1,146 @@
+//! POST `/api/v1/jobs:bulk`: one action on the jobs that a filter finds, a piece for each request.
+
+use super::super::problem::Refusal;
+use super::super::{App, body, json};
+use super::act::options;
+use super::parse;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::StatusCode;
+use minium_protocol::State as JobState;
+use minium_queue::{BulkAction, JobFilter};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// One request acts on so many jobs at most, so that it is answered in time; the answer's `next` leads to the others.
+const PIECE: u32 = 500;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    action: String,
+    filter: Filter,
+    #[serde(default)]
+    options: Map<String, Value>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+struct Filter {
+    state: Many<JobState>,
+    task: Many<String>,
+    queue: Many<String>,
+    note: Many<String>,
+    id: Many<i64>,
+    before: Option<i64>,
+}
+
+/// One, or an array of them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Many<T> {
+    One(T),
+    All(Vec<T>),
+}
+
+impl<T> Default for Many<T> {
+    fn default() -> Many<T> {
+        Many::All(Vec::new())
+    }
+}
+
+impl<T> Many<T> {
+    fn list(self) -> Vec<T> {
+        match self {
+            Many::One(one) => vec![one],
+            Many::All(all) => all,
+        }
+    }
+}
+
+/// The handler.
+pub(crate) async fn bulk(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
+    let bytes = body::read(request.into_body(), app.limits.request_bytes, app.limits.patience).await?;
+    let wire: Wire = parse(&bytes)?;
+    let dry_run = wire.dry_run;
+    let (action, filter) = read(wire)?;
+    let store = app.database.store()?;
+    let done = minium_queue::bulk(&*store, &action, &filter, dry_run).await?;
+    let answer = serde_json::json!({
+        "dry_run": dry_run,
+        "matched": done.matched,
+        "changed": done.changed,
+        "refused": done.refused,
+        "next": done.next,
+    });
+    Ok(json(StatusCode::OK, answer.to_string()))
+}
+
+fn read(wire: Wire) -> Result<(BulkAction, JobFilter), Refusal> {
+    let action = match wire.action.as_str() {
+        "retry" => BulkAction::Retry(options(&wire.options)?),
+        "cancel" | "remove" if !wire.options.is_empty() => {
+            return Err(Refusal::invalid(format!("{} has no options", wire.action)));
+        }
+        "cancel" => BulkAction::Cancel,
+        "remove" => BulkAction::Remove,
+        _ => return Err(Refusal::invalid("action must be retry, cancel or remove")),
+    };
+    let named = wire.filter;
+    let filter = JobFilter {
+        states: named.state.list(),
+        tasks: named.task.list(),
+        queues: named.queue.list(),
+        notes: named.note.list(),
+        ids: named.id.list(),
+        before: named.before,
+        limit: PIECE,
+        ..JobFilter::default()
+    };
+    let names = [filter.tasks.len(), filter.queues.len(), filter.notes.len(), filter.ids.len()];
+    if filter.states.is_empty() && names.iter().all(|count| *count == 0) {
+        // a mistake in a script must not be all jobs that there are
+        return Err(Refusal::invalid("filter must name a state, task, queue, note or id"));
+    }
+    Ok((action, filter))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(json: &str) -> Result<(BulkAction, JobFilter), Refusal> {
+        read(parse(json.as_bytes())?)
+    }
+
+    #[test]
+    fn an_action_and_whom_it_is_for_are_read() {
+        let (action, filter) = asked(
+            r#"{"action":"retry","filter":{"state":"failed","task":["a","b"],"before":7},"options":{"delay":5}}"#,
+        )
+        .unwrap();
+        assert!(matches!(action, BulkAction::Retry(options) if options.delay.is_some()));
+        assert_eq!((filter.states, filter.tasks.len()), (vec![JobState::Failed], 2));
+        assert_eq!((filter.before, filter.limit), (Some(7), PIECE));
+        assert_eq!(asked(r#"{"action":"remove","filter":{"id":[3,4]}}"#).unwrap().1.ids, [3, 4]);
+    }
+
+    #[test]
+    fn what_could_be_meant_otherwise_is_refused() {
+        for bad in [
+            r#"{"action":"retry","filter":{}}"#,
+            r#"{"action":"retry"}"#,
+            r#"{"action":"burn","filter":{"id":1}}"#,
+            r#"{"action":"retry","filter":{"colour":"red"}}"#,
+            r#"{"action":"retry","filter":{"state":"done"}}"#,
+            r#"{"action":"cancel","filter":{"id":1},"options":{"delay":5}}"#,
+            r#"{"action":"retry","filter":{"id":1},"dryrun":true}"#,
+        ] {
+            assert!(asked(bad).is_err(), "{bad}");
+        }
+    }
+}
