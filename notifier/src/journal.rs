@@ -331,7 +331,7 @@ impl Journal {
     pub fn open_with(backend: &Backend, envelope: EnvelopeOptions, options: JournalOptions) -> Journal {
         let (reads_max, keep) = (options.reads_max, options.keep.clone());
         let store: Arc<dyn JournalStore> = match backend {
-            Backend::Postgres(store) => Arc::new(PgJournal::new(store, envelope, options)),
+            Backend::Postgres(store) => Arc::new(PgJournal::new(store.clone(), envelope, options)),
             Backend::Sqlite(store) => Arc::new(SqliteJournal::new(store.clone(), envelope, &options)),
         };
         let waits = Arc::new(Waits::default());

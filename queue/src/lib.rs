@@ -23,6 +23,7 @@
 //! nowhere else. No WebSocket, no HTTP, no `minium-bus`.
 
 mod backend;
+mod breaker;
 mod caps;
 mod commands;
 mod cron;

@@ -16,11 +16,12 @@ use crate::journal::{
 };
 use crate::retention::{Retention, Trim, Trimmed};
 use async_trait::async_trait;
-use deadpool_postgres::{Object, Pool, PoolError};
+use deadpool_postgres::Object;
 use minium_bus::Bounds;
 use minium_protocol::{Filter, Position};
 use minium_queue::postgres::{PgStore, discreet};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio_postgres::Row;
@@ -28,7 +29,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
 pub(crate) struct PgJournal {
-    pool: Pool,
+    queue: Arc<PgStore>,
     events: watch::Receiver<u64>,
     envelope: EnvelopeOptions,
     options: JournalOptions,
@@ -39,10 +40,10 @@ pub(crate) struct PgJournal {
 type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 impl PgJournal {
-    pub(crate) fn new(store: &PgStore, envelope: EnvelopeOptions, options: JournalOptions) -> PgJournal {
+    pub(crate) fn new(queue: Arc<PgStore>, envelope: EnvelopeOptions, options: JournalOptions) -> PgJournal {
         PgJournal {
-            pool: store.pool().clone(),
-            events: store.events(),
+            events: queue.events(),
+            queue,
             envelope,
             options,
             relay: Mutex::new(None),
@@ -50,10 +51,7 @@ impl PgJournal {
     }
 
     async fn connection(&self, attempted: &'static str) -> Result<Object, NotifierError> {
-        self.pool.get().await.map_err(|e| match e {
-            PoolError::Backend(e) => NotifierError::Unavailable { attempted, source: discreet(e) },
-            other => NotifierError::unavailable(attempted, other),
-        })
+        Ok(self.queue.connection(attempted).await?)
     }
 
     /// Runs one statement on a connection of the pool.
@@ -97,7 +95,8 @@ impl PgJournal {
         attempted: &'static str,
         work: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, NotifierError> {
-        match tokio::time::timeout(self.options.patience, work).await {
+        let work = tokio::time::timeout(self.options.patience, work);
+        match self.queue.guard(attempted, work).await? {
             Ok(answer) => answer.map_err(|e| failed(attempted, e)),
             Err(elapsed) => Err(NotifierError::unavailable(attempted, elapsed)),
         }

@@ -4,7 +4,7 @@ use super::PgStore;
 use crate::error::QueueError;
 use crate::mask;
 use crate::store::ArgsMask;
-use deadpool_postgres::Object;
+use super::session::Session;
 use tokio_postgres::types::ToSql;
 
 /// Index: the key of mask. Locks: the rows that change, in the order of their tasks, so that nodes which start together
@@ -20,7 +20,7 @@ impl PgStore {
         let (tasks, paths): (Vec<&str>, Vec<String>) = masks.into_iter().unzip();
         let params: [&(dyn ToSql + Sync); 2] = [&tasks, &paths];
         let params = &params;
-        let put = |client: Object| async move { client.execute(PUT, params).await };
+        let put = |client: Session| async move { client.execute(PUT, params).await };
         self.connections.run("put masks in force", put).await.map(drop)
     }
 }

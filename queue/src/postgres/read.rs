@@ -1,12 +1,11 @@
 //! Reads: one job, a page of jobs, figures.
 
 use super::PgStore;
-use super::connection::failed;
 use crate::error::QueueError;
 use crate::rules;
 use crate::store::{AttemptFailure, Hour, JobFilter, JobPage, Stats};
 use crate::workers::STALE_AFTER;
-use deadpool_postgres::Object;
+use super::session::Session;
 use minium_protocol::{JobView, Phase, State};
 use serde_json::value::RawValue;
 use tokio_postgres::types::ToSql;
@@ -49,7 +48,7 @@ select w.hour, coalesce(h.finished, 0) + coalesce(f.finished, 0)::bigint, coales
 
 impl PgStore {
     pub(super) async fn get_job(&self, job: i64) -> Result<Option<JobView>, QueueError> {
-        let get = |client: Object| async move {
+        let get = |client: Session| async move {
             let statement = client.prepare_cached(GET).await?;
             client.query_opt(&statement, &[&job]).await
         };
@@ -76,7 +75,7 @@ impl PgStore {
         let params: [&(dyn ToSql + Sync); 7] =
             [&before, &limit, &states, &filter.tasks, &filter.queues, &filter.notes, &bytes_max];
         let (sql, params) = (&sql, &params);
-        let list = |client: Object| async move {
+        let list = |client: Session| async move {
             let statement = client.prepare_cached(sql).await?;
             client.query(&statement, params).await
         };
@@ -92,7 +91,7 @@ impl PgStore {
 
     pub(super) async fn figures(&self) -> Result<Stats, QueueError> {
         let fresh_us = rules::micros(STALE_AFTER);
-        let figures = |client: Object| async move {
+        let figures = |client: Session| async move {
             let statement = client.prepare_cached(STATS).await?;
             client.query_one(&statement, &[&fresh_us]).await
         };
@@ -117,7 +116,7 @@ impl PgStore {
     }
 
     pub(super) async fn failures_of(&self, job: i64) -> Result<Vec<AttemptFailure>, QueueError> {
-        let failures = |client: Object| async move {
+        let failures = |client: Session| async move {
             let statement = client.prepare_cached(FAILURES).await?;
             client.query(&statement, &[&job]).await
         };
@@ -133,7 +132,7 @@ impl PgStore {
     }
 
     pub(super) async fn last_hours(&self) -> Result<Vec<Hour>, QueueError> {
-        let hours = |client: Object| async move {
+        let hours = |client: Session| async move {
             let statement = client.prepare_cached(HOURS).await?;
             client.query(&statement, &[&rules::HOURS_TOLD]).await
         };
@@ -148,10 +147,8 @@ impl PgStore {
     }
 
     pub(super) async fn answers(&self) -> Result<(), QueueError> {
-        const WHAT: &str = "reach the database";
-        let client = self.connections.get(WHAT).await?;
-        client.simple_query("select 1").await.map_err(|e| failed(WHAT, e))?;
-        Ok(())
+        let ask = |client: Session| async move { client.simple_query("select 1").await };
+        self.connections.run("reach the database", ask).await.map(drop)
     }
 }
 

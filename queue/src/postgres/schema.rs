@@ -67,8 +67,11 @@ impl PgStore {
     }
 
     async fn applied(&self) -> Result<Vec<Applied>, QueueError> {
-        let client = self.connections.get("read which migrations were applied").await?;
-        applied(&**client).await
+        const WHAT: &str = "read which migrations were applied";
+        let mut client = self.connections.get(WHAT).await?;
+        // one session for both questions, whatever stands between
+        let transaction = client.transaction().await.map_err(|e| failed(WHAT, e))?;
+        applied(&*transaction).await
     }
 }
 

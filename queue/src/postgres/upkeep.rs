@@ -8,7 +8,7 @@ use crate::error::QueueError;
 use crate::metrics::{JOBS_FINISHED, LEASES_EXPIRED, count_jobs};
 use crate::rules;
 use crate::store::{UpkeepRules, Upkept};
-use deadpool_postgres::Object;
+use super::session::Session;
 use jiff::Timestamp;
 use minium_protocol::State;
 use std::time::Duration;
@@ -286,7 +286,7 @@ impl PgStore {
         let ids: Vec<i64> = looked.get(0);
         let (rows, held) = match &ids[..] {
             [] => (Vec::new(), 0),
-            ids => self.connections.run("rescue jobs", |client: Object| rescue_held(client, ids)).await?,
+            ids => self.connections.run("rescue jobs", |client: Session| rescue_held(client, ids)).await?,
         };
         if held == ids.len() {
             walks.lease_mark = looked.get(1); // else somebody is at one of them just now: it is looked at again
@@ -343,7 +343,7 @@ impl PgStore {
         sql: &'static str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Row, QueueError> {
-        let step = |client: Object| async move {
+        let step = |client: Session| async move {
             let statement = client.prepare_cached(sql).await?;
             client.query_one(&statement, params).await
         };
@@ -356,7 +356,7 @@ impl PgStore {
         sql: &'static str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, QueueError> {
-        let rows = |client: Object| async move {
+        let rows = |client: Session| async move {
             let statement = client.prepare_cached(sql).await?;
             client.query(&statement, params).await
         };
@@ -369,7 +369,7 @@ impl PgStore {
         sql: &'static str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<u64, QueueError> {
-        let execute = |client: Object| async move {
+        let execute = |client: Session| async move {
             let statement = client.prepare_cached(sql).await?;
             client.execute(&statement, params).await
         };
@@ -378,7 +378,7 @@ impl PgStore {
 }
 
 /// What was lost, and how many jobs were there to be held.
-async fn rescue_held(mut client: Object, ids: &[i64]) -> Result<(Vec<Row>, usize), tokio_postgres::Error> {
+async fn rescue_held(mut client: Session, ids: &[i64]) -> Result<(Vec<Row>, usize), tokio_postgres::Error> {
     let transaction = client.transaction().await?;
     let hold = transaction.prepare_cached(HOLD).await?;
     let held: Vec<i64> = transaction.query_one(&hold, &[&ids]).await?.get(0);
