@@ -18,6 +18,8 @@ pub(crate) const DATABASE_AVAILABLE: &str = "minium_queue_database_available";
 pub(crate) const DATABASE_OUTAGES: &str = "minium_queue_database_outages_total";
 /// What was refused, or given up, because it was away.
 pub(crate) const DATABASE_REFUSALS: &str = "minium_queue_database_refusals_total";
+/// 1 while claims of this process are slowed, since the journal is not relayed as fast as it grows.
+pub(crate) const CLAIMS_SLOWED: &str = "minium_queue_claims_slowed";
 
 /// So many names become labels.
 const LABELS_MAX: usize = 200;

@@ -70,6 +70,7 @@ migrations! {
     }
     "00" {
         10 "locks_and_schedules",
+        13 "pressure",
     }
 }
 

@@ -33,7 +33,7 @@ impl PgJournal {
         for again in 0.. {
             let client = self.connection(WHAT).await?;
             let answer = tokio::time::timeout(self.options.patience, client.query_typed(sql, &parameters));
-            match answer.await {
+            match self.queue.guard(WHAT, answer).await? {
                 Ok(Ok(rows)) => return rows.iter().map(stored).collect(),
                 Ok(Err(error)) if again < RETRIES_MAX && is_to_repeat(&error) => {}
                 Ok(Err(error)) => return settle(client, Err(failed(WHAT, error))),

@@ -6,13 +6,14 @@
 //! (the queue's listener only wakes).
 
 mod keep;
+mod lag;
 mod read;
 mod retention;
 mod sequencer;
 
 use crate::error::NotifierError;
 use crate::journal::{
-    Entry, EnvelopeOptions, Found, JournalOptions, JournalStore, Kept, Place, Range, Step, Stored,
+    Entry, EnvelopeOptions, Found, JournalOptions, JournalStore, Kept, Lag, Place, Range, Step, Stored,
 };
 use crate::retention::{Retention, Trim, Trimmed};
 use async_trait::async_trait;
@@ -41,13 +42,7 @@ type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 impl PgJournal {
     pub(crate) fn new(queue: Arc<PgStore>, envelope: EnvelopeOptions, options: JournalOptions) -> PgJournal {
-        PgJournal {
-            events: queue.events(),
-            queue,
-            envelope,
-            options,
-            relay: Mutex::new(None),
-        }
+        PgJournal { events: queue.events(), queue, envelope, options, relay: Mutex::new(None) }
     }
 
     async fn connection(&self, attempted: &'static str) -> Result<Object, NotifierError> {
@@ -212,6 +207,10 @@ impl JournalStore for PgJournal {
 
     async fn sweep(&self) -> Result<(), NotifierError> {
         self.query("sweep the journal", "select minium.journal_sweep()", &[]).await.map(drop)
+    }
+
+    async fn lag(&self, relayed: Option<u64>, count_max: u64) -> Result<Lag, NotifierError> {
+        self.find_lag(relayed, count_max).await
     }
 
     async fn tend(&self) -> Result<(), NotifierError> {

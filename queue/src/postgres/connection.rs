@@ -78,19 +78,25 @@ impl Connections {
             .create_timeout(Some(options.connect_timeout * hosts + Duration::from_secs(1)));
         if !pooled {
             // what is set through a pooler stays with whichever session it was
-            let setup = format!("{SESSION}; set statement_timeout = {}", options.statement_timeout.as_millis());
+            let setup =
+                format!("{SESSION}; set statement_timeout = {}", options.statement_timeout.as_millis());
             builder = builder.post_create(Hook::async_fn(move |client, _| {
                 let setup = setup.clone();
                 Box::pin(async move { client.batch_execute(&setup).await.map_err(HookError::Backend) })
             }));
         }
-        let pool = builder.build().map_err(|e| QueueError::Invalid(format!("the pool cannot be built: {e}")))?;
+        let pool =
+            builder.build().map_err(|e| QueueError::Invalid(format!("the pool cannot be built: {e}")))?;
         let patience = options.statement_timeout + Duration::from_secs(5);
         Ok(Connections { pool, gate: Gate::new(), types, patience, retries_max: options.retries_max })
     }
 
     /// Looks whether the server is there as long as this runs.
-    pub(super) fn watch(&self, way: Way, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+    pub(super) fn watch(
+        &self,
+        way: Way,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let (gate, pool) = (self.gate.clone(), self.pool.clone());
         gate.watch(way.config, way.tls, move || drop(pool.retain(|_, _| false)), stop)
     }

@@ -7,11 +7,11 @@
 use super::PgStore;
 use super::connection::failed;
 use super::marks::{Got, Look};
+use super::session::Session;
 use crate::error::QueueError;
 use crate::metrics::{JOBS_FINISHED, count_jobs};
 use crate::rules;
 use crate::store::{Claim, Ending, Exchanged, Leased, Outcome, Pause, Verdict};
-use super::session::Session;
 use minium_protocol::{LeaseToken, State};
 use serde_json::value::RawValue;
 use std::collections::{HashMap, HashSet};

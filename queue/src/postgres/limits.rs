@@ -5,12 +5,12 @@
 use super::PgStore;
 use super::exchange::Claimed;
 use super::pull::{json, leased};
+use super::session::Session;
 use crate::error::QueueError;
 use crate::limits::{Limit, LimitView, Limits, Rate, check_limits};
 use crate::rules;
 use crate::store::{Claim, Pull, Pulled};
 use async_trait::async_trait;
-use super::session::Session;
 use minium_protocol::levels;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;

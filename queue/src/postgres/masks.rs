@@ -1,10 +1,10 @@
 //! Masks of arguments: what `minium.args_shown` applies at each enqueue, whoever enqueues.
 
 use super::PgStore;
+use super::session::Session;
 use crate::error::QueueError;
 use crate::mask;
 use crate::store::ArgsMask;
-use super::session::Session;
 use tokio_postgres::types::ToSql;
 
 /// Index: the key of mask. Locks: the rows that change, in the order of their tasks, so that nodes which start together

@@ -21,6 +21,7 @@ mod marks;
 mod masks;
 mod operations;
 mod outage;
+mod pressure;
 mod pull;
 mod queues;
 mod read;
@@ -35,6 +36,7 @@ mod workers;
 pub use connection::discreet;
 
 use crate::error::QueueError;
+use crate::pressure::Slowing;
 use crate::store::{
     Annotation, ArgsMask, AttemptFailure, Claim, Enqueued, Exchanged, Extension, Hour, JobFilter, JobPage,
     Outcome, Pull, Pulled, RetryOptions, Stats, Store, UpkeepRules, Upkept,
@@ -93,6 +95,7 @@ pub struct PgStore {
     connections: connection::Connections,
     options: PgOptions,
     marks: marks::Marks,
+    slowing: Slowing,
     walks: Mutex<upkeep::Walks>,
     /// There are limits, as the last exchange saw. At first they are looked for.
     limits: AtomicBool,
@@ -126,6 +129,7 @@ impl PgStore {
         Ok(PgStore {
             connections,
             marks: marks::Marks::new(options.marked_workers_max),
+            slowing: Slowing::new(),
             options,
             walks: Mutex::default(),
             limits: AtomicBool::new(true),
@@ -192,15 +196,22 @@ impl Store for PgStore {
     }
 
     async fn exchange(&self, outcomes: &[Outcome], claim: &Claim) -> Result<Exchanged, QueueError> {
-        if claim.caps.is_empty() {
+        let room = self.slowing.room(self, claim.limit).await;
+        let claim = &*claim.at_most(room);
+        let exchanged = if claim.caps.is_empty() {
             self.exchange_all(outcomes, claim).await
         } else {
             self.exchange_capped(outcomes, claim).await
-        }
+        };
+        self.slowing.took(exchanged.as_ref().map_or(0, |exchanged| exchanged.jobs.len()));
+        exchanged
     }
 
     async fn pull(&self, pulls: &[Pull]) -> Result<Vec<Pulled>, QueueError> {
-        self.pull_jobs(pulls).await
+        let room = self.slowing.room(self, Pull::wanted(pulls)).await;
+        let pulled = self.pull_jobs(&Pull::at_most(pulls, room)).await;
+        self.slowing.took(pulled.as_ref().map_or(0, Vec::len));
+        pulled
     }
 
     async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<u64, QueueError> {

@@ -4,10 +4,10 @@
 //! are rare, so clarity goes before round trips.
 
 use super::PgStore;
+use super::session::{Session, Work};
 use crate::error::QueueError;
 use crate::rules;
 use crate::store::{Annotation, Extension, RetryOptions};
-use super::session::{Session, Work};
 use minium_protocol::{LeaseToken, State};
 use std::collections::HashMap;
 use std::time::Duration;

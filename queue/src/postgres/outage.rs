@@ -67,9 +67,10 @@ impl Gate {
     /// Does the work if the server is there, and gives it up as soon as it is known not to be.
     pub(super) async fn pass<T>(&self, work: impl Future<Output = T>) -> Result<T, Away> {
         let mut away = self.0.away.subscribe();
-        if let Some(why) = away.borrow_and_update().clone() {
+        if !self.breaker().admits() {
             metrics::counter!(DATABASE_REFUSALS).increment(1);
-            return Err(why);
+            let why = away.borrow().clone();
+            return Err(why.unwrap_or_else(|| Away("the server is away".into())));
         }
         let gone = async {
             loop {
@@ -93,7 +94,13 @@ impl Gate {
     }
 
     /// Looks whether the server is there: whenever somebody doubts it, and again and again while it is not.
-    pub(super) async fn watch(self, config: Config, tls: Tls, forget: impl Fn() + Send, stop: CancellationToken) {
+    pub(super) async fn watch(
+        self,
+        config: Config,
+        tls: Tls,
+        forget: impl Fn() + Send,
+        stop: CancellationToken,
+    ) {
         let rounds = async {
             let mut since = Instant::now();
             loop {
@@ -110,7 +117,10 @@ impl Gate {
                 match (edge, found) {
                     (Edge::Opened, Err(why)) => {
                         since = Instant::now();
-                        warn!(error = why, "The database is away; what needs it is refused at once until it is back.");
+                        warn!(
+                            error = why,
+                            "The database is away; what needs it is refused at once until it is back."
+                        );
                         metrics::gauge!(DATABASE_AVAILABLE).set(0);
                         metrics::counter!(DATABASE_OUTAGES).increment(1);
                         self.0.away.send_replace(Some(Away(why.into())));

@@ -3,10 +3,10 @@
 //! There are no low-water marks here: an index entry leads to jobs of one task only, so there is little to pass over.
 
 use super::PgStore;
+use super::session::Session;
 use crate::error::QueueError;
 use crate::rules;
 use crate::store::{Leased, Pull, Pulled};
-use super::session::Session;
 use minium_protocol::LeaseToken;
 use serde_json::value::RawValue;
 use std::time::Duration;

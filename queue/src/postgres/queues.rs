@@ -1,11 +1,11 @@
 //! Queues: paused, resumed, counted.
 
 use super::PgStore;
+use super::session::Session;
 use crate::error::QueueError;
 use crate::queues::{QueueView, Queues, READY_COUNTED_MAX};
 use crate::rules;
 use async_trait::async_trait;
-use super::session::Session;
 
 const PAUSE: &str = "insert into minium.paused_queue (queue) values ($1) on conflict do nothing";
 const RESUME: &str = "delete from minium.paused_queue where queue = $1";

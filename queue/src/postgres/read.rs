@@ -1,11 +1,11 @@
 //! Reads: one job, a page of jobs, figures.
 
 use super::PgStore;
+use super::session::Session;
 use crate::error::QueueError;
 use crate::rules;
 use crate::store::{AttemptFailure, Hour, JobFilter, JobPage, Stats};
 use crate::workers::STALE_AFTER;
-use super::session::Session;
 use minium_protocol::{JobView, Phase, State};
 use serde_json::value::RawValue;
 use tokio_postgres::types::ToSql;

@@ -5,6 +5,7 @@
 //! waits for it.
 
 use super::PgStore;
+use super::session::{Session, Work};
 use crate::error::QueueError;
 use crate::metrics::{JOBS_ENQUEUED, count_jobs};
 use crate::schedules::{
@@ -12,7 +13,6 @@ use crate::schedules::{
 };
 use crate::store::Enqueued;
 use async_trait::async_trait;
-use super::session::{Session, Work};
 use jiff::Timestamp;
 use minium_protocol::{EnqueueRequest, ScheduleView};
 use std::collections::HashMap;

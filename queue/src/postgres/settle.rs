@@ -5,8 +5,8 @@
 //! they have very many children (`minium.unsettled`). The SQL functions stand in `migrations/postgres/0006_repairs.sql`.
 
 use super::PgStore;
-use crate::error::QueueError;
 use super::session::Session;
+use crate::error::QueueError;
 
 /// Edges that one transaction settles beside what it does, for each that goes into a piece.
 const AT_ONCE_PIECES: usize = 10;

@@ -4,11 +4,11 @@
 //! walking the key; where a walk has come to is kept in memory, and lost without harm.
 
 use super::PgStore;
+use super::session::Session;
 use crate::error::QueueError;
 use crate::metrics::{JOBS_FINISHED, LEASES_EXPIRED, count_jobs};
 use crate::rules;
 use crate::store::{UpkeepRules, Upkept};
-use super::session::Session;
 use jiff::Timestamp;
 use minium_protocol::State;
 use std::time::Duration;
@@ -363,7 +363,7 @@ impl PgStore {
         self.connections.run(attempted, rows).await
     }
 
-    async fn execute(
+    pub(super) async fn execute(
         &self,
         attempted: &'static str,
         sql: &'static str,

@@ -16,7 +16,7 @@ use crate::spools;
 use anyhow::Context;
 use minium_bus::{Bus, Schemas};
 use minium_notifier::{
-    EnvelopeOptions, Journal, Relay, RelayOptions, RelayState, Retentions, TaskWork, WorkOptions,
+    EnvelopeOptions, Journal, LagOptions, Relay, RelayOptions, RelayState, Retentions, TaskWork, WorkOptions,
 };
 use minium_protocol::{ErrorCode, Problem, SchemaFault};
 use minium_queue::postgres::PgOptions;
@@ -169,7 +169,13 @@ impl Opener {
     fn relay_options(&self) -> RelayOptions {
         let minion_topic = self.config.notifier.minion_topic.clone();
         let (work, retention) = (Some(self.work.clone()), Some(self.retentions.clone()));
-        RelayOptions { minion_topic, retention, work, ..RelayOptions::default() }
+        let notifier = &self.config.notifier;
+        let lag = LagOptions {
+            events_max: u64::from(notifier.lag_events),
+            age_max: notifier.lag,
+            ..LagOptions::default()
+        };
+        RelayOptions { minion_topic, retention, work, lag, ..RelayOptions::default() }
     }
 
     fn retention(&self) -> Retention {

@@ -142,6 +142,7 @@ impl Fixture {
                      update failure set at = at - {micros};
                      update hour set hour = hour - {micros};
                      update lock set taken = taken - {micros}, until = until - {micros};
+                     update pressure set at = at - {micros};
                      update schedule set due = due - {micros}, fired = fired - {micros};
                      update worker set started = started - {micros}, heartbeat = heartbeat - {micros};
                      update command set sent = sent - {micros};"
@@ -158,14 +159,14 @@ impl Fixture {
                 "select table_name::text, string_agg(format('%1$I = %1$I - interval ''%2$s us''', column_name, $1::text), ', ')
                    from information_schema.columns
                   where table_schema = 'minium' and data_type = 'timestamp with time zone'
-                    and table_name in ('command', 'failure', 'hour', 'job', 'job_key', 'limit_rule', 'lock', 'renewal', 'schedule',
+                    and table_name in ('command', 'failure', 'hour', 'job', 'job_key', 'limit_rule', 'lock', 'pressure', 'renewal', 'schedule',
                                        'tally', 'worker')
                   group by table_name",
                 &[&micros.to_string()],
             )
             .await
             .unwrap();
-        assert_eq!(columns.len(), 11, "every table that holds times is moved");
+        assert_eq!(columns.len(), 12, "every table that holds times is moved");
         for row in columns {
             let sql = format!("update minium.{} set {}", row.get::<_, String>(0), row.get::<_, String>(1));
             client.batch_execute(&sql).await.unwrap();

@@ -17,6 +17,7 @@ mod masks;
 mod operations;
 mod outcomes;
 mod parents;
+mod pressure;
 mod pulling;
 mod queues;
 mod schedules;
@@ -333,6 +334,10 @@ macro_rules! conformance {
                 a_claim_with_bounds_hands_outcomes_in_too
                 a_claim_with_bounds_must_name_its_tasks
                 two_who_claim_with_bounds_never_share_a_job
+            }
+            pressure {
+                the_worst_that_nodes_say_counts_until_it_is_old
+                claims_are_few_while_a_node_cannot_follow
             }
             schema {
                 migrating_again_does_nothing
