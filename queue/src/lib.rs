@@ -47,7 +47,7 @@ mod workflow;
 pub use backend::{Backend, DatabaseUrl, SqlitePlace};
 pub use commands::{COMMAND_BYTES_MAX, CONCURRENCY_MAX, Command, JobSignal};
 pub use cron::{CRON_BYTES_MAX, Cron, CronError};
-pub use error::QueueError;
+pub use error::{QueueError, causes};
 pub use limits::{Limit, LimitView, Limits, Rate, check_limits};
 pub use locks::{LockFilter, LockGuard, LockHeld, LockPage, Locks};
 pub use migrations::{Migration, MigrationStatus};

@@ -148,6 +148,10 @@ impl Connections {
                     tokio::time::sleep(Duration::from_millis(pause_ms)).await;
                 }
                 Ok(Ok(Err(e))) => {
+                    if e.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
+                        // the server has become a standby under open connections
+                        self.forget();
+                    }
                     let error = failed(attempted, e);
                     if matches!(error, QueueError::Unavailable { .. }) {
                         self.gate.doubt();

@@ -8,12 +8,14 @@
 use super::connection::discreet;
 use super::tls::Tls;
 use crate::breaker::{Breaker, Edge};
+use crate::error::causes;
 use crate::metrics::{DATABASE_AVAILABLE, DATABASE_OUTAGES, DATABASE_REFUSALS};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, SimpleQueryMessage};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -152,9 +154,17 @@ async fn probe(config: &Config, tls: Tls) -> Result<(), String> {
         Ok(Ok(false)) => Err("the server is a standby".into()),
         // it is there, and has no room for one more
         Ok(Err(error)) if error.code().is_some_and(|code| code.code().starts_with("53")) => Ok(()),
-        Ok(Err(error)) => Err(story(error)),
+        Ok(Err(error)) if error.code().is_some_and(turns_away) => {
+            Err(format!("it is there and does not let us in: {}", causes(&*discreet(error))))
+        }
+        Ok(Err(error)) => Err(causes(&*discreet(error))),
         Err(_) => Err("the server does not answer".into()),
     }
+}
+
+/// A wrong password, an unknown role or database: waiting may not help, somebody has to see to it.
+fn turns_away(code: &SqlState) -> bool {
+    code.code().starts_with("28") || *code == SqlState::UNDEFINED_DATABASE
 }
 
 async fn ask(config: &Config, tls: Tls) -> Result<bool, tokio_postgres::Error> {
@@ -168,19 +178,4 @@ async fn ask(config: &Config, tls: Tls) -> Result<bool, tokio_postgres::Error> {
         }
     };
     Ok(rows.iter().any(|message| matches!(message, SimpleQueryMessage::Row(_))))
-}
-
-/// The error with its causes.
-fn story(error: tokio_postgres::Error) -> String {
-    let error = discreet(error);
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        next = cause.source();
-    }
-    text
 }

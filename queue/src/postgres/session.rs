@@ -2,7 +2,8 @@
 //!
 //! A pooler in transaction mode (pgbouncer) gives each transaction whichever server connection is free. A statement that was
 //! prepared by name on one is unknown on the next; so there each goes out unnamed, in one message with its parameters, which
-//! needs their types beforehand. These are asked once for each text, on a connection of its own, within a transaction.
+//! needs their types beforehand. These are asked once for each text. (None of them may be a type of our own, which the driver
+//! would ask about by a statement that it keeps.)
 
 use super::tls::Tls;
 use deadpool_postgres::{Object, Transaction};
@@ -35,34 +36,32 @@ impl Types {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(sql).cloned()
     }
 
-    async fn of(&self, sql: &str) -> Result<Arc<[Type]>, Error> {
-        if let Some(types) = self.known(sql) {
-            return Ok(types);
-        }
-        let (client, connection) = self.config.connect(self.tls.clone()).await?;
-        let ask = async {
-            // one server connection until the end, and none of it is left there
-            client.batch_execute("begin").await?;
-            let statement = client.prepare(sql).await?;
-            let types: Arc<[Type]> = statement.params().into();
-            drop(statement);
-            client.batch_execute("rollback").await?;
-            Ok::<_, Error>(types)
-        };
-        let mut ask = pin!(ask);
-        let types = tokio::select! {
-            types = &mut ask => types?,
-            ended = connection => {
-                ended?;
-                ask.await?
-            }
-        };
+    fn learn(&self, sql: &str, statement: &Statement) -> Arc<[Type]> {
+        let types: Arc<[Type]> = statement.params().into();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= TEXTS_MAX {
             known.clear();
         }
         known.insert(sql.to_owned(), types.clone());
-        Ok(types)
+        types
+    }
+
+    /// Asks on a connection of its own: within one transaction, so that nothing of it is left in whichever session that has.
+    async fn ask(&self, sql: &str) -> Result<Arc<[Type]>, Error> {
+        let (client, connection) = self.config.connect(self.tls.clone()).await?;
+        let mut ask = pin!(async {
+            client.batch_execute("begin").await?;
+            let types = self.learn(sql, &client.prepare(sql).await?);
+            client.batch_execute("rollback").await?;
+            Ok(types)
+        });
+        tokio::select! {
+            types = &mut ask => types,
+            ended = connection => {
+                ended?;
+                ask.await
+            }
+        }
     }
 }
 
@@ -145,20 +144,28 @@ impl<'a> Deref for Work<'a> {
     }
 }
 
-/// A statement on its way.
-enum Ready<'a> {
-    Named(&'a Statement),
-    Text(&'a str),
-    Unnamed(&'a str, Arc<[Type]>),
+impl Session {
+    /// The types of a statement's parameters, where it goes out unnamed.
+    async fn types_of(&self, sql: &str) -> Result<Option<Arc<[Type]>>, Error> {
+        let Some(types) = &self.types else { return Ok(None) };
+        match types.known(sql) {
+            Some(known) => Ok(Some(known)),
+            None => types.ask(sql).await.map(Some),
+        }
+    }
 }
 
-async fn ready<'a>(types: Option<&Types>, sql: Sql<'a>) -> Result<Ready<'a>, Error> {
-    Ok(match (sql, types) {
-        (Sql::Prepared(Prepared::Named(statement)), _) => Ready::Named(statement),
-        (Sql::Prepared(Prepared::Unnamed(text, types)), _) => Ready::Unnamed(text, types.clone()),
-        (Sql::Text(text), None) => Ready::Text(text),
-        (Sql::Text(text), Some(types)) => Ready::Unnamed(text, types.of(text).await?),
-    })
+impl Work<'_> {
+    /// The same within the transaction: it has a session of the server, and may not wait for another one, which it may keep from
+    /// whoever has that.
+    async fn types_of(&self, sql: &str) -> Result<Option<Arc<[Type]>>, Error> {
+        let Some(types) = &self.types else { return Ok(None) };
+        match types.known(sql) {
+            Some(known) => Ok(Some(known)),
+            // closed again with the end of this line, before the transaction can end
+            None => Ok(Some(types.learn(sql, &self.transaction.prepare(sql).await?))),
+        }
+    }
 }
 
 /// The same for a connection and a transaction.
@@ -166,9 +173,9 @@ macro_rules! statements {
     ($type:ty, $field:ident: $($name:ident, $name_typed:ident -> $answer:ty;)*) => {
         impl $type {
             pub(super) async fn prepare_cached(&self, sql: &str) -> Result<Prepared, Error> {
-                match &self.types {
+                match self.types_of(sql).await? {
                     None => Ok(Prepared::Named(self.$field.prepare_cached(sql).await?)),
-                    Some(types) => Ok(Prepared::Unnamed(sql.into(), types.of(sql).await?)),
+                    Some(types) => Ok(Prepared::Unnamed(sql.into(), types)),
                 }
             }
 
@@ -177,10 +184,16 @@ macro_rules! statements {
                 sql: impl Into<Sql<'s>>,
                 params: &Params<'_>,
             ) -> Result<$answer, Error> {
-                match ready(self.types.as_deref(), sql.into()).await? {
-                    Ready::Named(statement) => self.$field.$name(statement, params).await,
-                    Ready::Text(text) => self.$field.$name(text, params).await,
-                    Ready::Unnamed(text, types) => self.$field.$name_typed(text, &typed(params, &types)).await,
+                let (text, types) = match sql.into() {
+                    Sql::Prepared(Prepared::Named(statement)) => {
+                        return self.$field.$name(statement, params).await;
+                    }
+                    Sql::Prepared(Prepared::Unnamed(text, types)) => (&**text, Some(types.clone())),
+                    Sql::Text(text) => (text, self.types_of(text).await?),
+                };
+                match types {
+                    None => self.$field.$name(text, params).await,
+                    Some(types) => self.$field.$name_typed(text, &typed(params, &types)).await,
                 }
             })*
         }

@@ -290,6 +290,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secured<S> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_pooler_is_told_by_the_url() {
+        let pooled = |url: &str| read(url).map(|(_, said)| said.is_pooled());
+        assert!(pooled("postgres://u@h/db?pgbouncer=true&sslmode=disable").unwrap());
+        assert!(!pooled("postgres://u@h/db?pgbouncer=false").unwrap());
+        assert!(!pooled("postgres://u@h/db").unwrap());
+        pooled("postgres://u@h/db?pgbouncer=1").unwrap_err();
+    }
+
     fn said(url: &str) -> (SslMode, Check) {
         let (config, said) = read(url).unwrap();
         (config.get_ssl_mode(), said.check)

@@ -29,11 +29,11 @@ async fn a_relay_that_is_held_back_slows_claims_until_it_follows() {
     wait::until("the worker to be slowed", async || (said(&node, "claims are slowed.") > 0).then_some(()))
         .await;
     // enqueues are as many as before, and it is not they that wait
-    for _ in 0..10 {
+    for _ in 0..3 {
         node.post("/api/v1/jobs", jobs(100)).await.expect(201);
     }
     let figures = node.get("/api/v1/stats").await.expect(200);
-    assert!(figures["inactive"].as_i64().unwrap() > 900, "claims are few: {figures}");
+    assert!(figures["inactive"].as_i64().unwrap() > 350, "claims are few: {figures}");
 
     hold.rollback().await.unwrap();
     metric_is(&node, "minium_notifier_relay_behind", 0.0).await;

@@ -32,7 +32,7 @@ async fn exhausted_connections_are_told_from_a_database_that_is_away() {
             (waiting > 0).then_some(())
         })
         .await;
-        let answer = node.post_json("/api/v1/jobs", &json!({ "task": "one more" })).await;
+        let answer = node.post_json("/api/v1/jobs", &json!({ "task": "more" })).await;
         let problem = answer.problem(503, "unavailable");
         assert!(problem["detail"].as_str().unwrap().contains("in use"), "{problem}");
         assert_eq!(node.get("/healthz").await.status, 200);

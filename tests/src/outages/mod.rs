@@ -8,6 +8,7 @@ mod connections;
 mod disks;
 mod failover;
 mod pooler;
+mod spool;
 
 use crate::support::events::TaskEvent;
 use crate::support::node::Node;

@@ -4,6 +4,7 @@
 //! Time is never slept through: [`Fixture::pass`] moves every time that the database holds into the past, which is
 //! the same to whoever compares it with the database's clock.
 
+use crate::support::pooler::Pooler;
 use crate::support::postgres::{Database, connect};
 use minium_protocol::{EnqueueRequest, Job, JobView, LeaseToken, Missed, Phase, WorkerRef};
 use minium_queue::postgres::PgOptions;
@@ -51,7 +52,7 @@ pub(crate) struct Fixture {
     /// The journal up to here has been looked at.
     seen: AtomicI64,
     url: DatabaseUrl,
-    _kept: Kept,
+    kept: Kept,
 }
 
 /// What must live as long as the store.
@@ -59,6 +60,7 @@ enum Kept {
     Nothing,
     Dir { _dir: TempDir },
     Database { _database: Database },
+    Pooler { database: Database, _pooler: Pooler },
 }
 
 impl Fixture {
@@ -67,6 +69,14 @@ impl Fixture {
         let database = Database::create().await;
         let url = database.url().parse().unwrap();
         Fixture::migrated(url, Kept::Database { _database: database }).await
+    }
+
+    /// On PostgreSQL, behind pgbouncer in transaction mode.
+    pub(crate) async fn pgbouncer() -> Fixture {
+        let database = Database::create().await;
+        let pooler = database.pooler().await;
+        let url = pooler.url().parse().unwrap();
+        Fixture::migrated(url, Kept::Pooler { database, _pooler: pooler }).await
     }
 
     /// On SQLite in memory.
@@ -84,7 +94,7 @@ impl Fixture {
     async fn migrated(url: DatabaseUrl, kept: Kept) -> Fixture {
         let backend = open(&url).await;
         backend.migrate().await.unwrap();
-        Fixture { store: backend.store(), backend, seen: AtomicI64::new(0), url, _kept: kept }
+        Fixture { store: backend.store(), backend, seen: AtomicI64::new(0), url, kept: kept }
     }
 
     /// The store.
@@ -175,7 +185,11 @@ impl Fixture {
 
     /// A connection of the test's own to the PostgreSQL database.
     pub(crate) async fn client(&self) -> tokio_postgres::Client {
-        let DatabaseUrl::Postgres(url) = &self.url else { panic!("not on PostgreSQL") };
+        let url = match (&self.url, &self.kept) {
+            (_, Kept::Pooler { database, .. }) => database.url(),
+            (DatabaseUrl::Postgres(url), _) => url,
+            (DatabaseUrl::Sqlite(_), _) => panic!("not on PostgreSQL"),
+        };
         connect(url).await.unwrap()
     }
 

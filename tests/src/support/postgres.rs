@@ -4,6 +4,7 @@
 //! [`Database`] there costs some milliseconds and is dropped with its value. A [`Cluster`] costs about two seconds
 //! and may be killed, stopped and started again; its programs come from `MINIUM_TEST_PG_BIN`.
 
+use super::pooler::Pooler;
 use super::wait;
 use rustix::process::{Pid, Signal, getuid, kill_process};
 use std::fs::File;
@@ -62,6 +63,13 @@ impl Database {
     /// Where it is.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// A pooler before it.
+    pub(crate) async fn pooler(&self) -> Pooler {
+        let config: Config = self.url.parse().unwrap();
+        let [Host::Unix(socket_dir)] = config.get_hosts() else { panic!("it was made with one unix socket") };
+        Pooler::start(socket_dir, &self.name, 3).await
     }
 
     /// A connection of the test's own.
@@ -154,7 +162,7 @@ impl Cluster {
     /// A URL that names both, for a node that is to find whichever takes writes.
     pub(crate) fn url_with(&self, other: &Cluster, name: &str) -> String {
         let (one, other) = (self.dir.path().display(), other.dir.path().display());
-        format!("postgres:///{name}?host={one},{other}&user=minium&target_session_attrs=read-write")
+        format!("postgres:///{name}?host={one}&host={other}&user=minium&target_session_attrs=read-write")
     }
 
     /// Stops every process of it where it is: the kernel goes on taking connections, and nobody answers.
@@ -303,6 +311,8 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if self.server.is_some() {
+            // it may have been stopped in the middle of a test
+            self.thaw();
             self.stop_immediately();
         }
         if std::thread::panicking() {
