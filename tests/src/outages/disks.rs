@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 
 const CONFIG: &str = "[channels.kept]\ndurable = true\n[queue]\nlease_grace = \"0s\"\n";
 
+/// A result that finds no room between what is there.
+const LARGE: &str = "head -c 200000 /dev/urandom | base64 -w 0";
+
 fn large(kib: usize) -> String {
     // nothing that could be compressed
     std::iter::repeat_with(fastrand::alphanumeric).take(kib << 10).collect()
@@ -56,7 +59,7 @@ async fn a_full_disk_of_postgres_is_told_and_costs_nothing() {
     admin.batch_execute("create database minium tablespace small").await.unwrap();
     let url = cluster.url("minium");
     let node = Node::start(Options::on(&url).config(CONFIG)).await;
-    let task = format!("hold={}", hold(&node));
+    let task = format!("hold={}", hold(&node, LARGE));
     let mut worker = worker(&node, &url, &["--task", &task]);
     let id = node.enqueue(&json!({ "task": "hold" })).await;
     wait::until("the run to begin", async || node.dir().join("begun").exists().then_some(())).await;
@@ -104,7 +107,7 @@ async fn a_full_disk_of_the_spool_stops_claims_and_costs_no_result() {
     let disk = SmallDisk::mount(256);
     let node = Node::start(Options::file().config(CONFIG)).await;
     let spool = disk.path("spool");
-    let task = format!("hold={}", hold(&node));
+    let task = format!("hold={}", hold(&node, "echo done"));
     let more = ["--task", &task, "--spool", spool.to_str().unwrap()];
     let mut worker = worker(&node, &node.database(), &more);
     let first = node.enqueue(&json!({ "task": "hold" })).await;
@@ -131,11 +134,13 @@ async fn a_full_disk_of_the_spool_stops_claims_and_costs_no_result() {
     assert_works_on(&mut worker);
 }
 
-/// A program that says that it has begun, and ends when it is told to.
-fn hold(node: &Node) -> String {
+/// A program that says that it has begun, and ends with some words when it is told to.
+fn hold(node: &Node, says: &str) -> String {
     use std::os::unix::fs::PermissionsExt;
     let path = node.dir().join("hold.sh");
-    let text = "#!/bin/sh\ncd \"$(dirname \"$0\")\" || exit 1\n: > begun\nwhile [ ! -e go ]; do sleep 0.05; done\necho '{\"done\":true}'\n";
+    let text = format!(
+        "#!/bin/sh\ncd \"$(dirname \"$0\")\" || exit 1\n: > begun\nwhile [ ! -e go ]; do sleep 0.05; done\n{says}\n"
+    );
     std::fs::write(&path, text).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     path.display().to_string()
