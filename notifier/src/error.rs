@@ -87,6 +87,7 @@ impl From<QueueError> for NotifierError {
     fn from(error: QueueError) -> NotifierError {
         match error {
             QueueError::Unavailable { attempted, source } => NotifierError::Unavailable { attempted, source },
+            busy @ QueueError::Busy { attempted } => NotifierError::unavailable(attempted, busy),
             QueueError::Refused { attempted, source } => NotifierError::Refused { attempted, source },
             QueueError::StorageFull { attempted, source } => NotifierError::StorageFull { attempted, source },
             QueueError::Schema(words) => NotifierError::Schema(words),

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use minium_bus::{Bounds, History, Relayed};
 use minium_protocol::{Envelope, EventType, Filter, Position, Topic};
-use minium_queue::Backend;
+use minium_queue::{Backend, Store};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +81,6 @@ impl Default for JournalOptions {
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) offset: u64,
-    pub(crate) at: Timestamp,
     /// Nothing when its topic is none that could be said on a bus.
     pub(crate) relayed: Option<Relayed>,
     pub(crate) action: Option<Action>,
@@ -165,7 +164,7 @@ impl Row<'_> {
         let action = Action::of(self.kind, self.subject);
         let message = (self.kind == MESSAGE).then_some(self.id);
         let cancelled = Cancelled::of(self.kind, self.subject, self.data);
-        Entry { offset: self.offset, at: self.at, relayed, action, message, cancelled }
+        Entry { offset: self.offset, relayed, action, message, cancelled }
     }
 }
 
@@ -245,6 +244,15 @@ pub(crate) enum Stored {
     Waiting(Uuid, Place),
 }
 
+/// What is in the journal and not yet on the bus.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Lag {
+    /// How many entries, with and without a number.
+    pub(crate) events: u64,
+    /// How long ago the oldest was written.
+    pub(crate) age: Duration,
+}
+
 /// A journal in a database. Everything may be called from any node; the database decides who numbers.
 #[async_trait]
 pub(crate) trait JournalStore: Send + Sync + 'static {
@@ -296,6 +304,10 @@ pub(crate) trait JournalStore: Send + Sync + 'static {
     /// Moves the floor of the journal to the oldest entry that any channel keeps.
     async fn sweep(&self) -> Result<(), NotifierError>;
 
+    /// What lies beyond what was relayed; of what has no number yet, at most so many are counted. Where nothing was relayed
+    /// yet, everything with a number counts as if it had been.
+    async fn lag(&self, relayed: Option<u64>, count_max: u64) -> Result<Lag, NotifierError>;
+
     /// Room for the days to come, and none for empty days that have gone.
     async fn tend(&self) -> Result<(), NotifierError>;
 
@@ -316,6 +328,8 @@ pub(crate) const ID_WINDOW: Duration = Duration::from_secs(120);
 #[derive(Clone)]
 pub struct Journal {
     pub(crate) store: Arc<dyn JournalStore>,
+    /// The jobs in the same database.
+    pub(crate) queue: Arc<dyn Store>,
     pub(crate) waits: Arc<Waits>,
     history: Arc<JournalHistory>,
 }
@@ -331,12 +345,13 @@ impl Journal {
     pub fn open_with(backend: &Backend, envelope: EnvelopeOptions, options: JournalOptions) -> Journal {
         let (reads_max, keep) = (options.reads_max, options.keep.clone());
         let store: Arc<dyn JournalStore> = match backend {
-            Backend::Postgres(store) => Arc::new(PgJournal::new(store, envelope, options)),
+            Backend::Postgres(store) => Arc::new(PgJournal::new(store.clone(), envelope, options)),
             Backend::Sqlite(store) => Arc::new(SqliteJournal::new(store.clone(), envelope, &options)),
         };
         let waits = Arc::new(Waits::default());
         let keeper = Keeper::start(store.clone(), waits.clone(), keep);
-        Journal { history: Arc::new(JournalHistory::new(store.clone(), reads_max, keeper)), waits, store }
+        let history = Arc::new(JournalHistory::new(store.clone(), reads_max, keeper));
+        Journal { history, waits, queue: backend.store(), store }
     }
 
     /// What the bus reads back from.

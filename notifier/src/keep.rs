@@ -257,7 +257,12 @@ impl Writer {
                 works
             }
             Err(error) => {
-                tracing::warn!(error = error.story(), calls = group.len(), "Messages were not kept.");
+                // a database that is away is told once, by who looks for it
+                if error.code() == ErrorCode::Unavailable {
+                    tracing::debug!(error = error.story(), calls = group.len(), "Messages were not kept.");
+                } else {
+                    tracing::warn!(error = error.story(), calls = group.len(), "Messages were not kept.");
+                }
                 let refused = matches!(error, NotifierError::Refused { .. });
                 group.into_iter().for_each(|call| refuse(call, error.problem()));
                 refused

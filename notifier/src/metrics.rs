@@ -2,10 +2,12 @@
 
 use metrics::{Unit, describe_counter, describe_gauge};
 
-/// Entries that have an offset and are not yet on the bus of this node.
+/// Entries of the journal that are not yet on the bus of this node, with and without an offset.
 pub const JOURNAL_LAG_EVENTS: &str = "minium_notifier_journal_lag_events";
 /// Age of the oldest entry that is not yet on the bus of this node; 0 when all are.
 pub const JOURNAL_LAG_SECONDS: &str = "minium_notifier_journal_lag_seconds";
+/// 1 while this node is too far behind, so that claims are slowed.
+pub const RELAY_BEHIND: &str = "minium_notifier_relay_behind";
 /// Entries that this node numbered.
 pub const ENTRIES_NUMBERED: &str = "minium_notifier_entries_numbered_total";
 /// Entries that this node relayed to its bus.
@@ -45,16 +47,13 @@ pub(crate) fn count_words(metric: &'static str, words: impl Iterator<Item = (&'s
 
 /// Tells the recorder what the names mean.
 pub fn describe() {
-    describe_gauge!(
-        JOURNAL_LAG_EVENTS,
-        Unit::Count,
-        "Entries with an offset that are not yet on this node's bus."
-    );
+    describe_gauge!(JOURNAL_LAG_EVENTS, Unit::Count, "Entries that are not yet on this node's bus.");
     describe_gauge!(
         JOURNAL_LAG_SECONDS,
         Unit::Seconds,
         "Age of the oldest entry that is not yet on this node's bus."
     );
+    describe_gauge!(RELAY_BEHIND, Unit::Count, "1 while this node is so far behind that claims are slowed.");
     describe_counter!(ENTRIES_NUMBERED, Unit::Count, "Entries that this node numbered.");
     describe_counter!(ENTRIES_RELAYED, Unit::Count, "Entries that this node relayed to its bus.");
     describe_counter!(MESSAGES_KEPT, Unit::Count, "Messages of clients that this node committed.");

@@ -1,19 +1,19 @@
 //! The relay: brings the journal to the bus of this node, in the order of offsets, without a gap.
 //!
-//! One task numbers (when it is this node's turn), reads what is missing, and feeds the bus; another keeps the
-//! retention. The position moves only over a gapless prefix, and only after the commit that gave the offsets. A
+//! One task numbers (when it is this node's turn), reads what is missing, and feeds the bus; others keep the
+//! retention and look how far it is behind. The position moves only over a gapless prefix, and only after the commit that gave the offsets. A
 //! database that is gone is waited for, for ever.
 
 use crate::error::NotifierError;
 use crate::journal::{Entry, Journal, JournalStore, Outcome, Step};
 use crate::metrics;
 use crate::prefix::Prefix;
+use crate::pressure::{self, LagOptions};
 use crate::retention::{self, Retentions, Upkeep};
 use crate::turn::{Look, Met, Turn, TurnOptions};
 use crate::waits::Waits;
 use crate::wake::{Decision, WakeOptions, Wakefulness};
 use crate::work::TaskWork;
-use jiff::Timestamp;
 use minium_bus::{Bounds, Bus, Message, Relayed};
 use minium_protocol::{Position, Topic};
 use std::sync::Arc;
@@ -52,6 +52,8 @@ pub struct RelayOptions {
     pub retention_grace: Duration,
     /// Between two looks at the partitions of the days.
     pub days_interval: Duration,
+    /// How far it may lie behind before claims are slowed.
+    pub lag: LagOptions,
 }
 
 impl Default for RelayOptions {
@@ -70,6 +72,7 @@ impl Default for RelayOptions {
             retention_batch: 5_000,
             retention_grace: Duration::from_secs(10),
             days_interval: Duration::from_secs(600),
+            lag: LagOptions::default(),
         }
     }
 }
@@ -113,6 +116,14 @@ impl Relay {
         };
         let tasks = TaskTracker::new();
         tasks.spawn(retention::keep(store.clone(), upkeep, watched.clone(), stop.clone()));
+        let looks = pressure::watch(
+            store.clone(),
+            journal.queue.clone(),
+            options.lag.clone(),
+            watched.clone(),
+            stop.clone(),
+        );
+        tasks.spawn(looks);
         let waits = journal.waits.clone();
         tasks.spawn(Feeder { store, waits, bus, options, state, stop, told: None, reached: false }.run());
         tasks.close();
@@ -287,19 +298,12 @@ impl Feeder {
             self.feed(prefix, step.epoch, step.entries).await;
         }
         self.read_to(prefix, step.epoch, step.last).await?;
-        ::metrics::gauge!(metrics::JOURNAL_LAG_EVENTS).set(0);
-        ::metrics::gauge!(metrics::JOURNAL_LAG_SECONDS).set(0);
         Ok(())
     }
 
     async fn read_to(&mut self, prefix: &mut Prefix, epoch: u64, to: u64) -> Result<(), NotifierError> {
         while prefix.last() < to {
-            ::metrics::gauge!(metrics::JOURNAL_LAG_EVENTS).set((to - prefix.last()) as f64);
             let page = self.store.page(epoch, prefix.last()).await?;
-            if let Some(oldest) = page.first() {
-                let age = Timestamp::now().duration_since(oldest.at).as_secs_f64();
-                ::metrics::gauge!(metrics::JOURNAL_LAG_SECONDS).set(age.max(0.0));
-            }
             let next = page.first().map_or(to + 1, |entry| entry.offset);
             if next > prefix.next() {
                 self.skip(prefix, epoch, next - 1).await;

@@ -46,6 +46,12 @@ pub enum QueueError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// All connections that this process may have are in use, and stayed so. Nothing was done.
+    #[error("all connections to the database were in use while trying to {attempted}")]
+    Busy {
+        /// What was attempted.
+        attempted: &'static str,
+    },
     /// The database refused or failed.
     #[error("the database failed while trying to {attempted}")]
     Database {
@@ -91,7 +97,9 @@ impl QueueError {
             }
             QueueError::Conflict { .. } | QueueError::Configured(_) => ErrorCode::Conflict,
             QueueError::LeaseLost(_) => ErrorCode::LeaseLost,
-            QueueError::Unavailable { .. } | QueueError::Schema(_) => ErrorCode::Unavailable,
+            QueueError::Unavailable { .. } | QueueError::Busy { .. } | QueueError::Schema(_) => {
+                ErrorCode::Unavailable
+            }
             QueueError::Database { .. } => ErrorCode::Internal,
             QueueError::StorageFull { .. } => ErrorCode::StorageFull,
         }
@@ -107,6 +115,21 @@ impl QueueError {
     pub fn problem(&self) -> Problem {
         Problem::new(self.code(), self.to_string())
     }
+}
+
+/// An error with its causes, on one line.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        // Drivers like to repeat what the layer below has said.
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = cause.source();
+    }
+    text
 }
 
 #[cfg(test)]

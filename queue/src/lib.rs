@@ -23,6 +23,7 @@
 //! nowhere else. No WebSocket, no HTTP, no `minium-bus`.
 
 mod backend;
+mod breaker;
 mod bulk;
 mod caps;
 mod commands;
@@ -35,6 +36,7 @@ mod mask;
 mod metrics;
 mod migrations;
 pub mod postgres;
+mod pressure;
 mod queues;
 mod retention;
 pub mod rules;
@@ -48,11 +50,12 @@ pub use backend::{Backend, DatabaseUrl, SqlitePlace};
 pub use bulk::{BulkAction, BulkDone, bulk};
 pub use commands::{COMMAND_BYTES_MAX, CONCURRENCY_MAX, Command, JobSignal};
 pub use cron::{CRON_BYTES_MAX, Cron, CronError};
-pub use error::QueueError;
+pub use error::{QueueError, causes};
 pub use limits::{Limit, LimitView, Limits, Rate, check_limits};
 pub use locks::{LockFilter, LockGuard, LockHeld, LockPage, Locks};
 pub use logs::{LogPage, Logs};
 pub use migrations::{Migration, MigrationStatus};
+pub use pressure::{PRESSURE_LIFE, Pressure, Pressured};
 pub use queues::{QueueView, Queues, READY_COUNTED_MAX};
 pub use retention::{Keep, Retention};
 pub use schedules::{Schedule, ScheduleFilter, SchedulePage, Schedules, Timing};

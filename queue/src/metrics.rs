@@ -12,6 +12,14 @@ pub(crate) const JOBS_ENQUEUED: &str = "minium_queue_jobs_enqueued_total";
 pub(crate) const JOBS_FINISHED: &str = "minium_queue_jobs_finished_total";
 /// Leases that ended before their job did.
 pub(crate) const LEASES_EXPIRED: &str = "minium_queue_leases_expired_total";
+/// 1 while the database is there, 0 while it is known to be away.
+pub(crate) const DATABASE_AVAILABLE: &str = "minium_queue_database_available";
+/// How often it went away.
+pub(crate) const DATABASE_OUTAGES: &str = "minium_queue_database_outages_total";
+/// What was refused, or given up, because it was away.
+pub(crate) const DATABASE_REFUSALS: &str = "minium_queue_database_refusals_total";
+/// 1 while claims of this process are slowed, since the journal is not relayed as fast as it grows.
+pub(crate) const CLAIMS_SLOWED: &str = "minium_queue_claims_slowed";
 
 /// So many names become labels.
 const LABELS_MAX: usize = 200;

@@ -72,6 +72,7 @@ migrations! {
         10 "locks_and_schedules",
         11 "log",
         12 "bulk",
+        13 "pressure",
         14 "plans",
     }
 }

@@ -8,6 +8,7 @@ use crate::error::QueueError;
 use crate::limits::Limits;
 use crate::locks::Locks;
 use crate::logs::Logs;
+use crate::pressure::Pressured;
 use crate::queues::Queues;
 use crate::retention::Retention;
 use crate::schedules::Schedules;
@@ -17,6 +18,7 @@ use jiff::Timestamp;
 use minium_protocol::{EnqueueRequest, JobResult, JobView, LeaseToken, LogLine, Progress, State, WorkerRef};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -64,6 +66,11 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// The same for at most so many.
+    pub(crate) fn at_most(&self, limit: u32) -> Cow<'_, Claim> {
+        if limit >= self.limit { Cow::Borrowed(self) } else { Cow::Owned(Claim { limit, ..self.clone() }) }
+    }
+
     /// Claims nothing: for outcomes that are handed in alone.
     pub fn nothing() -> Claim {
         Claim {
@@ -122,6 +129,27 @@ pub struct Pull {
     pub lease: Duration,
     /// Who gets the first job, the second, and so on: as many jobs are taken at most.
     pub workers: Vec<WorkerRef>,
+}
+
+impl Pull {
+    /// How many jobs are taken at most.
+    pub(crate) fn wanted(pulls: &[Pull]) -> u32 {
+        u32::try_from(pulls.iter().map(|pull| pull.workers.len()).sum::<usize>()).unwrap_or(u32::MAX)
+    }
+
+    /// The same for at most so many, the first pulls first.
+    pub(crate) fn at_most(pulls: &[Pull], limit: u32) -> Cow<'_, [Pull]> {
+        if limit >= Pull::wanted(pulls) {
+            return Cow::Borrowed(pulls);
+        }
+        let mut left = limit as usize;
+        let cut = |pull: &Pull| {
+            let workers: Vec<_> = pull.workers.iter().take(left).cloned().collect();
+            left -= workers.len();
+            Pull { workers, ..pull.clone() }
+        };
+        Cow::Owned(pulls.iter().map(cut).collect())
+    }
 }
 
 /// A job for a puller.
@@ -419,7 +447,9 @@ pub struct Upkept {
 
 /// Keeps the jobs. All times are the database's. Other subjects of the queue have traits of their own.
 #[async_trait]
-pub trait Store: Limits + Locks + Logs + Queues + Schedules + Workers + Send + Sync + 'static {
+pub trait Store:
+    Limits + Locks + Logs + Pressured + Queues + Schedules + Workers + Send + Sync + 'static
+{
     /// Enqueues all or none. One answer per job, in order.
     ///
     /// # Errors

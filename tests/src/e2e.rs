@@ -98,6 +98,9 @@ mod hostile;
 /// Processes killed: the node, a worker, the database.
 mod faults;
 
+/// The database away, full, promoted, or behind a pooler; a relay that cannot follow.
+mod outages;
+
 /// Workers as processes: the list, remote control, signals.
 mod workers;
 

@@ -33,11 +33,12 @@ impl PgJournal {
         for again in 0.. {
             let client = self.connection(WHAT).await?;
             let answer = tokio::time::timeout(self.options.patience, client.query_typed(sql, &parameters));
-            match answer.await {
-                Ok(Ok(rows)) => return rows.iter().map(stored).collect(),
-                Ok(Err(error)) if again < RETRIES_MAX && is_to_repeat(&error) => {}
-                Ok(Err(error)) => return settle(client, Err(failed(WHAT, error))),
-                Err(elapsed) => return settle(client, Err(NotifierError::unavailable(WHAT, elapsed))),
+            match self.queue.guard(WHAT, answer).await {
+                Err(away) => return settle(client, Err(away.into())),
+                Ok(Ok(Ok(rows))) => return rows.iter().map(stored).collect(),
+                Ok(Ok(Err(error))) if again < RETRIES_MAX && is_to_repeat(&error) => {}
+                Ok(Ok(Err(error))) => return settle(client, Err(failed(WHAT, error))),
+                Ok(Err(elapsed)) => return settle(client, Err(NotifierError::unavailable(WHAT, elapsed))),
             }
         }
         unreachable!("the range has no end")

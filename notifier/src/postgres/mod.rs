@@ -6,21 +6,23 @@
 //! (the queue's listener only wakes).
 
 mod keep;
+mod lag;
 mod read;
 mod retention;
 mod sequencer;
 
 use crate::error::NotifierError;
 use crate::journal::{
-    Entry, EnvelopeOptions, Found, JournalOptions, JournalStore, Kept, Place, Range, Step, Stored,
+    Entry, EnvelopeOptions, Found, JournalOptions, JournalStore, Kept, Lag, Place, Range, Step, Stored,
 };
 use crate::retention::{Retention, Trim, Trimmed};
 use async_trait::async_trait;
-use deadpool_postgres::{Object, Pool, PoolError};
+use deadpool_postgres::Object;
 use minium_bus::Bounds;
 use minium_protocol::{Filter, Position};
 use minium_queue::postgres::{PgStore, discreet};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio_postgres::Row;
@@ -28,7 +30,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
 pub(crate) struct PgJournal {
-    pool: Pool,
+    queue: Arc<PgStore>,
     events: watch::Receiver<u64>,
     envelope: EnvelopeOptions,
     options: JournalOptions,
@@ -39,21 +41,12 @@ pub(crate) struct PgJournal {
 type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 impl PgJournal {
-    pub(crate) fn new(store: &PgStore, envelope: EnvelopeOptions, options: JournalOptions) -> PgJournal {
-        PgJournal {
-            pool: store.pool().clone(),
-            events: store.events(),
-            envelope,
-            options,
-            relay: Mutex::new(None),
-        }
+    pub(crate) fn new(queue: Arc<PgStore>, envelope: EnvelopeOptions, options: JournalOptions) -> PgJournal {
+        PgJournal { events: queue.events(), queue, envelope, options, relay: Mutex::new(None) }
     }
 
     async fn connection(&self, attempted: &'static str) -> Result<Object, NotifierError> {
-        self.pool.get().await.map_err(|e| match e {
-            PoolError::Backend(e) => NotifierError::Unavailable { attempted, source: discreet(e) },
-            other => NotifierError::unavailable(attempted, other),
-        })
+        Ok(self.queue.connection(attempted).await?)
     }
 
     /// Runs one statement on a connection of the pool.
@@ -97,7 +90,8 @@ impl PgJournal {
         attempted: &'static str,
         work: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, NotifierError> {
-        match tokio::time::timeout(self.options.patience, work).await {
+        let work = tokio::time::timeout(self.options.patience, work);
+        match self.queue.guard(attempted, work).await? {
             Ok(answer) => answer.map_err(|e| failed(attempted, e)),
             Err(elapsed) => Err(NotifierError::unavailable(attempted, elapsed)),
         }
@@ -213,6 +207,10 @@ impl JournalStore for PgJournal {
 
     async fn sweep(&self) -> Result<(), NotifierError> {
         self.query("sweep the journal", "select minium.journal_sweep()", &[]).await.map(drop)
+    }
+
+    async fn lag(&self, relayed: Option<u64>, count_max: u64) -> Result<Lag, NotifierError> {
+        self.find_lag(relayed, count_max).await
     }
 
     async fn tend(&self) -> Result<(), NotifierError> {

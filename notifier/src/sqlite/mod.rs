@@ -7,7 +7,8 @@ mod retention;
 
 use crate::error::NotifierError;
 use crate::journal::{
-    Entry, EnvelopeOptions, Found, JournalOptions, JournalStore, Kept, Outcome, Place, Range, Step, Stored,
+    Entry, EnvelopeOptions, Found, JournalOptions, JournalStore, Kept, Lag, Outcome, Place, Range, Step,
+    Stored,
 };
 use crate::retention::{Retention, Trim, Trimmed};
 use async_trait::async_trait;
@@ -175,6 +176,10 @@ impl JournalStore for SqliteJournal {
 
     async fn sweep(&self) -> Result<(), NotifierError> {
         self.write("sweep the journal", retention::sweep).await
+    }
+
+    async fn lag(&self, relayed: Option<u64>, _count_max: u64) -> Result<Lag, NotifierError> {
+        self.read("look how far the journal is relayed", move |_, conn| read::lag(conn, relayed)).await
     }
 
     async fn tend(&self) -> Result<(), NotifierError> {

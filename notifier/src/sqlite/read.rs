@@ -1,12 +1,13 @@
 //! Reading the journal on SQLite.
 
 use super::retention::{self, Floor};
-use crate::journal::{Entry, EnvelopeOptions, Found, JournalOptions, Range, Row};
+use crate::journal::{Entry, EnvelopeOptions, Found, JournalOptions, Lag, Range, Row};
 use jiff::Timestamp;
 use minium_bus::Bounds;
 use minium_protocol::Filter;
 use rusqlite::types::Type;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// So many entries of one filter are found by the index on topics; more are found by walking the table.
@@ -33,6 +34,17 @@ pub(super) fn bounds(conn: &Connection) -> rusqlite::Result<Bounds> {
         let (epoch, last, first): (i64, i64, Option<i64>) = (row.get(0)?, row.get(1)?, row.get(2)?);
         Ok(Bounds { epoch: epoch as u64, first: first.unwrap_or(last + 1) as u64, last: last as u64 })
     })
+}
+
+/// What lies beyond `relayed`. Everything has its number.
+pub(super) fn lag(conn: &Connection, relayed: Option<u64>) -> rusqlite::Result<Lag> {
+    let last = bounds(conn)?.last;
+    let relayed = relayed.map_or(last, |offset| offset.min(last));
+    let sql = "select at from entry where seq > ?1 order by seq limit 1";
+    let oldest =
+        conn.prepare_cached(sql)?.query_row([relayed as i64], |row| row.get::<_, i64>(0)).optional()?;
+    let age_us = oldest.map_or(0, |at| Timestamp::now().as_microsecond().saturating_sub(at));
+    Ok(Lag { events: last - relayed, age: Duration::from_micros(u64::try_from(age_us).unwrap_or(0)) })
 }
 
 /// What there is of what a filter matches: from `first` on all of it, which is the greatest floor of the channels that

@@ -1,15 +1,19 @@
-//! Connections: the pool, what each session is set to, and what an error of the database means to a caller.
+//! Connections: how they are made, the pool, what each session is set to, and what an error of the database means to a caller.
 
 use super::PgOptions;
+use super::outage::{Away, Gate};
+use super::session::{Session, Types};
 use super::tls::{self, Tls};
 use crate::error::QueueError;
 use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
 };
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::Config;
 use tokio_postgres::error::SqlState;
+use tokio_util::sync::CancellationToken;
 
 /// What every session of ours relies on. Statements are written for READ COMMITTED: a waiter looks at the row as it
 /// has become. JIT would cost more than any statement here takes. Every statement has an index to go by, and a plan
@@ -25,57 +29,102 @@ const SESSION: &str = "set timezone = 'UTC'; set datestyle = 'ISO'; set jit = of
 #[derive(Debug)]
 pub(super) struct Connections {
     pool: Pool,
+    gate: Gate,
+    /// Behind a pooler: the types of what goes out unnamed.
+    types: Option<Arc<Types>>,
     /// A little longer than the server's own limit on a statement: it fires when the network is gone.
     patience: Duration,
     retries_max: u32,
 }
 
-/// How to connect, for the pool and for the listener.
-pub(super) fn config(url: &str, options: &PgOptions) -> Result<(Config, Tls), QueueError> {
-    let (mut config, said) = tls::read(url)?;
-    if config.get_application_name().is_none() {
-        config.application_name("minium");
+/// How to connect: for the pool, for the listener, and for whoever looks whether the server is there.
+#[derive(Debug, Clone)]
+pub(super) struct Way {
+    pub(super) config: Config,
+    pub(super) tls: Tls,
+    /// Through a pooler that gives each transaction another session: nothing is kept in one.
+    pub(super) pooled: bool,
+}
+
+impl Way {
+    pub(super) fn of(url: &str, options: &PgOptions) -> Result<Way, QueueError> {
+        let (mut config, said) = tls::read(url)?;
+        if config.get_application_name().is_none() {
+            config.application_name("minium");
+        }
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(options.connect_timeout);
+        }
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(options.statement_timeout);
+        }
+        config.keepalives_idle(Duration::from_secs(30));
+        Ok(Way { config, tls: Tls::new(&said)?, pooled: said.is_pooled() })
     }
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(options.connect_timeout);
-    }
-    if config.get_tcp_user_timeout().is_none() {
-        config.tcp_user_timeout(options.statement_timeout);
-    }
-    config.keepalives_idle(Duration::from_secs(30));
-    Ok((config, Tls::new(&said)?))
 }
 
 impl Connections {
-    pub(super) fn new(config: Config, tls: Tls, options: &PgOptions) -> Result<Connections, QueueError> {
+    pub(super) fn new(way: Way, options: &PgOptions) -> Result<Connections, QueueError> {
+        let Way { config, tls, pooled } = way;
+        let types = pooled.then(|| Arc::new(Types::new(config.clone(), tls.clone())));
+        // each host that does not answer takes its time
+        let hosts = u32::try_from(config.get_hosts().len().max(1)).unwrap_or(1);
         let manager =
             Manager::from_config(config, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
-        let setup = format!("{SESSION}; set statement_timeout = {}", options.statement_timeout.as_millis());
-        let pool = Pool::builder(manager)
+        let mut builder = Pool::builder(manager)
             .max_size(options.connections)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(options.wait_timeout))
-            .create_timeout(Some(options.connect_timeout + Duration::from_secs(1)))
-            .post_create(Hook::async_fn(move |client, _| {
+            .create_timeout(Some(options.connect_timeout * hosts + Duration::from_secs(1)));
+        if !pooled {
+            // what is set through a pooler stays with whichever session it was
+            let setup =
+                format!("{SESSION}; set statement_timeout = {}", options.statement_timeout.as_millis());
+            builder = builder.post_create(Hook::async_fn(move |client, _| {
                 let setup = setup.clone();
                 Box::pin(async move { client.batch_execute(&setup).await.map_err(HookError::Backend) })
-            }))
-            .build()
-            .map_err(|e| QueueError::Invalid(format!("the pool cannot be built: {e}")))?;
+            }));
+        }
+        let pool =
+            builder.build().map_err(|e| QueueError::Invalid(format!("the pool cannot be built: {e}")))?;
         let patience = options.statement_timeout + Duration::from_secs(5);
-        Ok(Connections { pool, patience, retries_max: options.retries_max })
+        Ok(Connections { pool, gate: Gate::new(), types, patience, retries_max: options.retries_max })
+    }
+
+    /// Looks whether the server is there as long as this runs.
+    pub(super) fn watch(
+        &self,
+        way: Way,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (gate, pool) = (self.gate.clone(), self.pool.clone());
+        gate.watch(way.config, way.tls, move || drop(pool.retain(|_, _| false)), stop)
     }
 
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
     }
 
-    /// A connection.
+    /// A connection as the pool has it, for who sees to everything else. At once an error while the server is away.
     pub(super) async fn get(&self, attempted: &'static str) -> Result<Object, QueueError> {
-        self.pool.get().await.map_err(|e| match e {
-            PoolError::Backend(e) => away(attempted, e),
-            other => unavailable(attempted, other),
+        let got = self.gate.pass(self.pool.get()).await.map_err(|why| refused(attempted, why))?;
+        got.map_err(|error| {
+            self.gate.doubt();
+            match error {
+                PoolError::Backend(e) => away(attempted, e),
+                PoolError::Timeout(TimeoutType::Wait) => QueueError::Busy { attempted },
+                other => unavailable(attempted, other),
+            }
         })
+    }
+
+    /// Does what is done on a connection of [`Connections::get`], and gives it up when the server has gone.
+    pub(super) async fn guard<T>(
+        &self,
+        attempted: &'static str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, QueueError> {
+        self.gate.pass(work).await.map_err(|why| refused(attempted, why))
     }
 
     /// Runs an operation on a connection. What the database gave up for the sake of another transaction (a deadlock, a
@@ -86,27 +135,50 @@ impl Connections {
         mut operation: F,
     ) -> Result<T, QueueError>
     where
-        F: FnMut(Object) -> Fut + Send,
+        F: FnMut(Session) -> Fut + Send,
         Fut: Future<Output = Result<T, tokio_postgres::Error>> + Send,
     {
         for again in 0.. {
-            let client = self.get(attempted).await?;
-            match tokio::time::timeout(self.patience, operation(client)).await {
-                Ok(Ok(done)) => return Ok(done),
-                Ok(Err(e)) if again < self.retries_max && gave_way(&e) => {
+            let client = Session::new(self.get(attempted).await?, self.types.clone());
+            let work = tokio::time::timeout(self.patience, operation(client));
+            match self.gate.pass(work).await {
+                Ok(Ok(Ok(done))) => return Ok(done),
+                Ok(Ok(Err(e))) if again < self.retries_max && gave_way(&e) => {
                     let pause_ms = fastrand::u64(1..=10 << again.min(5));
                     tokio::time::sleep(Duration::from_millis(pause_ms)).await;
                 }
-                Ok(Err(e)) => return Err(failed(attempted, e)),
-                Err(elapsed) => {
-                    // the connection went back to the pool with a statement that nobody will answer
-                    drop(self.pool.retain(|_, _| false));
+                Ok(Ok(Err(e))) => {
+                    if e.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
+                        // the server has become a standby under open connections
+                        self.forget();
+                    }
+                    let error = failed(attempted, e);
+                    if matches!(error, QueueError::Unavailable { .. }) {
+                        self.gate.doubt();
+                    }
+                    return Err(error);
+                }
+                // the connection went back to the pool with a statement that nobody will answer
+                Ok(Err(elapsed)) => {
+                    self.forget();
                     return Err(unavailable(attempted, elapsed));
+                }
+                Err(why) => {
+                    self.forget();
+                    return Err(refused(attempted, why));
                 }
             }
         }
         unreachable!("the range has no end")
     }
+
+    fn forget(&self) {
+        drop(self.pool.retain(|_, _| false));
+    }
+}
+
+fn refused(attempted: &'static str, why: Away) -> QueueError {
+    unavailable(attempted, why)
 }
 
 fn gave_way(error: &tokio_postgres::Error) -> bool {

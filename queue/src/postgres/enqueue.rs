@@ -3,6 +3,7 @@
 
 use super::PgStore;
 use super::connection::failed;
+use super::session::Session;
 use crate::error::QueueError;
 use crate::metrics::{JOBS_ENQUEUED, count_jobs};
 use crate::rules;
@@ -203,7 +204,7 @@ impl PgStore {
     ) -> Result<Vec<Enqueued>, QueueError> {
         let mut made = vec![None; requests.len()];
         let columns = &Columns::new(requests, places, &made);
-        let enqueue = |client: deadpool_postgres::Object| async move {
+        let enqueue = |client: Session| async move {
             let statement = client.prepare_cached(ENQUEUE).await?;
             client.query(&statement, &columns.params()).await
         };
@@ -217,7 +218,7 @@ impl PgStore {
         requests: &[EnqueueRequest],
         statements: &[Vec<usize>],
     ) -> Result<Vec<Enqueued>, QueueError> {
-        let enqueue = |mut client: deadpool_postgres::Object| async move {
+        let enqueue = |mut client: Session| async move {
             let transaction = client.transaction().await?;
             let statement = transaction.prepare_cached(ENQUEUE).await?;
             let mut made = vec![None; requests.len()];

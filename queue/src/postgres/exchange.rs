@@ -8,18 +8,18 @@ use super::PgStore;
 use super::connection::failed;
 use super::marks::{Got, Look};
 use super::pull::notes;
+use super::session::Session;
 use crate::error::QueueError;
 use crate::metrics::{JOBS_FINISHED, count_jobs};
 use crate::rules;
 use crate::store::{Claim, Ending, Exchanged, Leased, Outcome, Pause, Verdict};
-use deadpool_postgres::Object;
 use minium_protocol::{LeaseToken, State};
 use serde_json::value::RawValue;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Error, GenericClient, Row, ToStatement};
+use tokio_postgres::{Error, GenericClient, Row};
 use uuid::Uuid;
 
 const WHAT: &str = "hand in outcomes and claim jobs";
@@ -212,7 +212,8 @@ impl PgStore {
         let mut batch = Batch::default();
         batch.push(&outcome);
         let claim = Claim::nothing();
-        let rows = run_exchange(client, EXCHANGE, &batch, &self.asked(&claim, 0)).await;
+        let asked = self.asked(&claim, 0);
+        let rows = client.query(EXCHANGE, &exchange_params(&batch, &asked)).await;
         let rows = rows.map_err(|e| failed("hand in an outcome within a transaction", e))?;
         let mut answer = Answer::default();
         answer.read(&rows).map_err(|e| failed("hand in an outcome within a transaction", e))?;
@@ -247,7 +248,7 @@ impl PgStore {
             batch.push(&outcomes[i]);
         }
         let (batch, asked) = (&batch, &asked);
-        let exchange = |client: Object| async move {
+        let exchange = |client: Session| async move {
             if batch.failed.is_empty() {
                 one_statement(&client, batch, asked).await
             } else {
@@ -302,7 +303,7 @@ impl PgStore {
         let late: Vec<_> = words.iter().map(|w| w.late.as_str()).collect();
         let params: [&(dyn ToSql + Sync); 5] = [&ids, &leases, &states, &texts, &late];
         let params = &params;
-        let judge = |client: Object| async move {
+        let judge = |client: Session| async move {
             let statement = client.prepare_cached(LATE).await?;
             client.query(&statement, params).await
         };
@@ -358,16 +359,16 @@ fn rounds(outcomes: &[Outcome], batch_max: usize) -> Vec<Vec<usize>> {
     rounds
 }
 
-async fn one_statement(client: &Object, batch: &Batch<'_>, asked: &Asked<'_>) -> Result<Answer, Error> {
+async fn one_statement(client: &Session, batch: &Batch<'_>, asked: &Asked<'_>) -> Result<Answer, Error> {
     let statement = client.prepare_cached(EXCHANGE).await?;
-    let rows = run_exchange(&***client, &statement, batch, asked).await?;
+    let rows = client.query(&statement, &exchange_params(batch, asked)).await?;
     let mut answer = Answer::default();
     answer.read(&rows)?;
     Ok(answer)
 }
 
 /// Everything is sent before the first answer is waited for. If a statement fails, the commit at the end rolls back.
-async fn with_failures(client: &Object, batch: &Batch<'_>, asked: &Asked<'_>) -> Result<Answer, Error> {
+async fn with_failures(client: &Session, batch: &Batch<'_>, asked: &Asked<'_>) -> Result<Answer, Error> {
     let fail = client.prepare_cached(FAIL).await?;
     let retry = client.prepare_cached(RETRY).await?;
     let exchange = client.prepare_cached(EXCHANGE).await?;
@@ -375,11 +376,12 @@ async fn with_failures(client: &Object, batch: &Batch<'_>, asked: &Asked<'_>) ->
         [&batch.failed, &batch.failed_leases, &batch.errors, &batch.retry, &batch.backtraces];
     let retry_params: [&(dyn ToSql + Sync); 4] =
         [&batch.retried, &batch.retried_leases, &batch.run_pauses, &batch.task_pauses];
+    let exchange_params = exchange_params(batch, asked);
     let (begun, failed, retried, rows, committed) = futures::join!(
         client.batch_execute("begin"),
         client.query(&fail, &fail_params),
         client.query_one(&retry, &retry_params),
-        run_exchange(&***client, &exchange, batch, asked),
+        client.query(&exchange, &exchange_params),
         client.batch_execute("commit"),
     );
     begun?;
@@ -394,14 +396,10 @@ async fn with_failures(client: &Object, batch: &Batch<'_>, asked: &Asked<'_>) ->
     Ok(answer)
 }
 
-async fn run_exchange<C: GenericClient + Sync, S: ToStatement + ?Sized + Sync + Send>(
-    client: &C,
-    statement: &S,
-    batch: &Batch<'_>,
-    asked: &Asked<'_>,
-) -> Result<Vec<Row>, Error> {
+/// The parameters of [`EXCHANGE`].
+fn exchange_params<'a>(batch: &'a Batch<'_>, asked: &'a Asked<'_>) -> [&'a (dyn ToSql + Sync); 13] {
     let (claim, look) = (asked.claim, &asked.look);
-    let params: [&(dyn ToSql + Sync); 13] = [
+    [
         &batch.finished,
         &batch.finished_leases,
         &batch.results,
@@ -415,8 +413,7 @@ async fn run_exchange<C: GenericClient + Sync, S: ToStatement + ?Sized + Sync + 
         &look.mark_priorities,
         &look.marks,
         &asked.aged_us,
-    ];
-    client.query(statement, &params).await
+    ]
 }
 
 impl Answer {

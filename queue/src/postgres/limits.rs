@@ -5,12 +5,12 @@
 use super::PgStore;
 use super::exchange::Claimed;
 use super::pull::{json, leased};
+use super::session::Session;
 use crate::error::QueueError;
 use crate::limits::{Limit, LimitView, Limits, Rate, check_limits};
 use crate::rules;
 use crate::store::{Claim, Pull, Pulled};
 use async_trait::async_trait;
-use deadpool_postgres::Object;
 use minium_protocol::levels;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -77,7 +77,7 @@ impl PgStore {
     /// Wakes idle workers everywhere: what ran under a limit has ended. They poll besides, so that it may fail.
     pub(super) async fn tell_of_room(&self) {
         let tell =
-            |client: Object| async move { client.query_one("select minium.wake_up(true)::text", &[]).await };
+            |client: Session| async move { client.query_one("select minium.wake_up(true)::text", &[]).await };
         if let Err(error) = self.connections.run("tell that a limit has room", tell).await {
             tracing::debug!(%error, "Idle workers see room under a limit with their next poll.");
         }
@@ -87,7 +87,7 @@ impl PgStore {
     /// that are left for later.
     pub(super) async fn most_urgent(&self, claim: &Claim) -> Result<i32, QueueError> {
         let least = claim.min_priority.unwrap_or(i32::MIN);
-        let highest = |client: Object| async move {
+        let highest = |client: Session| async move {
             let statement = client.prepare_cached(HIGHEST).await?;
             client.query_one(&statement, &[&claim.queues, &least, &claim.tasks]).await
         };
@@ -104,7 +104,7 @@ impl PgStore {
     ) -> Result<Vec<Claimed>, QueueError> {
         let worker = serde_json::to_string(&claim.worker).expect("a worker is plain JSON");
         let lease_us = rules::micros(claim.lease);
-        let claimed = |client: Object| {
+        let claimed = |client: Session| {
             let worker = &worker;
             async move {
                 let statement = client.prepare_cached(CLAIM).await?;
@@ -125,7 +125,7 @@ impl PgStore {
 
     /// The limits under which jobs are ready.
     pub(super) async fn limits_with_jobs(&self) -> Result<Vec<String>, QueueError> {
-        let wanted = |client: Object| async move {
+        let wanted = |client: Session| async move {
             let statement = client.prepare_cached(WANTED).await?;
             client.query(&statement, &[]).await
         };
@@ -147,7 +147,7 @@ impl PgStore {
             for place in taken[i]..pull.workers.len() {
                 let worker = serde_json::to_string(&pull.workers[place]).expect("a worker is plain JSON");
                 let lease_us = rules::micros(pull.lease);
-                let claim = |client: Object| {
+                let claim = |client: Session| {
                     let worker = &worker;
                     async move {
                         let statement = client.prepare_cached(CLAIM).await?;
@@ -183,7 +183,7 @@ impl Limits for PgStore {
         let times: Vec<_> = limits.iter().map(|l| l.rate.map(|r| rules::micros(r.per))).collect();
         let params: [&(dyn ToSql + Sync); 5] = [&tasks, &running, &parts, &counts, &times];
         let (tasks, params) = (&tasks, &params);
-        let put = |mut client: Object| async move {
+        let put = |mut client: Session| async move {
             let transaction = client.transaction().await?;
             // in the order of their names, as claims take them
             let gone = "delete from minium.limit_rule where task = any (array(
@@ -201,7 +201,7 @@ impl Limits for PgStore {
     }
 
     async fn limits(&self) -> Result<Vec<LimitView>, QueueError> {
-        let list = |client: Object| async move { client.query(LIST, &[]).await };
+        let list = |client: Session| async move { client.query(LIST, &[]).await };
         let rows = self.connections.run("list limits", list).await?;
         let number = |n: Option<i32>| n.and_then(|n| u32::try_from(n).ok());
         let view = |row: &Row| LimitView {

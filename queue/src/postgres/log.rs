@@ -1,11 +1,11 @@
 //! Log lines: written with the notes of the same moment, in one statement, and read by the page.
 
 use super::PgStore;
+use super::session::{Session, Work};
 use crate::error::QueueError;
 use crate::logs::{AGAIN_MAX, KEPT_BYTES_MAX, KEPT_LINES_MAX, LogPage, Logs, storable_lines};
 use crate::rules;
 use async_trait::async_trait;
-use deadpool_postgres::{Object, Transaction};
 use jiff::Timestamp;
 use minium_protocol::{KeptLine, LogLine};
 use tokio_postgres::types::ToSql;
@@ -93,7 +93,7 @@ impl Lines {
     /// Writes them, with what else is told of the job: the parameters that both statements share.
     pub(super) async fn write(
         &self,
-        transaction: &Transaction<'_>,
+        transaction: &Work<'_>,
         shared: [&(dyn ToSql + Sync); 4],
         changes: bool,
         attempt: i32,
@@ -123,7 +123,7 @@ impl Logs for PgStore {
     async fn log(&self, job: i64, after: i64, limit: u32) -> Result<LogPage, QueueError> {
         let limit = limit.clamp(1, rules::PAGE_MAX);
         let asked = i64::from(limit) + 1;
-        let read = |client: Object| async move {
+        let read = |client: Session| async move {
             let statement = client.prepare_cached(LOG).await?;
             client.query(&statement, &[&job, &after, &asked]).await
         };

@@ -1,10 +1,10 @@
 //! Masks of arguments: what `minium.args_shown` applies at each enqueue, whoever enqueues.
 
 use super::PgStore;
+use super::session::Session;
 use crate::error::QueueError;
 use crate::mask;
 use crate::store::ArgsMask;
-use deadpool_postgres::Object;
 use tokio_postgres::types::ToSql;
 
 /// Index: the key of mask. Locks: the rows that change, in the order of their tasks, so that nodes which start together
@@ -20,7 +20,7 @@ impl PgStore {
         let (tasks, paths): (Vec<&str>, Vec<String>) = masks.into_iter().unzip();
         let params: [&(dyn ToSql + Sync); 2] = [&tasks, &paths];
         let params = &params;
-        let put = |client: Object| async move { client.execute(PUT, params).await };
+        let put = |client: Session| async move { client.execute(PUT, params).await };
         self.connections.run("put masks in force", put).await.map(drop)
     }
 }

@@ -22,11 +22,14 @@ mod log;
 mod marks;
 mod masks;
 mod operations;
+mod outage;
+mod pressure;
 mod pull;
 mod queues;
 mod read;
 mod schedules;
 mod schema;
+mod session;
 mod settle;
 pub(crate) mod tls;
 mod upkeep;
@@ -35,13 +38,15 @@ mod workers;
 pub use connection::discreet;
 
 use crate::error::QueueError;
+use crate::pressure::Slowing;
 use crate::store::{
     Annotation, ArgsMask, AttemptFailure, Claim, Enqueued, Exchanged, Extension, Hour, JobFilter, JobPage,
     Outcome, Pull, Pulled, RetryOptions, Stats, Store, UpkeepRules, Upkept,
 };
 use async_trait::async_trait;
-use deadpool_postgres::Pool;
+use deadpool_postgres::{Object, Pool};
 use minium_protocol::{EnqueueRequest, JobResult, JobView, LeaseToken};
+use std::future::Future;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -92,6 +97,7 @@ pub struct PgStore {
     connections: connection::Connections,
     options: PgOptions,
     marks: marks::Marks,
+    slowing: Slowing,
     walks: Mutex<upkeep::Walks>,
     /// There are limits, as the last exchange saw. At first they are looked for.
     limits: AtomicBool,
@@ -107,21 +113,25 @@ pub struct PgStore {
 
 impl PgStore {
     /// Prepares the store. Nothing is connected yet, but the connection that listens begins to try; so this must be
-    /// called within a tokio runtime.
+    /// called within a tokio runtime. `?pgbouncer=true` in the URL says that a pooler in transaction mode stands between:
+    /// then nobody listens, and nothing is kept in a session.
     ///
     /// # Errors
     /// [`QueueError::Invalid`] for a URL that cannot be read.
     pub fn open(url: &str, options: PgOptions) -> Result<PgStore, QueueError> {
-        let (config, tls) = connection::config(url, &options)?;
-        let connections = connection::Connections::new(config.clone(), tls.clone(), &options)?;
+        let way = connection::Way::of(url, &options)?;
+        let connections = connection::Connections::new(way.clone(), &options)?;
         let (ears, tasks, stop) = (listener::Ears::new(), TaskTracker::new(), CancellationToken::new());
-        if options.listen {
-            tasks.spawn(listener::listen(config, tls, ears.clone(), stop.clone()));
+        tasks.spawn(connections.watch(way.clone(), stop.clone()));
+        // nobody is told anything through a pooler: whoever waits looks now and then anyway
+        if options.listen && !way.pooled {
+            tasks.spawn(listener::listen(way.config, way.tls, ears.clone(), stop.clone()));
         }
         tasks.close();
         Ok(PgStore {
             connections,
             marks: marks::Marks::new(options.marked_workers_max),
+            slowing: Slowing::new(),
             options,
             walks: Mutex::default(),
             limits: AtomicBool::new(true),
@@ -137,6 +147,26 @@ impl PgStore {
     /// The connections, for the notifier, which keeps its tables in the same database.
     pub fn pool(&self) -> &Pool {
         self.connections.pool()
+    }
+
+    /// A connection for the notifier; at once an error while the server is known to be away.
+    ///
+    /// # Errors
+    /// [`QueueError::Unavailable`], [`QueueError::Busy`].
+    pub async fn connection(&self, attempted: &'static str) -> Result<Object, QueueError> {
+        self.connections.get(attempted).await
+    }
+
+    /// Does what is done on such a connection, and gives it up as soon as the server is known to have gone.
+    ///
+    /// # Errors
+    /// [`QueueError::Unavailable`].
+    pub async fn guard<T>(
+        &self,
+        attempted: &'static str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, QueueError> {
+        self.connections.guard(attempted, work).await
     }
 
     /// Changes whenever there may be new entries in the journal. It only wakes.
@@ -168,15 +198,22 @@ impl Store for PgStore {
     }
 
     async fn exchange(&self, outcomes: &[Outcome], claim: &Claim) -> Result<Exchanged, QueueError> {
-        if claim.caps.is_empty() {
+        let room = self.slowing.room(self, claim.limit).await;
+        let claim = &*claim.at_most(room);
+        let exchanged = if claim.caps.is_empty() {
             self.exchange_all(outcomes, claim).await
         } else {
             self.exchange_capped(outcomes, claim).await
-        }
+        };
+        self.slowing.took(exchanged.as_ref().map_or(0, |exchanged| exchanged.jobs.len()));
+        exchanged
     }
 
     async fn pull(&self, pulls: &[Pull]) -> Result<Vec<Pulled>, QueueError> {
-        self.pull_jobs(pulls).await
+        let room = self.slowing.room(self, Pull::wanted(pulls)).await;
+        let pulled = self.pull_jobs(&Pull::at_most(pulls, room)).await;
+        self.slowing.took(pulled.as_ref().map_or(0, Vec::len));
+        pulled
     }
 
     async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<u64, QueueError> {

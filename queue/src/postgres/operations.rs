@@ -5,10 +5,10 @@
 
 use super::PgStore;
 use super::log::Lines;
+use super::session::{Session, Work};
 use crate::error::QueueError;
 use crate::rules;
 use crate::store::{Annotation, Extension, RetryOptions};
-use deadpool_postgres::{Object, Transaction};
 use minium_protocol::{LeaseToken, State};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -135,7 +135,7 @@ struct Locked {
     on_failure: bool,
 }
 
-async fn lock(transaction: &Transaction<'_>, job: i64) -> Result<Option<Locked>, tokio_postgres::Error> {
+async fn lock(transaction: &Work<'_>, job: i64) -> Result<Option<Locked>, tokio_postgres::Error> {
     let statement = transaction.prepare_cached(LOCK).await?;
     let row = transaction.query_opt(&statement, &[&job]).await?;
     Ok(row.map(|row| Locked {
@@ -154,7 +154,7 @@ type Said<T> = Result<Result<T, QueueError>, tokio_postgres::Error>;
 
 impl PgStore {
     pub(super) async fn cancel_job(&self, job: i64) -> Result<(), QueueError> {
-        let cancel = |mut client: Object| async move {
+        let cancel = |mut client: Session| async move {
             let transaction = client.transaction().await?;
             let Some(row) = lock(&transaction, job).await? else { return Ok(Err(QueueError::NotFound(job))) };
             if let Err(refusal) = rules::may_cancel(job, row.state) {
@@ -175,7 +175,7 @@ impl PgStore {
     }
 
     pub(super) async fn cancel_all_of(&self, job: i64) -> Result<u64, QueueError> {
-        let exists = |client: Object| async move {
+        let exists = |client: Session| async move {
             client.query_opt("select from minium.job where id = $1", &[&job]).await
         };
         if self.connections.run("cancel a job and what it enqueued", exists).await?.is_none() {
@@ -199,7 +199,7 @@ impl PgStore {
     }
 
     async fn cancel_batch(&self, jobs: &[i64]) -> Result<u64, QueueError> {
-        let cancel = |client: Object| async move {
+        let cancel = |client: Session| async move {
             let statement = client.prepare_cached(CANCEL).await?;
             client.query_one(&statement, &[&jobs]).await
         };
@@ -213,7 +213,7 @@ impl PgStore {
         for job in jobs {
             let mut behind = i64::MIN;
             loop {
-                let look = |client: Object| async move {
+                let look = |client: Session| async move {
                     let statement = client.prepare_cached(ENQUEUED_BY).await?;
                     client.query(&statement, &[job, &behind, &piece]).await
                 };
@@ -231,7 +231,7 @@ impl PgStore {
     pub(super) async fn retry_job(&self, job: i64, options: &RetryOptions) -> Result<(), QueueError> {
         rules::check_retry(options)?;
         let at_once = self.edges_at_once();
-        let retry = |client: Object| retry_locked(client, job, options, at_once);
+        let retry = |client: Session| retry_locked(client, job, options, at_once);
         let (ready, settled) = self.connections.run("retry a job", retry).await??;
         self.wake(ready);
         if settled {
@@ -246,7 +246,7 @@ impl PgStore {
     }
 
     pub(super) async fn remove_job(&self, job: i64) -> Result<(), QueueError> {
-        let remove = |mut client: Object| async move {
+        let remove = |mut client: Session| async move {
             let transaction = client.transaction().await?;
             let Some(row) = lock(&transaction, job).await? else { return Ok(Err(QueueError::NotFound(job))) };
             if let Err(refusal) = rules::may_remove(job, row.state) {
@@ -270,7 +270,7 @@ impl PgStore {
         rules::check_annotation(annotation)?;
         let change = Change::new(annotation);
         let change = &change;
-        let annotate = |client: Object| annotate_locked(client, job, lease, change);
+        let annotate = |client: Session| annotate_locked(client, job, lease, change);
         self.connections.run("annotate a job", annotate).await??;
         self.wake(false);
         Ok(())
@@ -298,7 +298,7 @@ impl PgStore {
         let (ids, tokens): (Vec<i64>, Vec<Uuid>) = leases.iter().map(|(job, lease)| (*job, lease.0)).unzip();
         let params: [&(dyn ToSql + Sync); 3] = [&ids, &tokens, &lease_us];
         let params = &params;
-        let extend = |client: Object| async move {
+        let extend = |client: Session| async move {
             let statement = client.prepare_cached(EXTEND).await?;
             client.query(&statement, params).await
         };
@@ -344,7 +344,7 @@ impl Change {
 }
 
 async fn annotate_locked(
-    mut client: Object,
+    mut client: Session,
     job: i64,
     lease: Option<LeaseToken>,
     change: &Change,
@@ -394,7 +394,7 @@ pub(super) fn one_by_one(leases: &[(i64, LeaseToken)], batch_max: usize) -> Vec<
 
 /// Answers whether the job is ready, and whether all of its children wait again: of very many, the rest is left on record.
 async fn retry_locked(
-    mut client: Object,
+    mut client: Session,
     job: i64,
     options: &RetryOptions,
     edges_at_once: i32,
@@ -452,7 +452,7 @@ async fn retry_locked(
 /// Makes the edges of a job lead to these parents, as lax as is said. Answers for how many it waits then, or nothing where
 /// nothing is to change.
 async fn wait_for(
-    transaction: &Transaction<'_>,
+    transaction: &Work<'_>,
     job: i64,
     parents: Option<&Vec<i64>>,
     lax: Option<bool>,
@@ -462,9 +462,11 @@ async fn wait_for(
     }
     if let Some(parents) = parents {
         transaction.execute(DETACH, &[&job]).await?;
-        transaction.execute(ATTACH, &[&job, parents]).await?;
+        let params: [&(dyn ToSql + Sync); 2] = [&job, parents];
+        transaction.execute(ATTACH, &params).await?;
     }
-    transaction.query_one(REWEIGH, &[&job, &parents, &lax]).await.map(|row| row.get(0))
+    let params: [&(dyn ToSql + Sync); 3] = [&job, &parents, &lax];
+    transaction.query_one(REWEIGH, &params).await.map(|row| row.get(0))
 }
 
 impl PgStore {
@@ -483,7 +485,7 @@ impl PgStore {
             }
             *asked = Some(now);
         }
-        let ask = |client: Object| async move { client.query_opt(ASK, &[]).await };
+        let ask = |client: Session| async move { client.query_opt(ASK, &[]).await };
         match self.connections.run("ask to be woken", ask).await {
             // a writer that came before may have found nobody waiting: one more look, by everybody here
             Ok(Some(row)) if row.get(0) => self.ears.tell_jobs(),

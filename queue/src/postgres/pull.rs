@@ -4,10 +4,10 @@
 
 use super::PgStore;
 use super::operations::one_by_one;
+use super::session::Session;
 use crate::error::QueueError;
 use crate::rules;
 use crate::store::{Leased, Pull, Pulled};
-use deadpool_postgres::Object;
 use minium_protocol::LeaseToken;
 use serde_json::value::RawValue;
 use std::time::Duration;
@@ -89,7 +89,7 @@ impl PgStore {
             return Ok(Vec::new());
         }
         let params = &columns.params();
-        let claim = |client: Object| async move {
+        let claim = |client: Session| async move {
             let statement = client.prepare_cached(PULL).await?;
             client.query(&statement, params).await
         };
@@ -128,7 +128,7 @@ impl PgStore {
                 batch.iter().map(|(job, lease)| (*job, lease.0)).unzip();
             let params: [&(dyn ToSql + Sync); 2] = [&ids, &tokens];
             let params = &params;
-            let release = |client: Object| async move {
+            let release = |client: Session| async move {
                 let statement = client.prepare_cached(RELEASE).await?;
                 client.query_one(&statement, params).await
             };

@@ -1,11 +1,11 @@
 //! Queues: paused, resumed, counted.
 
 use super::PgStore;
+use super::session::Session;
 use crate::error::QueueError;
 use crate::queues::{QueueView, Queues, READY_COUNTED_MAX};
 use crate::rules;
 use async_trait::async_trait;
-use deadpool_postgres::Object;
 
 const PAUSE: &str = "insert into minium.paused_queue (queue) values ($1) on conflict do nothing";
 const RESUME: &str = "delete from minium.paused_queue where queue = $1";
@@ -46,13 +46,13 @@ select n.queue, (select p.paused from minium.paused_queue p where p.queue = n.qu
 impl Queues for PgStore {
     async fn pause_queue(&self, queue: &str) -> Result<bool, QueueError> {
         rules::check_queue(queue)?;
-        let pause = |client: Object| async move { client.execute(PAUSE, &[&queue]).await };
+        let pause = |client: Session| async move { client.execute(PAUSE, &[&queue]).await };
         Ok(self.connections.run("pause a queue", pause).await? > 0)
     }
 
     async fn resume_queue(&self, queue: &str) -> Result<bool, QueueError> {
         rules::check_queue(queue)?;
-        let resume = |mut client: Object| async move {
+        let resume = |mut client: Session| async move {
             let transaction = client.transaction().await?;
             let resumed = transaction.execute(RESUME, &[&queue]).await? > 0;
             transaction.query("select minium.wake_up(true)::text", &[]).await?;
@@ -66,7 +66,7 @@ impl Queues for PgStore {
 
     async fn queues(&self) -> Result<Vec<QueueView>, QueueError> {
         let most = i64::from(rules::PAGE_MAX);
-        let list = |client: Object| async move {
+        let list = |client: Session| async move {
             let statement = client.prepare_cached(LIST).await?;
             client.query(&statement, &[&READY_COUNTED_MAX, &most]).await
         };

@@ -1,12 +1,11 @@
 //! Reads: one job, a page of jobs, figures.
 
 use super::PgStore;
-use super::connection::failed;
+use super::session::Session;
 use crate::error::QueueError;
 use crate::rules;
 use crate::store::{AttemptFailure, Hour, JobFilter, JobPage, Stats};
 use crate::workers::STALE_AFTER;
-use deadpool_postgres::Object;
 use minium_protocol::{JobResult, JobView, Phase, State};
 use serde_json::value::RawValue;
 use tokio_postgres::types::ToSql;
@@ -64,7 +63,7 @@ select w.hour, coalesce(h.finished, 0) + coalesce(f.finished, 0)::bigint, coales
 
 impl PgStore {
     pub(super) async fn get_job(&self, job: i64) -> Result<Option<JobView>, QueueError> {
-        let get = |client: Object| async move {
+        let get = |client: Session| async move {
             let statement = client.prepare_cached(GET).await?;
             client.query_opt(&statement, &[&job]).await
         };
@@ -95,7 +94,7 @@ impl PgStore {
         let params: [&(dyn ToSql + Sync); 8] =
             [&before, &limit, &states, &filter.tasks, &filter.queues, &filter.notes, &bytes_max, &filter.ids];
         let (sql, params) = (&sql, &params);
-        let list = |client: Object| async move {
+        let list = |client: Session| async move {
             let statement = client.prepare_cached(sql).await?;
             client.query(&statement, params).await
         };
@@ -111,7 +110,7 @@ impl PgStore {
 
     pub(super) async fn figures(&self) -> Result<Stats, QueueError> {
         let fresh_us = rules::micros(STALE_AFTER);
-        let figures = |client: Object| async move {
+        let figures = |client: Session| async move {
             let statement = client.prepare_cached(STATS).await?;
             client.query_one(&statement, &[&fresh_us]).await
         };
@@ -158,7 +157,7 @@ impl PgStore {
     }
 
     pub(super) async fn failures_of(&self, job: i64) -> Result<Vec<AttemptFailure>, QueueError> {
-        let failures = |client: Object| async move {
+        let failures = |client: Session| async move {
             let statement = client.prepare_cached(FAILURES).await?;
             client.query(&statement, &[&job]).await
         };
@@ -174,7 +173,7 @@ impl PgStore {
     }
 
     pub(super) async fn last_hours(&self) -> Result<Vec<Hour>, QueueError> {
-        let hours = |client: Object| async move {
+        let hours = |client: Session| async move {
             let statement = client.prepare_cached(HOURS).await?;
             client.query(&statement, &[&rules::HOURS_TOLD]).await
         };
@@ -189,10 +188,8 @@ impl PgStore {
     }
 
     pub(super) async fn answers(&self) -> Result<(), QueueError> {
-        const WHAT: &str = "reach the database";
-        let client = self.connections.get(WHAT).await?;
-        client.simple_query("select 1").await.map_err(|e| failed(WHAT, e))?;
-        Ok(())
+        let ask = |client: Session| async move { client.simple_query("select 1").await };
+        self.connections.run("reach the database", ask).await.map(drop)
     }
 }
 

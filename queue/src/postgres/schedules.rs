@@ -5,6 +5,7 @@
 //! waits for it.
 
 use super::PgStore;
+use super::session::{Session, Work};
 use crate::error::QueueError;
 use crate::metrics::{JOBS_ENQUEUED, count_jobs};
 use crate::schedules::{
@@ -12,7 +13,6 @@ use crate::schedules::{
 };
 use crate::store::Enqueued;
 use async_trait::async_trait;
-use deadpool_postgres::{Object, Transaction};
 use jiff::Timestamp;
 use minium_protocol::{EnqueueRequest, ScheduleView};
 use std::collections::HashMap;
@@ -149,7 +149,7 @@ impl Schedules for PgStore {
     }
 
     async fn run_schedule(&self, name: &str) -> Result<Enqueued, QueueError> {
-        let run = |client: Object| self.run_locked(client, name);
+        let run = |client: Session| self.run_locked(client, name);
         let (request, enqueued) = self.connections.run("run a schedule", run).await??;
         if !enqueued.existing {
             count_jobs(JOBS_ENQUEUED, &request.options.queue, &request.task, None, 1);
@@ -159,7 +159,7 @@ impl Schedules for PgStore {
     }
 
     async fn fire_schedules(&self) -> Result<Option<Duration>, QueueError> {
-        let fire = |client: Object| self.fire_locked(client);
+        let fire = |client: Session| self.fire_locked(client);
         let (fired, next) = self.connections.run("fire schedules", fire).await??;
         for (request, jobs) in &fired {
             count_jobs(JOBS_ENQUEUED, &request.options.queue, &request.task, None, *jobs);
@@ -196,7 +196,7 @@ impl PgStore {
         Ok(all.iter().zip(&shown).filter_map(|(stored, shown)| stored.view(shown.get(0))).collect())
     }
 
-    async fn run_locked(&self, mut client: Object, name: &str) -> Answer<(EnqueueRequest, Enqueued)> {
+    async fn run_locked(&self, mut client: Session, name: &str) -> Answer<(EnqueueRequest, Enqueued)> {
         let transaction = client.transaction().await?;
         let Some(row) = transaction.query_opt(LOCK, &[&storable(name)]).await? else { return missing(name) };
         let (stored, _) = stored(&row);
@@ -220,7 +220,7 @@ impl PgStore {
     /// What was enqueued, and how long until the next.
     async fn fire_locked(
         &self,
-        mut client: Object,
+        mut client: Session,
     ) -> Answer<(Vec<(EnqueueRequest, u64)>, Option<Duration>)> {
         let mut transaction = client.transaction().await?;
         let (mut fired, mut unread, mut jobs) = (Vec::new(), Vec::new(), 0);
@@ -257,7 +257,7 @@ impl PgStore {
     /// Enqueues what one firing brings and moves what is due. What is refused holds up no other schedule.
     async fn fire_one(
         &self,
-        transaction: &mut Transaction<'_>,
+        transaction: &mut Work<'_>,
         schedule: &Schedule,
         firing: due::Firing,
     ) -> Answer<u64> {
@@ -284,7 +284,7 @@ impl PgStore {
     }
 }
 
-async fn put_one(mut client: Object, schedule: &Schedule) -> Answer<bool> {
+async fn put_one(mut client: Session, schedule: &Schedule) -> Answer<bool> {
     let transaction = client.transaction().await?;
     transaction.execute(MAKE, &[&[&schedule.name].as_slice()]).await?;
     let (stored, now) = stored(&transaction.query_one(LOCK, &[&schedule.name]).await?);
@@ -303,7 +303,7 @@ async fn put_one(mut client: Object, schedule: &Schedule) -> Answer<bool> {
     Ok(Ok(created))
 }
 
-async fn put_all(mut client: Object, all: &[Schedule]) -> Result<(), tokio_postgres::Error> {
+async fn put_all(mut client: Session, all: &[Schedule]) -> Result<(), tokio_postgres::Error> {
     let transaction = client.transaction().await?;
     let names: Vec<&str> = all.iter().map(|s| s.name.as_str()).collect();
     transaction.execute(MAKE, &[&names]).await?;
@@ -320,7 +320,7 @@ async fn put_all(mut client: Object, all: &[Schedule]) -> Result<(), tokio_postg
 }
 
 async fn put(
-    transaction: &Transaction<'_>,
+    transaction: &Work<'_>,
     schedule: &Schedule,
     configured: bool,
     stored: Option<&Stored>,
@@ -338,7 +338,7 @@ async fn put(
         .map(drop)
 }
 
-async fn remove(mut client: Object, name: &str) -> Answer<()> {
+async fn remove(mut client: Session, name: &str) -> Answer<()> {
     let transaction = client.transaction().await?;
     let row = transaction.query_opt(LOCK, &[&storable(name)]).await?;
     match row.as_ref().map(|row| stored(row).0) {
@@ -351,7 +351,7 @@ async fn remove(mut client: Object, name: &str) -> Answer<()> {
     Ok(Ok(()))
 }
 
-async fn pause(mut client: Object, name: &str, paused: bool) -> Answer<()> {
+async fn pause(mut client: Session, name: &str, paused: bool) -> Answer<()> {
     let transaction = client.transaction().await?;
     let row = transaction.query_opt(LOCK, &[&storable(name)]).await?;
     let Some((stored, now)) = row.as_ref().map(stored).filter(|(s, _)| s.request.is_some()) else {

@@ -26,8 +26,13 @@ impl PgStore {
     /// [`QueueError::Schema`] when the schema is newer than this program, or not what it was made by.
     pub async fn migrate(&self) -> Result<usize, QueueError> {
         const WHAT: &str = "migrate the database";
-        let mut client = self.connections.get(WHAT).await?;
-        let fault = |e| failed(WHAT, e);
+        // whoever migrates may have to wait for long, but not for a server that has gone
+        self.connections.guard(WHAT, self.migrate_in_time(WHAT)).await?
+    }
+
+    async fn migrate_in_time(&self, what: &'static str) -> Result<usize, QueueError> {
+        let mut client = self.connections.get(what).await?;
+        let fault = |e| failed(what, e);
         let transaction = client.transaction().await.map_err(fault)?;
         // The lock goes alone. In one batch with it, the book would be looked for in the catalogue as it was before the wait,
         // and whoever came second would make the schema that the first has made meanwhile.
@@ -67,8 +72,11 @@ impl PgStore {
     }
 
     async fn applied(&self) -> Result<Vec<Applied>, QueueError> {
-        let client = self.connections.get("read which migrations were applied").await?;
-        applied(&**client).await
+        const WHAT: &str = "read which migrations were applied";
+        let mut client = self.connections.get(WHAT).await?;
+        // one session for both questions, whatever stands between
+        let transaction = client.transaction().await.map_err(|e| failed(WHAT, e))?;
+        applied(&*transaction).await
     }
 }
 

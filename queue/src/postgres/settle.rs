@@ -5,8 +5,8 @@
 //! they have very many children (`minium.unsettled`). The SQL functions stand in `migrations/postgres/0006_repairs.sql`.
 
 use super::PgStore;
+use super::session::Session;
 use crate::error::QueueError;
-use deadpool_postgres::Object;
 
 /// Edges that one transaction settles beside what it does, for each that goes into a piece.
 const AT_ONCE_PIECES: usize = 10;
@@ -32,7 +32,7 @@ impl PgStore {
         let mut behind = Some((0_i64, 0_i64));
         while let Some((parent, child)) = behind {
             let piece = self.piece();
-            let settle = |client: Object| async move {
+            let settle = |client: Session| async move {
                 let statement = client.prepare_cached(SOME).await?;
                 client.query_one(&statement, &[&parents, &parent, &child, &piece]).await
             };
@@ -66,7 +66,7 @@ impl PgStore {
 
     async fn settle_left_piece(&self) -> Result<Option<u64>, QueueError> {
         let piece = self.piece();
-        let settle = |client: Object| async move {
+        let settle = |client: Session| async move {
             let statement = client.prepare_cached(LEFT).await?;
             client.query_one(&statement, &[&piece]).await
         };

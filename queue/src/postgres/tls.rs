@@ -1,7 +1,7 @@
 //! TLS towards PostgreSQL, by the words that libpq has for it in a URL: `sslmode`, `sslrootcert`, `sslcert`, `sslkey`.
 //!
 //! The driver knows `disable`, `prefer` and `require` only, and none of the files; so they are taken out of the URL here.
-//! Files are read when the store is opened, never again.
+//! Files are read when the store is opened, never again. So is `pgbouncer`, which the driver does not know either.
 
 use crate::error::QueueError;
 use percent_encoding::percent_decode_str;
@@ -42,12 +42,20 @@ pub(crate) struct Said {
     roots: Option<PathBuf>,
     /// Certificate and key of our own.
     identity: Option<(PathBuf, PathBuf)>,
+    /// A pooler in transaction mode stands between.
+    pooled: bool,
+}
+
+impl Said {
+    pub(super) fn is_pooled(&self) -> bool {
+        self.pooled
+    }
 }
 
 /// Reads a URL. No file is looked at.
 pub(crate) fn read(url: &str) -> Result<(Config, Said), QueueError> {
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
-    let (mut mode, mut roots, mut certificate, mut key) = (None, None, None, None);
+    let (mut mode, mut roots, mut certificate, mut key, mut pgbouncer) = (None, None, None, None, None);
     let mut rest = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -56,6 +64,7 @@ pub(crate) fn read(url: &str) -> Result<(Config, Said), QueueError> {
             "sslrootcert" => &mut roots,
             "sslcert" => &mut certificate,
             "sslkey" => &mut key,
+            "pgbouncer" => &mut pgbouncer,
             _ => {
                 rest.push(pair);
                 continue;
@@ -89,7 +98,12 @@ pub(crate) fn read(url: &str) -> Result<(Config, Said), QueueError> {
         _ => return Err(invalid("sslcert and sslkey need each other")),
     };
     let roots = roots.filter(|path| path != "system").map(PathBuf::from);
-    Ok((config, Said { check, roots, identity }))
+    let pooled = match pgbouncer.as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => return Err(invalid(format!("pgbouncer must be true or false, not {other:?}"))),
+    };
+    Ok((config, Said { check, roots, identity, pooled }))
 }
 
 fn is_local(config: &Config) -> bool {
@@ -275,6 +289,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secured<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pooler_is_told_by_the_url() {
+        let pooled = |url: &str| read(url).map(|(_, said)| said.is_pooled());
+        assert!(pooled("postgres://u@h/db?pgbouncer=true&sslmode=disable").unwrap());
+        assert!(!pooled("postgres://u@h/db?pgbouncer=false").unwrap());
+        assert!(!pooled("postgres://u@h/db").unwrap());
+        pooled("postgres://u@h/db?pgbouncer=1").unwrap_err();
+    }
 
     fn said(url: &str) -> (SslMode, Check) {
         let (config, said) = read(url).unwrap();

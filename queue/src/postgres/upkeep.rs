@@ -4,11 +4,11 @@
 //! walking the key; where a walk has come to is kept in memory, and lost without harm.
 
 use super::PgStore;
+use super::session::Session;
 use crate::error::QueueError;
 use crate::metrics::{JOBS_FINISHED, LEASES_EXPIRED, count_jobs};
 use crate::rules;
 use crate::store::{UpkeepRules, Upkept};
-use deadpool_postgres::Object;
 use jiff::Timestamp;
 use minium_protocol::State;
 use std::time::Duration;
@@ -313,7 +313,7 @@ impl PgStore {
         let ids: Vec<i64> = looked.get(0);
         let (rows, held) = match &ids[..] {
             [] => (Vec::new(), 0),
-            ids => self.connections.run("rescue jobs", |client: Object| rescue_held(client, ids)).await?,
+            ids => self.connections.run("rescue jobs", |client: Session| rescue_held(client, ids)).await?,
         };
         let all_held = held == ids.len();
         if all_held {
@@ -368,7 +368,7 @@ impl PgStore {
         sql: &'static str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Row, QueueError> {
-        let step = |client: Object| async move {
+        let step = |client: Session| async move {
             let statement = client.prepare_cached(sql).await?;
             client.query_one(&statement, params).await
         };
@@ -381,20 +381,20 @@ impl PgStore {
         sql: &'static str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, QueueError> {
-        let rows = |client: Object| async move {
+        let rows = |client: Session| async move {
             let statement = client.prepare_cached(sql).await?;
             client.query(&statement, params).await
         };
         self.connections.run(attempted, rows).await
     }
 
-    async fn execute(
+    pub(super) async fn execute(
         &self,
         attempted: &'static str,
         sql: &'static str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<u64, QueueError> {
-        let execute = |client: Object| async move {
+        let execute = |client: Session| async move {
             let statement = client.prepare_cached(sql).await?;
             client.execute(&statement, params).await
         };
@@ -403,7 +403,7 @@ impl PgStore {
 }
 
 /// What was lost, and how many jobs were there to be held.
-async fn rescue_held(mut client: Object, ids: &[i64]) -> Result<(Vec<Row>, usize), tokio_postgres::Error> {
+async fn rescue_held(mut client: Session, ids: &[i64]) -> Result<(Vec<Row>, usize), tokio_postgres::Error> {
     let transaction = client.transaction().await?;
     let hold = transaction.prepare_cached(HOLD).await?;
     let held: Vec<i64> = transaction.query_one(&hold, &[&ids]).await?.get(0);

@@ -21,6 +21,7 @@ mod locks;
 mod log;
 mod masks;
 mod operations;
+mod pressure;
 mod pull;
 mod queues;
 mod read;
@@ -35,6 +36,7 @@ pub use failure::failure;
 use crate::backend::SqlitePlace;
 use crate::error::QueueError;
 use crate::migrations::{self, Migration, MigrationStatus, SQLITE};
+use crate::pressure::Slowing;
 use crate::rules;
 use crate::store::{
     Annotation, ArgsMask, AttemptFailure, Claim, Enqueued, Exchanged, Extension, Hour, JobFilter, JobPage,
@@ -83,6 +85,7 @@ pub struct SqliteStore {
     /// Only for a file: memory has one connection.
     reader: Option<Actor>,
     signals: Arc<Signals>,
+    slowing: Slowing,
     tended: Arc<Mutex<upkeep::Tended>>,
     /// Changes when this process has changed a schedule.
     schedules: watch::Sender<u64>,
@@ -140,7 +143,8 @@ impl SqliteStore {
             }
         };
         let tended = Arc::new(Mutex::new(upkeep::Tended::opened(now_micros())));
-        Ok(SqliteStore { writer, reader, signals, tended, schedules: watch::Sender::new(0) })
+        let (slowing, schedules) = (Slowing::new(), watch::Sender::new(0));
+        Ok(SqliteStore { writer, reader, signals, slowing, tended, schedules })
     }
 
     /// Runs a closure with the connection that writes, between the store's own transactions; it may open transactions
@@ -250,15 +254,24 @@ impl Store for SqliteStore {
         if outcomes.is_empty() && claim.limit == 0 {
             return Ok(Exchanged::default());
         }
-        let (outcomes, claim) = (outcomes.to_vec(), claim.clone());
-        self.change("exchange outcomes for jobs", move |change| exchange::exchange(change, &outcomes, &claim))
-            .await
+        let room = self.slowing.room(self, claim.limit).await;
+        let (outcomes, claim) = (outcomes.to_vec(), claim.at_most(room).into_owned());
+        if outcomes.is_empty() && claim.limit == 0 {
+            return Ok(Exchanged::default());
+        }
+        let exchange = move |change: &mut Change<'_>| exchange::exchange(change, &outcomes, &claim);
+        let exchanged = self.change("exchange outcomes for jobs", exchange).await;
+        self.slowing.took(exchanged.as_ref().map_or(0, |exchanged| exchanged.jobs.len()));
+        exchanged
     }
 
     async fn pull(&self, pulls: &[Pull]) -> Result<Vec<Pulled>, QueueError> {
         rules::check_pulls(pulls)?;
-        let pulls = pulls.to_vec();
-        self.change("claim jobs for pullers", move |change| pull::pull(change, &pulls)).await
+        let room = self.slowing.room(self, Pull::wanted(pulls)).await;
+        let pulls = Pull::at_most(pulls, room).into_owned();
+        let pulled = self.change("claim jobs for pullers", move |change| pull::pull(change, &pulls)).await;
+        self.slowing.took(pulled.as_ref().map_or(0, Vec::len));
+        pulled
     }
 
     async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<u64, QueueError> {

@@ -4,14 +4,14 @@ use super::remote;
 use super::trust::Trust;
 use super::workers::Action;
 use crate::exit::{Exit, fault};
-use crate::node::{self, TaskSchemas};
+use crate::node::{self, TaskSchemas, causes};
 use crate::spools;
 use anyhow::Context;
 use clap::Args;
 use minium_bus::Schemas;
 use minium_client::{ClientError, ConnectOptions};
-use minium_protocol::parse_duration;
-use minium_queue::{Backend, DatabaseUrl, MigrationStatus, QueueError, Retention, SqlitePlace, UpkeepRules};
+use minium_protocol::{ErrorCode, parse_duration};
+use minium_queue::{Backend, DatabaseUrl, QueueError, Retention, SqlitePlace, UpkeepRules};
 use minium_worker::{
     ClientSource, CommandTask, StoreSource, UpkeepOptions, Worker as Runner, WorkerError, WorkerOptions,
     become_command,
@@ -206,30 +206,69 @@ pub(super) fn database_url(text: &str) -> anyhow::Result<DatabaseUrl> {
     }
 }
 
-/// The database, as soon as somebody has made a schema in it: no file is made here. What else is wrong with it is the
-/// worker's affair.
+/// Opens the database and waits until it is there with the schema of this program. A worker makes no file and changes no schema: nodes
+/// do, and an older program may still use it.
+///
+/// # Errors
+/// [`QueueError::Schema`] when the schema is newer than this program; working on it could destroy what is there.
 async fn backend_with_schema(url: &DatabaseUrl) -> Result<Backend, QueueError> {
     const PAUSE: Duration = Duration::from_secs(1);
-    let bare = |all: Vec<MigrationStatus>| all.iter().all(|migration| migration.applied.is_none());
-    let (mut opened, mut told) = (None, false);
+    let (mut opened, mut told) = (None, None);
     loop {
         let missing = matches!(url, DatabaseUrl::Sqlite(SqlitePlace::File(path)) if !path.exists());
         if opened.is_none() && !missing {
             opened = Some(Backend::open(url).await?);
         }
-        if let Some(backend) = &opened
-            && !backend.migration_status().await.is_ok_and(bare)
-        {
-            return Ok(backend.clone());
+        let status = match &opened {
+            Some(backend) => backend.migration_status().await,
+            None => Ok(Vec::new()),
+        };
+        let why = match (status, &opened) {
+            (Ok(all), Some(backend)) if all.iter().all(|migration| migration.applied.is_some()) => {
+                return Ok(backend.clone());
+            }
+            (Ok(all), _) if all.iter().all(|migration| migration.applied.is_none()) => Awaited::Schema,
+            (Ok(_), _) => Awaited::Migration,
+            (Err(error), _)
+                if error.code() == ErrorCode::Unavailable && !matches!(error, QueueError::Schema(_)) =>
+            {
+                Awaited::Database(causes(&error))
+            }
+            (Err(error), _) => return Err(error),
+        };
+        if told.as_ref() != Some(&why) {
+            why.tell(url);
+            told = Some(why);
         }
-        if !std::mem::replace(&mut told, true) {
-            warn!(
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// What a worker waits for before it begins.
+#[derive(Debug, PartialEq, Eq)]
+enum Awaited {
+    Database(String),
+    Schema,
+    Migration,
+}
+
+impl Awaited {
+    fn tell(&self, url: &DatabaseUrl) {
+        match self {
+            Awaited::Database(error) => {
+                warn!(%url, error, "The database is not there yet; trying again until it is.");
+            }
+            Awaited::Schema => warn!(
                 %url,
                 "The database has no schema of Minium yet; waiting until there is one: run minium serve or minium migrate \
                  on it. Is the path right?"
-            );
+            ),
+            Awaited::Migration => warn!(
+                %url,
+                "The schema of the database is older than this worker; waiting until minium serve or minium migrate of this \
+                 version has brought it up to date."
+            ),
         }
-        tokio::time::sleep(PAUSE).await;
     }
 }
 

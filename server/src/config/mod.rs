@@ -104,7 +104,7 @@ section! {
     /// Where jobs and the journal are kept.
     Database {
         /// `sqlite:FILE`, `sqlite::memory:` or `postgres://USER@HOST/NAME`, with `?sslmode=verify-full&sslrootcert=FILE` for
-        /// TLS that is checked.
+        /// TLS that is checked, and `?pgbouncer=true` behind a pooler in transaction mode.
         url: String = "sqlite:minium.db";
         /// Connections to PostgreSQL, at most. SQLite has one writer whatever stands here.
         pool: u32 = "8";
@@ -197,6 +197,10 @@ section! {
         /// Every enqueue, dequeue, finished and failed also goes to `/bus/<this topic>` as `[id,"action"]`, as
         /// Minion::Notifier sends it. Off when absent.
         minion_topic: Option<Topic> = "";
+        /// When more events than this are not on the node's bus yet, claims are slowed until it follows; enqueues never are.
+        lag_events: u32 = "100000";
+        /// The same when the oldest of them has waited for so long.
+        lag: Duration = "30s";
     }
 }
 

@@ -16,15 +16,16 @@ use crate::spools;
 use anyhow::Context;
 use minium_bus::{Bus, Schemas};
 use minium_notifier::{
-    EnvelopeOptions, Journal, Relay, RelayOptions, RelayState, Retentions, TaskWork, WorkOptions,
+    EnvelopeOptions, Journal, LagOptions, Relay, RelayOptions, RelayState, Retentions, TaskWork, WorkOptions,
 };
 use minium_protocol::{ErrorCode, Problem, SchemaFault};
 use minium_queue::postgres::PgOptions;
-use minium_queue::{Backend, DatabaseUrl, Keep, QueueError, Retention, SqlitePlace, Store, UpkeepRules};
+use minium_queue::{
+    Backend, DatabaseUrl, Keep, QueueError, Retention, SqlitePlace, Store, UpkeepRules, causes,
+};
 use minium_worker::{ArgsCheck, CommandTask, Spool, StoreSource, TaskBackoff, Worker, WorkerOptions};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -68,9 +69,9 @@ impl Opener {
     async fn open_at_last(&self) -> anyhow::Result<Opened> {
         let url: DatabaseUrl =
             self.config.database.url.parse().map_err(|e: QueueError| fault(Exit::Usage, e.to_string()))?;
-        let (mut pause, mut told) = (PAUSE_MIN, String::new());
+        let (mut pause, mut told, mut opened) = (PAUSE_MIN, String::new(), None);
         loop {
-            let error = match self.open(&url).await {
+            let error = match self.open(&url, &mut opened).await {
                 Ok(opened) => return Ok(opened),
                 Err(error) => error,
             };
@@ -91,8 +92,12 @@ impl Opener {
         }
     }
 
-    async fn open(&self, url: &DatabaseUrl) -> Result<Opened, QueueError> {
-        let backend = open_backend(&self.config, url).await?;
+    /// What was opened before is tried again: it has its own way of looking whether the server is there.
+    async fn open(&self, url: &DatabaseUrl, opened: &mut Option<Backend>) -> Result<Opened, QueueError> {
+        let backend = match opened {
+            Some(backend) => backend.clone(),
+            None => opened.insert(open_backend(&self.config, url).await?).clone(),
+        };
         let applied = backend.migrate().await?;
         if applied > 0 {
             info!(applied, "Migrations applied.");
@@ -169,7 +174,13 @@ impl Opener {
     fn relay_options(&self) -> RelayOptions {
         let minion_topic = self.config.notifier.minion_topic.clone();
         let (work, retention) = (Some(self.work.clone()), Some(self.retentions.clone()));
-        RelayOptions { minion_topic, retention, work, ..RelayOptions::default() }
+        let notifier = &self.config.notifier;
+        let lag = LagOptions {
+            events_max: u64::from(notifier.lag_events),
+            age_max: notifier.lag,
+            ..LagOptions::default()
+        };
+        RelayOptions { minion_topic, retention, work, lag, ..RelayOptions::default() }
     }
 
     fn retention(&self) -> Retention {
@@ -299,21 +310,6 @@ pub(super) fn check_schedules(config: &Config, schemas: &Arc<Schemas>) -> anyhow
 /// No waiting helps: the schema is newer, or a file cannot be opened.
 fn is_final(url: &DatabaseUrl, error: &QueueError) -> bool {
     matches!(error, QueueError::Schema(_) | QueueError::Invalid(_)) || matches!(url, DatabaseUrl::Sqlite(_))
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        // Drivers like to repeat what the layer below has said.
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// The task schemas, for jobs that no HTTP request has checked.

@@ -105,14 +105,41 @@ async fn serve_refuses_a_newer_schema() {
     assert!(node.end(Signal::TERM).await.success());
     let newer = "insert into minium.migration (number, name, checksum) values (9999, 'of tomorrow', 'x')";
     database.connect().await.batch_execute(newer).await.unwrap();
-    for command in ["serve", "migrate"] {
+    for command in ["serve", "migrate", "worker"] {
         let mut process = node.tokio_command();
         process.args([command, "--database", database.url()]);
-        if command == "serve" {
-            process.args(["--listen", "127.0.0.1:0"]);
+        match command {
+            "serve" => _ = process.args(["--listen", "127.0.0.1:0"]),
+            "worker" => _ = process.args(["--task", "x=true"]),
+            _ => {}
         }
         let output = wait::within(&format!("{command} to refuse"), process.output()).await.unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains("9999"), "{command}: {said}");
     }
+}
+
+/// Q-13: a worker waits for a schema that is older than it until somebody has brought it up to date, and changes nothing itself.
+#[tokio::test]
+async fn a_worker_waits_for_an_older_schema() {
+    let database = Database::create().await;
+    let node = Node::start(Options::on(database.url())).await;
+    let id = node.enqueue(&json!({ "task": "x" })).await;
+    let client = database.connect().await;
+    let older = "create temp table taken as select * from minium.migration order by number desc limit 1;
+                 delete from minium.migration where number = (select number from taken)";
+    client.batch_execute(older).await.unwrap();
+    let log = std::fs::File::options().append(true).open(node.dir().join("log")).unwrap();
+    let mut worker = node.tokio_command();
+    worker.args(["worker", "--database", database.url(), "--task", "x=true"]).stderr(log);
+    let _worker = worker.spawn().unwrap();
+    wait::until("the worker to tell", async || node.log().contains("older than this worker").then_some(()))
+        .await;
+    assert_eq!(node.get(&format!("/api/v1/jobs/{id}")).await.expect(200)["state"], "inactive");
+    client.batch_execute("insert into minium.migration select * from taken").await.unwrap();
+    wait::until("the job to finish", async || {
+        let job = node.get(&format!("/api/v1/jobs/{id}")).await.expect(200);
+        (job["state"] == "finished").then_some(())
+    })
+    .await;
 }

@@ -17,18 +17,18 @@ const LAST_TASK: &str = "last";
 
 /// Enqueues jobs until it is told to stop, through kills and outages, and remembers what was acknowledged.
 #[derive(Debug, Default)]
-struct Enqueuer {
-    acknowledged: Mutex<Vec<i64>>,
+pub(crate) struct Enqueuer {
+    pub(crate) acknowledged: Mutex<Vec<i64>>,
 }
 
 impl Enqueuer {
     /// Enqueues batches of 10 jobs, one after the other, until `done`.
-    async fn run(&self, node: &Node, task: &str, done: impl Fn() -> bool) {
+    pub(crate) async fn run(&self, node: &Node, task: &str, done: impl Fn() -> bool) {
         self.run_batches(node, task, 10, done).await;
     }
 
     /// The same with `count` jobs at once.
-    async fn run_batches(&self, node: &Node, task: &str, count: usize, done: impl Fn() -> bool) {
+    pub(crate) async fn run_batches(&self, node: &Node, task: &str, count: usize, done: impl Fn() -> bool) {
         let http = reqwest::Client::new();
         let batch: Vec<Value> =
             (0..count).map(|n| json!({ "task": task, "args": [n], "attempts": 100 })).collect();
@@ -51,7 +51,7 @@ impl Enqueuer {
     }
 
     /// The job that tells the readers that nothing follows; enqueued for sure.
-    async fn end(&self, node: &Node) {
+    pub(crate) async fn end(&self, node: &Node) {
         let body = json!({ "task": LAST_TASK, "key": "the last one" });
         wait::until("the last job to be taken", async || {
             let answer =
@@ -62,7 +62,7 @@ impl Enqueuer {
     }
 
     /// Every job that was acknowledged was announced exactly once, and so was every other.
-    fn assert_all_announced(&self, events: &[TaskEvent], who: &str) {
+    pub(crate) fn assert_all_announced(&self, events: &[TaskEvent], who: &str) {
         let mut announced: BTreeMap<i64, usize> = BTreeMap::new();
         for event in events.iter().filter(|e| e.kind() == "task.enqueue") {
             *announced.entry(event.job()).or_default() += 1;
@@ -76,6 +76,6 @@ impl Enqueuer {
 }
 
 /// Is it the event that ends a test?
-fn is_last(event: &TaskEvent) -> bool {
+pub(crate) fn is_last(event: &TaskEvent) -> bool {
     event.kind() == "task.enqueue" && event.task() == LAST_TASK
 }

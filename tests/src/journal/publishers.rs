@@ -265,7 +265,10 @@ async fn a_crash_of_the_database_between_commit_and_number_loses_nothing() {
     cluster.restart().await;
 
     let node = Node::start(&journal);
-    let again = keep(&history, "t", Some("x"), "1").await.unwrap();
+    // until it is known that the database is back, it is refused at once
+    let again =
+        wait::until("the same message to be taken", async || keep(&history, "t", Some("x"), "1").await.ok())
+            .await;
     assert_eq!((again.epoch, again.offset), (1, 1), "the number came after the restart");
     // it waited through all of it, unless the restart took longer than its patience
     match caught.await.unwrap() {

@@ -255,7 +255,11 @@ async fn use_the_journal(backend: &Backend, client: &Client) {
     let journal = Journal::open(backend, EnvelopeOptions::default());
     let node = Node::start(&journal);
     let written: i64 = client.query_one("select count(*) from minium.entry", &[]).await.unwrap().get(0);
-    let last = node.relayed(written.try_into().unwrap()).await.offset;
+    let written = u64::try_from(written).unwrap();
+    for some in (0..written).step_by(20_000) {
+        node.relayed(some).await;
+    }
+    let last = node.relayed(written).await.offset;
     let history = journal.history();
     for filter in ["task", "task/task", "+"] {
         let filter = filter.parse().unwrap();

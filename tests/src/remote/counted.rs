@@ -6,14 +6,16 @@ use jiff::Timestamp;
 use minium_protocol::{EnqueueRequest, JobResult, JobView, LeaseToken, LockToken, ScheduleView, WorkerRef};
 use minium_queue::{
     Annotation, ArgsMask, AttemptFailure, Claim, Command, Enqueued, Exchanged, Extension, Hour, JobFilter,
-    JobPage, Limit, LimitView, Limits, LockFilter, LockHeld, LockPage, Locks, LogPage, Logs, Outcome, Pull,
-    Pulled, QueueError, QueueView, Queues, RetryOptions, Schedule, ScheduleFilter, SchedulePage, Schedules,
-    Stats, Store, UpkeepRules, Upkept, WorkerFilter, WorkerInfo, WorkerPage, WorkerStatus, Workers,
+    JobPage, Limit, LimitView, Limits, LockFilter, LockHeld, LockPage, Locks, LogPage, Logs, Outcome,
+    Pressure, Pressured, Pull, Pulled, QueueError, QueueView, Queues, RetryOptions, Schedule, ScheduleFilter,
+    SchedulePage, Schedules, Stats, Store, UpkeepRules, Upkept, WorkerFilter, WorkerInfo, WorkerPage,
+    WorkerStatus, Workers,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 /// A store that counts how it is asked.
 pub(super) struct Counted {
@@ -224,6 +226,17 @@ impl Store for Counted {
 
     async fn ping(&self) -> Result<(), QueueError> {
         self.store.ping().await
+    }
+}
+
+#[async_trait]
+impl Pressured for Counted {
+    async fn press(&self, node: Uuid, pressure: Option<Pressure>) -> Result<(), QueueError> {
+        self.store.press(node, pressure).await
+    }
+
+    async fn pressure(&self) -> Result<Option<Pressure>, QueueError> {
+        self.store.pressure().await
     }
 }
 

@@ -4,6 +4,7 @@
 //! Time is never slept through: [`Fixture::pass`] moves every time that the database holds into the past, which is
 //! the same to whoever compares it with the database's clock.
 
+use crate::support::pooler::Pooler;
 use crate::support::postgres::{Database, connect};
 use minium_protocol::{EnqueueRequest, Job, JobView, LeaseToken, Missed, Phase, WorkerRef};
 use minium_queue::postgres::PgOptions;
@@ -63,7 +64,7 @@ pub(crate) struct Fixture {
     /// The journal up to here has been looked at.
     seen: AtomicI64,
     url: DatabaseUrl,
-    _kept: Kept,
+    kept: Kept,
 }
 
 /// What must live as long as the store.
@@ -71,6 +72,7 @@ enum Kept {
     Nothing,
     Dir { _dir: TempDir },
     Database { _database: Database },
+    Pooler { database: Database, _pooler: Pooler },
 }
 
 impl Fixture {
@@ -79,6 +81,14 @@ impl Fixture {
         let database = Database::create().await;
         let url = database.url().parse().unwrap();
         Fixture::migrated(url, Kept::Database { _database: database }).await
+    }
+
+    /// On PostgreSQL, behind pgbouncer in transaction mode.
+    pub(crate) async fn pgbouncer() -> Fixture {
+        let database = Database::create().await;
+        let pooler = database.pooler().await;
+        let url = pooler.url().parse().unwrap();
+        Fixture::migrated(url, Kept::Pooler { database, _pooler: pooler }).await
     }
 
     /// On SQLite in memory.
@@ -96,7 +106,7 @@ impl Fixture {
     async fn migrated(url: DatabaseUrl, kept: Kept) -> Fixture {
         let backend = open(&url).await;
         backend.migrate().await.unwrap();
-        Fixture { store: backend.store(), backend, seen: AtomicI64::new(0), url, _kept: kept }
+        Fixture { store: backend.store(), backend, seen: AtomicI64::new(0), url, kept: kept }
     }
 
     /// The store.
@@ -155,6 +165,7 @@ impl Fixture {
                      update log_line set at = at - {micros};
                      update hour set hour = hour - {micros};
                      update lock set taken = taken - {micros}, until = until - {micros};
+                     update pressure set at = at - {micros};
                      update schedule set due = due - {micros}, fired = fired - {micros};
                      update worker set started = started - {micros}, heartbeat = heartbeat - {micros};
                      update command set sent = sent - {micros};"
@@ -171,14 +182,14 @@ impl Fixture {
                 "select table_name::text, string_agg(format('%1$I = %1$I - %2$s * interval ''1 us''', column_name, $1::text), ', ')
                    from information_schema.columns
                   where table_schema = 'minium' and data_type = 'timestamp with time zone'
-                    and table_name in ('command', 'failure', 'hour', 'job', 'job_key', 'limit_rule', 'lock', 'log_line', 'renewal',
-                                       'schedule', 'tally', 'worker')
+                    and table_name in ('command', 'failure', 'hour', 'job', 'job_key', 'limit_rule', 'lock', 'log_line',
+                                       'pressure', 'renewal', 'schedule', 'tally', 'worker')
                   group by table_name",
                 &[&micros.to_string()],
             )
             .await
             .unwrap();
-        assert_eq!(columns.len(), 12, "every table that holds times is moved");
+        assert_eq!(columns.len(), 13, "every table that holds times is moved");
         for row in columns {
             let sql = format!("update minium.{} set {}", row.get::<_, String>(0), row.get::<_, String>(1));
             client.batch_execute(&sql).await.unwrap();
@@ -187,7 +198,11 @@ impl Fixture {
 
     /// A connection of the test's own to the PostgreSQL database.
     pub(crate) async fn client(&self) -> tokio_postgres::Client {
-        let DatabaseUrl::Postgres(url) = &self.url else { panic!("not on PostgreSQL") };
+        let url = match (&self.url, &self.kept) {
+            (_, Kept::Pooler { database, .. }) => database.url(),
+            (DatabaseUrl::Postgres(url), _) => url,
+            (DatabaseUrl::Sqlite(_), _) => panic!("not on PostgreSQL"),
+        };
         connect(url).await.unwrap()
     }
 

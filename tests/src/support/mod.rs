@@ -1,10 +1,12 @@
 //! What tests stand on: databases, processes, clients and waiting. Nothing in here asserts what Minium does.
 
 pub(crate) mod curl;
+pub(crate) mod disk;
 pub(crate) mod events;
 pub(crate) mod foreign;
 pub(crate) mod http;
 pub(crate) mod node;
+pub(crate) mod pooler;
 pub(crate) mod postgres;
 pub(crate) mod raw;
 pub(crate) mod wait;

@@ -4,6 +4,7 @@
 //! [`Database`] there costs some milliseconds and is dropped with its value. A [`Cluster`] costs about two seconds
 //! and may be killed, stopped and started again; its programs come from `MINIUM_TEST_PG_BIN`.
 
+use super::pooler::Pooler;
 use super::wait;
 use rustix::process::{Pid, Signal, getuid, kill_process};
 use std::fs::File;
@@ -64,6 +65,13 @@ impl Database {
         &self.url
     }
 
+    /// A pooler before it.
+    pub(crate) async fn pooler(&self) -> Pooler {
+        let config: Config = self.url.parse().unwrap();
+        let [Host::Unix(socket_dir)] = config.get_hosts() else { panic!("it was made with one unix socket") };
+        Pooler::start(socket_dir, &self.name, 3).await
+    }
+
     /// A connection of the test's own.
     pub(crate) async fn connect(&self) -> Client {
         connect(&self.url).await.unwrap()
@@ -98,6 +106,8 @@ pub(crate) struct ClusterOptions {
     pub(crate) fsync: bool,
     /// Listens on this port of 127.0.0.1 too, and speaks TLS there by `server.crt` and `server.key` of its data.
     pub(crate) tls_port: Option<u16>,
+    /// Further settings, each `name=value`.
+    pub(crate) settings: &'static [&'static str],
 }
 
 /// A cluster of a test's own, killed and deleted with this value.
@@ -119,22 +129,85 @@ impl Cluster {
 
     /// Makes a cluster that is not running.
     pub(crate) fn prepare(options: ClusterOptions) -> Cluster {
+        let cluster = Cluster::nothing(options);
+        let mut initdb = cluster.command("initdb");
+        initdb.args(["--auth=trust", "--username=minium", "--encoding=UTF8", "--locale=C", "--no-sync"]);
+        cluster.make(&mut initdb);
+        cluster
+    }
+
+    /// Makes a standby that follows this one, and starts it.
+    pub(crate) async fn standby(&self, options: ClusterOptions) -> Cluster {
+        let mut standby = Cluster::nothing(options);
+        let mut basebackup = standby.command("pg_basebackup");
+        basebackup.args(["--write-recovery-conf", "--checkpoint=fast", "--wal-method=stream", "--no-sync"]);
+        basebackup.arg("--dbname").arg(self.url("postgres"));
+        standby.make(&mut basebackup);
+        standby.restart().await;
+        standby
+    }
+
+    /// Makes a standby the one that takes writes.
+    pub(crate) async fn promote(&self) {
+        let client = connect(&self.url("postgres")).await.unwrap();
+        let promoted = client.query_one("select pg_promote()", &[]).await.unwrap();
+        assert!(promoted.get::<_, bool>(0), "the standby was not promoted");
+    }
+
+    /// The directory of its socket.
+    pub(crate) fn socket_dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A URL that names both, for a node that is to find whichever takes writes.
+    pub(crate) fn url_with(&self, other: &Cluster, name: &str) -> String {
+        let (one, other) = (self.dir.path().display(), other.dir.path().display());
+        format!("postgres:///{name}?host={one}&host={other}&user=minium&target_session_attrs=read-write")
+    }
+
+    /// Stops every process of it where it is: the kernel goes on taking connections, and nobody answers.
+    pub(crate) fn freeze(&self) {
+        self.signal_all(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal_all(Signal::CONT);
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        let server = Pid::from_child(self.server.as_ref().expect("the cluster is running"));
+        kill_process(server, signal).unwrap();
+        for entry in std::fs::read_dir("/proc").unwrap() {
+            let Ok(stat) = std::fs::read_to_string(entry.unwrap().path().join("stat")) else { continue };
+            // pid (name) state parent …
+            let Some((head, tail)) = stat.rsplit_once(')') else { continue };
+            let parent = tail.split_whitespace().nth(1).and_then(|p| p.parse::<i32>().ok());
+            let child =
+                head.split_whitespace().next().and_then(|p| p.parse::<i32>().ok()).and_then(Pid::from_raw);
+            if parent == Some(server.as_raw_nonzero().get())
+                && let Some(child) = child
+            {
+                // it may have ended meanwhile
+                kill_process(child, signal).ok();
+            }
+        }
+    }
+
+    fn nothing(options: ClusterOptions) -> Cluster {
         let bin = PathBuf::from(environment("MINIUM_TEST_PG_BIN"));
         // not under $TMPDIR: a socket's path has 107 bytes at most, and nobody must be able to reach it
         let dir = tempfile::Builder::new().prefix("minium-pg-").tempdir_in("/tmp").unwrap();
         if getuid().is_root() {
             std::os::unix::fs::chown(dir.path(), Some(UNPRIVILEGED_ID), Some(UNPRIVILEGED_ID)).unwrap();
         }
-        let cluster = Cluster { dir, bin, options, server: None };
-        let made = cluster
-            .command("initdb")
-            .args(["--auth=trust", "--username=minium", "--encoding=UTF8", "--locale=C", "--no-sync"])
-            .arg("--pgdata")
-            .arg(cluster.data())
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "initdb failed: {}", String::from_utf8_lossy(&made.stderr));
-        cluster
+        Cluster { dir, bin, options, server: None }
+    }
+
+    /// Runs what makes its data.
+    fn make(&self, command: &mut Command) {
+        let made = command.arg("--pgdata").arg(self.data()).output().unwrap();
+        assert!(made.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&made.stderr));
     }
 
     /// Where the database `name` is; `postgres` is always there.
@@ -195,6 +268,7 @@ impl Cluster {
             .arg("-k")
             .arg(self.dir.path())
             .args(["-c", "listen_addresses=", "-c", fsync, "-c", "max_connections=50"])
+            .args(self.options.settings.iter().flat_map(|setting| ["-c", setting]))
             .args(self.options.tls_port.map_or(vec![], |port| {
                 let port = port.to_string();
                 ["-c", "listen_addresses=127.0.0.1", "-c", "ssl=on", "-p", &port].map(str::to_owned).to_vec()
@@ -237,6 +311,8 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if self.server.is_some() {
+            // it may have been stopped in the middle of a test
+            self.thaw();
             self.stop_immediately();
         }
         if std::thread::panicking() {

@@ -20,6 +20,7 @@ mod masks;
 mod operations;
 mod outcomes;
 mod parents;
+mod pressure;
 mod pulling;
 mod queues;
 mod retries;
@@ -152,7 +153,6 @@ macro_rules! conformance {
             queues {
                 nothing_is_claimed_from_a_paused_queue
                 jobs_under_limits_wait_in_a_paused_queue_too
-                a_resumed_queue_wakes_workers
                 queues_are_listed
                 what_has_waited_long_goes_first_when_asked
                 urgent_work_goes_first_unless_asked
@@ -349,7 +349,6 @@ macro_rules! conformance {
                 two_who_take_at_once_get_each_command_once
                 an_inbox_has_a_bound
                 what_nobody_takes_goes_with_its_worker_or_with_time
-                commands_and_cancelled_runs_wake_workers
             }
             capped {
                 no_more_of_a_task_is_claimed_than_asked
@@ -372,6 +371,10 @@ macro_rules! conformance {
                 a_line_that_is_said_again_is_kept_once
                 a_log_is_read_by_the_page
             }
+            pressure {
+                the_worst_that_nodes_say_counts_until_it_is_old
+                claims_are_few_while_a_node_cannot_follow
+            }
             schema {
                 migrating_again_does_nothing
                 migrating_from_two_processes_applies_each_once
@@ -381,6 +384,27 @@ macro_rules! conformance {
     };
 }
 
+/// What one store hears of another: not through a pooler, where nobody can listen.
+mod told {
+    macro_rules! told {
+        ($place:ident) => {
+            tests! { $place
+                queues {
+                    a_resumed_queue_wakes_workers
+                }
+                workers {
+                    commands_and_cancelled_runs_wake_workers
+                }
+            }
+        };
+    }
+
+    told!(postgres);
+    told!(sqlite_memory);
+    told!(sqlite_file);
+}
+
 conformance!(postgres);
+conformance!(pgbouncer);
 conformance!(sqlite_memory);
 conformance!(sqlite_file);
