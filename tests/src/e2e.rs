@@ -59,6 +59,9 @@ mod masks;
 /// A Minion of Perl's, attached.
 mod attach;
 
+/// Programs as tasks: what holds them back, and those that live longer than a job.
+mod commands;
+
 /// The command line as a script sees it.
 mod cli;
 
