@@ -82,6 +82,8 @@ codes! {
     Timeout = "timeout" REQUEST_TIMEOUT true "The wait has ended";
     /// No room to keep it.
     StorageFull = "storage_full" INSUFFICIENT_STORAGE true "There is no room to keep this";
+    /// The sandbox that a command is to run in cannot be had on this machine.
+    SandboxUnavailable = "sandbox_unavailable" SERVICE_UNAVAILABLE true "The sandbox cannot be had";
     /// A fault of ours.
     Internal = "internal" INTERNAL_SERVER_ERROR true "The server failed";
 }

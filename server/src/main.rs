@@ -31,6 +31,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     logging::start(cli.global.log_format);
+    // What becomes a command limits itself, and threads that start meanwhile would meet the limits: it has none.
+    if let cli::Command::Become(command) = cli.command {
+        return status(command.run());
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -40,6 +44,10 @@ fn main() -> ExitCode {
     let result = runtime.block_on(Box::pin(cli.command.run()));
     // A blocked stdin reader or name look-up must not hold the process.
     runtime.shutdown_background();
+    status(result)
+}
+
+fn status(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error),

@@ -71,6 +71,9 @@ mod kin;
 /// Many jobs at once, and what else an operator does to them.
 mod many;
 
+/// Programs as tasks: what holds them back, and those that live longer than a job.
+mod commands;
+
 /// The command line as a script sees it.
 mod cli;
 

@@ -31,7 +31,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
 const LINES_MAX: usize = 600;
 
 /// The letters of clauses in docs/protocol.md.
-const CLAUSE_LETTERS: &str = "ATBWPESHQCLVJMRND";
+const CLAUSE_LETTERS: &str = "ATBWPESHQCLVJMRNDKX";
 
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))

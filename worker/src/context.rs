@@ -87,7 +87,7 @@ impl JobContext {
     /// Adds a line to the job's log, for whoever looks on. Written as notes are. When lines are said faster than they can
     /// be written, the oldest that wait are dropped, and a line says how many.
     pub fn log(&self, level: LogLevel, text: impl AsRef<str>) {
-        self.notes().log(level, text.as_ref());
+        self.said().log(level, text.as_ref());
     }
 
     /// Names the step that the job has reached: a line of its log. Written as notes are.

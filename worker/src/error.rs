@@ -32,6 +32,17 @@ pub enum WorkerError {
         /// Why.
         reason: String,
     },
+    /// A sandbox contradicts itself.
+    #[error("the sandbox cannot be used: {field} {why}")]
+    SandboxField {
+        /// What of it.
+        field: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The sandbox that commands are to run in cannot be had here.
+    #[error("{code}: {0}", code = ErrorCode::SandboxUnavailable)]
+    Sandbox(String),
     /// An option makes no sense.
     #[error("{0}")]
     Option(&'static str),
@@ -45,11 +56,13 @@ impl WorkerError {
     pub fn code(&self) -> ErrorCode {
         match self {
             WorkerError::Source(e) => e.code(),
+            WorkerError::Sandbox(_) => ErrorCode::SandboxUnavailable,
             WorkerError::NoTasks
             | WorkerError::TaskTwice(_)
             | WorkerError::TaskName { .. }
             | WorkerError::CommandName(_)
             | WorkerError::Command { .. }
+            | WorkerError::SandboxField { .. }
             | WorkerError::Option(_) => ErrorCode::InvalidRequest,
         }
     }

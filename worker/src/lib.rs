@@ -26,7 +26,9 @@ mod pace;
 mod remote;
 mod report;
 mod retries;
+mod run_dir;
 mod running;
+mod sandbox;
 #[cfg(feature = "schemas")]
 pub mod schema;
 mod side;
@@ -36,12 +38,13 @@ mod spool;
 mod task;
 mod worker;
 
-pub use command::{CommandTask, become_command};
+pub use command::{CommandTask, Lasting};
 pub use context::JobContext;
 pub use error::WorkerError;
 pub use options::{Output, UpkeepOptions, WorkerOptions};
 pub use remote::ClientSource;
 pub use retries::TaskBackoff;
+pub use sandbox::{Ability, BecomeError, LAUNCH_FAILED, Launch, Sandbox, Wall, abilities, become_command};
 pub use source::{JobSource, StoreSource};
 pub use spool::{Spool, SpoolError, SpoolOptions};
 pub use task::{ArgsCheck, Failure};

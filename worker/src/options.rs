@@ -1,7 +1,9 @@
 //! Every bound and every pace of a worker.
 
+use crate::command::check_sandbox;
 use crate::error::WorkerError;
 use crate::retries::TaskBackoff;
+use crate::sandbox::Sandbox;
 use minium_queue::UpkeepRules;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -70,9 +72,12 @@ pub struct WorkerOptions {
     pub retry_max: Duration,
     /// A call to the source that takes longer has failed.
     pub call_timeout: Duration,
-    /// Put before every command, such as a program that makes it die with the worker
-    /// ([`become_command`](crate::become_command)).
+    /// Put before every command: a program that makes it die with the worker and holds it back
+    /// ([`become_command`](crate::become_command)). It is given `--sandbox` and a [`Launch`](crate::Launch) as JSON, if there is a
+    /// sandbox, then `--` and the command.
     pub launcher: Vec<String>,
+    /// What holds commands back that do not say so themselves. It takes a launcher.
+    pub sandbox: Option<Sandbox>,
     /// Name of this machine; asked of the system when left out.
     pub host: Option<String>,
     /// What a command writes to stderr stands in the log of its job, line by line.
@@ -134,6 +139,7 @@ impl Default for WorkerOptions {
             retry_max: Duration::from_secs(10),
             call_timeout: Duration::from_secs(60),
             launcher: Vec::new(),
+            sandbox: None,
             host: None,
             log_stderr: true,
             output: None,
@@ -174,7 +180,7 @@ impl WorkerOptions {
                 "lease, renewal, poll, heartbeat, retry and call times of a worker are above zero",
             ))
         } else {
-            Ok(())
+            self.sandbox.iter().try_for_each(check_sandbox)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a worker can run: typed async functions, and the one trait behind them.
 
 use crate::context::JobContext;
+use crate::sandbox::Probe;
 use async_trait::async_trait;
 use minium_protocol::SchemaFault;
 use serde::Serialize;
@@ -77,6 +78,19 @@ pub(crate) trait Task: Send + Sync {
     fn stop_grace(&self, usual: Duration) -> Duration {
         usual
     }
+
+    /// What must be found to work before any job is claimed.
+    fn probe(&self) -> Option<Probe> {
+        None
+    }
+
+    /// At most so many runs at once, for now: a task whose processes do not start takes fewer jobs.
+    fn room(&self) -> Option<u32> {
+        None
+    }
+
+    /// The worker ends, and no run is left.
+    async fn close(&self) {}
 }
 
 /// A function as a task.

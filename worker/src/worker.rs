@@ -8,7 +8,7 @@ mod drain;
 mod exchange;
 
 use crate::backoff::{Backoff, jittered};
-use crate::command::{CommandRunner, CommandTask};
+use crate::command::{CommandRunner, CommandTask, LastingRunner};
 use crate::control::{Control, Handler};
 use crate::error::WorkerError;
 use crate::handover::Handover;
@@ -19,6 +19,7 @@ use crate::options::WorkerOptions;
 use crate::pace::Pace;
 use crate::report::Report;
 use crate::running::{self, Done, Running, Surroundings};
+use crate::sandbox::Probe;
 use crate::side::{self, Identity, chain};
 use crate::source::JobSource;
 use crate::spool::Spool;
@@ -129,8 +130,11 @@ impl Worker {
             self.mistake.get_or_insert(mistake);
             return self;
         }
-        let runner = CommandRunner::new(&task, &self.options);
-        self.add(task.name, Arc::new(runner))
+        let runner: Arc<dyn Task> = match &task.lasting {
+            None => Arc::new(CommandRunner::new(&task, &self.options)),
+            Some(lasting) => Arc::new(LastingRunner::new(&task, lasting, &self.options)),
+        };
+        self.add(task.name, runner)
     }
 
     /// Adds a command of the program's own, which somebody may tell it by this name. It is done beside the work; a panic in
@@ -189,7 +193,8 @@ impl Worker {
     /// A source that is away, at the start or later, is waited for.
     ///
     /// # Errors
-    /// Only for what waiting does not help: no tasks, a bad name, a schema that this program does not know.
+    /// Only for what waiting does not help: no tasks, a bad name, a sandbox that cannot be had, a schema that this program
+    /// does not know.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), WorkerError> {
         if let Some(mistake) = self.mistake {
             return Err(mistake);
@@ -198,7 +203,12 @@ impl Worker {
         if self.tasks.is_empty() {
             return Err(WorkerError::NoTasks);
         }
+        tokio::select! {
+            had = launchable(self.tasks.values()) => had?,
+            () = shutdown.cancelled() => return Ok(()),
+        }
         let (source, options) = (self.source, Arc::new(self.options));
+        let all: Vec<Arc<dyn Task>> = self.tasks.values().cloned().collect();
         let names: Vec<String> = self.tasks.keys().cloned().collect();
         let (pace, running) = (Arc::new(Pace::new(&options)), Arc::new(Running::default()));
         let report = Arc::new(Report::new(&options, names.clone(), &pace, &running));
@@ -233,6 +243,7 @@ impl Worker {
         let shared = Shared { running, me: me.clone(), pace, report };
         Shift::new(around, (self.tasks, names), shared, self.spool).work(shutdown).await;
         side.shutdown().await;
+        futures::future::join_all(all.iter().map(|task| task.close())).await;
         let farewell = source.unregister(me.current().id);
         if let Err(error) = call(farewell, options.handover_grace).await {
             warn!(error = chain(&error), "The worker could not sign off.");
@@ -240,6 +251,18 @@ impl Worker {
         info!("The worker has ended.");
         Ok(())
     }
+}
+
+/// What tasks run in is tried once, whatever number of them asks for the same.
+async fn launchable(tasks: impl Iterator<Item = &Arc<dyn Task>>) -> Result<(), WorkerError> {
+    let mut probes: Vec<Probe> = Vec::new();
+    for probe in tasks.filter_map(|task| task.probe()) {
+        if !probes.contains(&probe) {
+            probe.run().await?;
+            probes.push(probe);
+        }
+    }
+    Ok(())
 }
 
 /// What the loop shares with those beside it.

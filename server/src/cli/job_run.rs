@@ -68,13 +68,11 @@ impl Run {
         if phase == Some(Phase::Blocked) {
             return Err(fault(Exit::Conflict, format!("job {} waits for other jobs", self.id)));
         }
-        let configured = config.tasks.get(&job.task).map(|task| CommandTask {
-            name: job.task.clone(),
-            command: task.command.clone(),
-            timeout: task.timeout,
-            shell: task.shell,
-        });
-        let task = self.task(&job.task)?.or(configured).ok_or_else(|| {
+        let configured = config.tasks.get(&job.task).map(|task| task.command(&job.task, &config.worker));
+        // what holds the node's commands back holds this one, too
+        let sandbox = config.worker.sandbox.build().unwrap_or_default();
+        let given = self.task(&job.task)?.map(|task| CommandTask { sandbox, ..task });
+        let task = given.or(configured).ok_or_else(|| {
             let task = &job.task;
             fault(Exit::Usage, format!("job {} is of the task {task}: say --task {task}=COMMAND", self.id))
         })?;

@@ -76,7 +76,7 @@ impl Run {
         let launcher = super::worker::launcher();
         let (program, arguments) = launcher.split_first().expect("a launcher is a program");
         let mut command = Command::new(program);
-        command.args(arguments).args(&self.command).kill_on_drop(true);
+        command.args(arguments).arg("--").args(&self.command).kill_on_drop(true);
         // before the command is there: a signal that comes now must not leave it alone
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);

@@ -3,7 +3,8 @@
 use super::remote;
 use super::trust::Trust;
 use super::workers::Action;
-use crate::exit::{Exit, fault};
+use crate::config;
+use crate::exit::{Exit, Passed, fault};
 use crate::node::{self, TaskSchemas, causes};
 use crate::spools;
 use anyhow::Context;
@@ -13,11 +14,12 @@ use minium_client::{ClientError, ConnectOptions};
 use minium_protocol::{ErrorCode, parse_duration};
 use minium_queue::{Backend, DatabaseUrl, QueueError, Retention, SqlitePlace, UpkeepRules};
 use minium_worker::{
-    ClientSource, CommandTask, StoreSource, UpkeepOptions, Worker as Runner, WorkerError, WorkerOptions,
-    become_command,
+    BecomeError, ClientSource, CommandTask, LAUNCH_FAILED, Lasting, Launch, Sandbox, StoreSource,
+    UpkeepOptions, Worker as Runner, WorkerError, WorkerOptions, become_command,
 };
 use secrecy::SecretString;
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,13 +40,17 @@ Examples:
   minium worker --database postgres://user@host/db --task import=./import.py
   minium worker --task burn-in='./burn-in.sh --fast' --queue rack3 -j 8
   minium worker --shell --task count='jq length'
+  minium worker --task render=./render.py --ndjson --sandbox landlock --sandbox read=/srv/in --sandbox write=/srv/out
   minium worker --url wss://hub:3000 --ca hub-ca.pem --token-file image.jwt --task livesys/7='./run-command'
 
 With --url no database is needed: jobs come over WebSocket, from channels that the node keeps as tasks. Results \
     are kept in a spool on disk until the node or the database has them, also over a restart of this worker. SIGTERM and \
     SIGINT let running jobs end; SIGQUIT, or a second signal, kills them, and they run again when their leases have ended. A node \
     that is away is waited for; one whose certificate is not accepted ends the worker, so that whoever starts it \
-    again reads the files anew. Of this worker's environment commands see what does not begin with MINIUM_."
+    again reads the files anew. Of this worker's environment commands see what does not begin with MINIUM_, and in a sandbox \
+    only PATH, HOME, LANG, TZ, TMPDIR and what environment= names. With --ndjson a command says {\"ready\":{}}, then gets \
+    {\"job\":{\"id\":…,\"args\":…}} for each job and answers {\"finished\":{\"id\":…,\"result\":…}} or \
+    {\"failed\":{\"id\":…,\"error\":…}}."
 )]
 pub(crate) struct Worker {
     #[command(subcommand)]
@@ -80,6 +86,19 @@ pub(crate) struct Worker {
     /// Keep what commands write to stderr out of the logs of their jobs, but for lines that are said to be for them
     #[arg(long)]
     no_log_stderr: bool,
+    /// Commands are long-lived: a process takes one job after the other, a line of JSON each
+    #[arg(long)]
+    ndjson: bool,
+    /// With --ndjson: replace a process after so many jobs
+    #[arg(long, value_name = "N", requires = "ndjson", value_parser = clap::value_parser!(u64).range(1..))]
+    recycle_jobs: Option<u64>,
+    /// With --ndjson: replace a process after so long, as 10m
+    #[arg(long, value_name = "TIME", requires = "ndjson", value_parser = parse_duration)]
+    recycle_after: Option<Duration>,
+    /// What holds commands back: basic, landlock or bwrap; and KEY=VALUE, as read=/srv/data, cpu=1m or memory=1GiB, with
+    /// the keys of [worker.sandbox]; may be given several times
+    #[arg(long = "sandbox", value_name = "MODE|KEY=VALUE")]
+    sandbox: Vec<String>,
     /// Take jobs from this node over WebSocket, without a database, as ws://HOST:PORT or, by TLS, wss://HOST:PORT;
     /// further ones are tried in turn
     #[arg(long, value_name = "URL", conflicts_with = "database", value_delimiter = ',')]
@@ -110,8 +129,7 @@ impl Worker {
         if let Some(action) = self.action {
             return action.run().await;
         }
-        let tasks: Result<Vec<_>, _> = self.tasks.iter().map(|t| CommandTask::parse(t, self.shell)).collect();
-        let tasks = tasks.map_err(explain)?;
+        let tasks = self.commands()?;
         if let Some((task, _)) = self.limits.iter().find(|(name, _)| !tasks.iter().any(|t| t.name == *name)) {
             return Err(fault(Exit::Usage, format!("--limit: there is no --task {task}")));
         }
@@ -124,6 +142,7 @@ impl Worker {
             lease: self.lease,
             launcher: launcher(),
             log_stderr: !self.no_log_stderr,
+            sandbox: self.sandbox()?,
             ..WorkerOptions::default()
         };
         if self.url.is_empty() {
@@ -142,6 +161,27 @@ impl Worker {
         let failure = source.failure();
         let worker = Runner::new(source, options);
         work(tasks.into_iter().fold(worker, Runner::command), Some(failure)).await
+    }
+
+    fn commands(&self) -> anyhow::Result<Vec<CommandTask>> {
+        let lasting = self.ndjson.then(|| Lasting {
+            jobs_max: self.recycle_jobs,
+            age_max: self.recycle_after,
+            ..Lasting::default()
+        });
+        let command = |text: &String| {
+            let task = CommandTask::parse(text, self.shell).map_err(explain)?;
+            Ok(CommandTask { lasting: lasting.clone(), ..task })
+        };
+        self.tasks.iter().map(command).collect()
+    }
+
+    fn sandbox(&self) -> anyhow::Result<Option<Sandbox>> {
+        let wrong = |why: String| fault(Exit::Usage, format!("--sandbox: {why}"));
+        let said = config::Sandbox::from_words(&self.sandbox).map_err(|mistakes| {
+            wrong(mistakes.iter().map(|m| format!("{}: {}", m.path, m.what)).collect::<Vec<_>>().join("; "))
+        })?;
+        said.build().map_err(|(key, why)| wrong(format!("{key} {why}")))
     }
 
     async fn over_database(&self, tasks: Vec<CommandTask>, options: WorkerOptions) -> anyhow::Result<()> {
@@ -318,15 +358,16 @@ async fn failed(failure: Option<watch::Receiver<Option<Arc<ClientError>>>>) -> A
 pub(super) fn explain(error: WorkerError) -> anyhow::Error {
     match error {
         WorkerError::Source(_) => anyhow::Error::new(error),
+        WorkerError::Sandbox(_) => fault(Exit::Failed, error.to_string()),
         mistake => fault(Exit::Usage, mistake.to_string()),
     }
 }
 
-/// Makes commands die with the worker, however that dies: this very program, as [`Become`]. Not by its path, since an
-/// upgrade may put another program there while this one runs.
+/// Makes commands die with the worker, however that dies, and holds them back: this very program, as [`Become`]. Not by its
+/// path, since an upgrade may put another program there while this one runs.
 pub(crate) fn launcher() -> Vec<String> {
     let parent = std::process::id().to_string();
-    ["/proc/self/exe", "become", "--parent", &parent, "--"].map(str::to_owned).into()
+    ["/proc/self/exe", "become", "--parent", &parent].map(str::to_owned).into()
 }
 
 /// Arguments of `minium become`, which workers put before their commands.
@@ -335,17 +376,24 @@ pub(crate) struct Become {
     /// The worker's process
     #[arg(long)]
     parent: u32,
+    /// What holds the command back, as JSON
+    #[arg(long, value_parser = |text: &str| serde_json::from_str::<Launch>(text))]
+    sandbox: Option<Launch>,
     /// The command
-    #[arg(required = true, trailing_var_arg = true)]
+    #[arg(required = true, last = true)]
     words: Vec<OsString>,
 }
 
 impl Become {
     /// Becomes the command. Returns only if it cannot.
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let error = become_command(Some(self.parent), &self.words);
-        let program = self.words.first().map_or_else(String::new, |w| w.to_string_lossy().into_owned());
-        Err(fault(Exit::Failed, format!("cannot run {program:?}: {error}")))
+        let error = become_command(Some(self.parent), self.sandbox.as_ref(), &self.words);
+        if let BecomeError::Sandbox(_) = error {
+            // in words that the worker knows from a command's own; a closed stderr is no reason to run it
+            writeln!(std::io::stderr(), "{error}").ok();
+            return Err(Passed(LAUNCH_FAILED).into());
+        }
+        Err(fault(Exit::Failed, error.to_string()))
     }
 }
 
@@ -366,6 +414,10 @@ mod tests {
             database: database.into(),
             shell: false,
             no_log_stderr: false,
+            ndjson: false,
+            recycle_jobs: None,
+            recycle_after: None,
+            sandbox: vec![],
             url: url.iter().map(|u| (*u).into()).collect(),
             token: None,
             token_file: None,
@@ -390,6 +442,9 @@ mod tests {
         says(worker("sqlite:x.db", &[]), "--spool").await;
         let schemas = Some("/no/such/place".into());
         says(Worker { schemas, ..worker("sqlite:x.db", &[]) }, "/no/such/place").await;
+        let sandbox = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
+        says(Worker { sandbox: sandbox(&["cpu=1s"]), ..worker("sqlite:x.db", &[]) }, "mode is missing").await;
+        says(Worker { sandbox: sandbox(&["basic", "ram=1"]), ..worker("sqlite:x.db", &[]) }, "ram").await;
         let limits = vec![("y".to_owned(), 1)];
         says(Worker { limits, ..worker("sqlite:x.db", &[]) }, "--limit").await;
         says(Worker { spare: 1, ..worker("", &["ws://h"]) }, "--spare").await;

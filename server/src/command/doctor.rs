@@ -10,6 +10,7 @@ use crate::tls::Tls;
 use clap::Args;
 use minium_bus::Schemas;
 use minium_queue::{DatabaseUrl, QueueError, SqlitePlace};
+use minium_worker::Ability;
 use rustix::process::{Resource, getrlimit};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -102,6 +103,9 @@ impl Doctor {
             for finding in auth(config) {
                 tell(finding)?;
             }
+        }
+        for finding in sandbox(config.as_ref()).await {
+            tell(finding)?;
         }
         tell(clock())?;
         tell(open_files(config.as_ref()))?;
@@ -243,6 +247,35 @@ fn auth(config: &Config) -> Vec<Finding> {
         let words = format!("{} has the mode {mode:04o}: others can read the secret", path.display());
         (mode & 0o077 != 0).then(|| Finding::warn(SUBJECT, words, format!("chmod 600 {}", path.display())))
     }));
+    findings
+}
+
+/// What the machine has to hold commands back, and whether it has what is asked for.
+async fn sandbox(config: Option<&Config>) -> Vec<Finding> {
+    const SUBJECT: &str = "sandbox";
+    let commands = |config: &Config| -> Vec<_> {
+        config.tasks.iter().filter_map(|(name, task)| task.command(name, &config.worker).sandbox).collect()
+    };
+    let asked = config.map(commands).unwrap_or_default();
+    let needs = |name: &str| {
+        asked.iter().any(|sandbox| {
+            let scope = sandbox.scope_memory_bytes.is_some() || sandbox.scope_processes.is_some();
+            sandbox.wall.name() == name || name == "systemd-run" && scope
+        })
+    };
+    let finding = |ability: Ability| {
+        let words = format!("{}: {}", ability.name, ability.words);
+        match (ability.usable, needs(ability.name)) {
+            (true, _) => Finding::ok(SUBJECT, words),
+            (false, false) => Finding::ok(SUBJECT, words + "; no task asks for it"),
+            (false, true) => Finding::fail(SUBJECT, words, "docs/security.md says what each mode needs"),
+        }
+    };
+    let mut findings: Vec<_> = minium_worker::abilities().await.into_iter().map(finding).collect();
+    if asked.iter().any(|sandbox| sandbox.processes.is_some()) && rustix::process::getuid().is_root() {
+        let hint = "run the node as another user, or use sandbox.scope_processes";
+        findings.push(Finding::fail(SUBJECT, "processes: a limit does not hold root", hint));
+    }
     findings
 }
 

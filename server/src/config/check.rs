@@ -1,7 +1,7 @@
 //! What one key alone cannot say: ranges, keys that need each other, what this version does not do yet.
 
 use super::section::{Mistake, Origins, path_of};
-use super::{Config, LimitOf, Task, channels, check_auth, check_schedules};
+use super::{Config, LimitOf, NDJSON, Task, channels, check_auth, check_schedules};
 use minium_protocol::Topic;
 use minium_queue::DatabaseUrl;
 use std::time::Duration;
@@ -35,6 +35,7 @@ pub(super) fn check(config: &Config, origins: &Origins, mistakes: &mut Vec<Mista
     for (name, task) in &config.tasks {
         check_task(name, task, &mut findings);
     }
+    check_sandboxes(config, &mut findings);
     for queue in config.retention.keys() {
         check_retention(queue, &mut findings);
     }
@@ -136,6 +137,19 @@ impl LimitOf {
     }
 }
 
+/// What is wrong with the worker's is told once, and not with each task that it holds for.
+fn check_sandboxes(config: &Config, findings: &mut Findings<'_>) {
+    let outer = &config.worker.sandbox;
+    if let Err((key, why)) = outer.build() {
+        return findings.add(path_of(&["worker", "sandbox", key]), why);
+    }
+    for (name, task) in &config.tasks {
+        if let Err((key, why)) = task.sandbox.or(outer).build() {
+            findings.add(path_of(&["tasks", name, "sandbox", key]), why);
+        }
+    }
+}
+
 fn check_task(name: &str, task: &Task, findings: &mut Findings<'_>) {
     let path = |key: &str| path_of(&["tasks", name, key]);
     if let Err(error) = Topic::of_job(name, i64::MAX) {
@@ -149,8 +163,18 @@ fn check_task(name: &str, task: &Task, findings: &mut Findings<'_>) {
     if task.timeout.is_some_and(|t| t.is_zero()) {
         findings.add(path("timeout"), "must be more than 0s");
     }
-    if task.limit == Some(0) {
-        findings.add(path("limit"), "must be 1 or more");
+    for (key, count) in [("limit", task.limit), ("recycle_jobs", task.recycle_jobs)] {
+        if count == Some(0) {
+            findings.add(path(key), "must be 1 or more");
+        }
+    }
+    let recycles = task.recycle_jobs.is_some() || task.recycle_after.is_some();
+    match task.mode.as_str() {
+        NDJSON if task.start_timeout.is_zero() => findings.add(path("start_timeout"), "must be more than 0s"),
+        NDJSON => {}
+        "once" if recycles => findings.add(path("mode"), "must be \"ndjson\" for processes to be replaced"),
+        "once" => {}
+        _ => findings.add(path("mode"), "must be \"once\" or \"ndjson\""),
     }
 }
 
@@ -170,6 +194,15 @@ mod tests {
         assert!(wrong("[worker]\nlease = \"1ms\"").contains("worker.lease: must be 1s to 1d"));
         assert!(wrong("[database]\nurl = \"mysql://x\"").contains("database.url: "));
         assert!(wrong("[schedules.x]\nevery = \"1s\"\ntask = \"a b\"").contains("schedules.x: task"));
+        let task = |words: &str| wrong(&format!("[tasks.x]\ncommand = [\"x\"]\n{words}"));
+        assert!(task("mode = \"forever\"").contains("tasks.x.mode: must be \"once\" or"));
+        assert!(task("recycle_jobs = 3").contains("tasks.x.mode"));
+        assert!(task("sandbox.memory = \"1GiB\"").contains("tasks.x.sandbox.mode: is missing"));
+        assert!(
+            task("sandbox = { mode = \"basic\", network = false }")
+                .contains("tasks.x.sandbox.network: needs")
+        );
+        assert!(wrong("[worker.sandbox]\nmode = \"on\"").contains("worker.sandbox.mode: must be"));
     }
 
     #[test]

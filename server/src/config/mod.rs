@@ -9,6 +9,7 @@ mod check_auth;
 mod check_schedules;
 mod env;
 mod load;
+mod sandbox;
 mod section;
 mod show;
 mod value;
@@ -17,6 +18,7 @@ mod value;
 mod reference;
 
 pub(crate) use load::{Flags, load, load_text};
+pub(crate) use sandbox::Sandbox;
 pub(crate) use show::show;
 pub(crate) use value::Json;
 
@@ -335,6 +337,10 @@ section! {
         lease: Duration = "30s";
         /// What its commands write to stderr stands in the logs of their jobs, line by line.
         log_stderr: bool = "true";
+        inside {
+            /// What holds its commands back.
+            sandbox: Sandbox;
+        }
     }
 }
 
@@ -356,8 +362,43 @@ section! {
         backoff_factor: u32 = "2";
         /// No pause is longer.
         backoff_max: Duration = "1h";
+        /// `once`: a process for each job; `ndjson`: a process takes one job after the other, a line of JSON each
+        /// ([protocol.md](protocol.md#long-lived-commands)).
+        mode: String = "once";
+        /// With `ndjson`: a process is replaced after so many jobs.
+        recycle_jobs: Option<u32> = "";
+        /// With `ndjson`: a process is replaced after so long, when it has no job.
+        recycle_after: Option<Duration> = "";
+        /// With `ndjson`: a process that does not say that it is ready within this is killed, and tried again.
+        start_timeout: Duration = "30s";
+        inside {
+            /// What holds this command back.
+            sandbox: Sandbox;
+        }
     }
 }
+
+impl Task {
+    /// As the worker has it. What is wrong with it was told when it was read.
+    pub(crate) fn command(&self, name: &str, worker: &Worker) -> minium_worker::CommandTask {
+        let lasting = minium_worker::Lasting {
+            jobs_max: self.recycle_jobs.map(u64::from),
+            age_max: self.recycle_after,
+            start_timeout: self.start_timeout,
+        };
+        minium_worker::CommandTask {
+            name: name.to_owned(),
+            command: self.command.clone(),
+            timeout: self.timeout,
+            shell: self.shell,
+            lasting: (self.mode == NDJSON).then_some(lasting),
+            sandbox: self.sandbox.or(&worker.sandbox).build().unwrap_or_default(),
+        }
+    }
+}
+
+/// The mode of long-lived commands.
+const NDJSON: &str = "ndjson";
 
 /// A rate out of its two keys; they were checked to be no zeros.
 pub(crate) fn rate(per_second: Option<u32>, burst: Option<u32>) -> Option<Rate> {

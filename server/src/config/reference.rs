@@ -3,7 +3,7 @@
 use super::section::{Key, Section};
 use super::{
     Anonymous, Auth, AuthKey, AuthLimits, Certificate, Channel, Database, KeepQueue, LimitOf, Limits,
-    Notifier, Queue, Retention, Schedule, Schemas, Server, Task, Tls, Worker,
+    Notifier, Queue, Retention, Sandbox, Schedule, Schemas, Server, Task, Tls, Worker,
 };
 use std::fmt::Write;
 
@@ -22,6 +22,13 @@ Unknown keys are refused, and all mistakes are told at once (exit code 2). `mini
 secrets masked. Relative paths start at the working directory.
 
 Durations are seconds or a number with `ms`, `s`, `m`, `h`, `d`; sizes are bytes or a number with `KiB`, `MiB`, `GiB`.
+
+";
+
+const SANDBOX_OF_A_TASK: &str = "\
+## `[tasks.\"NAME\".sandbox]`
+
+What holds this command back. The keys are those of `[worker.sandbox]`; what is not said here is what stands there.
 
 ";
 
@@ -113,10 +120,17 @@ fn written() -> String {
     );
     section(
         &mut out,
+        "worker.sandbox",
+        "What holds the node's commands back: what each key is worth, and what not, is in [security.md](security.md#commands-in-a-sandbox).",
+        Sandbox::KEYS,
+    );
+    section(
+        &mut out,
         "tasks.\"NAME\"",
         "A command worker: arguments as JSON on stdin, the result on stdout, `::progress 40 text`, `::note key=value`, `::step name` and `::log level text` on stderr.",
         Task::KEYS,
     );
+    out.push_str(SANDBOX_OF_A_TASK);
     while out.ends_with("\n\n") {
         out.pop();
     }

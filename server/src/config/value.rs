@@ -215,6 +215,30 @@ impl Value for Vec<String> {
     }
 }
 
+/// Ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ports(pub(crate) Vec<u16>);
+
+impl Value for Ports {
+    const ALLOWED: &'static str =
+        "a list of ports, as in [443, 5432] (in the environment: separated by commas, or none)";
+    fn from_text(text: &str) -> Option<Ports> {
+        // as text nothing at all means that nothing was said, which would be the opposite
+        if text.trim() == "none" {
+            return Some(Ports(Vec::new()));
+        }
+        let ports = text.split(',').map(str::trim).filter(|t| !t.is_empty());
+        ports.map(|t| t.parse().ok()).collect::<Option<_>>().map(Ports)
+    }
+    fn from_toml(value: &toml::Value) -> Option<Ports> {
+        let ports = value.as_array()?.iter();
+        ports.map(|v| u16::try_from(v.as_integer()?).ok()).collect::<Option<_>>().map(Ports)
+    }
+    fn to_toml(&self) -> Option<toml::Value> {
+        Some(self.0.iter().map(|port| i64::from(*port)).collect::<Vec<_>>().into())
+    }
+}
+
 /// Any JSON; in the environment and in text as JSON text.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Json(pub(crate) serde_json::Value);
@@ -274,6 +298,8 @@ mod tests {
         there_and_back::<Listen>("[::1]:0");
         there_and_back::<BaseUrl>("https://minium.example/under");
         there_and_back::<Vec<String>>("a, b");
+        there_and_back::<Ports>("443, 5432");
+        there_and_back::<Option<Ports>>("none");
         there_and_back::<Json>(r#"[{"a":1.5},"x",true]"#);
         there_and_back::<Option<Topic>>("livesys/7");
         there_and_back::<SlowPolicy>("gap");

@@ -23,7 +23,7 @@ use minium_queue::postgres::PgOptions;
 use minium_queue::{
     Backend, DatabaseUrl, Keep, QueueError, Retention, SqlitePlace, Store, UpkeepRules, causes,
 };
-use minium_worker::{ArgsCheck, CommandTask, Spool, StoreSource, TaskBackoff, Worker, WorkerOptions};
+use minium_worker::{ArgsCheck, Spool, StoreSource, TaskBackoff, Worker, WorkerOptions};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -154,9 +154,11 @@ impl Opener {
         let outcome = match self.worker(store)? {
             Some(worker) => {
                 let ended = worker.run(self.closing.clone()).await.context("Running the worker");
-                if ended.is_ok() {
+                match &ended {
                     // a command may have ended the worker alone; the node goes on
-                    self.closing.cancelled().await;
+                    Ok(()) => self.closing.cancelled().await,
+                    // nothing that waits helps: what runs beside it must not keep the node from saying so
+                    Err(_) => self.closing.cancel(),
                 }
                 ended
             }
@@ -245,12 +247,7 @@ impl Opener {
             worker = worker.spool(spool);
         }
         for (name, task) in &config.tasks {
-            worker = worker.command(CommandTask {
-                name: name.clone(),
-                command: task.command.clone(),
-                timeout: task.timeout,
-                shell: task.shell,
-            });
+            worker = worker.command(task.command(name, &config.worker));
         }
         Ok(Some(match typed {
             Some(add) => add(worker, self.bus.clone()),

@@ -1,4 +1,4 @@
-//! Tasks that are programs, in any language.
+//! Tasks that are programs, in any language: one process for each job, or long-lived ones ([`lasting`]).
 //!
 //! Arguments come as JSON on stdin, the result is what the program writes to stdout (JSON if it parses, else the text
 //! without its last line end; nothing is `null`), lines `::progress 40 text`, `::note key=value`, `::step name` and
@@ -10,27 +10,29 @@
 //!
 //! Time-out, cancellation and a lost lease end the whole process group: SIGTERM, and SIGKILL after a grace.
 
-mod guard;
+mod lasting;
+mod launch;
 mod lines;
 mod process;
 mod words;
 
-pub use guard::become_command;
+pub use lasting::Lasting;
+pub(crate) use lasting::LastingRunner;
 
 use crate::context::JobContext;
 use crate::error::WorkerError;
 use crate::options::{Output, WorkerOptions};
+use crate::sandbox::{LAUNCH_FAILED, Probe, Sandbox};
 use crate::task::{Failure, Task};
 use async_trait::async_trait;
+use launch::Start;
 use lines::Line;
-use minium_protocol::{LOG_TEXT_BYTES_MAX, LogLevel};
+use minium_protocol::{ErrorCode, LOG_TEXT_BYTES_MAX, LogLevel};
 use process::{Ended, Limits};
 use serde_json::value::RawValue;
-use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
-use tokio::process::Command;
 
 /// A log line that is longer than it may be is seen to be cut.
 const LINE_BYTES_MAX: usize = LOG_TEXT_BYTES_MAX + 1;
@@ -41,7 +43,7 @@ const PIPE_GRACE: Duration = Duration::from_secs(1);
 const STOP_MARGIN: Duration = Duration::from_secs(5);
 
 /// A task that runs a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CommandTask {
     /// The task.
     pub name: String,
@@ -51,6 +53,11 @@ pub struct CommandTask {
     pub timeout: Option<Duration>,
     /// The words, joined by blanks, are a line for `/bin/sh`.
     pub shell: bool,
+    /// Its processes are long-lived and take one job after the other, a line each.
+    pub lasting: Option<Lasting>,
+    /// What holds it back, in place of what holds all commands of the worker back
+    /// ([`WorkerOptions::sandbox`]).
+    pub sandbox: Option<Sandbox>,
 }
 
 impl CommandTask {
@@ -63,7 +70,7 @@ impl CommandTask {
         let (name, line) = text.split_once('=').ok_or_else(|| refuse("it is not NAME=COMMAND".into()))?;
         let command = words::split(line).map_err(refuse)?;
         let command = if shell { vec![line.trim().into()] } else { command };
-        Ok(CommandTask { name: name.trim().into(), command, timeout: None, shell })
+        Ok(CommandTask { name: name.trim().into(), command, shell, ..CommandTask::default() })
     }
 
     pub(crate) fn check(&self) -> Result<(), WorkerError> {
@@ -71,7 +78,7 @@ impl CommandTask {
             None => "it is empty",
             Some(program) if program.trim().is_empty() => "its first word is empty",
             Some(_) if self.command.iter().any(|w| w.contains('\0')) => "it has a NUL character",
-            Some(_) => return Ok(()),
+            Some(_) => return self.sandbox.iter().try_for_each(check_sandbox),
         };
         Err(WorkerError::Command { command: self.command.join(" "), reason: reason.into() })
     }
@@ -85,53 +92,83 @@ impl CommandTask {
     }
 }
 
-/// A [`CommandTask`] as a worker runs it.
-pub(crate) struct CommandRunner {
-    words: Vec<String>,
-    timeout: Option<Duration>,
-    limits: Limits,
-    /// Variables that it does not inherit.
-    hidden: Vec<OsString>,
-    output: Option<Output>,
-    log_stderr: bool,
+/// Refuses a sandbox that contradicts itself.
+pub(crate) fn check_sandbox(sandbox: &Sandbox) -> Result<(), WorkerError> {
+    sandbox.check().map_err(|(field, why)| WorkerError::SandboxField { field, why })
 }
 
-/// What tells this program its settings, with tokens and passwords among them: by name, and nothing is read.
-fn own_variables() -> Vec<OsString> {
-    let names = std::env::vars_os().map(|(name, _)| name);
-    names.filter(|name| name.as_encoded_bytes().starts_with(b"MINIUM_")).collect()
+/// A [`CommandTask`] as a worker runs it: a process for each job.
+pub(crate) struct CommandRunner {
+    start: Start,
+    timeout: Option<Duration>,
+    limits: Limits,
+    stderr: Stderr,
+}
+
+/// The bounds of every command.
+fn limits(options: &WorkerOptions) -> Limits {
+    Limits {
+        stdout_bytes_max: options.result_bytes_max,
+        // the words before the tail need room too, or the end of it would be cut
+        tail_bytes_max: options.error_bytes_max.saturating_sub(64),
+        line_bytes_max: LINE_BYTES_MAX,
+        stop_grace: options.stop_grace,
+        pipe_grace: PIPE_GRACE,
+    }
 }
 
 impl CommandRunner {
     pub(crate) fn new(task: &CommandTask, options: &WorkerOptions) -> CommandRunner {
         CommandRunner {
-            words: options.launcher.iter().cloned().chain(task.words()).collect(),
+            start: Start::new(task, options),
             timeout: task.timeout,
-            limits: Limits {
-                stdout_bytes_max: options.result_bytes_max,
-                // the words before the tail need room too, or the end of it would be cut
-                tail_bytes_max: options.error_bytes_max.saturating_sub(64),
-                line_bytes_max: LINE_BYTES_MAX,
-                stop_grace: options.stop_grace,
-                pipe_grace: PIPE_GRACE,
-            },
-            hidden: own_variables(),
-            output: options.output.clone(),
-            log_stderr: options.log_stderr,
+            limits: limits(options),
+            stderr: Stderr::new(options),
         }
+    }
+}
+
+/// What becomes of the lines of a command's stderr, besides the tail.
+struct Stderr {
+    output: Option<Output>,
+    /// Ordinary lines stand in the job's log.
+    log: bool,
+}
+
+impl Stderr {
+    fn new(options: &WorkerOptions) -> Stderr {
+        Stderr { output: options.output.clone(), log: options.log_stderr }
+    }
+
+    /// A line that belongs to no job.
+    fn pass_on(&self, text: &str) {
+        self.output.iter().for_each(|output| output.line(text));
+    }
+
+    /// Takes a line of a job, and says whether it belongs to the tail.
+    fn heed(&self, context: &JobContext, text: &str) -> bool {
+        self.pass_on(text);
+        match Line::read(text) {
+            Line::Progress(progress) => context.report(progress),
+            Line::Note(key, value) => context.note(key, value),
+            Line::Log(level, text) => context.log(level, text),
+            Line::Other => {
+                let text = text.trim_end();
+                if self.log && !text.is_empty() {
+                    context.log(LogLevel::Info, text);
+                }
+                return true;
+            }
+        }
+        false
     }
 }
 
 #[async_trait]
 impl Task for CommandRunner {
     async fn run(&self, context: JobContext, args: Box<RawValue>) -> Result<Box<RawValue>, Failure> {
-        let (program, arguments) = self.words.split_first().expect("checked before the worker starts");
-        let mut command = Command::new(program);
-        for name in &self.hidden {
-            command.env_remove(name);
-        }
+        let (mut command, dir) = self.start.command().await?;
         command
-            .args(arguments)
             .env("MINIUM_JOB_ID", context.id().to_string())
             .env("MINIUM_TASK", context.task())
             .env("MINIUM_ATTEMPT", context.attempt().to_string());
@@ -145,37 +182,14 @@ impl Task for CommandRunner {
         };
         // a line end, for programs that read lines
         let input = format!("{}\n", args.get());
-        let read = |text: &str| match Line::read(text) {
-            Line::Progress(progress) => {
-                context.report(progress);
-                false
-            }
-            Line::Note(key, value) => {
-                context.note(key, value);
-                false
-            }
-            Line::Log(level, text) => {
-                context.log(level, text);
-                false
-            }
-            Line::Other => {
-                let text = text.trim_end();
-                if self.log_stderr && !text.is_empty() {
-                    context.log(LogLevel::Info, text);
-                }
-                true
-            }
-        };
-        let line = |text: &str| {
-            self.output.iter().for_each(|output| output.line(text));
-            read(text)
-        };
+        let line = |text: &str| self.stderr.heed(&context, text);
         context.signals().take_all();
         let words = (&context.cancelled(), context.signals());
-        let ended = process::run(command, input.as_bytes(), words, &self.limits, line)
-            .await
-            .map_err(|e| Failure::retryable(format!("cannot run {program:?}: {e}")))?;
-        self.judge(&ended)
+        let ended = process::run(command, input.as_bytes(), words, &self.limits, line).await;
+        if let Some(dir) = dir {
+            dir.remove().await;
+        }
+        self.judge(&ended.map_err(|e| self.start.cannot(&e))?)
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -184,6 +198,10 @@ impl Task for CommandRunner {
 
     fn stop_grace(&self, usual: Duration) -> Duration {
         usual + STOP_MARGIN
+    }
+
+    fn probe(&self) -> Option<Probe> {
+        self.start.probe()
     }
 }
 
@@ -194,11 +212,19 @@ impl CommandRunner {
             return Err(Failure::retryable(format!("stdout has more than {max} bytes")));
         }
         if !ended.status.success() {
-            let how = describe(ended.status);
-            let error = if ended.tail.is_empty() { how } else { format!("{how}: {}", ended.tail) };
-            return Err(Failure::retryable(error));
+            return Err(Failure::retryable(how(ended.status, &ended.tail)));
         }
         Ok(result(&ended.stdout))
+    }
+}
+
+/// How a process ended, with its last words. What a launcher says for want of a sandbox stands alone.
+fn how(status: ExitStatus, tail: &str) -> String {
+    let launch = status.code() == Some(i32::from(LAUNCH_FAILED));
+    match describe(status) {
+        _ if launch && tail.starts_with(ErrorCode::SandboxUnavailable.as_str()) => tail.into(),
+        how if tail.is_empty() => how,
+        how => format!("{how}: {tail}"),
     }
 }
 

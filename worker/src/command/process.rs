@@ -44,10 +44,15 @@ pub(super) struct Ended {
 }
 
 /// Kills the whole group when dropped, whatever happened before.
-struct Group(Option<Pid>);
+pub(super) struct Group(Option<Pid>);
 
 impl Group {
-    fn signal(&self, signal: Signal) {
+    /// That which a child leads that was just started for it.
+    pub(super) fn of(child: &Child) -> Group {
+        Group(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
         if let Some(pid) = self.0 {
             // no such group: everyone has ended already
             _ = kill_process_group(pid, signal);
@@ -88,9 +93,8 @@ pub(super) async fn run(
 ) -> std::io::Result<Ended> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let running = Running {
-        group: Group(pid),
+        group: Group::of(&child),
         stdin: child.stdin.take(),
         stdout: child.stdout.take(),
         stderr: child.stderr.take(),
@@ -191,7 +195,7 @@ impl Running<'_> {
     }
 }
 
-fn number(signal: JobSignal) -> Signal {
+pub(super) fn number(signal: JobSignal) -> Signal {
     match signal {
         JobSignal::Int => Signal::INT,
         JobSignal::Term => Signal::TERM,
@@ -202,7 +206,7 @@ fn number(signal: JobSignal) -> Signal {
     }
 }
 
-fn keep(tail: &mut Tail, text: &str, line: &mut impl FnMut(&str) -> bool) {
+pub(super) fn keep(tail: &mut Tail, text: &str, line: &mut impl FnMut(&str) -> bool) {
     if line(text) {
         tail.push(text);
     }
@@ -222,7 +226,7 @@ async fn read<R: AsyncReadExt + Unpin>(from: &mut Option<R>, into: &mut [u8]) ->
     }
 }
 
-async fn until(deadline: Option<Instant>) {
+pub(super) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,

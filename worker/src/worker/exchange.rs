@@ -79,7 +79,11 @@ impl Shift {
     /// The tasks of which one more may run, and how many of them where that is fewer than are asked for.
     fn takable(&self, limit: u32) -> (Vec<String>, BTreeMap<String, u32>) {
         let (mut tasks, mut caps) = (self.names.clone(), BTreeMap::new());
-        for (task, most) in &self.around.options.limits {
+        let limits = &self.around.options.limits;
+        let least = |task: &str, own: Option<u32>| own.into_iter().chain(limits.get(task).copied()).min();
+        for (task, most) in
+            self.tasks.iter().filter_map(|(name, task)| Some((name, least(name, task.room())?)))
+        {
             let running = u32::try_from(self.running.count(task)).unwrap_or(u32::MAX);
             match most.saturating_sub(running) {
                 0 => tasks.retain(|name| name != task),

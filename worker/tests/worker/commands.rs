@@ -3,13 +3,14 @@
 use crate::harness::{self, Queue, Started, options, request, start, until, with};
 use minium_protocol::{Job, State};
 use minium_queue::Store;
-use minium_worker::{CommandTask, Worker, WorkerOptions};
+use minium_worker::{CommandTask, Sandbox, Worker, WorkerError, WorkerOptions};
 use serde_json::{Value, json};
 use std::process::Stdio;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 fn shell(name: &str, line: &str) -> CommandTask {
-    CommandTask { name: name.into(), command: vec![line.into()], timeout: None, shell: true }
+    CommandTask { name: name.into(), command: vec![line.into()], shell: true, ..CommandTask::default() }
 }
 
 fn worker(queue: &Queue, task: CommandTask) -> Started {
@@ -216,7 +217,7 @@ async fn what_a_command_leaves_behind_ends_with_it_and_holds_nothing_up() {
 fn becoming_a_command() {
     if let Some(line) = std::env::var_os("MINIUM_TEST_BECOME") {
         let words = ["/bin/sh".into(), "-c".into(), line];
-        panic!("it did not become the command: {}", minium_worker::become_command(None, &words));
+        panic!("it did not become the command: {}", minium_worker::become_command(None, None, &words));
     }
 }
 
@@ -244,4 +245,21 @@ async fn a_command_that_is_launched_for_it_dies_with_a_worker_that_is_killed() {
     assert!(!is_gone(pid));
     parent.kill().await.unwrap();
     until("the command is gone too", || is_gone(pid)).await;
+}
+
+#[tokio::test]
+async fn a_sandbox_without_a_launcher_is_refused_before_anything_is_claimed() {
+    let queue = Queue::new().await;
+    let id = queue.enqueue(request("x", &json!([]))).await;
+    let held = WorkerOptions { sandbox: Some(Sandbox::default()), ..options() };
+    let worker = Worker::new(queue.source(), held).command(shell("x", "true"));
+    let error = worker.run(CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(error, WorkerError::Sandbox(_)), "{error}");
+    assert!(error.to_string().starts_with("sandbox_unavailable: this worker has no launcher"), "{error}");
+    let task =
+        CommandTask { sandbox: Some(Sandbox { alone: true, ..Sandbox::default() }), ..shell("x", "true") };
+    let error =
+        Worker::new(queue.source(), options()).command(task).run(CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(error, WorkerError::SandboxField { field: "alone", .. }), "{error}");
+    assert_eq!(queue.job(id).await.state, State::Inactive);
 }

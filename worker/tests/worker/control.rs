@@ -227,7 +227,7 @@ async fn a_task_with_a_limit_leaves_the_other_slots_to_others() {
 }
 
 fn shell(line: &str) -> CommandTask {
-    CommandTask { name: "x".into(), command: vec![line.into()], timeout: None, shell: true }
+    CommandTask { name: "x".into(), command: vec![line.into()], shell: true, ..CommandTask::default() }
 }
 
 #[tokio::test]

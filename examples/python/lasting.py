@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""A long-lived command: one process takes one job after the other. Needs nothing but Python.
+
+    minium worker --ndjson --task example=./lasting.py
+
+A job's arguments are [{"steps": 3}]; each step is told, and {"fail": "why"} ends it badly.
+"""
+import json
+import select
+import sys
+
+
+def say(**word):
+    print(json.dumps(word), flush=True)
+
+
+def is_cancelled(seconds):  # while there is a job, only a word that ends it can come
+    ready, _, _ = select.select([sys.stdin.fileno()], [], [], seconds)
+    return bool(ready)
+
+
+def run(job):
+    about = {"id": job["id"]}
+    args = job["args"][0] if job["args"] else {}
+    steps = args.get("steps", 1)
+    for step in range(1, steps + 1):
+        if is_cancelled(0.01):  # the work
+            return say(failed={**about, "error": "cancelled"})
+        say(progress={**about, "percent": 100 * step / steps, "text": f"step {step}"})
+    say(note={**about, "notes": {"by": "python"}})
+    if "fail" in args:
+        return say(failed={**about, "error": args["fail"], "retry": False})
+    say(finished={**about, "result": {"steps": steps}})
+
+
+say(ready={})
+# by readline: an iterator would read ahead, and select would not see what it has read
+for line in iter(sys.stdin.readline, ""):
+    word = json.loads(line)
+    if "job" in word:
+        run(word["job"])
