@@ -140,7 +140,8 @@ impl Connections {
     {
         for again in 0.. {
             let client = Session::new(self.get(attempted).await?, self.types.clone());
-            let work = tokio::time::timeout(self.patience, operation(client));
+            // what callers wait for would grow by several times its size
+            let work = Box::pin(tokio::time::timeout(self.patience, operation(client)));
             match self.gate.pass(work).await {
                 Ok(Ok(Ok(done))) => return Ok(done),
                 Ok(Ok(Err(e))) if again < self.retries_max && gave_way(&e) => {

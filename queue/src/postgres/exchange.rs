@@ -252,7 +252,7 @@ impl PgStore {
             if batch.failed.is_empty() {
                 one_statement(&client, batch, asked).await
             } else {
-                with_failures(&client, batch, asked).await
+                Box::pin(with_failures(&client, batch, asked)).await
             }
         };
         let answer = self.connections.run(WHAT, exchange).await?;

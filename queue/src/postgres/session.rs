@@ -150,7 +150,8 @@ impl Session {
         let Some(types) = &self.types else { return Ok(None) };
         match types.known(sql) {
             Some(known) => Ok(Some(known)),
-            None => types.ask(sql).await.map(Some),
+            // once for each text, and large: in a box
+            None => Box::pin(types.ask(sql)).await.map(Some),
         }
     }
 }
@@ -163,7 +164,7 @@ impl Work<'_> {
         match types.known(sql) {
             Some(known) => Ok(Some(known)),
             // closed again with the end of this line, before the transaction can end
-            None => Ok(Some(types.learn(sql, &self.transaction.prepare(sql).await?))),
+            None => Ok(Some(types.learn(sql, &Box::pin(self.transaction.prepare(sql)).await?))),
         }
     }
 }
