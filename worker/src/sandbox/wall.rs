@@ -44,7 +44,7 @@ const FILES: ABI = ABI::V3;
 /// Restricts this thread, and so what it becomes, by Landlock.
 pub(super) fn landlock(launch: &Launch) -> Result<(), String> {
     let sandbox = &launch.sandbox;
-    let mut rules = demand(sandbox)?.create().map_err(told)?;
+    let mut rules = demand(sandbox)?.create().map_err(|e| told(&e))?;
     let (read, write) = (AccessFs::from_read(FILES), AccessFs::from_all(FILES));
     let there = |paths: &'static [&'static str]| paths.iter().map(Path::new).filter(|path| path.exists());
     let system = there(&SYSTEM).map(|path| (path, read));
@@ -52,15 +52,15 @@ pub(super) fn landlock(launch: &Launch) -> Result<(), String> {
     let reads = sandbox.read.iter().map(|path| (path.as_path(), read));
     let writes = sandbox.write.iter().chain(&launch.dir).map(|path| (path.as_path(), write));
     for (path, access) in system.chain(devices).chain(reads).chain(writes) {
-        rules = rules.add_rule(beneath(path, access)?).map_err(told)?;
+        rules = rules.add_rule(beneath(path, access)?).map_err(|e| told(&e))?;
     }
     let ports = |ports: &Option<Vec<u16>>| ports.clone().unwrap_or_default();
     let out = ports(&sandbox.connect).into_iter().map(|port| NetPort::new(port, AccessNet::ConnectTcp));
     let come = ports(&sandbox.bind).into_iter().map(|port| NetPort::new(port, AccessNet::BindTcp));
     for port in out.chain(come) {
-        rules = rules.add_rule(port).map_err(told)?;
+        rules = rules.add_rule(port).map_err(|e| told(&e))?;
     }
-    let status = rules.restrict_self().map_err(told)?;
+    let status = rules.restrict_self().map_err(|e| told(&e))?;
     match status.ruleset {
         RulesetStatus::FullyEnforced => Ok(()),
         RulesetStatus::PartiallyEnforced | RulesetStatus::NotEnforced => {
@@ -117,7 +117,7 @@ fn beneath(path: &Path, access: BitFlags<AccessFs>) -> Result<PathBeneath<PathFd
     Ok(PathBeneath::new(fd, if is_dir { access } else { access & AccessFs::from_file(FILES) }))
 }
 
-fn told(error: RulesetError) -> String {
+fn told(error: &RulesetError) -> String {
     format!("Landlock refuses: {error}")
 }
 
