@@ -27,7 +27,7 @@ impl PgStore {
     pub async fn migrate(&self) -> Result<usize, QueueError> {
         const WHAT: &str = "migrate the database";
         // whoever migrates may have to wait for long, but not for a server that has gone
-        self.connections.guard(WHAT, self.migrate_in_time(WHAT)).await?
+        self.connections.guard(WHAT, Box::pin(self.migrate_in_time(WHAT))).await?
     }
 
     async fn migrate_in_time(&self, what: &'static str) -> Result<usize, QueueError> {

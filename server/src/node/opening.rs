@@ -61,7 +61,9 @@ impl Opener {
     /// Until the node goes down, or until there is no sense in going on.
     pub(super) async fn run(mut self) -> anyhow::Result<()> {
         let closing = self.closing.clone();
-        let Some(opened) = closing.run_until_cancelled(self.open_at_last()).await else { return Ok(()) };
+        let Some(opened) = closing.run_until_cancelled(Box::pin(self.open_at_last())).await else {
+            return Ok(());
+        };
         self.work(opened?).await
     }
 
