@@ -132,6 +132,8 @@ async fn a_command_knows_its_parents() {
         command: vec![r#"echo "[${MINIUM_PARENTS-null}]""#.into()],
         timeout: None,
         shell: true,
+        lasting: None,
+        sandbox: None,
     };
     let worker = start(Worker::new(queue.source(), options()).command(task));
     let orphan = queue.enqueue(request("x", &json!([]))).await;

@@ -155,7 +155,14 @@ async fn notes_that_are_refused_cost_no_line() {
 /// Runs one command to its end.
 async fn run(line: &str, options: WorkerOptions) -> (Queue, Job) {
     let queue = Queue::new().await;
-    let command = CommandTask { name: "x".into(), command: vec![line.into()], timeout: None, shell: true };
+    let command = CommandTask {
+        name: "x".into(),
+        command: vec![line.into()],
+        timeout: None,
+        shell: true,
+        lasting: None,
+        sandbox: None,
+    };
     let worker = start(Worker::new(queue.source(), options).command(command));
     let id = queue.enqueue(with(request("x", &json!([])), |o| o.attempts = 1)).await;
     let job = queue.ended(id).await;
