@@ -110,5 +110,8 @@ mod workers;
 /// What was sent and acknowledged held against what came, whatever is killed, stopped or cut.
 mod ledger;
 
+/// Side effects of jobs held against the journal, whatever is done to those who run them.
+mod effects;
+
 /// The source held against the documents.
 mod tidy;

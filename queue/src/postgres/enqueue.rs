@@ -130,13 +130,18 @@ fn waits_for(
 }
 
 /// Which requests go into which statement: in an order in which nobody waits for one behind, in bounded numbers, and none
-/// together with one that waits for it if that has a key, since its id may turn out to be another's.
+/// together with one that waits for it if that has a key, since its id may turn out to be another's. Who waits for some of an
+/// earlier statement waits for none of its own: parents stand in the order in which they were given.
 fn statements(requests: &[EnqueueRequest], batch_max: usize) -> Result<Vec<Vec<usize>>, QueueError> {
     let mut all = Vec::new();
     let (mut batch, mut keyed) = (Vec::new(), std::collections::HashSet::new());
+    let mut earlier = std::collections::HashSet::new();
     for place in workflow::order(requests)? {
         let options = &requests[place].options;
-        if batch.len() >= batch_max || options.after.iter().any(|parent| keyed.contains(parent)) {
+        let of_earlier = options.after.iter().filter(|parent| earlier.contains(*parent)).count();
+        let mixed = of_earlier > 0 && of_earlier < options.after.len();
+        if batch.len() >= batch_max || mixed || options.after.iter().any(|parent| keyed.contains(parent)) {
+            earlier.extend(batch.iter().copied());
             all.push(std::mem::take(&mut batch));
             keyed.clear();
         }
@@ -191,9 +196,11 @@ impl PgStore {
         };
         count(requests, &all);
         self.wake(true);
-        let parents: Vec<i64> = requests.iter().flat_map(|r| r.options.parents.iter().copied()).collect();
+        let there = |place: &usize| all[*place].existing.then_some(all[*place].id);
+        let named = |r: &'_ EnqueueRequest| r.options.after.iter().filter_map(there).collect::<Vec<_>>();
+        let parents = requests.iter().flat_map(|r| r.options.parents.iter().copied().chain(named(r)));
         // what ended while this was being committed did not see these children
-        self.settle(parents).await;
+        self.settle(parents.collect()).await;
         Ok(all)
     }
 

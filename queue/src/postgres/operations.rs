@@ -22,13 +22,17 @@ const LOCK: &str = "select state::text, attempt, attempts, task, key, lease, on_
 const CANCEL: &str = "select coalesce(cardinality(minium.cancel_jobs($1)), 0)";
 
 /// $1 task, $2 key, $3 the job. A key that the job itself still holds, since it is held for a time, is its own; when that time
-/// is over it is held while the job lives, so that an enqueue at this moment does not take it for one to be let go.
-/// Index: the key of job_key. Locks: that row.
+/// is over it is held while the job lives, so that an enqueue at this moment does not take it for one to be let go. One that an
+/// ended job held for a time that is over is taken from it. Index: the keys of job_key and job. Locks: that row.
 const TAKE_KEY: &str = "
 insert into minium.job_key as k (task, key, job, waiting)
 select $1, $2, j.id, j.unique_us is not distinct from 0 from minium.job j where j.id = $3
-on conflict (task, key) do update set until = case when k.until > now() then k.until end
- where k.job = excluded.job";
+on conflict (task, key) do update
+   set job = excluded.job, waiting = case when k.job = excluded.job then k.waiting else excluded.waiting end,
+       until = case when k.job = excluded.job and k.until > now() then k.until end
+ where k.job = excluded.job
+    or k.until <= now()
+       and not exists (select from minium.job o where o.id = k.job and o.state in ('inactive', 'active'))";
 
 /// $2 new parents. Each that is there has an edge. Index: the key of job. Locks: none of the parents (ADR 0002); what ends while
 /// this is being committed is settled afterwards.

@@ -11,6 +11,7 @@ const PAUSE: &str = "insert into minium.paused_queue (queue) values ($1) on conf
 const RESUME: &str = "delete from minium.paused_queue where queue = $1";
 
 /// $1 how many jobs to count in each, $2 how many queues. Jobs under limits count as well.
+/// A lane stays for a while when its last job has gone; it alone makes no queue.
 /// Indexes: lane_queue from queue to queue, job_ready_limited from limit and queue to the next, job_ready and it as far as is
 /// counted.
 const LIST: &str = "
@@ -33,14 +34,16 @@ names as (
   select queue from under_limits
   union
   select queue from minium.paused_queue)
-select n.queue, (select p.paused from minium.paused_queue p where p.queue = n.queue),
-       (select count(*) from (select from minium.job j
-                               where j.ready and j.limited is null and j.queue = n.queue limit $1::bigint) c)
-       + (select count(*) from (select from under_limits u, lateral (
-                                  select from minium.job j
-                                   where j.ready and j.limited = u.limited and j.queue = u.queue limit $1::bigint) one
-                                 where u.queue = n.queue limit $1::bigint) c)
-  from names n order by n.queue limit $2::bigint";
+select q.queue, q.paused, q.ready from (
+  select n.queue, (select p.paused from minium.paused_queue p where p.queue = n.queue) as paused,
+         (select count(*) from (select from minium.job j
+                                 where j.ready and j.limited is null and j.queue = n.queue limit $1::bigint) c)
+         + (select count(*) from (select from under_limits u, lateral (
+                                    select from minium.job j
+                                     where j.ready and j.limited = u.limited and j.queue = u.queue limit $1::bigint) one
+                                   where u.queue = n.queue limit $1::bigint) c) as ready
+    from names n) q
+ where q.ready > 0 or q.paused is not null order by q.queue limit $2::bigint";
 
 #[async_trait]
 impl Queues for PgStore {

@@ -25,9 +25,9 @@ pub(super) struct Change<'c> {
     /// Runs and jobs that ended in this operation, by how.
     ended: [i64; State::ALL.len()],
     drawn: Option<i64>,
-    /// Parents whose children that run on a failure are to be judged.
-    moved_parents: Vec<i64>,
-    /// Such children whose parent is gone, and with it the edge that leads to them.
+    /// Parents whose children that run on a failure are to be judged, and whether each waits again.
+    moved_parents: Vec<(i64, bool)>,
+    /// Such children that are new, or whose parent is gone and with it the edge that leads to them.
     orphans: Vec<i64>,
 }
 
@@ -214,7 +214,8 @@ impl<'c> Change<'c> {
         }
         if before.is_some() && (strict, lax) != (0, 0) {
             self.move_edges(job, strict, lax)?;
-            self.moved_parents.push(job);
+            let again = before.is_some_and(State::is_ended) && after.is_some_and(|after| !after.is_ended());
+            self.moved_parents.push((job, again));
         }
         Ok(())
     }
@@ -254,13 +255,18 @@ impl<'c> Change<'c> {
         self.ended[State::Failed as usize] += 1;
     }
 
+    /// A new job that runs on a failure is judged when all of its call are there.
+    pub(super) fn judge_at_the_end(&mut self, job: i64) {
+        self.orphans.push(job);
+    }
+
     /// Children that run on a failure and are to be judged by themselves.
     pub(super) fn take_orphans(&mut self) -> Vec<i64> {
         std::mem::take(&mut self.orphans)
     }
 
-    /// The parents whose children that run on a failure are still to be judged.
-    pub(super) fn take_moved_parents(&mut self) -> Vec<i64> {
+    /// The parents whose children that run on a failure are still to be judged, and whether each waits again.
+    pub(super) fn take_moved_parents(&mut self) -> Vec<(i64, bool)> {
         std::mem::take(&mut self.moved_parents)
     }
 

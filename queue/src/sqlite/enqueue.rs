@@ -2,7 +2,7 @@
 
 use super::change::Change;
 use super::row::{Job, state};
-use super::{handlers, limits, masks};
+use super::{limits, masks};
 use crate::error::QueueError;
 use crate::metrics::JOBS_ENQUEUED;
 use crate::rules;
@@ -70,13 +70,13 @@ fn enqueue_one(
     change.event(EventType::Enqueue, &job, None)?;
     change.count(JOBS_ENQUEUED, &job, None);
     if job.on_failure {
-        handlers::judge(change, job.id)?;
+        change.judge_at_the_end(job.id);
     }
     Ok(Enqueued { id: job.id, existing: false })
 }
 
 /// Which job holds a key. One that was held for a time that is over, by a job that has ended, is let go.
-fn holder(change: &Change<'_>, task: &str, key: &str) -> Result<Option<i64>, QueueError> {
+pub(super) fn holder(change: &Change<'_>, task: &str, key: &str) -> Result<Option<i64>, QueueError> {
     change.execute(
         "delete from job_key where task = ?1 and key = ?2 and until <= ?3
             and not exists (select 1 from job where id = job_key.job and state in ('inactive', 'active'))",

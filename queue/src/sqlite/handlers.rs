@@ -15,33 +15,34 @@ pub(super) fn judge_all(change: &mut Change<'_>) -> Result<(), QueueError> {
             return Ok(());
         }
         for child in orphans {
-            judge(change, child)?;
+            judge(change, child, false)?;
         }
-        for parent in parents {
+        for (parent, again) in parents {
             let children = change.all(
                 "select id from job where id in (select child from edge where parent = ?1) and on_failure order by id",
                 [parent],
                 |row| row.get::<_, i64>(0),
             )?;
             for child in children {
-                judge(change, child)?;
+                judge(change, child, again)?;
             }
         }
     }
 }
 
 /// Judges one, if it still exists, whatever its state. One that was let go already stays so, even when the parent that failed
-/// is gone; only a parent that is retried holds it again.
-pub(super) fn judge(change: &mut Change<'_>, id: i64) -> Result<(), QueueError> {
+/// is gone and others go on; only a parent that waits `again`, since it is retried, holds it again.
+fn judge(change: &mut Change<'_>, id: i64, again: bool) -> Result<(), QueueError> {
     let parents = change.all(
         "select p.state from job c, json_each(c.parents) e join job p on p.id = e.value where c.id = ?1",
         [id],
         |row| state(row, 0),
     )?;
     match rules::handler(parents) {
-        Handler::Waits => {
+        Handler::Waits if again => {
             change.execute("update job set open_edges = 1, ready = 0 where id = ?1", [id])?;
         }
+        Handler::Waits => {}
         Handler::Runs => {
             change.execute("update job set open_edges = 0 where id = ?1", [id])?;
             let sql =

@@ -1,6 +1,7 @@
 //! What users and workers do to one job.
 
 use super::change::Change;
+use super::enqueue;
 use super::exchange::same_lease;
 use super::log;
 use super::row::{Job, state};
@@ -111,11 +112,7 @@ pub(super) fn cancel_cascade(change: &mut Change<'_>, id: i64) -> Result<u64, Qu
 pub(super) fn retry(change: &mut Change<'_>, id: i64, options: &RetryOptions) -> Result<(), QueueError> {
     let before = change.job(id)?;
     let holder: Option<i64> = match before.key.as_ref().filter(|_| before.state.is_ended()) {
-        Some(key) => change.first(
-            "select job from job_key where task = ?1 and key = ?2",
-            params![before.task, key],
-            |row| row.get(0),
-        )?,
+        Some(key) => enqueue::holder(change, &before.task, key)?,
         None => None,
     };
     rules::may_retry(id, before.state, holder.is_some_and(|holder| holder != id))?;

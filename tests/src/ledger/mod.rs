@@ -27,20 +27,20 @@ const SEEDS: u64 = 5;
 /// A failing test shows so many violations.
 const VIOLATIONS_SHOWN: usize = 12;
 
-/// The seeds of this run.
-fn seeds() -> std::ops::Range<u64> {
+/// The seeds of this run, so many unless the environment says otherwise.
+pub(crate) fn seeds(usual: u64) -> std::ops::Range<u64> {
     let number = |name| {
         let text = std::env::var(name).ok()?;
         Some(text.parse::<u64>().unwrap_or_else(|e| panic!("{name} is no number: {text:?}: {e}")))
     };
     let first = number("MINIUM_TEST_SEED");
-    let count = number("MINIUM_TEST_SEEDS").unwrap_or(if first.is_some() { 1 } else { SEEDS });
+    let count = number("MINIUM_TEST_SEEDS").unwrap_or(if first.is_some() { 1 } else { usual });
     let first = first.unwrap_or(1);
     first..first + count
 }
 
 /// Tells the seed when the run fails, whatever it fails of.
-struct Seed(u64);
+pub(crate) struct Seed(pub(crate) u64);
 
 impl Drop for Seed {
     fn drop(&mut self) {

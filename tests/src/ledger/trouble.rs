@@ -5,7 +5,7 @@ use super::proxy::Proxy;
 use super::publisher::Course;
 use super::reader::Pause;
 use super::stage::{Stage, options};
-use super::{Seed, assert_kept, seeds};
+use super::{SEEDS, Seed, assert_kept, seeds};
 use crate::support::node::{Node, Options};
 use crate::support::postgres::{Cluster, ClusterOptions, Database};
 use crate::support::{on_both, wait};
@@ -19,7 +19,7 @@ on_both! {
 
 async fn nothing_is_lost_when_the_node_is_killed(backend: Options) {
     let nodes = [Node::start(options(backend)).await];
-    for seed in seeds() {
+    for seed in seeds(SEEDS) {
         let _seed = Seed(seed);
         let kills = async |course: &Course, random: &mut fastrand::Rng| {
             for _ in 0..2 {
@@ -36,7 +36,7 @@ async fn nothing_is_lost_when_the_node_is_killed(backend: Options) {
 
 async fn nothing_is_lost_when_connections_are_cut(backend: Options) {
     let nodes = [Node::start(options(backend)).await];
-    for seed in seeds() {
+    for seed in seeds(SEEDS) {
         let _seed = Seed(seed);
         let mut random = fastrand::Rng::with_seed(!seed);
         let cut_bytes_max = 1 << random.u32(11..16);
@@ -58,7 +58,7 @@ async fn nothing_is_lost_when_postgres_is_stopped_immediately() {
     let mut cluster = Cluster::start(ClusterOptions { fsync: true, ..ClusterOptions::default() }).await;
     let url = cluster.create_database("minium").await;
     let nodes = [Node::start(options(Options::on(&url))).await];
-    for seed in seeds() {
+    for seed in seeds(SEEDS) {
         let _seed = Seed(seed);
         let stops = async |course: &Course, random: &mut fastrand::Rng| {
             course.acks(random.u64(20..300)).await;
@@ -78,7 +78,7 @@ async fn nothing_is_lost_when_database_connections_are_terminated() {
     let nodes = [Node::start(options(Options::on(database.url()))).await];
     let terminate = "select count(pg_terminate_backend(pid)) from pg_stat_activity
                       where datname = current_database() and application_name = 'minium'";
-    for seed in seeds() {
+    for seed in seeds(SEEDS) {
         let _seed = Seed(seed);
         let terminations = async |course: &Course, random: &mut fastrand::Rng| {
             for _ in 0..4 {
@@ -97,7 +97,7 @@ async fn nothing_is_lost_when_one_of_two_nodes_is_killed() {
     let database = Database::create().await;
     let backend = options(Options::on(database.url()));
     let nodes = [Node::start(backend.clone()).await, Node::start(backend).await];
-    for seed in seeds() {
+    for seed in seeds(SEEDS) {
         let _seed = Seed(seed);
         let kills = async |course: &Course, random: &mut fastrand::Rng| {
             let first = random.usize(..2);
@@ -120,7 +120,7 @@ async fn nothing_is_lost_when_readers_are_overtaken() {
     const BEHIND_BYTES: usize = 24 << 20;
     const PADDING: usize = 100_000;
     let nodes = [Node::start(options(Options::file())).await];
-    for seed in seeds() {
+    for seed in seeds(SEEDS) {
         let _seed = Seed(seed);
         let pause = Pause { after: fastrand::Rng::with_seed(seed).usize(1..20), ..Pause::default() };
         let stage = Stage { padding: PADDING, pause: Some(pause), ..Stage::new(seed, &nodes) };

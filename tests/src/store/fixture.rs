@@ -132,6 +132,14 @@ impl Fixture {
         }
     }
 
+    /// Lets go of the store and opens the database anew, as the next process does.
+    pub(super) async fn reopen(&mut self) {
+        let nothing = open(&DatabaseUrl::Sqlite(SqlitePlace::Memory)).await;
+        (self.store, self.backend) = (nothing.store(), nothing);
+        self.backend = open(&self.url).await;
+        self.store = self.backend.store();
+    }
+
     /// As [`Fixture::second`], the backend.
     pub(crate) async fn second_backend(&self) -> Backend {
         match &self.url {
@@ -472,7 +480,11 @@ pub(crate) fn keyed(key: &str) -> EnqueueRequest {
 }
 
 pub(crate) fn worker() -> WorkerRef {
-    WorkerRef { id: 7, host: "rack3".into(), pid: 411 }
+    worker_of(7)
+}
+
+pub(crate) fn worker_of(id: i64) -> WorkerRef {
+    WorkerRef { id, host: "rack3".into(), pid: 411 }
 }
 
 /// A schedule by interval, which folds what it missed.

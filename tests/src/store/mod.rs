@@ -2,7 +2,9 @@
 //! held against, and the comparison of the two with each other.
 
 mod conformance;
+mod crash;
 pub(crate) mod fixture;
+mod locking;
 mod model;
 mod postgres_copy;
 mod postgres_demands;
@@ -11,3 +13,4 @@ mod postgres_races;
 mod property;
 mod sequence;
 mod sqlite;
+mod subject;

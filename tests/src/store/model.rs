@@ -1,33 +1,51 @@
 //! The plain model: a queue as one would write it if it had to be neither kept nor shared nor fast.
 //!
 //! Every job is a value in a list, nothing is counted that can be looked up, and every decision is
-//! [`minium_queue::rules`]'. What the model and a store do to the same steps must look alike after each of them.
+//! [`minium_queue::rules`]' where these have it. What the model and a store do to the same steps must look alike after
+//! each of them. What a claim takes is the one thing that a store may choose: the model judges the choice (`claims`), and
+//! follows it.
 
+mod claims;
+mod families;
+mod outcomes;
 mod time;
 
+pub(crate) use claims::puller_id;
+pub(crate) use outcomes::ending;
+
 use super::sequence::{
-    Asked, Draft, Event, Report, Seen, Step, Word, key_name, queue_name, task_name, value_text,
+    Draft, Event, Hold as Unique, More, Profile, Report, Seen, Step, When, pick, queue_name,
 };
 use minium_protocol::{Phase, State};
-use minium_queue::rules::{self, Aftermath, Hold, Standing};
-use minium_queue::{Ending, Pause, Timing, Verdict};
+use minium_queue::Timing;
+use minium_queue::rules::{self, Hold};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A unit of time has so many ticks. Each step takes one, so that what happened first is older, as in a database.
 const TICKS: i64 = 1_000_000;
 
 /// A queue in memory. Times are ticks since its beginning.
-#[derive(Default)]
+#[derive(Clone)]
 pub(crate) struct Model {
+    profile: Profile,
     now: i64,
     jobs: Vec<Option<Job>>,
     /// Which job each run was of.
     runs: Vec<usize>,
+    /// By task and key.
+    keys: BTreeMap<(String, String), Key>,
+    limits: BTreeMap<String, Rule>,
+    /// There has been a limit in this sequence.
+    limited: bool,
+    paused: BTreeSet<String>,
     schedules: BTreeMap<u8, (Timing, i64)>,
     drawn: u64,
     events: Vec<Event>,
+    /// Jobs whose children that run on a failure are to be judged, and whether each waits again.
+    moved: Vec<(usize, bool)>,
+    /// New ones that run on a failure, to be judged when all of their call are there.
+    fresh: Vec<usize>,
 }
 
 #[derive(Clone)]
@@ -42,10 +60,16 @@ struct Job {
     attempts: i32,
     retries: i32,
     parents: Vec<usize>,
-    lax: bool,
+    when: When,
+    /// It runs on a failure, and there was none yet.
+    held: bool,
     key: Option<String>,
+    unique: Unique,
     schedule: Option<String>,
-    worked: bool,
+    origin: Option<usize>,
+    limited: Option<String>,
+    part: String,
+    worker: Option<i64>,
     result: Option<String>,
     error: Option<String>,
     percent: Option<u8>,
@@ -55,41 +79,117 @@ struct Job {
     started: Option<i64>,
     finished: Option<i64>,
     retried: Option<i64>,
-    backoff: u64,
+    backoff: Option<u64>,
+    failures: Vec<Failure>,
     /// The run whose token it bears.
     run: Option<usize>,
     until: i64,
     staged: bool,
-    /// Its number in the order of claims, while it is ready.
-    seq: Option<u64>,
+    /// Its number in the order of claims and when it drew it, while it is ready.
+    seq: Option<(u64, i64)>,
+}
+
+#[derive(Clone)]
+struct Failure {
+    attempt: i32,
+    at: i64,
+    worker: Option<i64>,
+    error: String,
+}
+
+/// A key that is held.
+#[derive(Clone)]
+struct Key {
+    job: usize,
+    until: Option<i64>,
+}
+
+/// A limit in force.
+#[derive(Clone)]
+struct Rule {
+    running: Option<u32>,
+    per_part: Option<u32>,
+    rate: Option<(u32, u64)>,
+    /// Starts that may be made, as of `filled`.
+    tokens: f64,
+    filled: i64,
 }
 
 impl Model {
-    /// Does a step and tells what is to be seen of it.
-    pub(crate) fn step(&mut self, step: &Step) -> Report {
+    pub(crate) fn new(profile: Profile) -> Model {
+        Model {
+            profile,
+            now: 0,
+            jobs: Vec::new(),
+            runs: Vec::new(),
+            keys: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            limited: false,
+            paused: BTreeSet::new(),
+            schedules: BTreeMap::new(),
+            drawn: 0,
+            events: Vec::new(),
+            moved: Vec::new(),
+            fresh: Vec::new(),
+        }
+    }
+
+    /// Does a step and tells what is to be seen of it. `got` is what the store answered: of a claim, which jobs it took.
+    /// Only a whole report tells what is asked job by job.
+    pub(crate) fn step(&mut self, step: &Step, got: &Value, whole: bool) -> Report {
         self.events.clear();
+        let answer = self.answer(step, got);
+        self.report(answer, whole)
+    }
+
+    /// The two ways in which a step may end whose process died, whichever jobs a claim took.
+    pub(crate) fn crash(&self, step: &Step, got: &Value, then: &[Step]) -> [(Model, Report); 2] {
+        let branch = |step: &Step| {
+            let mut model = self.clone();
+            model.events.clear();
+            let answer = model.answer(step, got);
+            for step in then {
+                model.answer(step, &Value::Null);
+            }
+            // a claim that was judged wrong is neither
+            let wrong = answer.get("wrong").cloned().unwrap_or_default();
+            let report = model.report(wrong, true);
+            (model, report)
+        };
+        [branch(step), branch(&Step::Pass(0))]
+    }
+
+    fn answer(&mut self, step: &Step, got: &Value) -> Value {
         self.now += 1;
         let answer = match step {
             Step::Enqueue(drafts) => self.enqueue(drafts),
-            Step::Exchange { words, claim } => self.exchange(words, claim),
+            Step::Exchange { words, claim } => self.exchange(words, claim, got),
+            Step::Pull(pullers) => self.pull(pullers, got),
+            Step::Release(runs) => self.release(runs),
             Step::Extend { runs, lease } => self.extend(runs, *lease),
             Step::Annotate { job, run, notes, percent } => self.annotate(*job, *run, notes, *percent),
             Step::Cancel(job) => self.cancel(*job),
+            Step::Cascade(job) => self.cascade(*job),
             Step::Retry { job, delay, priority, queue, attempts } => {
                 self.retry(*job, *delay, *priority, *queue, *attempts)
             }
             Step::Remove(job) => self.remove(*job),
+            Step::Limit(bounds) => self.limit(bounds),
+            Step::Pause(queue) => json!(self.paused.insert(queue_name(*queue))),
+            Step::Resume(queue) => json!(self.paused.remove(&queue_name(*queue))),
             Step::Pass(units) => {
                 self.now += ticks(*units);
                 Value::Null
             }
             Step::Upkeep { keep, batch } => self.upkeep(*keep, *batch as usize),
             Step::Fire { every } => self.fire(every),
+            Step::Crash { .. } => unreachable!("the driver takes it apart"),
         };
-        self.report(answer)
+        self.judge_handlers();
+        answer
     }
 
-    fn report(&self, answer: Value) -> Report {
+    fn report(&self, answer: Value, whole: bool) -> Report {
         let mut events = self.events.clone();
         events.sort_by_key(|e| e.job);
         let jobs: Vec<_> = self.jobs.iter().flatten().collect();
@@ -104,12 +204,24 @@ impl Model {
             in_state(State::Failed),
             in_state(State::Cancelled),
         ];
-        let seen = jobs.iter().map(|job| Seen {
-            data: self.snapshot(job),
+        let more = |job: &Job| More {
             phase: self.phase(job).map(|p| p.to_string()),
             children: jobs.iter().filter(|c| c.parents.contains(&job.name)).map(|c| c.name).collect(),
-        });
-        Report { answer, events, jobs: seen.collect(), stats }
+            failures: job.failures.iter().map(|failure| self.failure(failure)).collect(),
+        };
+        let seen = jobs.iter().map(|job| Seen { data: self.snapshot(job), more: whole.then(|| more(job)) });
+        let ready = |queue: &str| jobs.iter().filter(|j| j.queue == queue && j.seq.is_some()).count() as i64;
+        let queues = (0..2).map(queue_name).map(|q| (q.clone(), ready(&q), self.paused.contains(&q)));
+        let dead = jobs.iter().rev().filter(|j| j.state == State::Failed).map(|j| j.name);
+        Report {
+            answer,
+            events,
+            stats,
+            queues: queues.filter(|(_, ready, paused)| *ready > 0 || *paused).collect(),
+            limits: self.limits.iter().map(|(task, rule)| self.limit_view(task, rule)).collect(),
+            dead: dead.collect(),
+            jobs: seen.collect(),
+        }
     }
 
     fn snapshot(&self, job: &Job) -> Value {
@@ -117,13 +229,20 @@ impl Model {
         json!({
             "id": job.name, "task": job.task, "queue": job.queue, "state": job.state, "priority": job.priority,
             "args": [], "notes": job.notes, "attempt": job.attempt, "attempts": job.attempts,
-            "retries": job.retries, "parents": job.parents, "lax": job.lax, "key": job.key,
-            "schedule": job.schedule, "worker": job.worked.then(super::fixture::worker),
+            "retries": job.retries, "parents": job.parents, "lax": job.when == When::Ended, "key": job.key,
+            "schedule": job.schedule, "worker": job.worker.map(super::fixture::worker_of),
             "result": job.result.as_ref().map(|r| serde_json::from_str::<Value>(r).unwrap()),
             "error": job.error, "progress": job.percent.map(|p| json!({"percent": f64::from(p)})),
-            "origin": null, "created": age(job.created), "delayed": age(job.delayed),
+            "origin": job.origin, "created": age(job.created), "delayed": age(job.delayed),
             "expires": job.expires.map(age), "started": job.started.map(age),
             "finished": job.finished.map(age), "retried": job.retried.map(age),
+        })
+    }
+
+    fn failure(&self, failure: &Failure) -> Value {
+        json!({
+            "attempt": failure.attempt, "at": self.units_until(failure.at), "error": failure.error,
+            "worker": failure.worker.map(super::fixture::worker_of), "backtrace": null,
         })
     }
 
@@ -137,7 +256,11 @@ impl Model {
     }
 
     fn open_edges(&self, job: &Job) -> i64 {
-        job.parents.iter().filter(|p| rules::is_edge_open(self.state(**p), job.lax)).count() as i64
+        if job.when == When::Failure {
+            return i64::from(job.held);
+        }
+        let lax = job.when == When::Ended;
+        job.parents.iter().filter(|p| rules::is_edge_open(self.state(**p), lax)).count() as i64
     }
 
     fn phase(&self, job: &Job) -> Option<Phase> {
@@ -155,13 +278,22 @@ impl Model {
             let seq = match (self.is_ready(job), job.seq) {
                 (true, None) => {
                     self.drawn += 1;
-                    Some(self.drawn)
+                    Some((self.drawn, self.now))
                 }
                 (true, seq) => seq,
                 (false, _) => None,
             };
             self.job_mut(name).seq = seq;
         }
+    }
+
+    /// A job that exists goes into a state, and what hangs on it follows.
+    fn go(&mut self, name: usize, state: State) {
+        let job = self.job_mut(name);
+        let again = job.state.is_ended() && !state.is_ended();
+        job.state = state;
+        self.moved.push((name, again));
+        self.settle();
     }
 
     fn job_mut(&mut self, name: usize) -> &mut Job {
@@ -176,197 +308,12 @@ impl Model {
 
     /// Which job a number means.
     fn pick(&self, number: usize) -> Option<usize> {
-        (!self.jobs.is_empty()).then(|| number % self.jobs.len())
+        pick(number, self.jobs.len())
     }
 
     /// A job that a number means, if it exists.
     fn find(&self, number: usize) -> Option<&Job> {
         self.jobs[self.pick(number)?].as_ref()
-    }
-
-    fn holder(&self, task: &str, key: &str) -> Option<usize> {
-        let living =
-            |job: &&Job| !job.state.is_ended() && job.task == task && job.key.as_deref() == Some(key);
-        self.jobs.iter().flatten().find(living).map(|job| job.name)
-    }
-
-    fn enqueue(&mut self, drafts: &[Draft]) -> Value {
-        let known = self.jobs.len();
-        drafts.iter().map(|draft| self.enqueue_one(draft, known, None)).collect()
-    }
-
-    fn enqueue_one(&mut self, draft: &Draft, known: usize, schedule: Option<String>) -> Value {
-        let task = task_name(draft.task);
-        let key = draft.key.map(key_name);
-        if let Some(holder) = key.as_deref().and_then(|key| self.holder(&task, key)) {
-            return json!([holder, true]);
-        }
-        let mut parents = Vec::new();
-        for parent in draft.parents.iter().filter(|_| known > 0).map(|p| p % known) {
-            if !parents.contains(&parent) {
-                parents.push(parent);
-            }
-        }
-        let name = self.jobs.len();
-        let now = self.now;
-        self.jobs.push(Some(Job {
-            name,
-            task,
-            queue: queue_name(draft.queue),
-            state: State::Inactive,
-            priority: draft.priority,
-            notes: Map::new(),
-            attempt: 0,
-            attempts: draft.attempts,
-            retries: 0,
-            parents,
-            lax: draft.lax,
-            key,
-            schedule,
-            worked: false,
-            result: None,
-            error: None,
-            percent: None,
-            created: now,
-            delayed: now + ticks(draft.delay),
-            expires: draft.expire.map(|e| now + ticks(e)),
-            started: None,
-            finished: None,
-            retried: None,
-            backoff: draft.backoff,
-            run: None,
-            until: 0,
-            staged: draft.delay == 0,
-            seq: None,
-        }));
-        self.settle();
-        self.event("task.enqueue", name, None);
-        json!([name, false])
-    }
-
-    fn exchange(&mut self, words: &[Word], claim: &Asked) -> Value {
-        let chosen = self.choose(claim);
-        let verdicts: Vec<_> = words.iter().filter_map(|word| self.word(word)).collect();
-        let mut claimed = Vec::new();
-        for name in chosen {
-            let run = self.runs.len();
-            self.runs.push(name);
-            let now = self.now;
-            let job = self.job_mut(name);
-            job.state = State::Active;
-            job.attempt += 1;
-            job.started = Some(now);
-            job.worked = true;
-            job.percent = None;
-            job.run = Some(run);
-            job.until = now + ticks(claim.lease);
-            claimed.push(json!([name, job.attempt]));
-            self.settle();
-            self.event("task.dequeue", name, None);
-        }
-        json!({"verdicts": verdicts, "jobs": claimed})
-    }
-
-    fn choose(&self, claim: &Asked) -> Vec<usize> {
-        let queues: Vec<_> = claim.queues.iter().map(|q| queue_name(*q)).collect();
-        let tasks: Option<Vec<_>> = claim.tasks.as_ref().map(|t| t.iter().map(|t| task_name(*t)).collect());
-        let fits = |job: &&Job| {
-            job.seq.is_some()
-                && queues.contains(&job.queue)
-                && tasks.as_ref().is_none_or(|tasks| tasks.contains(&job.task))
-                && claim.least.is_none_or(|least| job.priority >= least)
-                && !rules::is_expired(job.attempt, job.expires, self.now)
-        };
-        let mut fitting: Vec<_> = self.jobs.iter().flatten().filter(fits).collect();
-        fitting.sort_by_key(|job| (std::cmp::Reverse(job.priority), job.seq));
-        fitting.iter().take(claim.limit as usize).map(|job| job.name).collect()
-    }
-
-    fn word(&mut self, word: &Word) -> Option<Verdict> {
-        if self.runs.is_empty() {
-            return None;
-        }
-        let run = word.run % self.runs.len();
-        let name = self.runs[run];
-        let text = value_text(word.value);
-        let ending = if word.good {
-            Ending::Finished(super::fixture::json(&text))
-        } else {
-            Ending::Failed { error: text.clone(), retry: word.retry, pause: Pause::Usual, backtrace: None }
-        };
-        let standing = self.jobs[name].as_ref().map(|job| Standing {
-            state: job.state,
-            same_lease: job.run == Some(run),
-            result: job.result.as_deref(),
-            error: job.error.as_deref(),
-        });
-        let verdict = rules::judge(standing, &ending);
-        match verdict {
-            Verdict::Accepted => self.accept(name, word, text),
-            Verdict::LeaseLost if standing.is_some() => {
-                let late = if word.good {
-                    json!({"state": "finished", "result": serde_json::from_str::<Value>(&text).unwrap(), "lease": run})
-                } else {
-                    json!({"state": "failed", "error": text, "lease": run})
-                };
-                self.event("task.late_result", name, Some(late));
-            }
-            Verdict::LeaseLost | Verdict::Repeated | Verdict::Unjudged => {}
-        }
-        Some(verdict)
-    }
-
-    fn accept(&mut self, name: usize, word: &Word, text: String) {
-        let now = self.now;
-        let job = self.job_mut(name);
-        job.finished = Some(now);
-        if word.good {
-            job.state = State::Finished;
-            (job.result, job.error) = (Some(text), None);
-            self.settle();
-            return self.event("task.finished", name, None);
-        }
-        job.state = State::Failed;
-        (job.result, job.error) = (None, Some(text));
-        let again = rules::after_failure(job.attempt, job.attempts, word.retry) == Aftermath::Again;
-        let (retries, own) = (job.retries, Duration::from_secs(job.backoff));
-        self.event("task.failed", name, None);
-        if again {
-            let pause = ticks(rules::backoff(retries, Some(own), Pause::Usual, 0.0).as_secs());
-            let job = self.job_mut(name);
-            job.state = State::Inactive;
-            job.retries += 1;
-            job.retried = Some(now);
-            job.delayed = now + pause;
-            job.staged = pause == 0;
-            job.finished = None;
-        }
-        // only now: in between nobody could have seen it failed
-        self.settle();
-        if again {
-            self.event("task.retry", name, None);
-        }
-    }
-
-    fn extend(&mut self, runs: &[usize], lease: u64) -> Value {
-        if self.runs.is_empty() {
-            return json!([]);
-        }
-        let until = self.now + ticks(lease);
-        let known = self.runs.len();
-        let mut answer = |run: usize| {
-            let job = self.jobs[self.runs[run]].as_mut();
-            match rules::hold(job.as_ref().map(|j| j.state), job.as_ref().is_some_and(|j| j.run == Some(run)))
-            {
-                Hold::Held => {
-                    job.expect("a job that is held exists").until = until;
-                    json!(lease)
-                }
-                Hold::Cancelled => json!("cancelled"),
-                Hold::Lost => json!("lost"),
-            }
-        };
-        runs.iter().map(|run| answer(run % known)).collect()
     }
 
     fn annotate(
@@ -377,9 +324,9 @@ impl Model {
         percent: Option<u8>,
     ) -> Value {
         // a worker speaks about the job of its run
-        let run = run.filter(|_| !self.runs.is_empty()).map(|run| run % self.runs.len());
-        let number = run.map_or(job, |run| self.runs[run]);
-        let Some(found) = self.find(number) else { return json!("not_found") };
+        let run = run.and_then(|run| pick(run, self.runs.len()));
+        let name = run.map_or_else(|| self.pick(job), |run| Some(self.runs[run]));
+        let Some(found) = name.and_then(|name| self.jobs[name].as_ref()) else { return json!("not_found") };
         let name = found.name;
         if run.is_some() && rules::hold(Some(found.state), found.run == run) != Hold::Held {
             return json!("lease_lost");
@@ -401,14 +348,18 @@ impl Model {
         if rules::may_cancel(1, found.state).is_err() {
             return json!("conflict");
         }
+        self.call_off(name);
+        Value::Null
+    }
+
+    fn call_off(&mut self, name: usize) {
         let now = self.now;
         let job = self.job_mut(name);
-        job.state = State::Cancelled;
         job.finished = Some(now);
         job.result = None;
-        self.settle();
+        self.go(name, State::Cancelled);
+        self.let_key_go(name);
         self.event("task.cancelled", name, None);
-        Value::Null
     }
 
     fn retry(
@@ -421,16 +372,19 @@ impl Model {
     ) -> Value {
         let Some(found) = self.find(job) else { return json!("not_found") };
         let name = found.name;
-        let holder = found.key.as_deref().and_then(|key| self.holder(&found.task, key));
+        let holder = found.key.as_deref().filter(|_| found.state.is_ended());
+        let holder = holder.and_then(|key| self.holder(&found.task, key));
         if rules::may_retry(1, found.state, holder.is_some_and(|holder| holder != name)).is_err() {
             return json!("conflict");
         }
         let Ok(attempts) = rules::attempts_after_retry(found.attempt, found.attempts, attempts) else {
             return json!("invalid");
         };
+        if found.state.is_ended() && holder.is_none() {
+            self.take_key(name, None);
+        }
         let now = self.now;
         let job = self.job_mut(name);
-        job.state = State::Inactive;
         job.retries += 1;
         job.retried = Some(now);
         job.delayed = now + ticks(delay);
@@ -441,7 +395,7 @@ impl Model {
         (job.finished, job.result, job.expires, job.run) = (None, None, None, None);
         // it queues up anew
         job.seq = None;
-        self.settle();
+        self.go(name, State::Inactive);
         self.event("task.retry", name, None);
         Value::Null
     }
@@ -452,13 +406,22 @@ impl Model {
         if rules::may_remove(1, found.state).is_err() {
             return json!("conflict");
         }
+        let of = |child: &&Job| child.parents.contains(&name);
+        if self.profile != Profile::Exact
+            && found.state == State::Failed
+            && self.jobs.iter().flatten().any(|c| of(&c))
+        {
+            return json!("left");
+        }
         self.delete(name, "task.removed");
         Value::Null
     }
 
     fn delete(&mut self, name: usize, kind: &str) {
         self.event(kind, name, None);
+        self.let_key_go(name);
         self.jobs[name] = None;
+        self.moved.push((name, false));
         self.settle();
     }
 }
@@ -472,10 +435,13 @@ pub(crate) fn scheduled(schedule: u8) -> Draft {
         delay: 0,
         expire: None,
         attempts: 1,
-        backoff: 0,
+        backoff: Some(1),
         parents: vec![],
-        lax: false,
-        key: (schedule == 1).then_some(0),
+        after: vec![],
+        when: When::Success,
+        key: (schedule == 1).then_some((0, Unique::Alive)),
+        origin: None,
+        part: None,
     }
 }
 

@@ -173,3 +173,13 @@ pub(crate) async fn a_retry_keeps_a_key_that_is_held_for_a_time(f: &Fixture) {
     f.pass(seconds(400)).await;
     assert_eq!(f.store().enqueue(&[request()]).await.unwrap(), [Enqueued { id, existing: true }]);
 }
+
+pub(crate) async fn a_retry_takes_a_key_whose_time_is_over(f: &Fixture) {
+    let first = f.failed(keyed("k")).await;
+    f.failed(unique("k", Unique::For(seconds(300)))).await;
+    let refused = f.store().retry(first, &RetryOptions::default()).await.unwrap_err();
+    assert!(matches!(refused, QueueError::Conflict { .. }), "{refused:?}");
+    f.pass(seconds(300)).await;
+    f.store().retry(first, &RetryOptions::default()).await.unwrap();
+    assert_eq!(enqueue_again(f).await, Enqueued { id: first, existing: true });
+}

@@ -83,6 +83,7 @@ macro_rules! conformance {
                 a_key_is_held_while_the_job_lives
                 a_key_is_let_go_at_the_end
                 a_retry_takes_the_key_again
+                a_retry_takes_a_key_whose_time_is_over
                 a_retry_conflicts_when_the_key_is_taken
                 one_key_is_one_job_however_many_enqueue
                 a_key_may_be_unique_while_its_job_waits_only
@@ -127,6 +128,8 @@ macro_rules! conformance {
                 a_handler_hears_of_parents_that_go
                 a_handler_that_may_run_stays_so_when_its_parent_is_removed
                 a_handler_waits_again_when_its_parent_is_retried
+                a_handler_of_one_that_was_there_is_judged_at_once
+                parents_stand_as_they_were_given_whichever_were_there
             }
             limits {
                 no_more_run_than_the_limit_lets

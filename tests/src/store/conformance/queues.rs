@@ -51,6 +51,10 @@ pub(crate) async fn queues_are_listed(f: &Fixture) {
     let queues = f.store().queues().await.unwrap();
     let seen: Vec<_> = queues.iter().map(|q| (q.name.as_str(), q.ready, q.paused.is_some())).collect();
     assert_eq!(seen, [("a", 1, false), ("b", 2, false), ("empty", 0, true)]);
+    f.exchange(&[], Claim { queues: vec!["b".into()], ..claim(9) }).await;
+    let queues = f.store().queues().await.unwrap();
+    let seen: Vec<_> = queues.iter().map(|q| q.name.as_str()).collect();
+    assert_eq!(seen, ["a", "empty"], "where nothing is ready any more there is no queue");
     let refused = f.store().pause_queue("a b").await.unwrap_err();
     assert!(matches!(refused, QueueError::Invalid(_)));
 }

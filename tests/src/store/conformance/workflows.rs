@@ -1,7 +1,7 @@
 //! Jobs of one call that wait for each other, and those that run when a parent has failed.
 
 use crate::store::fixture::*;
-use minium_protocol::{EnqueueRequest, Phase, State};
+use minium_protocol::{EnqueueRequest, Phase, State, Unique};
 use minium_queue::{QueueError, RetryOptions, Workflow};
 
 fn on_failure(parents: &[i64]) -> EnqueueRequest {
@@ -235,4 +235,21 @@ pub(crate) async fn a_handler_waits_again_when_its_parent_is_retried(f: &Fixture
     f.accepted(finish(&again, "1")).await;
     f.upkeep().await;
     assert_eq!(f.job(handler).await.state, State::Cancelled);
+}
+
+pub(crate) async fn a_handler_of_one_that_was_there_is_judged_at_once(f: &Fixture) {
+    let failed = f.failed(with(|o| (o.key, o.unique) = (Some("k".into()), Unique::For(LEASE)))).await;
+    let mut jobs = [with(|o| (o.key, o.unique) = (Some("k".into()), Unique::For(LEASE))), plain()];
+    (jobs[1].options.after, jobs[1].options.on_failure) = (vec![0], true);
+    let all = f.store().enqueue(&jobs).await.unwrap();
+    assert_eq!((all[0].id, all[0].existing), (failed, true));
+    assert_eq!(f.claim_one().await.id, all[1].id);
+}
+
+pub(crate) async fn parents_stand_as_they_were_given_whichever_were_there(f: &Fixture) {
+    let there = f.enqueue(keyed("k")).await;
+    let mut jobs = [keyed("k"), plain(), plain()];
+    jobs[2].options.after = vec![1, 0];
+    let all = f.store().enqueue(&jobs).await.unwrap();
+    assert_eq!(f.job(all[2].id).await.parents, [all[1].id, there]);
 }

@@ -1,6 +1,6 @@
 //! What time brings about in the model: upkeep and schedules.
 
-use super::super::sequence::schedule_name;
+use super::super::sequence::{Profile, schedule_name};
 use super::{Job, Model, scheduled, ticks};
 use minium_protocol::{Missed, State};
 use minium_queue::Timing;
@@ -32,23 +32,15 @@ impl Model {
             self.sorted(batch, |job| (job.state == State::Active && job.until <= now).then_some(job.until));
         lost.sort_unstable();
         for name in &lost {
-            let job = self.job_mut(*name);
-            job.run = None;
-            match rules::after_loss(job.attempt, job.attempts) {
-                Aftermath::Again => job.state = State::Inactive,
-                Aftermath::End => {
-                    job.state = State::Failed;
-                    (job.finished, job.error) = (Some(now), Some(rules::LEASE_EXPIRED.into()));
-                }
-            }
-            self.settle();
-            self.event("task.lost", *name, None);
+            self.lose(*name);
         }
+        self.judge_handlers_between();
         let expired = self.sorted(batch, |job| {
             let due = job.state == State::Inactive && rules::is_expired(job.attempt, job.expires, now);
             job.expires.filter(|_| due)
         });
         self.delete_all(&expired, "task.expired");
+        self.judge_handlers_between();
         let removed = keep.map_or_else(Vec::new, |keep| {
             self.sorted(batch, |job| {
                 let names_it = |child: &&Job| !child.state.is_ended() && child.parents.contains(&job.name);
@@ -66,6 +58,32 @@ impl Model {
             .min();
         json!({"staged": staged, "rescued": lost.len(), "expired": expired.len(), "removed": removed.len(),
                "due_in": due_in})
+    }
+
+    fn lose(&mut self, name: usize) {
+        let now = self.now;
+        let job = self.job_mut(name);
+        job.run = None;
+        let after = rules::after_loss(job.attempt, job.attempts);
+        if after == Aftermath::End {
+            (job.finished, job.error, job.result) = (Some(now), Some(rules::LEASE_EXPIRED.into()), None);
+        }
+        self.note_failure(name, rules::LEASE_EXPIRED);
+        match after {
+            Aftermath::Again => self.go(name, State::Inactive),
+            Aftermath::End => {
+                self.go(name, State::Failed);
+                self.let_key_go(name);
+            }
+        }
+        self.event("task.lost", name, None);
+    }
+
+    /// Whether those that run on a failure are judged between the parts of a round or behind it is not promised.
+    fn judge_handlers_between(&mut self) {
+        if self.profile != Profile::Exact {
+            self.judge_handlers();
+        }
     }
 
     fn delete_all(&mut self, names: &[usize], kind: &str) {
@@ -90,7 +108,7 @@ impl Model {
         for (due, schedule, timing) in put {
             let firing = due::firing(&timing, Missed::Fold, due, self.now);
             if firing.jobs > 0 {
-                self.enqueue_one(&scheduled(schedule), 0, Some(schedule_name(schedule)));
+                self.enqueue_one(&scheduled(schedule), 0, &[], Some(schedule_name(schedule)));
             }
             self.schedules.insert(schedule, (timing, firing.next));
         }
