@@ -100,5 +100,10 @@ fn a_late_result_that_changes_the_job_is_found() {
 fn what_was_done_and_not_given_out_is_found() {
     assert_eq!(found(|books| books.effects.push((7, 4))), [Violation::Ghost((7, 4))]);
     assert_eq!(found(|books| books.effects.push((7, 2))), [Violation::Again((7, 2))]);
-    assert_eq!(found(|books| drop(books.effects.pop())), [Violation::Idle((7, 3))]);
+    assert_eq!(
+        found(|books| {
+            books.effects.pop();
+        }),
+        [Violation::Idle((7, 3))]
+    );
 }
