@@ -4,7 +4,7 @@ use super::fixture::{Fixture, seconds};
 use super::property::{run, runtime};
 use super::sequence::{UNIT_SECONDS, pick};
 use minium_protocol::LockToken;
-use minium_queue::{LockFilter, Locks};
+use minium_queue::LockFilter;
 use proptest::prelude::*;
 
 /// What is done with locks. Spans are odd units, time passes by even ones.
