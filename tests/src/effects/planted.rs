@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 fn event(kind: &str, attempt: i32, state: &str, result: Value) -> Event {
     let error = if state == "failed" { json!("exit code 3: run:7:1;") } else { Value::Null };
-    let data = json!({"attempt": attempt, "state": state, "result": result, "error": error});
+    let mut data = json!({"attempt": attempt, "state": state, "error": error});
+    data["result"] = result;
     Event { job: 7, kind: format!("task.{kind}"), data, late: None }
 }
 
@@ -100,10 +101,5 @@ fn a_late_result_that_changes_the_job_is_found() {
 fn what_was_done_and_not_given_out_is_found() {
     assert_eq!(found(|books| books.effects.push((7, 4))), [Violation::Ghost((7, 4))]);
     assert_eq!(found(|books| books.effects.push((7, 2))), [Violation::Again((7, 2))]);
-    assert_eq!(
-        found(|books| {
-            books.effects.pop();
-        }),
-        [Violation::Idle((7, 3))]
-    );
+    assert_eq!(found(|books| books.effects.truncate(2)), [Violation::Idle((7, 3))]);
 }

@@ -161,7 +161,9 @@ fn on_postgres(kind: Kind, case: impl AsyncFn(&mut Subject, &[Step]) -> Result<(
     let runtime = runtime();
     let postgres = runtime.block_on(async { Subject::new(Fixture::postgres().await, kind.profile) });
     let postgres = std::cell::RefCell::new(postgres);
-    check(kind, |steps| {
+    let here = (&runtime, &postgres);
+    check(kind, move |steps| {
+        let (runtime, postgres) = here;
         let mut postgres = postgres.borrow_mut();
         runtime.block_on(async {
             postgres.clear().await;
