@@ -166,7 +166,9 @@ fn the_schema_of_jobs_describes_every_member_of_a_job() {
     // what Rust reads as a job and what the schema describes are the same members
     let job: minium_protocol::Job = serde_json::from_str(&snapshot().to_string()).unwrap();
     let written = serde_json::to_value(&job).unwrap();
-    let described = built_in("job.json")["properties"].as_object().unwrap().clone();
+    let mut described = built_in("job.json")["properties"].as_object().unwrap().clone();
+    // but for the lines that some events bring beside the job
+    let line = described.remove("log").unwrap()["items"].clone();
     let members: Vec<_> = written.as_object().unwrap().keys().collect();
     assert_eq!(members, described.keys().collect::<Vec<_>>());
     for name in described.keys() {
@@ -174,6 +176,20 @@ fn the_schema_of_jobs_describes_every_member_of_a_job() {
         lacking.as_object_mut().unwrap().remove(name);
         assert!(schema.check(&lacking).is_err(), "{name} is always there");
     }
+    let kept = minium_protocol::KeptLine {
+        n: 1,
+        at: jiff::Timestamp::UNIX_EPOCH,
+        attempt: 1,
+        level: minium_protocol::LogLevel::Step,
+        text: "x".into(),
+    };
+    let kept = serde_json::to_value(&kept).unwrap();
+    assert!(kept.as_object().unwrap().keys().eq(line["properties"].as_object().unwrap().keys()));
+    let levels: Vec<_> = minium_protocol::LogLevel::ALL.iter().map(|l| l.as_str()).collect();
+    assert_eq!(line["properties"]["level"]["enum"], json!(levels));
+    let mut said = snapshot();
+    said["log"] = json!([kept]);
+    assert_eq!(schema.check(&said), Ok(()));
     let mut more = snapshot();
     more["gained"] = json!(1);
     assert_eq!(schema.check(&more), Ok(()), "snapshots may gain members");

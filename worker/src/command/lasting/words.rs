@@ -167,11 +167,21 @@ mod tests {
     #[test]
     fn arguments_of_many_lines_are_one_line() {
         let args = RawValue::from_string("[1,\r\n \"a\\nb\"]".into()).unwrap();
-        let told =
-            Told::Job { id: 7, task: "x", queue: "q", attempt: 1, attempts: 2, args: &args, trace: None };
+        let told = Told::Job {
+            id: 7,
+            task: "x",
+            queue: "q",
+            attempt: 1,
+            attempts: 2,
+            args: &args,
+            notes: &Map::new(),
+            parents: &[3],
+            trace: None,
+        };
         let line = told.line();
         assert_eq!(line.matches('\n').count(), 1);
         let read: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(read["job"]["args"], serde_json::json!([1, "a\nb"]));
+        assert_eq!((&read["job"]["parents"], read["job"].get("notes")), (&serde_json::json!([3]), None));
     }
 }
