@@ -1,11 +1,47 @@
--- Statements that read more than they had to, as their plans told (`plans::*` of the tests).
+-- Statements that read more than they had to, as their plans told (`plans::*` of the tests); and a job that runs on a failure and
+-- was let go stays so.
 
 -- Looked into by who asks for single tasks, in words of its own: else a plan may go through job_ready instead, which has the
 -- same columns but for the task, and walk over what other tasks have waiting. As before, but for these words.
 drop index minium.job_ready_task;
 create index job_ready_task on minium.job (task, queue, priority, seq) where ready and coalesce(limited, '') = '';
 
--- As in migration 7, but that each child is found by its place: a join compared every child with every other.
+-- As in migration 7, but that one which may run is not held again by parents that go on, when the one that failed is gone: only
+-- settle_edges holds it, when a parent waits again.
+create or replace function minium.settle_handlers(of_children bigint[]) returns bigint language plpgsql as $$
+declare
+  doomed bigint[];
+  released bigint;
+begin
+  doomed := array(
+    select c.id from minium.job c
+     where c.id = any (of_children) and c.on_failure and c.state = 'inactive' and c.left_n > 0
+       and not exists (select from minium.job p where p.id = any (c.parents) and p.state = 'failed')
+       and not exists (select from minium.edge e where e.parent = any (c.parents) and e.child = c.id and e.open)
+     order by c.id);
+  with looked as materialized (
+    select c.id,
+           exists (select from minium.job p where p.id = any (c.parents) and p.state = 'failed') as failed,
+           exists (select from minium.edge e where e.parent = any (c.parents) and e.child = c.id and e.open) as undecided
+      from minium.job c where c.id = any (of_children) and c.on_failure),
+  numbered as materialized (
+    select n.id, case when n.failed or not n.undecided then 0 end as left_n, nextval('minium.ready_seq') as seq
+      from (select * from looked order by id offset 0) n),
+  judged as (
+    update minium.job j
+       set left_n = coalesce(n.left_n, j.left_n),
+           ready = j.state = 'inactive' and j.later_at is null and coalesce(n.left_n, j.left_n) = 0 and j.id <> all (doomed),
+           seq = case when j.state = 'inactive' and j.later_at is null and n.left_n = 0 and not j.ready
+                      then n.seq else j.seq end
+      from numbered n where j.id = n.id and j.id = any (of_children)
+    returning j.ready)
+  select count(*) filter (where ready) into released from judged;
+  perform minium.cancel_jobs(doomed);
+  return released;
+end $$;
+
+-- As in migration 7, but that each child is found by its place: a join compared every child with every other; and that a parent
+-- which waits again holds those that run on a failure.
 create or replace function minium.settle_edges(of_parents bigint[], of_children bigint[]) returns bigint
 language plpgsql set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
@@ -26,8 +62,13 @@ begin
     returning e.child, case when e.open then 1 else -1 end as step),
   -- numbers are drawn in the order of the ids, whatever order the join below has
   moved as materialized (
-    select t.child, t.step, nextval('minium.ready_seq') as seq, (select c.ctid from minium.job c where c.id = t.child) as tid
-      from (select child, sum(step)::int as step from turned group by child order by child offset 0) t),
+    select t.child, t.step, t.again, nextval('minium.ready_seq') as seq,
+           (select c.ctid from minium.job c where c.id = t.child) as tid
+      from (select child, sum(step)::int as step, bool_or(step > 0) as again
+              from turned group by child order by child offset 0) t),
+  held as (
+    update minium.job j set left_n = 1, ready = false
+      from moved m where j.ctid = m.tid and m.again and j.on_failure),
   freed as (
     update minium.job j
        set left_n = j.left_n + m.step,

@@ -267,7 +267,11 @@ mod tests {
             job
         };
         let jobs = [job(None, &[1]), job(Some("k"), &[]), job(None, &[0, 1])];
-        assert_eq!(statements(&jobs, 10).unwrap(), [vec![1], vec![0, 2]]);
+        // the last one's parents would be of two statements, were it in one with the second
+        assert_eq!(statements(&jobs, 10).unwrap(), [vec![1], vec![0], vec![2]]);
+        assert_eq!(statements(&jobs[..2], 10).unwrap(), [vec![1], vec![0]]);
+        let alike = [job(Some("k"), &[]), job(None, &[0]), job(None, &[0])];
+        assert_eq!(statements(&alike, 10).unwrap(), [vec![0], vec![1, 2]]);
         assert_eq!(statements(&jobs, 1).unwrap(), [vec![1], vec![0], vec![2]]);
         let made = [None, Some(Enqueued { id: 7, existing: true }), None];
         assert_eq!(waits_for(&jobs[2].options, &[0, 2], &made), (vec![7], Some("{1}".into())));

@@ -24,7 +24,8 @@ async fn minions_own(minion: &Minion) -> String {
                         where c.relnamespace = 'public'::regnamespace)
                    || (select string_agg(p.oid || p.prosrc, ',' order by p.oid) from pg_proc p
                         where p.pronamespace = 'public'::regnamespace)
-                   || (select string_agg(t.oid || t.tgname, ',' order by t.oid) from pg_trigger t where t.tgname !~ '^minium_')
+                   || (select string_agg(t.oid || t.tgname, ',' order by t.oid) from pg_trigger t join pg_class c on c.oid = t.tgrelid
+                        where c.relnamespace = 'public'::regnamespace and t.tgname !~ '^minium_')
                    || (select string_agg(m::text, ',') from mojo_migrations m)";
     minion.admin.query_one(sql, &[]).await.unwrap().get(0)
 }

@@ -58,7 +58,7 @@ async fn the_whole_road_goes_through_pgbouncer() {
             follow(&python, &other, "task", is_last, |_| ()),
         )
     };
-    let ((), (), by_perl, by_python) = all.await;
+    let ((), (), by_perl, by_python) = Box::pin(all).await;
     for (who, events) in [("perl", &by_perl), ("python", &by_python)] {
         assert_dense(events, who);
         enqueuer.assert_all_announced(events, who);

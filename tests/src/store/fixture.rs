@@ -106,7 +106,7 @@ impl Fixture {
     async fn migrated(url: DatabaseUrl, kept: Kept) -> Fixture {
         let backend = open(&url).await;
         backend.migrate().await.unwrap();
-        Fixture { store: backend.store(), backend, seen: AtomicI64::new(0), url, kept: kept }
+        Fixture { store: backend.store(), backend, seen: AtomicI64::new(0), url, kept }
     }
 
     /// The store.

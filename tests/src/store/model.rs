@@ -406,13 +406,6 @@ impl Model {
         if rules::may_remove(1, found.state).is_err() {
             return json!("conflict");
         }
-        let of = |child: &&Job| child.parents.contains(&name);
-        if self.profile != Profile::Exact
-            && found.state == State::Failed
-            && self.jobs.iter().flatten().any(|c| of(&c))
-        {
-            return json!("left");
-        }
         self.delete(name, "task.removed");
         Value::Null
     }

@@ -388,14 +388,3 @@ async fn figures_are_what_counting_would_find() {
         0
     );
 }
-
-/// On PostgreSQL it is held again until the others have ended, which takes a migration to mend.
-#[tokio::test]
-async fn a_handler_that_may_run_stays_so_while_its_other_parents_go_on() {
-    let f = Fixture::sqlite_memory().await;
-    let failed = f.failed(plain()).await;
-    let other = f.enqueue(with(|o| o.delay = LEASE)).await;
-    let handler = f.enqueue(with(|o| (o.parents, o.on_failure) = (vec![failed, other], true))).await;
-    f.store().remove(failed).await.unwrap();
-    assert_eq!(f.claim_one().await.id, handler);
-}

@@ -119,16 +119,7 @@ impl Subject {
                 };
                 answered(store.retry(self.id(*job), &options).await, |()| Value::Null)
             }
-            Step::Remove(job) => {
-                // on PostgreSQL a handler that a failed parent let go is held again when that is removed while others go on
-                let view = store.get(self.id(*job)).await?.filter(|_| self.profile != Profile::Exact);
-                let failed =
-                    |view: JobView| view.job().unwrap().state == State::Failed && !view.children.is_empty();
-                if view.is_some_and(failed) {
-                    return Ok(json!("left"));
-                }
-                answered(store.remove(self.id(*job)).await, |()| Value::Null)
-            }
+            Step::Remove(job) => answered(store.remove(self.id(*job)).await, |()| Value::Null),
             Step::Limit(bounds) => {
                 self.limited |= !bounds.is_empty();
                 let limits: Vec<_> = bounds.iter().map(limit).collect();

@@ -127,6 +127,7 @@ macro_rules! conformance {
                 children_of_what_a_cascade_calls_off_are_judged
                 a_handler_hears_of_parents_that_go
                 a_handler_that_may_run_stays_so_when_its_parent_is_removed
+                a_handler_that_may_run_stays_so_while_its_other_parents_go_on
                 a_handler_waits_again_when_its_parent_is_retried
                 a_handler_of_one_that_was_there_is_judged_at_once
                 parents_stand_as_they_were_given_whichever_were_there

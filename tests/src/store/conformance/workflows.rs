@@ -224,6 +224,15 @@ pub(crate) async fn a_handler_that_may_run_stays_so_when_its_parent_is_removed(f
     assert_eq!(f.claim_one().await.id, handler);
 }
 
+pub(crate) async fn a_handler_that_may_run_stays_so_while_its_other_parents_go_on(f: &Fixture) {
+    let failed = f.failed(plain()).await;
+    let other = f.enqueue(with(|o| o.delay = LEASE)).await;
+    let handler = f.enqueue(on_failure(&[failed, other])).await;
+    f.store().remove(failed).await.unwrap();
+    f.upkeep().await;
+    assert_eq!(f.claim_one().await.id, handler);
+}
+
 pub(crate) async fn a_handler_waits_again_when_its_parent_is_retried(f: &Fixture) {
     let parent = f.failed(plain()).await;
     let handler = f.enqueue(on_failure(&[parent])).await;
