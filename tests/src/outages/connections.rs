@@ -7,6 +7,8 @@ use crate::support::foreign::Foreign;
 use crate::support::node::{Node, Options};
 use crate::support::postgres::Database;
 use crate::support::wait;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -22,24 +24,16 @@ async fn exhausted_connections_are_told_from_a_database_that_is_away() {
     let hold = holder.transaction().await.unwrap();
     hold.batch_execute("lock table minium.job in access exclusive mode").await.unwrap();
     let many: Vec<_> = (0..12).map(|n| json!({ "task": "x", "args": [n] })).collect();
-    let enqueues = futures::future::join_all(many.iter().map(|job| node.post_json("/api/v1/jobs", job)));
-    let release = async {
-        // those that found no connection are refused, while the others wait for the lock
-        let wanted = "select count(*) from pg_stat_activity
-                       where datname = current_database() and application_name = 'minium' and wait_event_type = 'Lock'";
-        wait::until("statements to wait", async || {
-            let waiting: i64 = hold.query_one(wanted, &[]).await.unwrap().get(0);
-            (waiting > 0).then_some(())
-        })
-        .await;
-        let answer = node.post_json("/api/v1/jobs", &json!({ "task": "more" })).await;
-        let problem = answer.problem(503, "unavailable");
-        assert!(problem["detail"].as_str().unwrap().contains("in use"), "{problem}");
-        assert_eq!(node.get("/healthz").await.status, 200);
-        assert_eq!(metric(&node, "minium_queue_database_available").await, Some(1.0));
-        hold.rollback().await.unwrap();
-    };
-    let (answers, ()) = tokio::join!(enqueues, release);
+    let mut enqueues: FuturesUnordered<_> =
+        many.iter().map(|job| node.post_json("/api/v1/jobs", job)).collect();
+    // there are more of them than connections: those that found none are refused, while the others wait for the lock
+    let refused = enqueues.next().await.unwrap();
+    let problem = refused.problem(503, "unavailable");
+    assert!(problem["detail"].as_str().unwrap().contains("in use"), "{problem}");
+    assert_eq!(node.get("/healthz").await.status, 200);
+    assert_eq!(metric(&node, "minium_queue_database_available").await, Some(1.0));
+    hold.rollback().await.unwrap();
+    let answers: Vec<_> = enqueues.collect().await;
     let kept: Vec<i64> =
         answers.iter().filter(|a| a.status == 201).map(|a| a.json()["id"].as_i64().unwrap()).collect();
     assert!(!kept.is_empty(), "those that held the connections were answered");
