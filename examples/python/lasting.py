@@ -6,17 +6,30 @@
 A job's arguments are [{"steps": 3}]; each step is told, and {"fail": "why"} ends it badly.
 """
 import json
+import os
 import select
 import sys
+
+unread = b""
 
 
 def say(**word):
     print(json.dumps(word), flush=True)
 
 
+def line():  # or nothing, at the end of input. What a buffer of Python's had read ahead, select would not see
+    global unread
+    while b"\n" not in unread:
+        more = os.read(sys.stdin.fileno(), 65536)
+        if not more:
+            return None
+        unread += more
+    first, unread = unread.split(b"\n", 1)
+    return first
+
+
 def is_cancelled(seconds):  # while there is a job, only a word that ends it can come
-    ready, _, _ = select.select([sys.stdin.fileno()], [], [], seconds)
-    return bool(ready)
+    return bool(unread) or bool(select.select([sys.stdin.fileno()], [], [], seconds)[0])
 
 
 def run(job):
@@ -34,8 +47,7 @@ def run(job):
 
 
 say(ready={})
-# by readline: an iterator would read ahead, and select would not see what it has read
-for line in iter(sys.stdin.readline, ""):
-    word = json.loads(line)
+while (text := line()) is not None:
+    word = json.loads(text)
     if "job" in word:
         run(word["job"])

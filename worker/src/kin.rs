@@ -33,7 +33,7 @@ impl JobContext {
                     return Err(QueueError::Invalid(words));
                 }
                 Ok(some) => results.extend(some),
-                Err(error @ QueueError::Unavailable { .. }) => self.wait_for_source(error).await?,
+                Err(error) if error.is_away() => self.wait_for_source(error).await?,
                 Err(error) => return Err(error),
             }
         }

@@ -244,7 +244,7 @@ impl Notes {
                     self.mark_written(u64::MAX);
                     return Written::LeaseLost;
                 }
-                Err(QueueError::Unavailable { .. }) => {
+                Err(error) if error.is_away() => {
                     self.put_back(words);
                     sleep(backoff.pause()).await;
                 }

@@ -78,7 +78,8 @@ pub(crate) struct RunningJob {
 }
 
 impl RunningJob {
-    fn new(leased: &Leased, lease_until: Instant) -> RunningJob {
+    /// Takes what nobody else of the worker needs.
+    fn new(leased: &mut Leased, lease_until: Instant) -> RunningJob {
         RunningJob {
             id: leased.id,
             lease: leased.lease,
@@ -88,8 +89,8 @@ impl RunningJob {
             attempts: leased.attempts,
             trace: leased.trace.clone(),
             priority: leased.priority,
-            notes: leased.notes.clone(),
-            parents: leased.parents.clone(),
+            notes: std::mem::take(&mut leased.notes),
+            parents: std::mem::take(&mut leased.parents),
             said: Notes::default(),
             signals: Signals::default(),
             stop: CancellationToken::new(),
@@ -141,7 +142,7 @@ impl Running {
     }
 
     /// Takes claimed jobs over.
-    pub(crate) fn begin(&self, leased: &Leased, lease_until: Instant) -> Arc<RunningJob> {
+    pub(crate) fn begin(&self, leased: &mut Leased, lease_until: Instant) -> Arc<RunningJob> {
         let job = Arc::new(RunningJob::new(leased, lease_until));
         self.jobs().insert(leased.lease, job.clone());
         job

@@ -9,7 +9,7 @@ use crate::report::Report;
 use crate::running::{Running, RunningJob, Stopped};
 use crate::source::JobSource;
 use minium_protocol::WorkerRef;
-use minium_queue::{Extension, QueueError};
+use minium_queue::{Extension, QueueError, causes};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -48,7 +48,7 @@ impl Identity {
                 }
                 Err(error @ QueueError::Schema(_)) => return Err(error),
                 Err(error) => {
-                    let error = chain(&error);
+                    let error = causes(&error);
                     warn!(error, "The worker cannot register; it tries again.");
                     sleep(backoff.pause()).await;
                 }
@@ -223,12 +223,6 @@ const UPKEEP_PAUSE_MIN: Duration = Duration::from_millis(5);
 /// A call that is repeated anyway.
 pub(crate) fn failed_call(name: &'static str, error: &QueueError) {
     metrics::counter!(SOURCE_ERRORS_TOTAL, "call" => name).increment(1);
-    let error = chain(error);
+    let error = causes(error);
     debug!(call = name, error, "A call to the job source has failed; it is made again.");
-}
-
-/// An error with its causes, for the log.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |e| e.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

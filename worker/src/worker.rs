@@ -20,7 +20,7 @@ use crate::pace::Pace;
 use crate::report::Report;
 use crate::running::{self, Done, Running, Surroundings};
 use crate::sandbox::Probe;
-use crate::side::{self, Identity, chain};
+use crate::side::{self, Identity};
 use crate::source::JobSource;
 use crate::spool::Spool;
 use crate::task::{ArgsCheck, Failure, FunctionTask, Task};
@@ -28,7 +28,7 @@ use crate::{JobContext, task};
 use exchange::Answer;
 use futures::future::BoxFuture;
 use minium_protocol::{LeaseToken, Topic};
-use minium_queue::{Command, Leased, Outcome};
+use minium_queue::{Command, Leased, Outcome, causes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -246,7 +246,7 @@ impl Worker {
         futures::future::join_all(all.iter().map(|task| task.close())).await;
         let farewell = source.unregister(me.current().id);
         if let Err(error) = call(farewell, options.handover_grace).await {
-            warn!(error = chain(&error), "The worker could not sign off.");
+            warn!(error = causes(&error), "The worker could not sign off.");
         }
         info!("The worker has ended.");
         Ok(())
@@ -357,8 +357,8 @@ impl Shift {
         self.drain().await;
     }
 
-    fn start(&mut self, leased: Leased, until: Instant) {
-        let job = self.running.begin(&leased, until);
+    fn start(&mut self, mut leased: Leased, until: Instant) {
+        let job = self.running.begin(&mut leased, until);
         self.report.begun();
         let around = self.around.clone();
         match self.tasks.get(&leased.task) {

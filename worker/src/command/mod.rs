@@ -164,22 +164,35 @@ impl Stderr {
     }
 }
 
+/// The variables that tell a run of its job, or are not there.
+pub(crate) const SET_FOR_EACH_RUN: [&str; 5] =
+    ["MINIUM_JOB_ID", "MINIUM_TASK", "MINIUM_ATTEMPT", "MINIUM_PARENTS", "TRACEPARENT"];
+
+/// What each of [`SET_FOR_EACH_RUN`] says of this job.
+fn values_for(context: &JobContext) -> [Option<String>; SET_FOR_EACH_RUN.len()] {
+    let parents = context.parents();
+    let parents = (1..=PARENTS_MAX)
+        .contains(&parents.len())
+        .then(|| parents.iter().map(i64::to_string).collect::<Vec<_>>().join(","));
+    [
+        Some(context.id().to_string()),
+        Some(context.task().to_owned()),
+        Some(context.attempt().to_string()),
+        parents,
+        context.trace().map(str::to_owned),
+    ]
+}
+
 #[async_trait]
 impl Task for CommandRunner {
     async fn run(&self, context: JobContext, args: Box<RawValue>) -> Result<Box<RawValue>, Failure> {
         let (mut command, dir) = self.start.command().await?;
-        command
-            .env("MINIUM_JOB_ID", context.id().to_string())
-            .env("MINIUM_TASK", context.task())
-            .env("MINIUM_ATTEMPT", context.attempt().to_string());
-        if (1..=PARENTS_MAX).contains(&context.parents().len()) {
-            let parents: Vec<String> = context.parents().iter().map(i64::to_string).collect();
-            command.env("MINIUM_PARENTS", parents.join(","));
+        for (name, value) in SET_FOR_EACH_RUN.iter().zip(values_for(&context)) {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
         }
-        match context.trace() {
-            Some(trace) => command.env("TRACEPARENT", trace),
-            None => command.env_remove("TRACEPARENT"),
-        };
         // a line end, for programs that read lines
         let input = format!("{}\n", args.get());
         let line = |text: &str| self.stderr.heed(&context, text);

@@ -219,7 +219,10 @@ async fn write(to: &mut Option<ChildStdin>, bytes: &[u8]) -> std::io::Result<usi
     }
 }
 
-async fn read<R: AsyncReadExt + Unpin>(from: &mut Option<R>, into: &mut [u8]) -> std::io::Result<usize> {
+pub(super) async fn read<R: AsyncReadExt + Unpin>(
+    from: &mut Option<R>,
+    into: &mut [u8],
+) -> std::io::Result<usize> {
     match from {
         Some(from) => from.read(into).await,
         None => std::future::pending().await,

@@ -13,6 +13,7 @@ pub use enter::{BecomeError, LAUNCH_FAILED, become_command};
 pub(crate) use probe::Probe;
 pub use probe::{Ability, abilities};
 
+use crate::command::SET_FOR_EACH_RUN;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -101,9 +102,8 @@ impl Default for Sandbox {
     }
 }
 
-/// Variables that every command sees, and those that the worker sets for it.
-const USUAL: [&str; 9] =
-    ["PATH", "HOME", "LANG", "TZ", "TMPDIR", "MINIUM_JOB_ID", "MINIUM_TASK", "MINIUM_ATTEMPT", "TRACEPARENT"];
+/// Variables that every command sees, besides those that are set for each run.
+const USUAL: [&str; 5] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR"];
 
 impl Sandbox {
     /// Refuses what contradicts itself or says nothing.
@@ -155,6 +155,7 @@ impl Sandbox {
     fn shows(&self, name: &OsStr) -> bool {
         let Some(name) = name.to_str() else { return false };
         USUAL.contains(&name)
+            || SET_FOR_EACH_RUN.contains(&name)
             || self.environment.iter().any(|pattern| match pattern.strip_suffix('*') {
                 Some(start) => name.starts_with(start) && !name.starts_with("MINIUM_"),
                 None => pattern == name,

@@ -5,8 +5,7 @@ use crate::backoff::jittered;
 use crate::metrics::{EXCHANGE_SECONDS, OUTCOMES_TOTAL, SOURCE_ERRORS_TOTAL};
 use crate::notes::call;
 use crate::pace::Room;
-use crate::side::chain;
-use minium_queue::{Claim, Exchanged, QueueError, Verdict};
+use minium_queue::{Claim, Exchanged, QueueError, Verdict, causes};
 use std::collections::BTreeMap;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
@@ -124,7 +123,7 @@ impl Shift {
             }
             Err(error) => {
                 metrics::counter!(SOURCE_ERRORS_TOTAL, "call" => "exchange").increment(1);
-                let text = chain(&error);
+                let text = causes(&error);
                 if self.backoff.failures() == 0 {
                     warn!(
                         error = text,

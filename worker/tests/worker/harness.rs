@@ -194,6 +194,8 @@ pub(crate) type Look = Box<dyn Fn(&[Outcome]) + Send>;
 pub(crate) struct WireState {
     /// Nothing gets through.
     pub(crate) cut: AtomicBool,
+    /// So many notes did not get through.
+    pub(crate) unheard: AtomicUsize,
     /// Only leases cannot be extended.
     pub(crate) no_extension: AtomicBool,
     /// No outcome can be written.
@@ -311,7 +313,7 @@ impl JobSource for Wire {
     }
 
     async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError> {
-        self.through()?;
+        self.through().inspect_err(|_| _ = self.state.unheard.fetch_add(1, Ordering::SeqCst))?;
         let answer = self.inner.annotate(job, lease, annotation).await;
         self.state.annotations.fetch_add(1, Ordering::SeqCst);
         if self.state.deaf.load(Ordering::SeqCst) { Err(cut()) } else { answer }

@@ -124,6 +124,7 @@ async fn lines_are_there_once_when_the_source_was_away_or_its_answers_were_lost(
     state.deaf.store(false, Ordering::SeqCst);
     state.cut.store(true, Ordering::SeqCst);
     go_on.notify_one();
+    until("the last line to be said to nobody", || state.unheard.load(Ordering::SeqCst) > 0).await;
     state.cut.store(false, Ordering::SeqCst);
     queue.finished(id).await;
     worker.stop().await;

@@ -2,8 +2,8 @@
 //!
 //! As many run as the worker has runs at once; each is started when it is needed first. A process fails no other job than the one
 //! that it has; one that cannot be understood is replaced, one that has done its share retires. Nothing is given to a process
-//! that has not said that it is ready, so a start that fails costs no run: it is tried again after a pause, and meanwhile the task
-//! takes one job at a time, or none.
+//! that has not said that it is ready, so a start that fails costs no run until the third in a row: it is tried again after a
+//! pause, and meanwhile the task takes one job at a time, or none.
 
 mod process;
 mod words;
@@ -35,7 +35,7 @@ const STARTS_MAX: usize = 3;
 pub struct Lasting {
     /// A process retires after so many jobs.
     pub jobs_max: Option<u64>,
-    /// A process retires after so long, when it has no job.
+    /// A process retires after so long, when it has no job; looked at whenever the task gets a job.
     pub age_max: Option<Duration>,
     /// A process that has not said that it is ready within this has failed to start.
     pub start_timeout: Duration,
@@ -64,8 +64,8 @@ pub(crate) struct LastingRunner {
 struct Pool {
     idle: Vec<Companion>,
     starts: Backoff,
-    /// No start before this, since the last one failed.
-    not_before: Option<Instant>,
+    /// When the last start failed, and before when there is none.
+    failed: Option<(Instant, Instant)>,
     closed: bool,
 }
 
@@ -81,7 +81,7 @@ impl LastingRunner {
             pool: Mutex::new(Pool {
                 idle: Vec::new(),
                 starts: Backoff::new(options),
-                not_before: None,
+                failed: None,
                 closed: false,
             }),
             retiring: TaskTracker::new(),
@@ -100,14 +100,14 @@ impl LastingRunner {
             if let Some(companion) = self.idle() {
                 return Ok(companion);
             }
-            let pause = self.pool().not_before;
+            let failed = self.pool().failed;
             let starting = async {
-                if let Some(pause) = pause {
+                if let Some((_, pause)) = failed {
                     sleep_until(pause).await;
                 }
-                self.begin().await
+                (Instant::now(), self.begin().await)
             };
-            let begun = tokio::select! {
+            let (since, begun) = tokio::select! {
                 begun = starting => begun,
                 () = stop.cancelled() => return Err(stopped()),
             };
@@ -117,7 +117,7 @@ impl LastingRunner {
                     return Ok(companion);
                 }
                 Err(failure) => {
-                    self.failed(&failure);
+                    self.failed(&failure, since);
                     last = Some(failure);
                 }
             }
@@ -136,15 +136,17 @@ impl LastingRunner {
         })
     }
 
-    /// One that waits for a job, and is fit for it.
+    /// One that waits for a job, and is fit for it. All that are not retire, also those that no job would come to soon.
     fn idle(&self) -> Option<Companion> {
-        loop {
-            let mut companion = self.pool().idle.pop()?;
-            if companion.is_sound() && !self.has_done_its_share(&companion) {
-                return Some(companion);
-            }
-            self.retire(companion);
-        }
+        let (unfit, fit) = {
+            let mut pool = self.pool();
+            let is_unfit =
+                |companion: &mut Companion| !companion.is_sound() || self.has_done_its_share(companion);
+            let unfit: Vec<_> = pool.idle.extract_if(.., is_unfit).collect();
+            (unfit, pool.idle.pop())
+        };
+        unfit.into_iter().for_each(|companion| self.retire(companion));
+        fit
     }
 
     fn has_done_its_share(&self, companion: &Companion) -> bool {
@@ -173,11 +175,15 @@ impl LastingRunner {
             info!(task = self.name, "The processes of a task start again.");
         }
         pool.starts.reset();
-        pool.not_before = None;
+        pool.failed = None;
     }
 
-    fn failed(&self, failure: &Failure) {
+    /// A start that was made at `since` has failed. Those that were made together and fail together have failed once.
+    fn failed(&self, failure: &Failure, since: Instant) {
         let mut pool = self.pool();
+        if pool.failed.is_some_and(|(at, _)| at >= since) {
+            return;
+        }
         if pool.starts.failures() == 0 {
             warn!(
                 task = self.name,
@@ -186,7 +192,8 @@ impl LastingRunner {
             );
         }
         let pause = pool.starts.pause();
-        pool.not_before = Some(Instant::now() + pause);
+        let now = Instant::now();
+        pool.failed = Some((now, now + pause));
     }
 }
 
@@ -218,7 +225,7 @@ impl Task for LastingRunner {
 
     fn room(&self) -> Option<u32> {
         let pool = self.pool();
-        let pausing = pool.not_before.is_some_and(|pause| Instant::now() < pause);
+        let pausing = pool.failed.is_some_and(|(_, pause)| Instant::now() < pause);
         (pool.starts.failures() > 0).then_some(u32::from(!pausing))
     }
 

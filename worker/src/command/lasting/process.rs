@@ -2,7 +2,7 @@
 
 use super::words::{self, Word};
 use crate::command::lines::{Splitter, Tail};
-use crate::command::process::{Group, Limits, keep, number, until};
+use crate::command::process::{Group, Limits, keep, number, read, until};
 use crate::command::{Stderr, how};
 use crate::context::JobContext;
 use crate::run_dir::RunDir;
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use std::os::fd::AsFd;
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::{Instant, timeout};
 
@@ -116,13 +116,17 @@ impl Companion {
         self.jobs += 1;
         // what it said while it had no job is nobody's
         self.read_rest_of_stderr(&mut |_| false);
+        self.splitter = Splitter::new(self.limits.line_bytes_max);
         self.tail = Tail::new(self.limits.tail_bytes_max);
-        self.input = words::job(context, args).into_bytes();
+        // behind what is left of the words on the job before
+        self.input.extend(words::job(context, args).into_bytes());
         let mut line = |text: &str| stderr.heed(context, text);
         let ended = self.lead(context, &mut line).await;
         let (sound, result) = match ended {
             Ok(result) => {
                 self.read_rest_of_stderr(&mut line);
+                // a last line without an end is this job's, too
+                self.splitter.finish(|text| keep(&mut self.tail, text, &mut line));
                 (true, result)
             }
             Err(why) => (false, Err(Failure::retryable(why))),
@@ -293,16 +297,9 @@ impl Companion {
     }
 }
 
-async fn sink<R: AsyncReadExt + Unpin>(from: Option<R>) {
-    let Some(mut from) = from else { return };
-    let mut buffer = vec![0; 8 * 1024];
-    while from.read(&mut buffer).await.is_ok_and(|n| n > 0) {}
-}
-
-async fn read(from: &mut Option<ChildStderr>, into: &mut [u8]) -> std::io::Result<usize> {
-    match from {
-        Some(from) => from.read(into).await,
-        None => std::future::pending().await,
+async fn sink(from: Option<impl AsyncRead + Unpin>) {
+    if let Some(mut from) = from {
+        tokio::io::copy(&mut from, &mut tokio::io::sink()).await.ok();
     }
 }
 
