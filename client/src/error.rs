@@ -231,6 +231,11 @@ impl ClientError {
         }
     }
 
+    /// Is it that nobody is there to do it now: no server, or one that is there in vain?
+    pub fn is_away(&self) -> bool {
+        self.is_connection() || self.code() == Some(ErrorCode::Unavailable)
+    }
+
     /// The exit code that command lines end with: 0 ok, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 no
     /// connection, 6 schema, 7 conflict, 8 time-out.
     pub fn exit_code(&self) -> u8 {

@@ -53,16 +53,13 @@ impl Client {
         query: JobQuery,
     ) -> impl Stream<Item = Result<JobInfo, ClientError>> + Send + use<> {
         let client = self.clone();
-        let pages = stream::try_unfold(Some(query), move |query| {
+        pages(query, move |query| {
             let client = client.clone();
             async move {
-                let Some(query) = query else { return Ok::<_, ClientError>(None) };
                 let page = client.list(&query).await?;
-                let next = page.next.map(|before| JobQuery { before: Some(before), ..query });
-                Ok(Some((stream::iter(page.jobs.into_iter().map(Ok)), next)))
+                Ok((page.jobs, page.next.map(|before| JobQuery { before: Some(before), ..query })))
             }
-        });
-        pages.try_flatten()
+        })
     }
 
     /// All workers that a query finds, those that came last first; `limit` is how many are asked for at once.
@@ -71,16 +68,13 @@ impl Client {
         query: WorkerQuery,
     ) -> impl Stream<Item = Result<WorkerInfo, ClientError>> + Send + use<> {
         let client = self.clone();
-        let pages = stream::try_unfold(Some(query), move |query| {
+        pages(query, move |query| {
             let client = client.clone();
             async move {
-                let Some(query) = query else { return Ok::<_, ClientError>(None) };
                 let page = client.workers(&query).await?;
-                let next = page.next.map(|before| WorkerQuery { before: Some(before), ..query });
-                Ok(Some((stream::iter(page.workers.into_iter().map(Ok)), next)))
+                Ok((page.workers, page.next.map(|before| WorkerQuery { before: Some(before), ..query })))
             }
-        });
-        pages.try_flatten()
+        })
     }
 
     /// Acts on one piece of the jobs that a query finds, the newest first; its `limit` means nothing here. With `dry_run` only
@@ -108,4 +102,20 @@ impl Client {
         let answer = self.request(Request::new(Method::POST, PATH).json(text(&body)?)).await?;
         read(PATH, &answer.body)
     }
+}
+
+/// What stands on a page and on those behind it, each asked for when it is come to: a page answers with the query of the next.
+fn pages<Q, T, F>(first: Q, page: impl Fn(Q) -> F) -> impl Stream<Item = Result<T, ClientError>>
+where
+    F: Future<Output = Result<(Vec<T>, Option<Q>), ClientError>>,
+{
+    let pages = stream::try_unfold(Some(first), move |query| {
+        let page = query.map(&page);
+        async move {
+            let Some(page) = page else { return Ok::<_, ClientError>(None) };
+            let (found, next) = page.await?;
+            Ok(Some((stream::iter(found.into_iter().map(Ok)), next)))
+        }
+    });
+    pages.try_flatten()
 }

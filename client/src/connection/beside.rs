@@ -11,6 +11,9 @@ use bytes::Bytes;
 use http::Method;
 use minium_protocol::{EnqueueRequest, ErrorCode, LeaseToken};
 use serde::Deserialize;
+use std::sync::PoisonError;
+use std::time::Duration;
+use tokio::time::timeout;
 
 impl Connection {
     /// What the parents of a job have brought, from the one at this place on: a page. Who holds the job's lease may ask, and
@@ -29,7 +32,7 @@ impl Connection {
             query: vec![("from", from.to_string()), ("lease", lease.to_string())],
             ..Request::new(Method::GET, &path)
         };
-        read(&path, &self.ask(request, ClientError::is_connection).await?.body)
+        read(&path, &self.ask(request, ClientError::is_away).await?.body)
     }
 
     /// Enqueues all or none, of whatever tasks. Answers their ids in order. It needs the scope `jobs:write`.
@@ -54,20 +57,18 @@ impl Connection {
         request: impl Fn() -> Request<'a>,
         elsewhere: fn(&ClientError) -> bool,
     ) -> Result<Answer, ClientError> {
-        let (mut last, mut token) = (None, None::<String>);
+        let mut last = None;
         for client in &self.inner.clients {
-            let client = match &token {
-                Some(token) => client.with_token(token)?,
+            let client = match self.renewed() {
+                Some(token) => client.with_token(&token)?,
                 None => client.clone(),
             };
             let mut answer = client.request(request()).await;
             if let Err(error) = &answer
                 && error.code() == Some(ErrorCode::Unauthorized)
-                && let Some(tokens) = &self.inner.options.tokens
-                && let Some(new) = tokens.token().await
+                && let Some(new) = self.renew(client.options().request_timeout).await?
             {
                 answer = client.with_token(&new)?.request(request()).await;
-                token = Some(new);
             }
             match answer {
                 Err(error) if elsewhere(&error) => last = Some(error),
@@ -75,5 +76,21 @@ impl Connection {
             }
         }
         Err(last.unwrap_or(ClientError::ClientClosed))
+    }
+
+    /// The token in place of the one that the connection began with.
+    fn renewed(&self) -> Option<String> {
+        self.inner.renewed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gets a new token and keeps it; nothing where nobody has one.
+    async fn renew(&self, limit: Duration) -> Result<Option<String>, ClientError> {
+        let Some(tokens) = &self.inner.options.tokens else { return Ok(None) };
+        let late = |_| ClientError::Timeout { what: "a new token".into(), limit };
+        let token = timeout(limit, tokens.token()).await.map_err(late)?;
+        if token.is_some() {
+            self.inner.renewed.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&token);
+        }
+        Ok(token)
     }
 }

@@ -59,6 +59,8 @@ pub struct Connection {
 struct Inner {
     /// The same client at each of the nodes.
     clients: Vec<Client>,
+    /// The token that was got since, for what is asked beside the sockets.
+    renewed: Mutex<Option<String>>,
     options: Arc<ConnectOptions>,
     board: Arc<Board>,
     stop: CancellationToken,
@@ -126,6 +128,7 @@ impl Connection {
         }
         let inner = Inner {
             clients,
+            renewed: Mutex::default(),
             options: Arc::new(options),
             board: Arc::new(Board::new()),
             stop: client.session_token(),

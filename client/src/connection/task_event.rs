@@ -46,7 +46,9 @@ impl Received {
             #[serde(default)]
             log: Vec<KeptLine>,
         }
-        let Said { log } = serde_json::from_str(data.get()).map_err(|e| fault(e.to_string()))?;
+        let said =
+            (kind == EventType::Progress).then(|| serde_json::from_str::<Said>(data.get())).transpose();
+        let log = said.map_err(|e| fault(e.to_string()))?.map_or_else(Vec::new, |said| said.log);
         let CloudEvent { id, time, late, traceparent, .. } = event;
         Ok(Some(TaskEvent { id, kind, time, job, log, late, traceparent }))
     }

@@ -215,14 +215,10 @@ async fn patiently<T, F: Future<Output = Result<T, ClientError>>>(
     let deadline = Instant::now() + PATIENCE;
     loop {
         match ask().await {
-            Err(error) if passes(&error) && Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+            Err(error) if error.is_away() && Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
             answer => return answer,
         }
     }
-}
-
-fn passes(error: &ClientError) -> bool {
-    error.is_connection() || error.code() == Some(ErrorCode::Unavailable)
 }
 
 #[cfg(test)]

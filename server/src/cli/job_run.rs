@@ -5,7 +5,7 @@
 
 use super::output::Output;
 use super::worker::{database_url, launcher};
-use crate::config::{Flags, Worker as WorkerConfig, load};
+use crate::config::{Flags, SANDBOXES_ARE_CHECKED, Worker as WorkerConfig, load};
 use crate::exit::{Exit, fault};
 use crate::node::open_backend;
 use anyhow::Context;
@@ -70,7 +70,7 @@ impl Run {
         }
         let configured = config.tasks.get(&job.task).map(|task| task.command(&job.task, &config.worker));
         // what holds the node's commands back holds this one, too
-        let sandbox = config.worker.sandbox.build().unwrap_or_default();
+        let sandbox = config.worker.sandbox.build().expect(SANDBOXES_ARE_CHECKED);
         let given = self.task(&job.task)?.map(|task| CommandTask { sandbox, ..task });
         let task = given.or(configured).ok_or_else(|| {
             let task = &job.task;

@@ -126,6 +126,7 @@ impl Command {
             Command::Bus(bus) => bus.run().await,
             Command::Bench(bench) => minium_bench::run(bench).await,
             Command::Completions(completions) => completions.run(),
+            // done before there is a runtime: see main
             Command::Become(command) => command.run(),
         }
     }

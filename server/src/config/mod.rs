@@ -392,10 +392,14 @@ impl Task {
             timeout: self.timeout,
             shell: self.shell,
             lasting: (self.mode == NDJSON).then_some(lasting),
-            sandbox: self.sandbox.or(&worker.sandbox).build().unwrap_or_default(),
+            sandbox: self.sandbox.or(&worker.sandbox).build().expect(SANDBOXES_ARE_CHECKED),
         }
     }
 }
+
+/// Nothing runs without the sandbox that was asked for.
+pub(crate) const SANDBOXES_ARE_CHECKED: &str =
+    "one that cannot be is a mistake, and ends the reading of the configuration";
 
 /// The mode of long-lived commands.
 const NDJSON: &str = "ndjson";

@@ -67,7 +67,10 @@ impl Sandbox {
                 let what = "has no value".to_owned();
                 mistakes.push(Mistake { path: key.trim().into(), origin: None, what });
             }
-            table.insert(key.trim().into(), value.into());
+            if table.insert(key.trim().into(), value.into()).is_some() {
+                let what = "is said twice".to_owned();
+                mistakes.push(Mistake { path: key.trim().into(), origin: None, what });
+            }
             origins.insert(key.trim().into(), "--sandbox".into());
         }
         let mut reader = Reader::new("", table, &origins, &mut mistakes);

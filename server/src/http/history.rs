@@ -50,13 +50,7 @@ pub(crate) async fn history(State(app): State<Arc<App>>, request: Request) -> Re
 fn asked(uri: &Uri) -> Result<(After, u32), Refusal> {
     let pairs = pairs(uri)?;
     only(&pairs, &["after", "last", "limit"])?;
-    let limit = match one(&pairs, "limit")?.map(str::parse) {
-        None => LIMIT,
-        Some(Ok(limit)) if (1..=LIMIT_MAX).contains(&limit) => limit,
-        Some(_) => {
-            return Err(Refusal::invalid(format!("limit must be a whole number from 1 to {LIMIT_MAX}")));
-        }
-    };
+    let limit = query::limit(&pairs, LIMIT, LIMIT_MAX)?;
     let said = one(&pairs, "after")?.is_some() || one(&pairs, "last")?.is_some();
     let after = match query::after(uri)? {
         After::Latest if said => After::Last(0), // where the end is, to come back to

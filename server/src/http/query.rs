@@ -38,6 +38,13 @@ pub(crate) fn only(pairs: &Pairs, known: &[&str]) -> Result<(), Refusal> {
     }
 }
 
+/// How many of something are asked for at most: `?limit=`.
+pub(crate) fn limit(pairs: &Pairs, usual: u32, most: u32) -> Result<u32, Refusal> {
+    let Some(text) = one(pairs, "limit")? else { return Ok(usual) };
+    let limit = text.parse().ok().filter(|n| (1..=most).contains(n));
+    limit.ok_or_else(|| Refusal::invalid(format!("limit must be a whole number from 1 to {most}")))
+}
+
 /// Where a subscription begins: `?after=` or `?last=`.
 pub(crate) fn after(uri: &Uri) -> Result<After, Refusal> {
     let pairs = pairs(uri)?;

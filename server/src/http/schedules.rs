@@ -3,7 +3,7 @@
 
 use super::jobs::{check_args, find, parse};
 use super::problem::Refusal;
-use super::query::{Pairs, one, only, pairs};
+use super::query::{Pairs, limit, one, only, pairs};
 use super::{App, body, json};
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
@@ -97,14 +97,6 @@ async fn shown(store: &dyn Store, name: &str, status: StatusCode) -> Result<Resp
 
 fn filter(pairs: &Pairs) -> Result<ScheduleFilter, Refusal> {
     only(pairs, &["after", "limit"])?;
-    let most = rules::PAGE_MAX;
-    let limit = match one(pairs, "limit")? {
-        None => ScheduleFilter::default().limit,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|n| (1..=most).contains(n))
-            .ok_or_else(|| Refusal::invalid(format!("limit must be a whole number from 1 to {most}")))?,
-    };
+    let limit = limit(pairs, ScheduleFilter::default().limit, rules::PAGE_MAX)?;
     Ok(ScheduleFilter { after: one(pairs, "after")?.map(str::to_owned), limit })
 }

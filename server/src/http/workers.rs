@@ -1,7 +1,7 @@
 //! `/api/v1/workers`: who there is, and what they are told.
 
 use super::problem::Refusal;
-use super::query::{Pairs, one, only, pairs};
+use super::query::{Pairs, limit, one, only, pairs};
 use super::{App, body, json, path};
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
@@ -93,14 +93,7 @@ fn filter(pairs: &Pairs) -> Result<WorkerFilter, Refusal> {
     only(pairs, &["state", "before", "limit"])?;
     let states = pairs.iter().filter(|(name, _)| name == "state").flat_map(|(_, value)| value.split(','));
     let states = states.filter(|state| !state.is_empty()).map(str::parse::<WorkerState>).collect();
-    let limit = match one(pairs, "limit")? {
-        None => WorkerFilter::default().limit,
-        Some(text) => {
-            let max = rules::PAGE_MAX;
-            let limit = text.parse().ok().filter(|n| (1..=max).contains(n));
-            limit.ok_or_else(|| Refusal::invalid(format!("limit must be a whole number from 1 to {max}")))?
-        }
-    };
+    let limit = limit(pairs, WorkerFilter::default().limit, rules::PAGE_MAX)?;
     Ok(WorkerFilter {
         states: Result::map_err(states, |why: String| Refusal::invalid(format!("state: {why}")))?,
         before: one(pairs, "before")?.map(path::worker).transpose()?,

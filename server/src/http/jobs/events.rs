@@ -27,7 +27,7 @@ const EARLIEST: HeaderName = HeaderName::from_static("minium-earliest");
 /// Histories that are read or held at once; who comes next waits a little, and is told to come again.
 pub(crate) const HISTORIES_MAX: usize = 4;
 /// Events of one job in one answer, when nothing is said and at most. A job that has more was noted thousands of times.
-const EVENTS_MAX: usize = 10_000;
+const EVENTS_MAX: u32 = 10_000;
 /// Bytes of events in one answer.
 const BYTES_MAX: usize = 64 << 20;
 /// One read of the journal.
@@ -44,7 +44,7 @@ pub(crate) async fn events(
     let id = path::job(&id)?;
     let query = pairs(&parts.uri)?;
     only(&query, &["task", "after", "limit"])?;
-    let limit = limit(&query)?;
+    let limit = query::limit(&query, EVENTS_MAX, EVENTS_MAX)? as usize;
     let open = app.database.open()?;
     let named = one(&query, "task")?.map(str::to_owned);
     let gone = named.is_some();
@@ -65,14 +65,6 @@ pub(crate) async fn events(
         return Err(Refusal::new(ErrorCode::NotFound, "the journal knows no such job of this task"));
     }
     Ok(page.answer(accepts(&parts, NDJSON), room))
-}
-
-fn limit(query: &Pairs) -> Result<usize, Refusal> {
-    match one(query, "limit")?.map(str::parse) {
-        None => Ok(EVENTS_MAX),
-        Some(Ok(limit)) if (1..=EVENTS_MAX).contains(&limit) => Ok(limit),
-        Some(_) => Err(Refusal::invalid(format!("limit must be a whole number from 1 to {EVENTS_MAX}"))),
-    }
 }
 
 /// Where to begin, judged as a subscription's position is; nothing is the oldest that is kept.

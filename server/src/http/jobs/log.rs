@@ -1,7 +1,7 @@
 //! GET `/api/v1/jobs/{id}/log`: what a job has said, line by line.
 
 use super::super::problem::Refusal;
-use super::super::query::{Pairs, one, only, pairs};
+use super::super::query::{Pairs, limit, one, only, pairs};
 use super::super::{App, json, path};
 use super::find;
 use axum::extract::{Path, State};
@@ -36,10 +36,7 @@ fn asked(pairs: &Pairs) -> Result<(i64, u32), Refusal> {
         let number = digits.then(|| text.parse().ok()).flatten();
         number.ok_or_else(|| Refusal::invalid("after must be the number of a line"))
     })?;
-    let limit = one(pairs, "limit")?.map_or(Ok(LIMIT), |text| {
-        let number = text.parse().ok().filter(|n| (1..=PAGE_MAX).contains(n));
-        number.ok_or_else(|| Refusal::invalid(format!("limit must be a whole number from 1 to {PAGE_MAX}")))
-    })?;
+    let limit = limit(pairs, LIMIT, PAGE_MAX)?;
     Ok((after, limit))
 }
 

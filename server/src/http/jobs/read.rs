@@ -1,7 +1,7 @@
 //! GET: one job, a page of jobs, the figures.
 
 use super::super::problem::Refusal;
-use super::super::query::{Pairs, one, only, pairs};
+use super::super::query::{Pairs, limit, one, only, pairs};
 use super::super::{App, json, path};
 use super::find;
 use axum::extract::{Path, State};
@@ -76,13 +76,7 @@ fn filter(pairs: &Pairs) -> Result<JobFilter, Refusal> {
         values.filter(|v| !v.is_empty()).map(str::to_owned).collect()
     };
     let states = many("state").iter().map(|s| s.parse::<JobState>()).collect::<Result<_, _>>();
-    let limit =
-        match one(pairs, "limit")? {
-            None => JobFilter::default().limit,
-            Some(text) => text.parse().ok().filter(|n| (1..=PAGE_MAX).contains(n)).ok_or_else(|| {
-                Refusal::invalid(format!("limit must be a whole number from 1 to {PAGE_MAX}"))
-            })?,
-        };
+    let limit = limit(pairs, JobFilter::default().limit, PAGE_MAX)?;
     Ok(JobFilter {
         states: states.map_err(|why| Refusal::invalid(format!("state: {why}")))?,
         tasks: many("task"),
