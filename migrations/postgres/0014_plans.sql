@@ -68,7 +68,10 @@ begin
               from turned group by child order by child offset 0) t),
   held as (
     update minium.job j set left_n = 1, ready = false
-      from moved m where j.ctid = m.tid and m.again and j.on_failure),
+      from moved m
+     where j.ctid = m.tid and m.again and j.on_failure
+       -- another one that failed still lets it go
+       and not exists (select from minium.job p where p.id = any (j.parents) and p.state = 'failed')),
   freed as (
     update minium.job j
        set left_n = j.left_n + m.step,

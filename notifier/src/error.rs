@@ -1,7 +1,7 @@
 //! What can go wrong in the notifier.
 
 use minium_protocol::{ErrorCode, Problem};
-use minium_queue::QueueError;
+use minium_queue::{QueueError, causes};
 
 /// An operation on the journal failed. What had been numbered stays so; nothing is relayed twice for it.
 #[derive(Debug, thiserror::Error)]
@@ -73,14 +73,8 @@ impl NotifierError {
 
     /// The error and all its causes in one line, for logs and `/readyz`.
     pub(crate) fn story(&self) -> String {
-        chain(self)
+        causes(self)
     }
-}
-
-/// An error and all its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |story, cause| format!("{story}: {cause}"))
 }
 
 impl From<QueueError> for NotifierError {

@@ -8,7 +8,7 @@ use crate::journal::{Found, JournalStore, Range};
 use crate::keep::Keeper;
 use async_trait::async_trait;
 use minium_bus::{Bounds, Draft, History, HistoryError, Page};
-use minium_protocol::{ErrorCode, Filter, Position, Problem};
+use minium_protocol::{Filter, Position, Problem};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -30,7 +30,7 @@ impl JournalHistory {
 
 fn unavailable(error: &NotifierError) -> HistoryError {
     // a database that is away is told once, by who looks for it
-    if error.code() == ErrorCode::Unavailable {
+    if minium_queue::is_told(error) {
         tracing::debug!(error = error.story(), "History cannot be read.");
     } else {
         tracing::warn!(error = error.story(), "History cannot be read.");

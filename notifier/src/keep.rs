@@ -258,7 +258,7 @@ impl Writer {
             }
             Err(error) => {
                 // a database that is away is told once, by who looks for it
-                if error.code() == ErrorCode::Unavailable {
+                if minium_queue::is_told(&error) {
                     tracing::debug!(error = error.story(), calls = group.len(), "Messages were not kept.");
                 } else {
                     tracing::warn!(error = error.story(), calls = group.len(), "Messages were not kept.");

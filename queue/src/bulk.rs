@@ -1,7 +1,7 @@
 //! One action on all jobs that a filter finds, in pieces.
 //!
-//! A piece is a page of the list, and each of its jobs is acted on by itself, as if somebody had named it: a job that its state
-//! forbids is passed over. The cursor goes down the ids, so that what an action changes is not met again.
+//! A piece is a page of the list, and each of its jobs is acted on by itself, as if somebody had named it: one whose state
+//! forbids it, or which the options do not fit, is passed over. The cursor goes down the ids, so that what an action changes is not met again.
 
 use crate::error::QueueError;
 use crate::rules;
@@ -31,7 +31,7 @@ pub struct BulkDone {
     pub matched: u64,
     /// Of these, acted on; or that would be.
     pub changed: u64,
-    /// Of these, passed over: their states forbid it, or somebody else was quicker.
+    /// Of these, passed over: their states forbid it, the options do not fit them, or somebody else was quicker.
     pub refused: u64,
     /// `before` of the next piece, if there is one.
     pub next: Option<i64>,
@@ -40,18 +40,13 @@ pub struct BulkDone {
 /// Acts on one page of the filter's jobs, the newest first; with `dry_run` only tells on how many it would.
 ///
 /// # Errors
-/// Of the store, and [`QueueError::Invalid`] for options that do not fit. What was done before stays done.
+/// Of the store, and [`QueueError::Invalid`] for options that fit no job. What was done before stays done.
 pub async fn bulk(
     store: &dyn Store,
     action: &BulkAction,
     filter: &JobFilter,
     dry_run: bool,
 ) -> Result<BulkDone, QueueError> {
-    #[derive(Deserialize)]
-    struct Brief {
-        id: i64,
-        state: State,
-    }
     if let BulkAction::Retry(options) = action {
         rules::check_retry(options)?;
     }
@@ -59,11 +54,17 @@ pub async fn bulk(
     let jobs: Vec<Brief> = page
         .jobs
         .iter()
-        .map(|snapshot| serde_json::from_str(snapshot.get()).expect("a snapshot has an id and a state"))
+        .map(|snapshot| {
+            serde_json::from_str(snapshot.get()).expect("a snapshot has its id, state and attempts")
+        })
         .collect();
     let act = |job: Brief| async move {
         if dry_run {
-            return Ok(may(action, job.id, job.state));
+            return Ok(match action {
+                BulkAction::Retry(options) => may_retry(&job, options),
+                BulkAction::Cancel => rules::may_cancel(job.id, job.state).is_ok(),
+                BulkAction::Remove => rules::may_remove(job.id, job.state).is_ok(),
+            });
         }
         let done = match action {
             BulkAction::Retry(options) => store.retry(job.id, options).await,
@@ -72,7 +73,8 @@ pub async fn bulk(
         };
         match done {
             Ok(()) => Ok(true),
-            Err(QueueError::Conflict { .. } | QueueError::NotFound(_)) => Ok(false),
+            // options that fit no job at all were refused before
+            Err(QueueError::Conflict { .. } | QueueError::NotFound(_) | QueueError::Invalid(_)) => Ok(false),
             Err(error) => Err(error),
         }
     };
@@ -82,11 +84,18 @@ pub async fn bulk(
     Ok(BulkDone { matched, changed, refused: matched - changed, next: page.next })
 }
 
-/// Would it be done, as far as the state tells?
-fn may(action: &BulkAction, job: i64, state: State) -> bool {
-    match action {
-        BulkAction::Retry(_) => rules::may_retry(job, state, false).is_ok(),
-        BulkAction::Cancel => rules::may_cancel(job, state).is_ok(),
-        BulkAction::Remove => rules::may_remove(job, state).is_ok(),
-    }
+/// What is looked at of a job before it is acted on.
+#[derive(Deserialize)]
+struct Brief {
+    id: i64,
+    state: State,
+    attempt: i32,
+    attempts: i32,
+}
+
+/// Would it be retried? A snapshot does not tell that a job runs on a failure: of those it is said too readily.
+fn may_retry(job: &Brief, options: &RetryOptions) -> bool {
+    rules::may_retry(job.id, job.state, false).is_ok()
+        && rules::check_retry_of(job.id, job.attempt, false, options).is_ok()
+        && rules::attempts_after_retry(job.attempt, job.attempts, options.attempts).is_ok()
 }

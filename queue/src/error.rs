@@ -111,10 +111,25 @@ impl QueueError {
         matches!(self, QueueError::Invalid(_) | QueueError::TooLarge(_) | QueueError::Refused { .. })
     }
 
+    /// Is it that the database is not there, or has no connection left? The same may be tried again a little later.
+    pub fn is_away(&self) -> bool {
+        matches!(self, QueueError::Unavailable { .. } | QueueError::Busy { .. })
+    }
+
     /// The problem document for a client. It never shows what the database said.
     pub fn problem(&self) -> Problem {
         Problem::new(self.code(), self.to_string())
     }
+}
+
+/// The server is known not to be there, or not to let us in. Who found that out has told it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Away(pub(crate) std::sync::Arc<str>);
+
+/// Was the outage that caused this told already, when the database was found to be away?
+pub fn is_told(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<Away>())
 }
 
 /// An error with its causes, on one line.

@@ -50,7 +50,7 @@ pub use backend::{Backend, DatabaseUrl, SqlitePlace};
 pub use bulk::{BulkAction, BulkDone, bulk};
 pub use commands::{COMMAND_BYTES_MAX, CONCURRENCY_MAX, Command, JobSignal};
 pub use cron::{CRON_BYTES_MAX, Cron, CronError};
-pub use error::{QueueError, causes};
+pub use error::{QueueError, causes, is_told};
 pub use limits::{Limit, LimitView, Limits, Rate, check_limits};
 pub use locks::{LockFilter, LockGuard, LockHeld, LockPage, Locks};
 pub use logs::{LogPage, Logs};

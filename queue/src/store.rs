@@ -137,18 +137,19 @@ impl Pull {
         u32::try_from(pulls.iter().map(|pull| pull.workers.len()).sum::<usize>()).unwrap_or(u32::MAX)
     }
 
-    /// The same for at most so many, the first pulls first.
-    pub(crate) fn at_most(pulls: &[Pull], limit: u32) -> Cow<'_, [Pull]> {
+    /// The same for at most so many, beginning with the pull at this place: another one each time, since one whose tasks have no
+    /// jobs would keep the others from theirs.
+    pub(crate) fn at_most(pulls: &[Pull], limit: u32, first: usize) -> Cow<'_, [Pull]> {
         if limit >= Pull::wanted(pulls) {
             return Cow::Borrowed(pulls);
         }
-        let mut left = limit as usize;
-        let cut = |pull: &Pull| {
-            let workers: Vec<_> = pull.workers.iter().take(left).cloned().collect();
-            left -= workers.len();
-            Pull { workers, ..pull.clone() }
-        };
-        Cow::Owned(pulls.iter().map(cut).collect())
+        let (mut left, mut cut) = (limit as usize, pulls.to_vec());
+        let (before, from) = cut.split_at_mut(first.min(pulls.len()));
+        for pull in from.iter_mut().chain(before) {
+            pull.workers.truncate(left);
+            left -= pull.workers.len();
+        }
+        Cow::Owned(cut)
     }
 }
 

@@ -9,12 +9,11 @@ use super::options::{Backoff, WorkOptions, jittered};
 use super::pullers::{Asked, Pullers};
 use super::status;
 use super::{ArgsCheck, Store, StoreSlot};
-use crate::error::chain;
 use crate::metrics::{CLAIMS, JOBS_PULLED, JOBS_RELEASED};
 use bytes::Bytes;
 use minium_bus::LeasedJob;
 use minium_protocol::{LeaseToken, Problem, SchemaFault, WorkerRef};
-use minium_queue::{Claim, Ending, Leased, Outcome, Pull, Pulled, QueueError, Verdict, WorkerStatus};
+use minium_queue::{Claim, Ending, Leased, Outcome, Pull, Pulled, QueueError, Verdict, WorkerStatus, causes};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -105,7 +104,7 @@ impl Heartbeat {
             match store.heartbeat(worker.id, &fares).await {
                 Ok(()) => {}
                 Err(QueueError::Unregistered(_)) => self.identity.set(None),
-                Err(error) => tracing::debug!(error = chain(&error), "A heartbeat has failed."),
+                Err(error) => tracing::debug!(error = causes(&error), "A heartbeat has failed."),
             }
         }
     }
@@ -141,7 +140,7 @@ impl Dispatcher {
             let ended = self.serve(store.as_ref(), &mut backoff).await;
             let Err(error) = ended else { break };
             let pause = backoff.pause(&self.options);
-            tracing::debug!(error = chain(&error), ?pause, "Work cannot be given out; trying again.");
+            tracing::debug!(error = causes(&error), ?pause, "Work cannot be given out; trying again.");
             if stop.run_until_cancelled(sleep(pause)).await.is_none() {
                 break;
             }
@@ -152,7 +151,7 @@ impl Dispatcher {
         if let Some(store) = current
             && let Err(error) = self.put_away(store.as_ref()).await
         {
-            tracing::warn!(error = chain(&error), "Jobs that nobody took wait for their leases to end.");
+            tracing::warn!(error = causes(&error), "Jobs that nobody took wait for their leases to end.");
         }
     }
 
@@ -315,7 +314,7 @@ impl Dispatcher {
                     let jobs = self.refused.len();
                     tracing::error!(
                         jobs,
-                        error = chain(&error),
+                        error = causes(&error),
                         "Jobs could not be failed; their leases will end."
                     );
                     self.refused.clear();

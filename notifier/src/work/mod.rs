@@ -248,7 +248,7 @@ fn unavailable() -> Problem {
 fn problem(error: &QueueError) -> Problem {
     let problem = error.problem();
     if problem.code == ErrorCode::Internal {
-        tracing::error!(error = crate::error::chain(error), "The database failed.");
+        tracing::error!(error = minium_queue::causes(error), "The database failed.");
     }
     problem
 }

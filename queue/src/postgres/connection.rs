@@ -1,10 +1,10 @@
 //! Connections: how they are made, the pool, what each session is set to, and what an error of the database means to a caller.
 
 use super::PgOptions;
-use super::outage::{Away, Gate};
+use super::outage::Gate;
 use super::session::{Session, Types};
 use super::tls::{self, Tls};
-use crate::error::QueueError;
+use crate::error::{Away, QueueError};
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
 };

@@ -35,7 +35,8 @@ struct Lines {
 impl PgStore {
     /// Enqueues all jobs of a stream or none, in one statement; the stream is asked for the next one as the database takes
     /// them. Answers how many lines there were: one whose key is held enqueues nothing. Arguments are kept as `jsonb` has them.
-    /// Children of parents that end meanwhile are released by upkeep.
+    /// Children of parents that end meanwhile are released by upkeep. Two that copy the same keys in other orders may wait for each
+    /// other: the database ends one of them, and it is not run again.
     ///
     /// # Errors
     /// [`QueueError::Invalid`] for a job that breaks a rule, with its line, from 1: nothing was enqueued then.
@@ -51,12 +52,16 @@ impl PgStore {
         while let Some(job) = jobs.next().await {
             lines.push(&job)?;
             if lines.text.len() >= PIECE_BYTES {
-                sink.send(lines.take()).await.map_err(|e| failed(WHAT, e))?;
+                self.connections.guard(WHAT, sink.send(lines.take())).await?.map_err(|e| failed(WHAT, e))?;
             }
         }
-        sink.send(lines.take()).await.map_err(|e| failed(WHAT, e))?;
-        let copied = sink.finish().await.map_err(with_line)?;
-        transaction.commit().await.map_err(|e| failed(WHAT, e))?;
+        let end = async {
+            sink.send(lines.take()).await.map_err(|e| failed(WHAT, e))?;
+            let copied = sink.finish().await.map_err(with_line)?;
+            transaction.commit().await.map_err(|e| failed(WHAT, e))?;
+            Ok(copied)
+        };
+        let copied = self.connections.guard(WHAT, end).await??;
         for ((queue, task), n) in lines.kinds {
             count_jobs(JOBS_ENQUEUED, &queue, &task, None, n);
         }

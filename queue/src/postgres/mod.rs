@@ -211,7 +211,7 @@ impl Store for PgStore {
 
     async fn pull(&self, pulls: &[Pull]) -> Result<Vec<Pulled>, QueueError> {
         let room = self.slowing.room(self, Pull::wanted(pulls)).await;
-        let pulled = self.pull_jobs(&Pull::at_most(pulls, room)).await;
+        let pulled = self.pull_jobs(&Pull::at_most(pulls, room, fastrand::usize(..=pulls.len()))).await;
         self.slowing.took(pulled.as_ref().map_or(0, Vec::len));
         pulled
     }

@@ -8,7 +8,7 @@
 use super::connection::discreet;
 use super::tls::Tls;
 use crate::breaker::{Breaker, Edge};
-use crate::error::causes;
+use crate::error::{Away, causes};
 use crate::metrics::{DATABASE_AVAILABLE, DATABASE_OUTAGES, DATABASE_REFUSALS};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,11 +26,6 @@ const DOUBT_AFTER: Duration = Duration::from_secs(2);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Between probes that doubts bring about: connections may end by the dozen while the server is well.
 const DOUBT_PAUSE: Duration = Duration::from_millis(100);
-
-/// The server is known not to be there, or not to let us in.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Away(Arc<str>);
 
 /// Stands before the connections. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -115,6 +110,11 @@ impl Gate {
                     None => self.0.doubted.notified().await,
                 }
                 let found = probe(&config, tls.clone()).await;
+                if found.is_ok() && !self.breaker().admits() {
+                    // whoever is let in from now on must find neither an old connection nor the old reason
+                    forget();
+                    self.0.away.send_replace(None);
+                }
                 let edge = self.breaker().probed(found.is_ok());
                 match (edge, found) {
                     (Edge::Opened, Err(why)) => {
@@ -131,8 +131,6 @@ impl Gate {
                     }
                     (Edge::None, Err(why)) => _ = self.0.away.send_replace(Some(Away(why.into()))),
                     (Edge::Closed, _) => {
-                        forget();
-                        self.0.away.send_replace(None);
                         metrics::gauge!(DATABASE_AVAILABLE).set(1);
                         info!(away_ms = since.elapsed().as_millis(), "The database is back.");
                     }

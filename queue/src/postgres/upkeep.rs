@@ -294,9 +294,16 @@ impl PgStore {
         }
         let (mut rescued, mut ended) = (0, Vec::new());
         // leases of jobs that have long finished are passed over in pieces, the first time and now and then
-        while self.rescue_some(batch, walks, &mut rescued, &mut ended).await? {}
+        let looked = loop {
+            match self.rescue_some(batch, walks, &mut rescued, &mut ended).await {
+                Ok(true) => {}
+                Ok(false) => break Ok(rescued),
+                Err(error) => break Err(error),
+            }
+        };
+        // those that failed for good before an error are committed
         self.settle(ended).await;
-        Ok(rescued)
+        looked
     }
 
     /// Looks at some leases that ended. Says whether there are more to look at just now.

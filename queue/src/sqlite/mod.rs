@@ -268,7 +268,7 @@ impl Store for SqliteStore {
     async fn pull(&self, pulls: &[Pull]) -> Result<Vec<Pulled>, QueueError> {
         rules::check_pulls(pulls)?;
         let room = self.slowing.room(self, Pull::wanted(pulls)).await;
-        let pulls = Pull::at_most(pulls, room).into_owned();
+        let pulls = Pull::at_most(pulls, room, fastrand::usize(..=pulls.len())).into_owned();
         let pulled = self.change("claim jobs for pullers", move |change| pull::pull(change, &pulls)).await;
         self.slowing.took(pulled.as_ref().map_or(0, Vec::len));
         pulled

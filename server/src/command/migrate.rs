@@ -64,8 +64,7 @@ fn no_new_file(url: &DatabaseUrl) -> anyhow::Result<()> {
 }
 
 fn told(url: &DatabaseUrl, error: &QueueError) -> anyhow::Error {
-    let exit =
-        if matches!(error, QueueError::Unavailable { .. }) { Exit::NoConnection } else { Exit::Failed };
+    let exit = if error.is_away() { Exit::NoConnection } else { Exit::Failed };
     fault(exit, format!("The database {url} cannot be migrated: {}", causes(error)))
 }
 
