@@ -59,7 +59,7 @@ mod schemas;
 /// Secrets in arguments: who sees them, and who does not.
 mod masks;
 
-/// What every statement reads, by PostgreSQL's own plans.
+/// What the statements that are run all day read, by PostgreSQL's own plans.
 mod plans;
 
 /// A Minion of Perl's, attached.

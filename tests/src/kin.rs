@@ -21,13 +21,9 @@ on_both! {
     a_rust_task_over_websocket_knows_its_kin;
 }
 
-async fn job(node: &Node, id: i64) -> Value {
-    node.get(&format!("/api/v1/jobs/{id}")).await.expect(200)
-}
-
 async fn ended(node: &Node, id: i64, wanted: &str) -> Value {
     wait::until(&format!("job {id} is {wanted}"), async || {
-        let job = job(node, id).await;
+        let job = node.job(id).await;
         (job["state"] == wanted).then_some(job)
     })
     .await
@@ -101,7 +97,7 @@ async fn a_command_knows_its_kin(options: Options) {
     let mut worker = node.tokio_command();
     worker.args(["worker", "--url", &node.ws(""), "--spool"]).arg(node.dir().join("spool"));
     worker.args(["--task", &format!("gather=sh {}", program.display())]);
-    let log = std::fs::File::options().create(true).append(true).open(node.dir().join("log")).unwrap();
+    let log = node.log_file();
     let _worker = worker.stdin(Stdio::null()).stderr(log).kill_on_drop(true).spawn().unwrap();
     let child = node.enqueue(&json!({ "task": "gather", "parents": [good, gone, bad], "lax": true })).await;
     let result = ended(&node, child, "finished").await["result"].clone();
@@ -109,10 +105,10 @@ async fn a_command_knows_its_kin(options: Options) {
     let told = node.get(&format!("/api/v1/jobs/{child}/parents")).await.expect(200);
     assert_eq!(result["kin"]["parents"], told["parents"]);
     let leaf = result["leaf"].as_i64().unwrap();
-    assert_eq!(job(&node, leaf).await["origin"], child);
+    assert_eq!(node.job(leaf).await["origin"], child);
     let cascade = node.post_json(&format!("/api/v1/jobs/{child}/cancel"), &json!({ "cascade": true })).await;
     assert_eq!(cascade.expect(200)["cancelled"], 1);
-    assert_eq!(job(&node, leaf).await["state"], "cancelled");
+    assert_eq!(node.job(leaf).await["state"], "cancelled");
 }
 
 async fn a_rust_task_over_websocket_knows_its_kin(options: Options) {
@@ -137,7 +133,7 @@ async fn a_rust_task_over_websocket_knows_its_kin(options: Options) {
     let told = node.get(&format!("/api/v1/jobs/{child}/parents")).await.expect(200);
     assert_eq!((&result["told"], &result["notes"]), (&told["parents"], &json!({ "who": "me" })));
     for leaf in result["leaves"].as_array().unwrap() {
-        let leaf = job(&node, leaf.as_i64().unwrap()).await;
+        let leaf = node.job(leaf.as_i64().unwrap()).await;
         assert_eq!((&leaf["origin"], &leaf["args"]), (&json!(child), &json!([4])));
     }
     stop.cancel();

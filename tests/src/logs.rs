@@ -73,7 +73,7 @@ async fn a_log_is_read_by_the_page_and_told_by_events(options: Options) {
 
 /// A worker over the database, which does not mind when the node goes.
 fn worker(node: &Node, script: &str, more: &[&str]) -> Child {
-    let file = std::fs::File::options().create(true).append(true).open(node.dir().join("log")).unwrap();
+    let file = node.log_file();
     Command::from(node.command())
         .args(["worker", "--shell", "--task", &format!("talk={script}"), "--database", &node.database()])
         .args(["--spool", "spool"])

@@ -164,9 +164,15 @@ async fn whole_lists_are_streams(options: Options) {
     let jobs: Vec<_> = client.every_job(query).map_ok(|info| info.job.id).try_collect().await.unwrap();
     assert_eq!(jobs, ids);
     let all = || client.every_worker(WorkerQuery { limit: Some(1), ..WorkerQuery::default() });
-    let two = wait::until("the worker and the node's pullers", async || {
+    let _second = node
+        .tokio_command()
+        .args(["worker", "--database", &node.database(), "--task", "echo=cat"])
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let two = wait::until("the node's worker and the second one", async || {
         let workers: Vec<_> = all().map_ok(|worker| worker.id).try_collect().await.unwrap();
-        (!workers.is_empty()).then_some(workers)
+        (workers.len() == 2).then_some(workers)
     });
     let workers = two.await;
     let listed = client.workers(&WorkerQuery::default()).await.unwrap();

@@ -24,7 +24,7 @@ on_both! {
 const HOLD: &str = "hold=sh -c 'echo $$ > pid; exec sleep 1000'";
 
 fn start(node: &Node, args: &[&str]) -> Child {
-    let log = std::fs::File::options().create(true).append(true).open(node.dir().join("log")).unwrap();
+    let log = node.log_file();
     let mut command = node.tokio_command();
     command.args(["worker", "--database", &node.database()]).args(args).stderr(log);
     command.spawn().unwrap()

@@ -32,7 +32,11 @@ def do(job, what, args):
                 finish(type(error).__name__)
         case "talk":
             say({"progress": {**about, "percent": 40, "text": "half way"}}, {"note": {**about, "notes": {"rows": 7}}})
+            say({"step": {**about, "name": "source downloaded"}}, {"log": {**about, "level": "warn", "text": "slow"}})
             os.write(2, b"::note disk=sda\n")
+            finish(None)
+        case "dots":  # the line has no end
+            os.write(2, b"some dots ...")
             finish(None)
         case "fail":
             say({"failed": {**about, "error": "no disk", "retry": args[0], "backtrace": "at line 7"}})

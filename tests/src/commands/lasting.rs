@@ -1,6 +1,6 @@
 //! Long-lived commands: one process, many jobs, and each way in which a process can break its word.
 
-use super::{ended, enqueue, error, machine_has, output, result, task as shell_task};
+use super::{enqueue, error, machine_has, output, result, task as shell_task};
 use crate::support::node::{Node, Options, checkout};
 use crate::support::{on_both, wait};
 use rustix::process::{Pid, Signal, test_kill_process};
@@ -39,11 +39,19 @@ async fn start(options: Options, concurrency: u32, more: &str) -> Node {
 }
 
 async fn go(node: &Node, args: Value) -> Value {
-    ended(node, enqueue(node, "x", args).await).await
+    node.ended(enqueue(node, "x", args).await).await
 }
 
 async fn pid(node: &Node) -> i64 {
     result(&go(node, json!(["pid"])).await).as_i64().unwrap()
+}
+
+/// What stands in the log of a job.
+async fn log(node: &Node, job: &Value) -> Vec<String> {
+    let page = node.get(&format!("/api/v1/jobs/{}/log", job["id"])).await.expect(200);
+    let line =
+        |line: &Value| format!("{} {}", line["level"].as_str().unwrap(), line["text"].as_str().unwrap());
+    page["lines"].as_array().unwrap().iter().map(line).collect()
 }
 
 /// The note that a job has made by now.
@@ -72,7 +80,7 @@ async fn a_process_takes_one_job_after_the_other(options: Options) {
     let headers = [("traceparent", trace), ("content-type", "application/json")];
     let id = node.request(reqwest::Method::POST, "/api/v1/jobs", &headers, request.to_string()).await;
     let id = id.expect(201)["id"].as_i64().unwrap();
-    let told = ended(&node, id).await["result"].clone();
+    let told = node.ended(id).await["result"].clone();
     let expected = json!({
         "id": id, "task": "x", "queue": "default", "attempt": 1, "attempts": 3, "args": args, "trace": trace,
     });
@@ -89,12 +97,18 @@ async fn what_it_says_reaches_the_job(options: Options) {
     assert_eq!((&job["state"], &job["result"]), (&json!("finished"), &Value::Null), "{job}");
     assert_eq!(job["progress"], json!({ "percent": 40.0, "text": "half way" }));
     assert_eq!(job["notes"], json!({ "rows": 7, "disk": "sda" }));
+    assert_eq!(log(&node, &job).await, ["step source downloaded", "warn slow"]);
+    // a last line without an end is its job's, and not the beginning of the next one's
+    let dots = go(&node, json!(["dots"])).await;
+    let next = go(&node, json!(["fail", false])).await;
+    assert_eq!(log(&node, &dots).await, ["info some dots ..."]);
+    assert_eq!(log(&node, &next).await, [""; 0]);
     let request =
         |retry: bool| json!({ "task": "x", "args": ["fail", retry], "attempts": 2, "backoff": "0s" });
     for (retry, attempts) in [(true, 2), (false, 1)] {
         let id = node.post_json("/api/v1/jobs", &request(retry)).await.expect(201)["id"].as_i64().unwrap();
         let job = wait::until("its last attempt", async || {
-            let job = ended(&node, id).await;
+            let job = node.ended(id).await;
             (job["attempt"] == attempts).then_some(job)
         })
         .await;
@@ -133,7 +147,7 @@ async fn a_process_that_dies_fails_its_own_job() {
     assert_eq!(error(&go(&node, json!(["die"])).await), "its process exited with code 3: no more memory");
     assert_ne!(pid(&node).await, held);
     std::fs::write(&go_on, "").unwrap();
-    assert_eq!(*result(&ended(&node, other).await), "held");
+    assert_eq!(*result(&node.ended(other).await), "held");
 }
 
 /// a process that heeds the word goes on living; one that does not is killed with its children.
@@ -142,7 +156,7 @@ async fn cancelled_jobs_end() {
     let node = start(Options::memory(), 1, "").await;
     let cancel = async |id: i64| {
         node.post(&format!("/api/v1/jobs/{id}/cancel"), "").await.expect(200);
-        assert_eq!(ended(&node, id).await["state"], "cancelled");
+        assert_eq!(node.ended(id).await["state"], "cancelled");
     };
     let id = enqueue(&node, "x", json!(["heed"])).await;
     let heeds = note(&node, id, "pid").await;
@@ -165,7 +179,7 @@ async fn a_time_out_is_told_and_then_enforced() {
         let before = pid(&node).await;
         let request = json!({ "task": "x", "args": [what], "timeout": "1s" });
         let id = node.post_json("/api/v1/jobs", &request).await.expect(201)["id"].as_i64().unwrap();
-        assert_eq!(error(&ended(&node, id).await), "timed out after 1s");
+        assert_eq!(error(&node.ended(id).await), "timed out after 1s");
         assert_eq!(pid(&node).await == before, survives, "{what}");
     }
 }
@@ -199,12 +213,12 @@ async fn starts_that_fail_cost_few_jobs() {
     for _ in 0..8 {
         ids.push(enqueue(&node, "x", json!(["pid"])).await);
     }
-    let first = ended(&node, ids[0]).await;
+    let first = node.ended(ids[0]).await;
     assert_eq!(error(&first), "it does not start: its process exited with code 1: no configuration");
     std::fs::remove_file(dir.path().join("broken")).unwrap();
     let (starts, mut failed) = (count(&dir, "starts"), 0);
     for id in &ids {
-        failed += usize::from(ended(&node, *id).await["state"] == "failed");
+        failed += usize::from(node.ended(*id).await["state"] == "failed");
     }
     assert!(failed <= 4, "{failed} of 8 jobs failed");
     assert!((3..=12).contains(&starts), "{starts} starts");
@@ -226,12 +240,12 @@ async fn over_websocket_and_to_the_end() {
         async |args: Value| node.post("/push/x", args.to_string()).await.expect(200)["job"].as_i64().unwrap();
     let mut pids = Vec::new();
     for _ in 0..3 {
-        let job = ended(&node, push(json!(["pid"])).await).await;
+        let job = node.ended(push(json!(["pid"])).await).await;
         pids.push(result(&job).as_i64().unwrap());
     }
     assert!(pids[0] == pids[1] && pids[1] == pids[2], "{pids:?}");
-    assert!(error(&ended(&node, push(json!(["die"])).await).await).contains("no more memory"));
-    assert_ne!(*result(&ended(&node, push(json!(["pid"])).await).await), pids[0]);
+    assert!(error(&node.ended(push(json!(["die"])).await).await).contains("no more memory"));
+    assert_ne!(*result(&node.ended(push(json!(["pid"])).await).await), pids[0]);
     rustix::process::kill_process(
         Pid::from_raw(worker.id().unwrap().try_into().unwrap()).unwrap(),
         Signal::TERM,
@@ -286,10 +300,10 @@ async fn examples_in_two_languages() {
     let node = Node::start(Options::memory().config(&config)).await;
     for task in ["python", "perl"] {
         let enqueue = async |args: Value| enqueue(&node, task, json!([args])).await;
-        let good = ended(&node, enqueue(json!({ "steps": 3 })).await).await;
+        let good = node.ended(enqueue(json!({ "steps": 3 })).await).await;
         assert_eq!(*result(&good), json!({ "steps": 3 }), "{task}");
         assert_eq!((&good["progress"]["percent"], &good["notes"]["by"]), (&json!(100.0), &json!(task)));
-        let bad = ended(&node, enqueue(json!({ "fail": "no disk" })).await).await;
+        let bad = node.ended(enqueue(json!({ "fail": "no disk" })).await).await;
         assert_eq!(error(&bad), "no disk", "{task}");
         let long = enqueue(json!({ "steps": 1_000_000 })).await;
         wait::until("the long job to run", async || {
@@ -298,7 +312,7 @@ async fn examples_in_two_languages() {
         })
         .await;
         node.post(&format!("/api/v1/jobs/{long}/cancel"), "").await.expect(200);
-        assert_eq!(*result(&ended(&node, enqueue(json!({})).await).await), json!({ "steps": 1 }), "{task}");
+        assert_eq!(*result(&node.ended(enqueue(json!({})).await).await), json!({ "steps": 1 }), "{task}");
     }
 }
 

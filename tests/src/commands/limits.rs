@@ -1,6 +1,6 @@
 //! How much a command may use: each limit with a command that would use more, beside one without the limit.
 
-use super::{ended, enqueue, error, result, run, task};
+use super::{enqueue, error, result, run, task};
 use crate::support::node::{Node, Options, binary};
 use crate::support::wait;
 use rustix::process::getuid;
@@ -94,7 +94,7 @@ async fn a_fork_bomb_is_bounded() {
         .spawn()
         .unwrap();
     let id = node.post("/push/bomb", "[]").await.expect(200)["job"].as_i64().unwrap();
-    let job = ended(&node, id).await;
+    let job = node.ended(id).await;
     let said = std::fs::read_to_string(home.path().join("log")).unwrap();
     assert_eq!(job["state"], "finished", "{job} {said}");
     let forked = job["result"].as_u64().unwrap();
@@ -112,7 +112,7 @@ async fn a_limit_of_processes_is_refused_to_root() {
     command.args(["--sandbox", "basic", "--sandbox", "processes=10000"]).stderr(std::process::Stdio::piped());
     let worker = command.spawn().unwrap();
     if !getuid().is_root() {
-        assert_eq!(ended(&node, id).await["state"], "finished");
+        assert_eq!(node.ended(id).await["state"], "finished");
         return;
     }
     let output = wait::within("the worker to end", worker.wait_with_output()).await.unwrap();

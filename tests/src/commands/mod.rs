@@ -13,21 +13,11 @@ use tokio::process::Command;
 
 /// Enqueues a job, and answers its number.
 async fn enqueue(node: &Node, task: &str, args: Value) -> i64 {
-    let job = node.post_json("/api/v1/jobs", &json!({ "task": task, "args": args })).await.expect(201);
-    job["id"].as_i64().unwrap()
-}
-
-/// The job when it is over.
-async fn ended(node: &Node, id: i64) -> Value {
-    wait::until(&format!("the end of job {id}"), async || {
-        let job = node.get(&format!("/api/v1/jobs/{id}")).await.expect(200);
-        ["finished", "failed", "cancelled"].contains(&job["state"].as_str().unwrap()).then_some(job)
-    })
-    .await
+    node.enqueue(&json!({ "task": task, "args": args })).await
 }
 
 async fn run(node: &Node, task: &str) -> Value {
-    ended(node, enqueue(node, task, json!([])).await).await
+    node.ended(enqueue(node, task, json!([])).await).await
 }
 
 /// What a job that has finished brought.

@@ -1,13 +1,13 @@
 //! A sandbox that is asked for and cannot be had: nothing runs, and the worker says why.
 
-use super::{ended, enqueue, machine_has, output, result, run, task};
+use super::{enqueue, machine_has, output, result, run, task};
 use crate::support::node::{Node, Options};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use tokio::process::Command;
 
 /// Runs a worker on the node's database to its end: it must not get to its job.
-async fn refused(node: &Node, command: &mut Command, sandbox: &[&str]) -> String {
+pub(super) async fn refused(node: &Node, command: &mut Command, sandbox: &[&str]) -> String {
     let id = enqueue(node, "x", json!([])).await;
     command.args(["worker", "--task", "x=/bin/true", "--database", &node.database()]);
     for word in sandbox {
@@ -118,7 +118,7 @@ async fn a_scope_stands_around_the_sandbox() {
     let properties = std::fs::read_to_string(dir.path().join("properties")).unwrap();
     assert!(properties.ends_with("MemoryMax=67108864\nMemorySwapMax=0\nTasksMax=50\n"), "{properties}");
     let id = enqueue(&node, "x", json!([])).await;
-    assert_eq!(ended(&node, id).await["state"], "finished");
+    assert_eq!(node.ended(id).await["state"], "finished");
 }
 
 /// K-1: the doctor says what is asked for and cannot be had.

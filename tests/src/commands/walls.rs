@@ -1,6 +1,6 @@
 //! What a command reaches behind a wall: files, ports, processes. And the environment, with a wall or without.
 
-use super::{ended, enqueue, error, machine_has, result, run, task};
+use super::{enqueue, error, machine_has, result, run, task};
 use crate::support::node::{Node, Options};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -75,13 +75,8 @@ async fn wall_holds(mode: &str) {
 /// A worker that cannot have its wall runs nothing.
 async fn refused(mode: &str, place: &Place) {
     let node = Node::start(Options::file()).await;
-    let id = enqueue(&node, "x", json!([])).await;
-    let mut command = node.tokio_command();
-    command.args(["worker", "--task", "x=true", "--database", &node.database(), "--sandbox", mode]);
-    let output = super::output(command.args(["--sandbox", &format!("read={}", place.path("open"))])).await;
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("sandbox_unavailable"), "{said}");
-    assert_eq!(node.get(&format!("/api/v1/jobs/{id}")).await.expect(200)["state"], "inactive");
+    let read = format!("read={}", place.path("open"));
+    super::refusals::refused(&node, &mut node.tokio_command(), &[mode, &read]).await;
 }
 
 /// K-3
@@ -163,18 +158,22 @@ async fn a_secret_of_the_worker_is_not_seen() {
     let env = [("PGPASSWORD", "x"), ("DISK_1", "y"), ("MINIUM_TOKEN", "z"), ("TZ", "UTC")];
     let env = env.map(|(name, value)| (name, value.to_owned())).into();
     let node = Node::start(Options { env, ..Options::memory().config(&config) }).await;
-    let sees = async |task: &str| {
-        let job = run(&node, task).await;
-        result(&job).as_str().unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
-    };
+    let seen_by =
+        |job: &Value| result(job).as_str().unwrap().lines().map(str::to_owned).collect::<Vec<String>>();
+    let sees = async |task: &str| seen_by(&run(&node, task).await);
     let has = |names: &[String], name: &str| names.iter().any(|n| n == name);
     let free = sees("free").await;
     assert!(has(&free, "PGPASSWORD") && has(&free, "DISK_1") && !has(&free, "MINIUM_TOKEN"), "{free:?}");
-    let held = sees("held").await;
+    let parent = run(&node, "free").await["id"].clone();
+    let of_a_parent = json!({ "task": "held", "parents": [parent] });
+    let held = seen_by(&node.ended(node.enqueue(&of_a_parent).await).await);
     // what the shell sets by itself aside
     let own: Vec<&str> =
         held.iter().map(String::as_str).filter(|n| !["PWD", "SHLVL", "OLDPWD", "_"].contains(n)).collect();
-    assert_eq!(own, ["HOME", "MINIUM_ATTEMPT", "MINIUM_JOB_ID", "MINIUM_TASK", "PATH", "TZ"]);
+    assert_eq!(
+        own,
+        ["HOME", "MINIUM_ATTEMPT", "MINIUM_JOB_ID", "MINIUM_PARENTS", "MINIUM_TASK", "PATH", "TZ"]
+    );
     let named = sees("named").await;
     assert!(has(&named, "DISK_1") && !has(&named, "PGPASSWORD"), "{named:?}");
 }
@@ -228,5 +227,5 @@ async fn a_run_that_cannot_have_its_sandbox_fails() {
     let expected = format!("sandbox_unavailable: cannot let {gone} through: No such file");
     assert!(error(&told).starts_with(&expected), "{told}");
     let id = enqueue(&node, "x", json!([])).await;
-    assert_eq!(ended(&node, id).await["state"], "failed");
+    assert_eq!(node.ended(id).await["state"], "failed");
 }

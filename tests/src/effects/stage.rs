@@ -70,8 +70,7 @@ impl Stage {
 
     /// Starts a worker, in the place of the one that was there before.
     pub(super) fn start(&mut self, worker: usize) {
-        let log =
-            std::fs::File::options().create(true).append(true).open(self.node.dir().join("log")).unwrap();
+        let log = self.node.log_file();
         let mut command = self.node.tokio_command();
         match self.way {
             Way::Database => command.args(["worker", "--database", &self.node.database(), "--lease", "2s"]),

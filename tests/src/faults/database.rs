@@ -129,7 +129,7 @@ async fn a_worker_waits_for_an_older_schema() {
     let older = "create temp table taken as select * from minium.migration order by number desc limit 1;
                  delete from minium.migration where number = (select number from taken)";
     client.batch_execute(older).await.unwrap();
-    let log = std::fs::File::options().append(true).open(node.dir().join("log")).unwrap();
+    let log = node.log_file();
     let mut worker = node.tokio_command();
     worker.args(["worker", "--database", database.url(), "--task", "x=true"]).stderr(log);
     let _worker = worker.spawn().unwrap();

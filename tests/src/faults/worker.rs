@@ -46,7 +46,7 @@ async fn wait_for_runs(node: &Node, count: usize) {
 }
 
 fn start_worker(node: &Node) -> Child {
-    let log = std::fs::File::options().create(true).append(true).open(node.dir().join("log")).unwrap();
+    let log = node.log_file();
     node.tokio_command()
         .args(["worker", "--database", &node.database(), "--lease", "2s", "-j", "1"])
         .args(["--task", &format!("hold={}", program(node.dir()))])
@@ -73,7 +73,7 @@ async fn a_result_survives_the_database_and_the_worker() {
         let node = Node::start(Options::on(&url).config(tasks)).await;
         let command = program(node.dir());
         let worker = || {
-            let log = std::fs::File::options().append(true).open(node.dir().join("log")).unwrap();
+            let log = node.log_file();
             let mut worker = node.tokio_command();
             worker.args(["worker", "--database", &url, "--task", &format!("hold={command}")]).stderr(log);
             worker.spawn().unwrap()

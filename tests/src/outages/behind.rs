@@ -6,23 +6,30 @@ use crate::support::postgres::Database;
 use crate::support::wait;
 use rustix::process::Signal;
 use serde_json::json;
+use tokio_postgres::{Client, Transaction};
 
 const CONFIG: &str = "[notifier]\nlag_events = 200\n[queue]\nlease_grace = \"0s\"\n";
 
 /// The lock of `minium.journal_step`: who holds it numbers.
 const HOLD: &str = "select pg_advisory_xact_lock(29958897753022828)";
 
+/// A node that cannot follow its journal until the transaction is over.
+async fn behind<'h>(database: &Database, holder: &'h mut Client) -> (Node, Transaction<'h>) {
+    let node = Node::start(Options::on(database.url()).config(CONFIG)).await;
+    let hold = holder.transaction().await.unwrap();
+    hold.batch_execute(HOLD).await.unwrap();
+    node.post("/api/v1/jobs", jobs(300)).await.expect(201);
+    metric_is(&node, "minium_notifier_relay_behind", 1.0).await;
+    (node, hold)
+}
+
 /// while the numbering is held up, the node says so, claims of its worker become few, and enqueues go on as they did; when it is
 /// let go, claims are whole again.
 #[tokio::test]
 async fn a_relay_that_is_held_back_slows_claims_until_it_follows() {
     let database = Database::create().await;
-    let node = Node::start(Options::on(database.url()).config(CONFIG)).await;
     let mut holder = database.connect().await;
-    let hold = holder.transaction().await.unwrap();
-    hold.batch_execute(HOLD).await.unwrap();
-    node.post("/api/v1/jobs", jobs(300)).await.expect(201);
-    metric_is(&node, "minium_notifier_relay_behind", 1.0).await;
+    let (node, hold) = behind(&database, &mut holder).await;
     assert!(metric(&node, "minium_notifier_journal_lag_events").await.is_some_and(|lag| lag > 200.0));
     // who claims now has heard of it with the first look
     let worker = worker(&node, database.url(), &[]);
@@ -54,12 +61,8 @@ async fn a_relay_that_is_held_back_slows_claims_until_it_follows() {
 #[tokio::test]
 async fn without_a_relay_nothing_is_slowed() {
     let database = Database::create().await;
-    let node = Node::start(Options::on(database.url()).config(CONFIG)).await;
     let mut holder = database.connect().await;
-    let hold = holder.transaction().await.unwrap();
-    hold.batch_execute(HOLD).await.unwrap();
-    node.post("/api/v1/jobs", jobs(300)).await.expect(201);
-    metric_is(&node, "minium_notifier_relay_behind", 1.0).await;
+    let (node, hold) = behind(&database, &mut holder).await;
     // it goes, and what it has said goes with it
     assert!(node.end(Signal::TERM).await.success());
     let _worker = worker(&node, database.url(), &[]);

@@ -3,7 +3,7 @@
 use super::{assert_works_on, ready, said, worker};
 use crate::support::disk::SmallDisk;
 use crate::support::node::{Node, Options};
-use crate::support::postgres::{Cluster, ClusterOptions, connect};
+use crate::support::postgres::{Cluster, ClusterOptions, UNPRIVILEGED_ID, connect};
 use crate::support::wait;
 use rustix::process::getuid;
 use serde_json::{Value, json};
@@ -52,7 +52,7 @@ async fn a_full_disk_of_postgres_is_told_and_costs_nothing() {
     let place = disk.path("tables");
     std::fs::create_dir(&place).unwrap();
     if getuid().is_root() {
-        std::os::unix::fs::chown(&place, Some(65_534), Some(65_534)).unwrap();
+        std::os::unix::fs::chown(&place, Some(UNPRIVILEGED_ID), Some(UNPRIVILEGED_ID)).unwrap();
     }
     let admin = connect(&cluster.url("postgres")).await.unwrap();
     admin.batch_execute(&format!("create tablespace small location '{}'", place.display())).await.unwrap();
@@ -119,11 +119,12 @@ async fn a_full_disk_of_the_spool_stops_claims_and_costs_no_result() {
         (said(&node, "The spool cannot be written") == 1).then_some(())
     })
     .await;
-    // claims would be made on every wake-up: each of these is one
     let mut waiting = Vec::new();
     for _ in 0..5 {
         waiting.push(node.enqueue(&json!({ "task": "quick" })).await);
     }
+    // longer than the pause between two polls, by a clock of the system's own: who claims now would have claimed them
+    wait::within("polls to pass", tokio::process::Command::new("sleep").arg("3").status()).await.unwrap();
     for id in &waiting {
         assert_eq!(node.get(&format!("/api/v1/jobs/{id}")).await.expect(200)["state"], "inactive");
     }

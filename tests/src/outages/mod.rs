@@ -21,7 +21,7 @@ const CONFIG: &str = "[queue]\nlease_grace = \"0s\"\n";
 
 /// A worker over `url` that runs `quick`, in the node's directory.
 fn worker(node: &Node, url: &str, more: &[&str]) -> Child {
-    let log = std::fs::File::options().create(true).append(true).open(node.dir().join("log")).unwrap();
+    let log = node.log_file();
     node.tokio_command()
         .args(["worker", "--database", url, "--lease", "2s", "-j", "4", "--task", "quick=true"])
         .args(more)

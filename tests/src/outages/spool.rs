@@ -16,7 +16,7 @@ const PROGRAM: &str = "#!/bin/sh\ncd \"$(dirname \"$0\")\" || exit 1\necho run >
                        while [ ! -e go ]; do sleep 0.05; done\necho '{\"done\":true}'\n";
 
 fn start(node: &Node, url: &str, spool: &str) -> Child {
-    let log = std::fs::File::options().append(true).open(node.dir().join("log")).unwrap();
+    let log = node.log_file();
     let task = format!("hold={}", node.dir().join("hold.sh").display());
     let spool = node.dir().join(spool);
     let mut worker = node.tokio_command();

@@ -1,6 +1,5 @@
 //! The workers of `examples/`, as they stand, and every command of the images' walk-through.
 
-use super::worker::{ended, job};
 use crate::support::node::{Node, Options, binary, checkout};
 use crate::support::wait;
 use serde_json::{Value, json};
@@ -43,18 +42,18 @@ async fn workers_in_three_languages() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let good = ended(&node, good).await;
+        let good = node.ended(good).await;
         assert_eq!((&good["state"], &good["result"]), (&json!("finished"), &json!({ "steps": 3 })), "{name}");
         assert_eq!(good["progress"], json!({ "percent": 100.0, "text": "step 3" }), "{name}");
         assert_eq!(good["notes"]["by"], name.split('/').next().unwrap());
-        let bad = ended(&node, bad).await;
+        let bad = node.ended(bad).await;
         assert_eq!((&bad["state"], &bad["error"]), (&json!("failed"), &json!("no disk")), "{name}");
         wait::until("the long job to run", async || {
-            (!job(&node, long).await["progress"].is_null()).then_some(())
+            (!node.job(long).await["progress"].is_null()).then_some(())
         })
         .await;
         node.post(&format!("/api/v1/jobs/{long}/cancel"), "").await.expect(200);
-        assert_eq!(ended(&node, last).await["state"], "finished", "{name}");
+        assert_eq!(node.ended(last).await["state"], "finished", "{name}");
         let output = wait::within(name, child.wait_with_output()).await.unwrap();
         assert!(output.status.success(), "{name}: {output:?}");
         let said = String::from_utf8(output.stdout).unwrap();
@@ -77,11 +76,11 @@ async fn workers_in_three_languages_go_on_over_a_cut() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        wait::until("the job to run", async || (!job(&node, id).await["progress"].is_null()).then_some(()))
+        wait::until("the job to run", async || (!node.job(id).await["progress"].is_null()).then_some(()))
             .await;
         node.kill().await;
         node.restart().await;
-        let job = ended(&node, id).await;
+        let job = node.ended(id).await;
         assert_eq!((&job["state"], &job["attempt"]), (&json!("finished"), &json!(1)), "{name}: {job}");
         assert_eq!(job["result"], json!({ "steps": 60 }), "{name}");
         let output = wait::within(name, child.wait_with_output()).await.unwrap();

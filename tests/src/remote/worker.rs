@@ -47,7 +47,7 @@ impl Worker {
         std::fs::write(&program, format!("#!/bin/sh\ncd \"$(dirname \"$0\")\" || exit 1\n{script}\n"))
             .unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let log = std::fs::File::options().create(true).append(true).open(node.dir().join("log")).unwrap();
+        let log = node.log_file();
         let child = Command::from(node.command())
             .args(["worker", "--url", &node.ws(""), "-j", "2", "--spool"])
             .arg(dir.join("spool"))
@@ -103,19 +103,6 @@ async fn push(node: &Node, data: &Value) -> i64 {
     node.post("/push/livesys/7", data.to_string()).await.expect(200)["job"].as_i64().unwrap()
 }
 
-pub(super) async fn job(node: &Node, id: i64) -> Value {
-    node.get(&format!("/api/v1/jobs/{id}")).await.expect(200)
-}
-
-pub(super) async fn ended(node: &Node, id: i64) -> Value {
-    wait::until(&format!("the end of job {id}"), async || {
-        let job = job(node, id).await;
-        let state = job["state"].as_str().unwrap().to_owned();
-        ["finished", "failed", "cancelled"].contains(&&*state).then_some(job)
-    })
-    .await
-}
-
 async fn a_command_runs_without_a_database(options: Options) {
     let node = Node::start(options.config(CONFIG)).await;
     let script = r#"args=$(cat)
@@ -125,17 +112,17 @@ echo "::note kernel=6.1" >&2
 echo "{\"got\":$args}""#;
     let worker = Worker::start(&node, script);
     let (good, bad) = (push(&node, &json!(["uptime"])).await, push(&node, &json!(["fail"])).await);
-    let good = ended(&node, good).await;
+    let good = node.ended(good).await;
     assert_eq!((&good["state"], &good["result"]), (&json!("finished"), &json!({ "got": ["uptime"] })));
     assert_eq!((&good["notes"]["kernel"], &good["progress"]["percent"]), (&json!(6.1), &json!(50.0)));
-    let bad = ended(&node, bad).await;
+    let bad = node.ended(bad).await;
     assert_eq!(bad["state"], "failed");
     assert!(bad["error"].as_str().unwrap().contains("no such command"), "{bad}");
     // the node goes and comes back: so does the worker
     node.kill().await;
     node.restart().await;
     let again = push(&node, &json!(["again"])).await;
-    assert_eq!(ended(&node, again).await["state"], "finished");
+    assert_eq!(node.ended(again).await["state"], "finished");
     worker.stop().await;
 }
 
@@ -154,7 +141,7 @@ async fn a_result_survives_the_node_and_the_worker(options: Options) {
     worker.kill().await;
     node.restart().await;
     let worker = Worker::start(&node, "echo run >> runs; echo '\"another\"'");
-    let job = ended(&node, id).await;
+    let job = node.ended(id).await;
     assert_eq!((&job["state"], &job["attempt"]), (&json!("finished"), &json!(1)));
     assert_eq!(job["result"], "the only result");
     assert_eq!(worker.file("runs").unwrap().lines().count(), 1, "it ran once");
@@ -177,11 +164,11 @@ esac"#;
     for _ in 0..20 {
         small.push(push(&node, &json!([])).await);
     }
-    let large = ended(&node, large).await;
+    let large = node.ended(large).await;
     assert_eq!(large["state"], "failed");
     assert!(large["error"].as_str().unwrap().contains("could not be stored"), "{large}");
     for id in small {
-        let job = ended(&node, id).await;
+        let job = node.ended(id).await;
         assert_eq!((&job["state"], &job["result"]), (&json!("finished"), &json!("small")));
     }
     worker.stop().await;
@@ -224,7 +211,7 @@ async fn a_token_that_is_refused_costs_no_result() {
     std::fs::write(&key, "thirty-two bytes are the least: ok").unwrap();
     node.restart().await;
     let worker = Worker::start_with(&node, "echo run >> runs; echo '\"another\"'", &with_token);
-    let job = ended(&node, id).await;
+    let job = node.ended(id).await;
     assert_eq!((&job["state"], &job["result"]), (&json!("finished"), &json!("the only result")));
     assert_eq!(worker.file("runs").unwrap().lines().count(), 1, "it ran once");
     worker.stop().await;
@@ -249,7 +236,7 @@ async fn a_result_that_is_refused_for_good_becomes_a_failure(options: Options) {
     }
     let worker = Worker::start(&node, "echo '\"poison\"'");
     let id = push(&node, &json!([])).await;
-    let job = ended(&node, id).await;
+    let job = node.ended(id).await;
     assert_eq!((&job["state"], &job["attempt"]), (&json!("failed"), &json!(1)));
     assert!(job["error"].as_str().unwrap().contains("could not be stored"), "{job}");
     worker.stop().await;
@@ -264,7 +251,7 @@ async fn cancelling_kills_the_command(options: Options) {
     assert!(there());
     node.post(&format!("/api/v1/jobs/{id}/cancel"), "").await.expect(200);
     wait::until("the child of the command to be gone", async || (!there()).then_some(())).await;
-    assert_eq!(job(&node, id).await["state"], "cancelled");
+    assert_eq!(node.job(id).await["state"], "cancelled");
     // it was told, and did not have to ask
     let metrics = node.get("/metrics").await;
     let asked = |line: &&str| line.starts_with("minium_notifier_words_total") && line.contains("cancelled");
@@ -278,7 +265,7 @@ async fn a_worker_tells_when_its_node_is_away() {
     let node = Node::start(Options::file().config(CONFIG)).await;
     let worker = Worker::start(&node, "echo '\"done\"'");
     let id = push(&node, &json!([])).await;
-    ended(&node, id).await;
+    node.ended(id).await;
     let told = |words: &str| node.log().matches(words).count();
     assert_eq!(told("The node is away"), 0, "{}", node.log());
     node.kill().await;

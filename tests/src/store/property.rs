@@ -77,12 +77,33 @@ fn whole(n: usize, steps: &[Step]) -> bool {
     n % 5 == 4 || n + 1 == steps.len()
 }
 
+/// What became of the steps whose process died.
+#[derive(Debug, Default)]
+struct Deaths {
+    answered: Cell<u32>,
+    done: Cell<u32>,
+    undone: Cell<u32>,
+}
+
+impl Deaths {
+    fn count(which: &Cell<u32>) {
+        which.set(which.get() + 1);
+    }
+
+    /// Else the process did not die in the midst of anything.
+    fn assert_some(&self) {
+        eprintln!("{self:?}");
+        assert!(self.undone.get() > 0 && self.answered.get() > 0, "{self:?}");
+    }
+}
+
 /// One sequence on a store and in the model.
 async fn follow(
     what: &str,
     store: &mut Subject,
     profile: Profile,
     steps: &[Step],
+    deaths: &Deaths,
 ) -> Result<(), TestCaseError> {
     let mut model = Model::new(profile);
     for (n, step) in steps.iter().enumerate() {
@@ -96,9 +117,11 @@ async fn follow(
         let got = store.report(serde_json::Value::Null, true).await;
         let [done, undone] = model.crash(inner, &crashed.got, &crashed.then);
         model = if !crashed.answered && undone.1 == got {
+            Deaths::count(&deaths.undone);
             undone.0
         } else {
             same(what, step, &done.1, &got)?;
+            Deaths::count(if crashed.answered { &deaths.answered } else { &deaths.done });
             done.0
         };
     }
@@ -140,7 +163,7 @@ fn sqlite_does_what_the_model_does() {
     check(kind, |steps| {
         runtime.block_on(async {
             let mut store = Subject::new(Fixture::sqlite_memory().await, kind.profile);
-            follow("SQLite", &mut store, kind.profile, steps).await
+            follow("SQLite", &mut store, kind.profile, steps, &Deaths::default()).await
         })
     });
 }
@@ -148,12 +171,14 @@ fn sqlite_does_what_the_model_does() {
 #[test]
 fn sqlite_does_what_the_model_does_whenever_its_process_dies() {
     let (runtime, kind) = (runtime(), Kind { cases: 30, profile: Profile::Exact, length: 40, crashes: 30 });
+    let deaths = Deaths::default();
     check(kind, |steps| {
         runtime.block_on(async {
             let mut store = Subject::new(Fixture::sqlite_file().await, kind.profile);
-            follow("SQLite", &mut store, kind.profile, steps).await
+            follow("SQLite", &mut store, kind.profile, steps, &deaths).await
         })
     });
+    deaths.assert_some();
 }
 
 /// Runs sequences on PostgreSQL, each on an empty queue.
@@ -177,13 +202,17 @@ fn on_postgres(kind: Kind, case: impl AsyncFn(&mut Subject, &[Step]) -> Result<(
 #[test]
 fn postgres_does_what_the_model_does() {
     let kind = Kind { cases: 16, profile: Profile::Promised, length: 40, crashes: 0 };
-    on_postgres(kind, async |store, steps| follow("PostgreSQL", store, kind.profile, steps).await);
+    on_postgres(kind, async |store, steps| {
+        follow("PostgreSQL", store, kind.profile, steps, &Deaths::default()).await
+    });
 }
 
 #[test]
 fn postgres_does_what_the_model_does_whenever_its_process_dies() {
     let kind = Kind { cases: 12, profile: Profile::Promised, length: 30, crashes: 30 };
-    on_postgres(kind, async |store, steps| follow("PostgreSQL", store, kind.profile, steps).await);
+    let deaths = Deaths::default();
+    on_postgres(kind, async |store, steps| follow("PostgreSQL", store, kind.profile, steps, &deaths).await);
+    deaths.assert_some();
 }
 
 /// The same steps on both databases look alike after each of them, to the very order of the claims.

@@ -96,6 +96,20 @@ impl Node {
         self.post_json("/api/v1/jobs", job).await.expect(201)["id"].as_i64().unwrap()
     }
 
+    /// A job as it stands.
+    pub(crate) async fn job(&self, id: i64) -> Value {
+        self.get(&format!("/api/v1/jobs/{id}")).await.expect(200)
+    }
+
+    /// A job when it is over, however it ended.
+    pub(crate) async fn ended(&self, id: i64) -> Value {
+        wait::until(&format!("the end of job {id}"), async || {
+            let job = self.job(id).await;
+            ["finished", "failed", "cancelled"].contains(&job["state"].as_str().unwrap()).then_some(job)
+        })
+        .await
+    }
+
     /// One figure of `/metrics`, summed over its labels; 0 while it does not exist.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let answer = self.get("/metrics").await;

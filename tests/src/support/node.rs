@@ -141,9 +141,14 @@ impl Node {
         curl.status().await.is_ok_and(|status| status.success())
     }
 
+    /// Its log, for other processes that belong to the test: what they say stands there, too.
+    pub(crate) fn log_file(&self) -> File {
+        File::options().create(true).append(true).open(self.log_path()).unwrap()
+    }
+
     fn spawn(&self) {
         std::fs::write(self.dir.path().join("minium.toml"), &self.options.config).unwrap();
-        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let log = self.log_file();
         let mut process = self.process.lock().unwrap();
         assert!(process.is_none(), "the node is running already");
         let mut command = self.command();

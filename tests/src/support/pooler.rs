@@ -1,13 +1,12 @@
 //! pgbouncer in transaction mode before a cluster: a real one, with few connections, so that sessions do change.
 
+use super::postgres::UNPRIVILEGED_ID;
 use super::wait;
 use rustix::process::{Pid, Signal, getuid, kill_process};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
-
-const UNPRIVILEGED_ID: u32 = 65_534;
 
 /// A running pgbouncer.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio_postgres::{Client, Config, NoTls, config::Host};
 
 /// Who PostgreSQL runs as when the tests run as root, which it refuses to be: nobody.
-const UNPRIVILEGED_ID: u32 = 65_534;
+pub(crate) const UNPRIVILEGED_ID: u32 = 65_534;
 
 fn environment(name: &str) -> String {
     std::env::var(name)

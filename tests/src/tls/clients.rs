@@ -37,7 +37,7 @@ async fn refused(node: &Node, args: &[&str], env: &[(&str, &str)], status: i32, 
 }
 
 fn worker(node: &Node, args: &[&str]) -> Child {
-    let log = std::fs::File::options().create(true).append(true).open(node.dir().join("log")).unwrap();
+    let log = node.log_file();
     let mut command = node.tokio_command();
     command.args(["worker", "--url", &node.ws(""), "--task", "livesys/7=cat"]).args(args);
     command.arg("--spool").arg(node.dir().join("spool"));

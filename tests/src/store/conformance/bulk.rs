@@ -40,6 +40,26 @@ pub(crate) async fn all_that_a_filter_finds_are_acted_on(f: &Fixture) {
     assert!(f.is_gone(failed[0]).await && f.is_gone(finished).await && !f.is_gone(failed[1]).await);
 }
 
+pub(crate) async fn whom_the_options_do_not_fit_is_passed_over(f: &Fixture) {
+    let ran = f.failed(plain()).await;
+    let waiting = f.enqueue(plain()).await;
+    let cases = [
+        RetryOptions { expire: Some(LEASE), ..RetryOptions::default() },
+        RetryOptions { attempts: Some(1), ..RetryOptions::default() },
+        RetryOptions { parents: Some(vec![ran]), ..RetryOptions::default() },
+    ];
+    let all = JobFilter { ids: vec![ran, waiting], ..JobFilter::default() };
+    let expected = BulkDone { matched: 2, changed: 1, refused: 1, next: None };
+    f.entries().await;
+    for options in cases {
+        let action = BulkAction::Retry(options);
+        for dry_run in [true, false] {
+            assert_eq!(bulk(f.store(), &action, &all, dry_run).await.unwrap(), expected, "{action:?}");
+        }
+        f.wrote(&[(waiting, "task.retry")]).await;
+    }
+}
+
 pub(crate) async fn what_its_state_forbids_is_passed_over(f: &Fixture) {
     let running = f.running(plain()).await;
     let waiting = f.enqueue(plain()).await;

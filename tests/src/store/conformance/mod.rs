@@ -102,6 +102,7 @@ macro_rules! conformance {
             }
             bulk {
                 all_that_a_filter_finds_are_acted_on
+                whom_the_options_do_not_fit_is_passed_over
                 what_its_state_forbids_is_passed_over
             }
             kin {

@@ -1,8 +1,8 @@
 //! What nodes say when they cannot follow the journal, and claims that give way to it.
 
-use crate::store::fixture::{Fixture, claim, plain, seconds};
+use crate::store::fixture::{Fixture, LEASE, claim, plain, seconds, worker};
 use crate::support::wait;
-use minium_queue::{PRESSURE_LIFE, Pressure};
+use minium_queue::{PRESSURE_LIFE, Pressure, Pull};
 use uuid::Uuid;
 
 /// The worst that is said counts, for a while.
@@ -40,6 +40,20 @@ pub(crate) async fn claims_are_few_while_a_node_cannot_follow(fixture: &Fixture)
     })
     .await;
     assert_eq!(slowed.len(), 1);
+    // a puller whose task has no jobs does not keep the room from the one behind it
+    let pull = |task: &str| Pull {
+        queue: "default".into(),
+        tasks: vec![task.into()],
+        lease: LEASE,
+        workers: vec![worker(); 20],
+    };
+    let pulls = [pull("none"), pull(&plain().task)];
+    let pulled = wait::until("a job for the second puller", async || {
+        store.press(node, Some(Pressure::Rising)).await.unwrap();
+        Some(store.pull(&pulls).await.unwrap()).filter(|jobs| !jobs.is_empty())
+    })
+    .await;
+    assert_eq!((pulled.len(), pulled[0].pull), (1, 1));
     store.press(node, None).await.unwrap();
     wait::until("claims to be whole again", async || {
         (store.exchange(&[], &claim(100)).await.unwrap().jobs.len() == 100).then_some(())
