@@ -74,6 +74,7 @@ migrations! {
         12 "bulk",
         13 "pressure",
         14 "plans",
+        15 "speed",
     }
 }
 

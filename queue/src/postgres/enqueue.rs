@@ -18,6 +18,8 @@ use tokio_postgres::types::ToSql;
 const WHAT: &str = "enqueue jobs";
 const ENQUEUE: &str = "select job, existing from minium.enqueue_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, \
                        $12, $13, $14, $15, $16, $17, $18, $19, $20) order by place";
+/// The same for jobs that ask for nothing but their turn, where it may be done that way.
+const PLAIN: &str = include_str!("enqueue.sql");
 
 /// One array for each column: a statement's length does not depend on how many jobs it enqueues.
 #[derive(Default)]
@@ -81,6 +83,27 @@ impl<'a> Columns<'a> {
         c
     }
 
+    /// Those of [`PLAIN`].
+    fn plain_params(&self) -> [&(dyn ToSql + Sync); 15] {
+        [
+            &self.tasks,
+            &self.args,
+            &self.queues,
+            &self.priorities,
+            &self.attempts,
+            &self.delays,
+            &self.expiries,
+            &self.laxes,
+            &self.notes,
+            &self.timeouts,
+            &self.backoffs,
+            &self.schedules,
+            &self.origins,
+            &self.traces,
+            &self.parts,
+        ]
+    }
+
     fn params(&self) -> [&(dyn ToSql + Sync); 20] {
         [
             &self.tasks,
@@ -105,6 +128,11 @@ impl<'a> Columns<'a> {
             &self.afters,
         ]
     }
+}
+
+/// Does a job ask for nothing but its turn?
+fn is_plain(options: &JobOptions) -> bool {
+    options.key.is_none() && options.parents.is_empty() && options.after.is_empty() && !options.on_failure
 }
 
 /// Parents by their ids, and those of the same statement by their places in it, from 1.
@@ -211,12 +239,23 @@ impl PgStore {
     ) -> Result<Vec<Enqueued>, QueueError> {
         let mut made = vec![None; requests.len()];
         let columns = &Columns::new(requests, places, &made);
+        let plain = requests.iter().all(|request| is_plain(&request.options));
         let enqueue = |client: Session| async move {
+            if plain {
+                let statement = client.prepare_cached(PLAIN).await?;
+                let rows = client.query(&statement, &columns.plain_params()).await?;
+                let ids = rows.iter().filter_map(|row| row.get::<_, Option<i64>>(0));
+                let all: Vec<_> = ids.map(|id| Enqueued { id, existing: false }).collect();
+                if !all.is_empty() {
+                    return Ok(all);
+                }
+            }
             let statement = client.prepare_cached(ENQUEUE).await?;
-            client.query(&statement, &columns.params()).await
+            let rows = client.query(&statement, &columns.params()).await?;
+            Ok(rows.iter().map(enqueued).collect())
         };
-        let rows = self.connections.run(WHAT, enqueue).await?;
-        places.iter().zip(&rows).for_each(|(place, row)| made[*place] = Some(enqueued(row)));
+        let all = self.connections.run(WHAT, enqueue).await?;
+        places.iter().zip(all).for_each(|(place, one)| made[*place] = Some(one));
         Ok(made.into_iter().flatten().collect())
     }
 

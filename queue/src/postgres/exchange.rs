@@ -28,6 +28,9 @@ const FAIL: &str = include_str!("fail.sql");
 const RETRY: &str = include_str!("retry.sql");
 const LATE: &str = include_str!("late.sql");
 
+/// From so many outcomes on, it matters that others claim while they are written.
+const MANY: usize = 16;
+
 /// Outcomes of different jobs, in one array for each column.
 #[derive(Debug, Default)]
 struct Batch<'a> {
@@ -249,10 +252,12 @@ impl PgStore {
         }
         let (batch, asked) = (&batch, &asked);
         let exchange = |client: Session| async move {
-            if batch.failed.is_empty() {
-                one_statement(&client, batch, asked).await
-            } else {
+            if !batch.failed.is_empty() {
                 Box::pin(with_failures(&client, batch, asked)).await
+            } else if asked.limit > 0 && batch.finished.len() >= MANY {
+                finish_then_claim(&client, batch, asked).await
+            } else {
+                one_statement(&client, batch, asked).await
             }
         };
         let answer = self.connections.run(WHAT, exchange).await?;
@@ -367,6 +372,31 @@ async fn one_statement(client: &Session, batch: &Batch<'_>, asked: &Asked<'_>) -
     Ok(answer)
 }
 
+/// The same in two statements, so that the claim begins with a look of its own at the database.
+///
+/// A claim that looks at it as it was before many outcomes were written meets jobs that other workers have claimed since. It
+/// locks the new version of each, to see that it is not ready any more, and that worker waits for this commit when it hands
+/// the job in.
+async fn finish_then_claim(client: &Session, batch: &Batch<'_>, asked: &Asked<'_>) -> Result<Answer, Error> {
+    let exchange = client.prepare_cached(EXCHANGE).await?;
+    let (nothing, none) = (Batch::default(), 0_i64);
+    let mut finish = exchange_params(batch, asked);
+    finish[LIMIT] = &none;
+    let claim = exchange_params(&nothing, asked);
+    let (begun, finished, claimed, committed) = futures::join!(
+        client.batch_execute("begin"),
+        client.query(&exchange, &finish),
+        client.query(&exchange, &claim),
+        client.batch_execute("commit"),
+    );
+    begun?;
+    let mut answer = Answer::default();
+    answer.read(&finished?)?;
+    answer.read(&claimed?)?;
+    committed?;
+    Ok(answer)
+}
+
 /// Everything is sent before the first answer is waited for. If a statement fails, the commit at the end rolls back.
 async fn with_failures(client: &Session, batch: &Batch<'_>, asked: &Asked<'_>) -> Result<Answer, Error> {
     let fail = client.prepare_cached(FAIL).await?;
@@ -395,6 +425,9 @@ async fn with_failures(client: &Session, batch: &Batch<'_>, asked: &Asked<'_>) -
     committed?;
     Ok(answer)
 }
+
+/// The place of the limit among the parameters of [`EXCHANGE`].
+const LIMIT: usize = 3;
 
 /// The parameters of [`EXCHANGE`].
 fn exchange_params<'a>(batch: &'a Batch<'_>, asked: &'a Asked<'_>) -> [&'a (dyn ToSql + Sync); 13] {

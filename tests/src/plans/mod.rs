@@ -26,7 +26,7 @@ const FEW: u32 = 100;
 const ROWS_MAX: f64 = 2_000.0;
 
 /// Statements that may see more, on purpose: a part of them, how much they may see, and why.
-const MAY_SEE_MORE: [(&str, f64, &str); 5] = [
+const MAY_SEE_MORE: [(&str, f64, &str); 6] = [
     (
         "as fresh\n                  from minium.worker",
         f64::INFINITY,
@@ -40,6 +40,7 @@ const MAY_SEE_MORE: [(&str, f64, &str); 5] = [
         PIECE,
         "a filtered read of the journal walks over a bounded piece",
     ),
+    ("insert into minium.journal_span", PIECE, "what has been numbered is counted by channel in pieces"),
 ];
 /// What is done in pieces sees so many rows in each.
 const PIECE: f64 = 10_000.0;

@@ -10,6 +10,7 @@ mod postgres_copy;
 mod postgres_demands;
 mod postgres_only;
 mod postgres_races;
+mod postgres_shortcuts;
 mod property;
 mod sequence;
 mod sqlite;

@@ -1,0 +1,1 @@
+-- Less work on PostgreSQL: nothing to do here.
