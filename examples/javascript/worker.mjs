@@ -66,8 +66,9 @@ function connect() {
     unsaid.delete(frame.ref); // done, or somebody else has the job: both end it here
     console.log(JSON.stringify({ job: word.job, said: word.op, answer: frame.op }));
     left -= 1;
-    if (left === 0) socket.close(1000);
-    else say({ op: "pull", topic: task });
+    if (left !== 0) return say({ op: "pull", topic: task });
+    socket.close(1000);
+    for (const stop of running.values()) stop.abort(); // what still runs is given to somebody else
   };
   socket.onclose = ({ code }) => {
     if (left === 0) return;

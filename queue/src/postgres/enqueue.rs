@@ -2,8 +2,9 @@
 //! `minium.enqueue_jobs`, which `minium.enqueue` for SQL callers uses too.
 
 use super::PgStore;
-use super::connection::failed;
+use super::connection::{Connections, failed};
 use super::session::Session;
+use super::together;
 use crate::error::QueueError;
 use crate::metrics::{JOBS_ENQUEUED, count_jobs};
 use crate::rules;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
 
-const WHAT: &str = "enqueue jobs";
+pub(super) const WHAT: &str = "enqueue jobs";
 const ENQUEUE: &str = "select job, existing from minium.enqueue_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, \
                        $12, $13, $14, $15, $16, $17, $18, $19, $20) order by place";
 /// The same for jobs that ask for nothing but their turn, where it may be done that way.
@@ -131,7 +132,8 @@ impl<'a> Columns<'a> {
 }
 
 /// Does a job ask for nothing but its turn?
-fn is_plain(options: &JobOptions) -> bool {
+fn is_plain(request: &EnqueueRequest) -> bool {
+    let options = &request.options;
     options.key.is_none() && options.parents.is_empty() && options.after.is_empty() && !options.on_failure
 }
 
@@ -219,7 +221,10 @@ impl PgStore {
         }
         let statements = statements(requests, self.options.batch_max)?;
         let all = match &statements[..] {
-            [one] => self.enqueue_at_once(requests, one).await?,
+            [_] if requests.len() <= together::FEW && requests.iter().all(is_plain) => {
+                self.enqueue_together(requests).await?
+            }
+            [one] if one.is_sorted() => at_once(&self.connections, requests).await?,
             many => self.enqueue_by_turns(requests, many).await?,
         };
         count(requests, &all);
@@ -230,33 +235,6 @@ impl PgStore {
         // what ended while this was being committed did not see these children
         self.settle(parents.collect()).await;
         Ok(all)
-    }
-
-    async fn enqueue_at_once(
-        &self,
-        requests: &[EnqueueRequest],
-        places: &[usize],
-    ) -> Result<Vec<Enqueued>, QueueError> {
-        let mut made = vec![None; requests.len()];
-        let columns = &Columns::new(requests, places, &made);
-        let plain = requests.iter().all(|request| is_plain(&request.options));
-        let enqueue = |client: Session| async move {
-            if plain {
-                let statement = client.prepare_cached(PLAIN).await?;
-                let rows = client.query(&statement, &columns.plain_params()).await?;
-                let ids = rows.iter().filter_map(|row| row.get::<_, Option<i64>>(0));
-                let all: Vec<_> = ids.map(|id| Enqueued { id, existing: false }).collect();
-                if !all.is_empty() {
-                    return Ok(all);
-                }
-            }
-            let statement = client.prepare_cached(ENQUEUE).await?;
-            let rows = client.query(&statement, &columns.params()).await?;
-            Ok(rows.iter().map(enqueued).collect())
-        };
-        let all = self.connections.run(WHAT, enqueue).await?;
-        places.iter().zip(all).for_each(|(place, one)| made[*place] = Some(one));
-        Ok(made.into_iter().flatten().collect())
     }
 
     async fn enqueue_by_turns(
@@ -278,6 +256,31 @@ impl PgStore {
         };
         self.connections.run(WHAT, enqueue).await
     }
+}
+
+/// Enqueues all of them by one statement. None waits for one that stands behind it.
+pub(super) async fn at_once(
+    connections: &Connections,
+    requests: &[EnqueueRequest],
+) -> Result<Vec<Enqueued>, QueueError> {
+    let places: Vec<_> = (0..requests.len()).collect();
+    let columns = &Columns::new(requests, &places, &vec![None; requests.len()]);
+    let plain = requests.iter().all(is_plain);
+    let enqueue = |client: Session| async move {
+        if plain {
+            let statement = client.prepare_cached(PLAIN).await?;
+            let rows = client.query(&statement, &columns.plain_params()).await?;
+            let ids = rows.iter().filter_map(|row| row.get::<_, Option<i64>>(0));
+            let all: Vec<_> = ids.map(|id| Enqueued { id, existing: false }).collect();
+            if !all.is_empty() {
+                return Ok(all);
+            }
+        }
+        let statement = client.prepare_cached(ENQUEUE).await?;
+        let rows = client.query(&statement, &columns.params()).await?;
+        Ok(rows.iter().map(enqueued).collect())
+    };
+    connections.run(WHAT, enqueue).await
 }
 
 fn enqueued(row: &tokio_postgres::Row) -> Enqueued {

@@ -32,6 +32,7 @@ mod schema;
 mod session;
 mod settle;
 pub(crate) mod tls;
+mod together;
 mod upkeep;
 mod workers;
 
@@ -47,8 +48,8 @@ use async_trait::async_trait;
 use deadpool_postgres::{Object, Pool};
 use minium_protocol::{EnqueueRequest, JobResult, JobView, LeaseToken};
 use std::future::Future;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -94,7 +95,8 @@ impl Default for PgOptions {
 /// The store on PostgreSQL.
 #[derive(Debug)]
 pub struct PgStore {
-    connections: connection::Connections,
+    connections: Arc<connection::Connections>,
+    together: Arc<together::Together>,
     options: PgOptions,
     marks: marks::Marks,
     slowing: Slowing,
@@ -129,7 +131,8 @@ impl PgStore {
         }
         tasks.close();
         Ok(PgStore {
-            connections,
+            connections: Arc::new(connections),
+            together: Arc::new(together::Together::new()),
             marks: marks::Marks::new(options.marked_workers_max),
             slowing: Slowing::new(),
             options,

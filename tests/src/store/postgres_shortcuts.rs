@@ -3,7 +3,7 @@
 use super::fixture::*;
 use crate::support::wait;
 use minium_protocol::EnqueueRequest;
-use minium_queue::Limit;
+use minium_queue::{Enqueued, Limit, QueueError};
 use std::time::Duration;
 
 /// The snapshot as PostgreSQL itself would write it, member by member.
@@ -132,4 +132,101 @@ async fn a_claim_beside_many_outcomes_touches_nothing_that_others_have_claimed_m
         0,
         "rows that were locked in vain"
     );
+}
+
+/// One job whose argument tells it from all others.
+fn numbered(n: usize) -> Vec<EnqueueRequest> {
+    vec![EnqueueRequest::new("t", json(&format!("[{n}]")))]
+}
+
+/// Enqueues by a task of its own.
+fn caller(
+    f: &Fixture,
+    jobs: Vec<EnqueueRequest>,
+) -> tokio::task::JoinHandle<Result<Vec<Enqueued>, QueueError>> {
+    let store = f.shared();
+    tokio::spawn(async move { store.enqueue(&jobs).await })
+}
+
+/// The job with this number, if it is there.
+async fn job_of(client: &tokio_postgres::Client, n: usize) -> Option<i64> {
+    let sql = "select id from minium.job where args::text = $1";
+    client.query_opt(sql, &[&format!("[{n}]")]).await.unwrap().map(|row| row.get(0))
+}
+
+#[tokio::test]
+async fn each_of_many_callers_at_once_gets_its_own_jobs() {
+    let f = Fixture::postgres().await;
+    let callers: Vec<_> = (0..200)
+        .map(|n| {
+            let jobs = (0..=n % 3).flat_map(|of| numbered(n * 10 + of)).collect();
+            caller(&f, jobs)
+        })
+        .collect();
+    let client = f.client().await;
+    for (n, caller) in callers.into_iter().enumerate() {
+        let made = wait::within("an enqueue", caller).await.unwrap().unwrap();
+        assert_eq!(made.len(), n % 3 + 1);
+        for (of, one) in made.iter().enumerate() {
+            assert_eq!(job_of(&client, n * 10 + of).await, Some(one.id), "once, and its caller knows it");
+        }
+    }
+    let sql = "select count(distinct xmin::text) from minium.job";
+    let commits: i64 = client.query_one(sql, &[]).await.unwrap().get(0);
+    assert!(commits < 200, "{commits} commits");
+}
+
+#[tokio::test]
+async fn who_gives_up_takes_nobody_along() {
+    let f = Fixture::postgres().await;
+    // connections and statements are there already
+    f.store().enqueue(&numbered(0)).await.unwrap();
+    let mut holder = f.client().await;
+    let hold = holder.transaction().await.unwrap();
+    hold.batch_execute("lock table minium.job in exclusive mode").await.unwrap();
+    let look = f.client().await;
+    let held_up = async |count: i64| {
+        let sql = "select count(*) from pg_locks where not granted and relation = 'minium.job'::regclass";
+        let what = format!("{count} statements to be held up");
+        wait::until(&what, async || {
+            (look.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == count).then_some(())
+        })
+        .await;
+    };
+    let first = caller(&f, numbered(1));
+    held_up(1).await;
+    let second = caller(&f, numbered(2));
+    held_up(2).await;
+    // these wait for a turn
+    let (third, fourth) = (caller(&f, numbered(3)), caller(&f, numbered(4)));
+    tokio::task::yield_now().await;
+    for gone in [first, third] {
+        gone.abort();
+        assert!(gone.await.unwrap_err().is_cancelled());
+    }
+    hold.commit().await.unwrap();
+    let second = wait::within("the second caller", second).await.unwrap().unwrap();
+    let fourth = wait::within("the fourth caller", fourth).await.unwrap().unwrap();
+    assert_eq!(job_of(&look, 2).await, Some(second[0].id));
+    assert_eq!(job_of(&look, 4).await, Some(fourth[0].id));
+    assert!(job_of(&look, 1).await.is_some(), "it was on its way");
+    assert_eq!(job_of(&look, 3).await, None, "it was not");
+}
+
+#[tokio::test]
+async fn what_the_database_does_not_take_fails_nobody_else() {
+    let f = Fixture::postgres().await;
+    let client = f.client().await;
+    // stands for whatever a server may refuse that no rule of ours knows
+    let check = "alter table minium.job add constraint refused check (args::text <> '[13]')";
+    client.batch_execute(check).await.unwrap();
+    let callers: Vec<_> = (0..40).map(|n| caller(&f, numbered(n))).collect();
+    for (n, caller) in callers.into_iter().enumerate() {
+        let made = wait::within("an enqueue", caller).await.unwrap();
+        match (n, made) {
+            (13, Err(QueueError::Invalid(_))) => assert_eq!(job_of(&client, n).await, None),
+            (_, Ok(made)) if n != 13 => assert_eq!(job_of(&client, n).await, Some(made[0].id)),
+            (_, other) => panic!("{n}: {other:?}"),
+        }
+    }
 }
