@@ -7,7 +7,8 @@
 -- not 30, so that two jobs of 1 KiB still share a page.
 alter table minium.job set (fillfactor = 31);
 
--- Whatever writes these columns has checked them; the server reads the text of a check anew for every statement that is run.
+-- Whatever writes these columns has checked what it was asked for; the server reads the text of a check anew for every statement
+-- that is run.
 alter table minium.job
   drop constraint job_priority_check,
   drop constraint job_attempts_check,

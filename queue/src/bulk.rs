@@ -73,7 +73,7 @@ pub async fn bulk(
         };
         match done {
             Ok(()) => Ok(true),
-            // options that fit no job at all were refused before
+            // what can be seen to fit no job was refused before
             Err(QueueError::Conflict { .. } | QueueError::NotFound(_) | QueueError::Invalid(_)) => Ok(false),
             Err(error) => Err(error),
         }
@@ -93,7 +93,8 @@ struct Brief {
     attempts: i32,
 }
 
-/// Would it be retried? A snapshot does not tell that a job runs on a failure: of those it is said too readily.
+/// Would it be retried? A snapshot does not tell that a job runs on a failure, nor whether its key is free: of those it is said
+/// too readily.
 fn may_retry(job: &Brief, options: &RetryOptions) -> bool {
     rules::may_retry(job.id, job.state, false).is_ok()
         && rules::check_retry_of(job.id, job.attempt, false, options).is_ok()

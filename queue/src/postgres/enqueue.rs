@@ -1,5 +1,8 @@
-//! Enqueues jobs: one, many, or inside of a caller's own transaction. The work is done by the SQL function
-//! `minium.enqueue_jobs`, which `minium.enqueue` for SQL callers uses too.
+//! Enqueues jobs: one, many, or inside of a caller's own transaction.
+//!
+//! The SQL function `minium.enqueue_jobs` can do all of it, and does it for SQL callers too. What one call asks for of jobs that
+//! want nothing but their turn is done by a statement of its own (`enqueue.sql`), and few of them together with others
+//! (`together.rs`).
 
 use super::PgStore;
 use super::connection::{Connections, failed};
@@ -221,8 +224,9 @@ impl PgStore {
         }
         let statements = statements(requests, self.options.batch_max)?;
         let all = match &statements[..] {
-            [_] if requests.len() <= together::FEW && requests.iter().all(is_plain) => {
-                self.enqueue_together(requests).await?
+            // they have no parents that may have ended meanwhile
+            [_] if requests.iter().all(is_plain) && together::are_few(requests) => {
+                return self.enqueue_together(requests).await;
             }
             [one] if one.is_sorted() => at_once(&self.connections, requests).await?,
             many => self.enqueue_by_turns(requests, many).await?,
@@ -287,7 +291,7 @@ fn enqueued(row: &tokio_postgres::Row) -> Enqueued {
     Enqueued { id: row.get(0), existing: row.get(1) }
 }
 
-fn count(requests: &[EnqueueRequest], answers: &[Enqueued]) {
+pub(super) fn count(requests: &[EnqueueRequest], answers: &[Enqueued]) {
     let mut counts: HashMap<(&str, &str), u64> = HashMap::new();
     for (request, _) in requests.iter().zip(answers).filter(|(_, a)| !a.existing) {
         *counts.entry((&request.options.queue, &request.task)).or_default() += 1;

@@ -2,7 +2,7 @@
 -- $1 tasks, $2 arguments, $3 queues, $4 priorities, $5 attempts, $6 delays, $7 expiries, $8 lax or not, $9 notes,
 -- $10 time-outs, $11 pauses, $12 schedules, $13 origins, $14 traces, $15 partitions: one of each for each job. Spans are
 -- microseconds.
--- Answers the ids in their order; nothing, and does nothing, where arguments are masked or tasks have limits: then
+-- Answers the ids, which were drawn in the order of the jobs; nothing, and does nothing, where arguments are masked or tasks have limits: then
 -- minium.enqueue_jobs does it, which does all of this too. This one costs half of it.
 -- Indexes: lane_queue. Locks: none but those of new rows.
 with
@@ -38,3 +38,4 @@ union all
 select null, pg_notify(case w.name when 'journal' then 'minium_journal' else 'minium_job' end, '')::text
   from minium.wake w
  where (w.name = 'journal' and w.armed or w.name = 'jobs' and w.until > clock_timestamp()) and exists (select from j)
+ order by 1

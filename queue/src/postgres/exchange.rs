@@ -1,8 +1,8 @@
 //! Hands outcomes in and claims jobs, in one commit.
 //!
-//! The usual case, jobs that finished and a claim, is one statement (`exchange.sql`). Failures are written before it in
-//! the same transaction, each `failed` followed by its automatic retry; all of it is sent at once and costs one round
-//! trip. What was not accepted is judged afterwards, so that the usual case pays nothing for it.
+//! Few jobs that finished and a claim are one statement (`exchange.sql`); many are two in one transaction, so that the claim has
+//! a look of its own. Failures are written before them in the same transaction, each `failed` followed by its automatic
+//! retry. All of it is sent at once and costs one round trip. What was not accepted is judged afterwards, so that the usual case pays nothing for it.
 
 use super::PgStore;
 use super::connection::failed;
@@ -252,10 +252,8 @@ impl PgStore {
         }
         let (batch, asked) = (&batch, &asked);
         let exchange = |client: Session| async move {
-            if !batch.failed.is_empty() {
-                Box::pin(with_failures(&client, batch, asked)).await
-            } else if asked.limit > 0 && batch.finished.len() >= MANY {
-                finish_then_claim(&client, batch, asked).await
+            if !batch.failed.is_empty() || asked.limit > 0 && batch.finished.len() >= MANY {
+                Box::pin(one_transaction(&client, batch, asked)).await
             } else {
                 one_statement(&client, batch, asked).await
             }
@@ -372,57 +370,53 @@ async fn one_statement(client: &Session, batch: &Batch<'_>, asked: &Asked<'_>) -
     Ok(answer)
 }
 
-/// The same in two statements, so that the claim begins with a look of its own at the database.
+/// The same in one transaction: failures, what finished, the claim. Everything is sent before the first answer is waited for; if
+/// a statement fails, the commit at the end rolls back.
 ///
-/// A claim that looks at it as it was before many outcomes were written meets jobs that other workers have claimed since. It
-/// locks the new version of each, to see that it is not ready any more, and that worker waits for this commit when it hands
-/// the job in.
-async fn finish_then_claim(client: &Session, batch: &Batch<'_>, asked: &Asked<'_>) -> Result<Answer, Error> {
+/// The claim is a statement of its own, so that it begins with a look of its own at the database. One that looks at it as it was
+/// before many outcomes were written meets jobs that other workers have claimed since. It locks the new version of each, to
+/// see that it is not ready any more, and that worker waits for this commit when it hands the job in.
+async fn one_transaction(client: &Session, batch: &Batch<'_>, asked: &Asked<'_>) -> Result<Answer, Error> {
     let exchange = client.prepare_cached(EXCHANGE).await?;
-    let (nothing, none) = (Batch::default(), 0_i64);
-    let mut finish = exchange_params(batch, asked);
-    finish[LIMIT] = &none;
-    let claim = exchange_params(&nothing, asked);
-    let (begun, finished, claimed, committed) = futures::join!(
-        client.batch_execute("begin"),
-        client.query(&exchange, &finish),
-        client.query(&exchange, &claim),
-        client.batch_execute("commit"),
-    );
-    begun?;
-    let mut answer = Answer::default();
-    answer.read(&finished?)?;
-    answer.read(&claimed?)?;
-    committed?;
-    Ok(answer)
-}
-
-/// Everything is sent before the first answer is waited for. If a statement fails, the commit at the end rolls back.
-async fn with_failures(client: &Session, batch: &Batch<'_>, asked: &Asked<'_>) -> Result<Answer, Error> {
-    let fail = client.prepare_cached(FAIL).await?;
-    let retry = client.prepare_cached(RETRY).await?;
-    let exchange = client.prepare_cached(EXCHANGE).await?;
+    let failing = match batch.failed.is_empty() {
+        true => None,
+        false => Some((client.prepare_cached(FAIL).await?, client.prepare_cached(RETRY).await?)),
+    };
     let fail_params: [&(dyn ToSql + Sync); 5] =
         [&batch.failed, &batch.failed_leases, &batch.errors, &batch.retry, &batch.backtraces];
     let retry_params: [&(dyn ToSql + Sync); 4] =
         [&batch.retried, &batch.retried_leases, &batch.run_pauses, &batch.task_pauses];
-    let exchange_params = exchange_params(batch, asked);
-    let (begun, failed, retried, rows, committed) = futures::join!(
+    let (nothing, none) = (Batch::default(), 0_i64);
+    let mut finish_params = exchange_params(batch, asked);
+    finish_params[LIMIT] = &none;
+    let claim_params = exchange_params(&nothing, asked);
+    let (begun, failed, retried, finished, claimed, committed) = futures::join!(
         client.batch_execute("begin"),
-        client.query(&fail, &fail_params),
-        client.query_one(&retry, &retry_params),
-        client.query(&exchange, &exchange_params),
+        async {
+            let Some((fail, _)) = &failing else { return Ok(Vec::new()) };
+            client.query(fail, &fail_params).await
+        },
+        async {
+            let Some((_, retry)) = &failing else { return Ok(None) };
+            client.query_one(retry, &retry_params).await.map(Some)
+        },
+        client.query(&exchange, &finish_params),
+        async {
+            if asked.limit == 0 { Ok(Vec::new()) } else { client.query(&exchange, &claim_params).await }
+        },
         client.batch_execute("commit"),
     );
     begun?;
+    let (failed, retried, finished, claimed) = (failed?, retried?, finished?, claimed?);
+    committed?;
     let mut answer = Answer::default();
-    for row in failed? {
+    for row in failed {
         answer.ended(row.get(0), row.get(1), row.get(2), row.get(3), State::Failed);
         answer.room |= row.get::<_, bool>(4);
     }
-    answer.ready = retried?.get(1);
-    answer.read(&rows?)?;
-    committed?;
+    answer.ready = retried.is_some_and(|row| row.get(1));
+    answer.read(&finished)?;
+    answer.read(&claimed)?;
     Ok(answer)
 }
 

@@ -1,4 +1,5 @@
--- Finishes the last batch and claims the next: one statement, one commit. Either part may be empty.
+-- Finishes the last batch and claims the next. Either part may be empty: with many outcomes it is run twice in one transaction,
+-- so that the claim has a look of its own.
 -- $1 ids in their order, $2 their leases, $3 their results: jobs that finished
 -- $4 how many to claim, $5 the worker as JSON, $6 length of the lease in microseconds
 -- $7 queues, in the order of this turn, $8 tasks or null, $9 lowest priority
@@ -80,9 +81,9 @@ chosen as materialized (
    limit $4::bigint),
 c as (
   update minium.job as j
-     set state = 'active', ready = false, attempt = j.attempt + 1, started = now(), progress = null,
+     set state = 'active', ready = false, attempt = j.attempt + 1, started = statement_timestamp(), progress = null,
          worker = $5::text::json, lease = gen_random_uuid(),
-         lease_until = now() + $6::bigint * interval '1 microsecond'
+         lease_until = statement_timestamp() + $6::bigint * interval '1 microsecond'
    where j.ctid = any (array(select tid from chosen))
   returning j.id, j.seq, j.priority, j.task, j.queue, j.args, j.attempt, j.attempts, j.lease, j.lease_until,
             j.timeout_us, j.trace, j.unique_us = 0 as let_go, minium.snapshot(j) as data,

@@ -35,6 +35,11 @@ impl Ears {
         self.events.send_modify(|n| *n = n.wrapping_add(1));
     }
 
+    pub(super) fn tell_enqueued(&self) {
+        self.tell_events();
+        self.tell_jobs();
+    }
+
     pub(super) fn tell_controls(&self) {
         self.controls.send_modify(|n| *n = n.wrapping_add(1));
     }

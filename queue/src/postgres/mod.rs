@@ -109,6 +109,8 @@ pub struct PgStore {
     /// Changes when this process has changed a schedule.
     schedules: watch::Sender<u64>,
     tasks: TaskTracker,
+    /// What is enqueued for several callers.
+    enqueues: TaskTracker,
     stop: CancellationToken,
     _stop_at_the_latest: DropGuard,
 }
@@ -142,6 +144,7 @@ impl PgStore {
             ears,
             schedules: watch::Sender::new(0),
             tasks,
+            enqueues: TaskTracker::new(),
             _stop_at_the_latest: stop.clone().drop_guard(),
             stop,
         })
@@ -180,6 +183,8 @@ impl PgStore {
     /// Ends the connection that listens and closes the pool. Operations that are running end as they would; later ones
     /// are [`QueueError::Unavailable`].
     pub async fn close(&self) {
+        self.enqueues.close();
+        self.enqueues.wait().await;
         self.stop.cancel();
         self.tasks.wait().await;
         self.pool().close();

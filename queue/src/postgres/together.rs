@@ -1,34 +1,43 @@
 //! Enqueues of few plain jobs that come while others are on their way go together: one statement, one commit.
 //!
 //! A statement and its commit cost the same for one job and for some; so what many callers ask for one by one costs nearly as
-//! little as what one of them asks for at once. Nobody waits for company: who comes when there is a turn goes alone.
+//! little as what one of them asks for at once. Nobody waits for company: who comes when there is a turn goes alone, and who
+//! gets none within a quarter of a second goes by itself.
 //!
 //! What must hold: each caller gets the ids of its own jobs, all or none of them; a job that the database does not take fails
-//! nobody else's; a caller that gives up takes nobody's answer along, since the statement is run by a task of its own; and
-//! whoever was refused for want of a turn has nothing enqueued.
+//! nobody else's (only if the database goes away do all fail, as they would have by themselves); a caller that gives up takes
+//! nobody's answer along, since the statement is run by a task of its own; and one that has given up before its jobs went has
+//! nothing enqueued.
 
 use super::PgStore;
 use super::connection::Connections;
-use super::enqueue::{WHAT, at_once};
+use super::enqueue::{WHAT, at_once, count};
+use super::listener::Ears;
 use crate::error::QueueError;
+use crate::rules;
 use crate::store::Enqueued;
 use minium_protocol::EnqueueRequest;
 use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
-/// Calls of more jobs than this go by themselves.
-pub(super) const FEW: usize = 64;
+/// Calls of more jobs, or of more bytes, go by themselves.
+const FEW: usize = 64;
+const FEW_BYTES: usize = 64 << 10;
 /// So many statements may be on their way at once. With two the database is never idle while an answer is on its way.
 const TURNS: usize = 2;
-/// So many bytes of arguments go in one statement, unless one caller alone brings more.
+/// So many bytes go in one statement.
 const BYTES_MAX: usize = 1 << 20;
-/// So many callers may wait for their turn.
-const WAITING_MAX: usize = 10_000;
+/// So many callers may wait for their turn; who comes then goes by itself.
+const WAITING_MAX: usize = 1_000;
+/// For so long. It is more than a statement takes, unless something holds it up.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 type Answer = Result<Vec<Enqueued>, QueueError>;
 
@@ -49,23 +58,75 @@ pub(super) struct Together {
     turns: Semaphore,
 }
 
+/// Somebody's place among those who wait: let go of when it is not needed any more, whatever the reason.
+struct Place<'a> {
+    together: &'a Together,
+    ticket: u64,
+    /// Dropped, it tells the task that waits for the turn.
+    _wanted: oneshot::Sender<()>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.together.leave(self.ticket);
+    }
+}
+
+/// What of a request may be long.
+fn weight(request: &EnqueueRequest) -> usize {
+    let notes = &request.options.notes;
+    request.args.get().len() + if notes.is_empty() { 0 } else { rules::notes_text(notes).len() }
+}
+
+/// Are these few enough to go with others?
+pub(super) fn are_few(requests: &[EnqueueRequest]) -> bool {
+    requests.len() <= FEW && requests.iter().map(weight).sum::<usize>() <= FEW_BYTES
+}
+
 impl PgStore {
+    /// Enqueues few plain jobs, tells who waits for them and counts them.
     pub(super) async fn enqueue_together(&self, requests: &[EnqueueRequest]) -> Answer {
+        if let Some(answer) = self.with_others(requests).await {
+            return answer;
+        }
+        let made = at_once(&self.connections, requests).await?;
+        count(requests, &made);
+        self.wake(true);
+        Ok(made)
+    }
+
+    /// Nothing when there was no turn: then nothing is enqueued.
+    async fn with_others(&self, requests: &[EnqueueRequest]) -> Option<Answer> {
         let (tell, mut told) = oneshot::channel();
-        let Some(ticket) = self.together.join(requests.to_vec(), tell) else {
-            return Err(QueueError::Busy { attempted: WHAT });
-        };
-        // one turn for each who waits, so that nobody is left; who went with another leaves its own unused
-        let (together, connections) = (self.together.clone(), self.connections.clone());
+        let ticket = self.together.join(requests.to_vec(), tell)?;
+        let (_wanted, unwanted) = oneshot::channel();
+        let place = Place { together: &self.together, ticket, _wanted };
+        // each who waits has a task that waits for a turn, and takes along whoever else is there by then
+        let (together, connections, ears) =
+            (self.together.clone(), self.connections.clone(), self.ears.clone());
         let batch_max = self.options.batch_max;
-        self.tasks.spawn(async move { together.take_turn(&connections, batch_max).await });
-        let answer = match timeout(self.options.wait_timeout, &mut told).await {
+        self.enqueues.spawn(async move {
+            let turn = tokio::select! {
+                turn = together.turns.acquire() => turn,
+                _ = unwanted => return,
+            };
+            let taken = together.take(batch_max);
+            if turn.is_ok() && !taken.is_empty() {
+                go(&connections, &ears, taken).await;
+            }
+        });
+        let answer = match timeout(PATIENCE, &mut told).await {
             Ok(answer) => answer,
-            Err(_) if self.together.leave(ticket) => return Err(QueueError::Busy { attempted: WHAT }),
-            // it is on its way, and bounded like every statement
+            Err(_) if self.together.leave(ticket) => return None,
+            // it is on its way
             Err(_) => told.await,
         };
-        answer.unwrap_or_else(|ended| Err(QueueError::Unavailable { attempted: WHAT, source: ended.into() }))
+        drop(place);
+        Some(
+            answer.unwrap_or_else(|ended| {
+                Err(QueueError::Unavailable { attempted: WHAT, source: ended.into() })
+            }),
+        )
     }
 }
 
@@ -80,7 +141,7 @@ impl Together {
 
     /// Nothing when too many wait.
     fn join(&self, requests: Vec<EnqueueRequest>, tell: oneshot::Sender<Answer>) -> Option<u64> {
-        let bytes = requests.iter().map(|r| r.args.get().len()).sum();
+        let bytes = requests.iter().map(weight).sum();
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         let mut waiting = self.waiting();
         (waiting.len() < WAITING_MAX).then(|| {
@@ -94,14 +155,6 @@ impl Together {
         let mut waiting = self.waiting();
         let place = waiting.iter().position(|w| w.ticket == ticket);
         place.and_then(|place| waiting.remove(place)).is_some()
-    }
-
-    async fn take_turn(&self, connections: &Connections, batch_max: usize) {
-        let Ok(_turn) = self.turns.acquire().await else { return };
-        let taken = self.take(batch_max);
-        if !taken.is_empty() {
-            go(connections, taken).await;
-        }
     }
 
     /// The next to go: as many as one statement takes, and one at least.
@@ -124,40 +177,86 @@ impl Together {
     }
 }
 
+/// A caller and the places of its jobs.
+type Caller = (Range<usize>, oneshot::Sender<Answer>);
+
 /// Enqueues for all of them and tells each. That one is not there any more to be told is its own affair.
-async fn go(connections: &Connections, taken: Vec<Waiting>) {
-    let (mut all, mut callers) = (Vec::new(), Vec::new());
+async fn go(connections: &Connections, ears: &Ears, taken: Vec<Waiting>) {
+    let (mut all, mut callers) = (Vec::new(), Vec::<Caller>::new());
     for Waiting { requests, tell, .. } in taken {
         callers.push((all.len()..all.len() + requests.len(), tell));
         all.extend(requests);
     }
-    let alone = callers.len() == 1;
     match at_once(connections, &all).await {
         Ok(made) => {
+            count(&all, &made);
+            ears.tell_enqueued();
             for (places, tell) in callers {
                 tell.send(Ok(made[places].to_vec())).ok();
             }
         }
-        // whether it counted is unknown, so nobody may try again for them
-        Err(QueueError::Unavailable { attempted, source }) if !alone => {
+        Err(error) if error.is_refusal() && callers.len() > 1 => {
+            one_by_one(connections, ears, &all, callers).await;
+        }
+        Err(error) => tell_all(error, callers),
+    }
+}
+
+/// Nothing was enqueued, since the database did not take something of somebody's: each hears what there is to say of its own.
+async fn one_by_one(connections: &Connections, ears: &Ears, all: &[EnqueueRequest], callers: Vec<Caller>) {
+    let mut callers = callers.into_iter();
+    while let Some((places, tell)) = callers.next() {
+        if tell.is_closed() {
+            continue;
+        }
+        let requests = &all[places];
+        match at_once(connections, requests).await {
+            Ok(made) => {
+                count(requests, &made);
+                ears.tell_enqueued();
+                tell.send(Ok(made)).ok();
+            }
+            Err(error) if error.is_refusal() => drop(tell.send(Err(error))),
+            // nobody behind would fare better
+            Err(error) => return tell_all(error, std::iter::once((0..0, tell)).chain(callers)),
+        }
+    }
+}
+
+/// Tells each of them the same.
+fn tell_all(error: QueueError, callers: impl IntoIterator<Item = Caller>) {
+    let mut again = repeated(error);
+    for (_, tell) in callers {
+        tell.send(Err(again())).ok();
+    }
+}
+
+/// The same error as often as it is wanted.
+fn repeated(error: QueueError) -> Box<dyn FnMut() -> QueueError + Send> {
+    match error {
+        QueueError::Busy { attempted } => Box::new(move || QueueError::Busy { attempted }),
+        QueueError::StorageFull { attempted, source } => {
             let source = Shared(source.into());
-            for (_, tell) in callers {
-                tell.send(Err(QueueError::Unavailable { attempted, source: source.clone().into() })).ok();
-            }
+            Box::new(move || QueueError::StorageFull { attempted, source: source.clone().into() })
         }
-        Err(QueueError::Busy { attempted }) if !alone => {
-            for (_, tell) in callers {
-                tell.send(Err(QueueError::Busy { attempted })).ok();
-            }
+        QueueError::Database { attempted, source } => {
+            let source = Shared(source.into());
+            Box::new(move || QueueError::Database { attempted, source: source.clone().into() })
         }
-        // nothing was enqueued: each hears what there is to say of its own jobs
-        Err(_) if !alone => {
-            for (places, tell) in callers {
-                tell.send(at_once(connections, &all[places]).await).ok();
-            }
+        QueueError::Refused { attempted, source } => {
+            let source = Shared(source.into());
+            Box::new(move || QueueError::Refused { attempted, source: source.clone().into() })
         }
-        Err(error) => {
-            callers.pop().map(|(_, tell)| tell.send(Err(error)));
+        QueueError::Unavailable { attempted, source } => {
+            let source = Shared(source.into());
+            Box::new(move || QueueError::Unavailable { attempted, source: source.clone().into() })
+        }
+        QueueError::Invalid(words) => Box::new(move || QueueError::Invalid(words.clone())),
+        QueueError::TooLarge(words) => Box::new(move || QueueError::TooLarge(words.clone())),
+        QueueError::Schema(words) => Box::new(move || QueueError::Schema(words.clone())),
+        other => {
+            let source = Shared(Arc::new(other));
+            Box::new(move || QueueError::Database { attempted: WHAT, source: source.clone().into() })
         }
     }
 }

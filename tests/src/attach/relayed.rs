@@ -89,7 +89,10 @@ async fn forking_workers_lose_no_event() {
         let whose = events.as_array().unwrap().iter().map(|e| e["source"].as_str().unwrap().to_owned());
         whose.collect::<Vec<_>>()
     };
-    assert_eq!(whose("/api/v1/jobs/1/events").await, ["/minium/default"]);
+    let told = wait::until("the event of our job", async || {
+        Some(whose("/api/v1/jobs/1/events").await).filter(|told| !told.is_empty())
+    });
+    assert_eq!(told.await, ["/minium/default"]);
     let both = ["/minion/app", "/minion/app", "/minion/app", "/minium/default"];
     assert_eq!(whose("/api/v1/jobs/1/events?task=add").await, both);
     let answer = node.get("/history/task/add?limit=1").await.expect(200);

@@ -93,7 +93,10 @@ async fn a_result_survives_the_database_and_the_worker() {
         }
         cluster.restart().await;
         let _second = match inside {
-            false => Some(worker()),
+            false => {
+                node.whole().await;
+                Some(worker())
+            }
             true => {
                 node.restart().await;
                 None

@@ -1,6 +1,6 @@
 //! The database is away, or silent: what needs it is refused at once, and everything else goes on.
 
-use super::{metric_is, ready, said};
+use super::{metric_is, said};
 use crate::support::foreign::Foreign;
 use crate::support::node::{Node, Options};
 use crate::support::postgres::{Cluster, ClusterOptions};
@@ -75,7 +75,7 @@ async fn a_silent_database_refuses_at_once() {
     assert!(problem["down"].as_array().unwrap().contains(&json!("database")), "{problem}");
 
     cluster.thaw();
-    ready(&node).await;
+    node.whole().await;
     node.enqueue(&json!({ "task": "x" })).await;
     node.post("/pub/kept/a", "{}").await.expect(200);
     metric_is(&node, "minium_queue_database_available", 1.0).await;
@@ -99,7 +99,7 @@ async fn a_database_that_goes_is_told_with_its_reason() {
     })
     .await;
     cluster.restart().await;
-    ready(&node).await;
+    node.whole().await;
     let rename = "alter database minium rename to other";
     let end = "select pg_terminate_backend(pid) from pg_stat_activity where datname = 'minium'";
     let admin = crate::support::postgres::connect(&cluster.url("postgres")).await.unwrap();
@@ -113,6 +113,6 @@ async fn a_database_that_goes_is_told_with_its_reason() {
     })
     .await;
     admin.batch_execute("alter database other rename to minium").await.unwrap();
-    ready(&node).await;
+    node.whole().await;
     node.enqueue(&json!({ "task": "x" })).await;
 }

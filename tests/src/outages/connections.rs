@@ -1,6 +1,6 @@
 //! Connections: all in use, or ended again and again while the server is well.
 
-use super::{CONFIG, all_run, assert_one_outcome_per_run, assert_works_on, metric, ready, said, worker};
+use super::{CONFIG, all_run, assert_one_outcome_per_run, assert_works_on, metric, said, worker};
 use crate::faults::{Enqueuer, is_last};
 use crate::support::events::{TaskEvent, assert_dense, follow};
 use crate::support::foreign::Foreign;
@@ -38,7 +38,7 @@ async fn exhausted_connections_are_told_from_a_database_that_is_away() {
         answers.iter().filter(|a| a.status == 201).map(|a| a.json()["id"].as_i64().unwrap()).collect();
     assert!(!kept.is_empty(), "those that held the connections were answered");
     answers.iter().filter(|a| a.status != 201).for_each(|a| drop(a.problem(503, "unavailable")));
-    ready(&node).await;
+    node.whole().await;
     for id in kept {
         node.get(&format!("/api/v1/jobs/{id}")).await.expect(200);
     }

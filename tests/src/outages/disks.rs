@@ -1,6 +1,6 @@
 //! Full disks: of PostgreSQL, of a SQLite file, and of a worker's spool.
 
-use super::{assert_works_on, ready, said, worker};
+use super::{assert_works_on, said, worker};
 use crate::support::disk::SmallDisk;
 use crate::support::node::{Node, Options};
 use crate::support::postgres::{Cluster, ClusterOptions, UNPRIVILEGED_ID, connect};
@@ -80,7 +80,7 @@ async fn a_full_disk_of_postgres_is_told_and_costs_nothing() {
     node.enqueue(&json!({ "task": "large", "args": [large(64)] })).await;
     node.post("/pub/kept/a", json!(large(64)).to_string()).await.expect(200);
     assert_kept(&node, &kept).await;
-    ready(&node).await;
+    node.whole().await;
     assert_works_on(&mut worker);
 }
 
@@ -98,7 +98,7 @@ async fn a_full_disk_of_sqlite_is_told_and_costs_nothing() {
     node.enqueue(&json!({ "task": "large", "args": [large(64)] })).await;
     node.post("/pub/kept/a", json!(large(64)).to_string()).await.expect(200);
     assert_kept(&node, &kept).await;
-    ready(&node).await;
+    node.whole().await;
 }
 
 /// a worker whose spool's disk is full hands in what it runs from memory and claims nothing more until there is room.

@@ -1,6 +1,6 @@
 //! Failover to a standby that is promoted, by streaming replication. The node has both in its URL.
 
-use super::{CONFIG, all_run, assert_one_outcome_per_run, assert_works_on, ready, worker};
+use super::{CONFIG, all_run, assert_one_outcome_per_run, assert_works_on, worker};
 use crate::faults::{Enqueuer, is_last};
 use crate::support::curl::Stream;
 use crate::support::events::{TaskEvent, follow};
@@ -44,7 +44,7 @@ async fn readers_learn_that_an_asynchronous_standby_was_behind() {
     primary.kill();
     standby.restart().await;
     standby.promote().await;
-    ready(&node).await;
+    node.whole().await;
     let next = wait::until("an enqueue", async || {
         let answer = node.post_json("/api/v1/jobs", &json!({ "task": "next" })).await;
         (answer.status == 201).then(|| answer.json()["id"].as_i64().unwrap())

@@ -80,11 +80,6 @@ async fn metric_is(node: &Node, name: &str, value: f64) {
     wait::until(&what, async || (metric(node, name).await == Some(value)).then_some(())).await;
 }
 
-async fn ready(node: &Node) {
-    wait::until("the node to come whole", async || (node.get("/readyz").await.status == 200).then_some(()))
-        .await;
-}
-
 /// How often the node's log says this.
 fn said(node: &Node, words: &str) -> usize {
     node.log().matches(words).count()

@@ -1,6 +1,6 @@
 //! pgbouncer in transaction mode: each transaction has another session of the server, whoever asks.
 
-use super::{CONFIG, all_run, assert_one_outcome_per_run, assert_works_on, ready, worker};
+use super::{CONFIG, all_run, assert_one_outcome_per_run, assert_works_on, worker};
 use crate::faults::{Enqueuer, is_last};
 use crate::support::events::{TaskEvent, assert_dense, follow};
 use crate::support::foreign::Foreign;
@@ -36,7 +36,7 @@ async fn the_whole_road_goes_through_pgbouncer() {
         wait::until("the node to notice", async || (node.get("/readyz").await.status == 503).then_some(()))
             .await;
         cluster.restart().await;
-        ready(&node).await;
+        node.whole().await;
         upto(200).await;
         stop.store(true, Ordering::Relaxed);
     };
@@ -65,7 +65,7 @@ async fn the_whole_road_goes_through_pgbouncer() {
         assert_one_outcome_per_run(events);
     }
     // what clients publish, and jobs that have more to them
-    ready(&node).await;
+    node.whole().await;
     node.post("/pub/kept/a", "{}").await.expect(200);
     let parent = node.enqueue(&json!({ "task": "quick" })).await;
     let child = node.enqueue(&json!({ "task": "quick", "parents": [parent], "key": "one" })).await;

@@ -58,7 +58,7 @@ async fn results_of_an_outage_come_before_leases_are_given_away() {
     wait::within("the leases to end", tokio::process::Command::new("sleep").arg("3").status()).await.unwrap();
     cluster.restart().await;
     let _other = start(&node, &url, "other");
-    super::ready(&node).await;
+    node.whole().await;
     // upkeep has been there, and has given nothing away
     let gone = node.enqueue(&json!({ "task": "nobody", "expire": "1ms" })).await;
     wait::until("a round of upkeep", async || {

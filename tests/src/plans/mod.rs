@@ -231,6 +231,10 @@ async fn use_the_queue(store: &dyn Store, stock: &Stock) -> Result<(), QueueErro
     look(store, stock).await?;
     store.upkeep(&upkeep_rules()).await?;
     store.upkeep(&minium_queue::UpkeepRules { keep: keep(Some(Duration::ZERO)), ..upkeep_rules() }).await?;
+    // where there are no limits there is a shorter way
+    store.put_limits(&[]).await?;
+    store.enqueue(&[of("task", |_| {})]).await?;
+    store.enqueue(&vec![of("task", |_| {}); few]).await?;
     Ok(())
 }
 

@@ -55,6 +55,14 @@ impl Answer {
 }
 
 impl Node {
+    /// Its database is there, and whatever else it needs.
+    pub(crate) async fn whole(&self) {
+        wait::until("the node to come whole", async || {
+            (self.get("/readyz").await.status == 200).then_some(())
+        })
+        .await;
+    }
+
     /// Any request.
     pub(crate) async fn request(
         &self,
