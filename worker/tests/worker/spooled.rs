@@ -143,6 +143,8 @@ async fn a_full_spool_stops_claims_until_there_is_room() {
     let worker = start(Worker::new(wire, options()).task("said", said).spool(spool));
     let first = queue.enqueue(request("said", &json!([]))).await;
     until("the result on the disk", || on_disk(dir.path()).contains("the result of")).await;
+    // what is offered is known to be there, and so that there is no room for more
+    until("the result to be offered", || state.offered.load(Ordering::SeqCst) > 0).await;
     let second = queue.enqueue(request("said", &json!([]))).await;
     let before = state.attempts.load(Ordering::SeqCst);
     until("it offered it in vain", || state.attempts.load(Ordering::SeqCst) > before + 5).await;
