@@ -1,7 +1,8 @@
 //! One action on all jobs that a filter finds, in pieces.
 //!
 //! A piece is a page of the list, and each of its jobs is acted on by itself, as if somebody had named it: one whose state
-//! forbids it, or which the options do not fit, is passed over. The cursor goes down the ids, so that what an action changes is not met again.
+//! forbids it, or which the options do not fit, is passed over. The cursor goes down the ids, so that what an action changes is
+//! not met again.
 
 use crate::error::QueueError;
 use crate::rules;

@@ -7,7 +7,6 @@
 use super::PgStore;
 use super::connection::{Connections, failed};
 use super::session::Session;
-use super::together;
 use crate::error::QueueError;
 use crate::metrics::{JOBS_ENQUEUED, count_jobs};
 use crate::rules;
@@ -20,10 +19,16 @@ use tokio_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
 
 pub(super) const WHAT: &str = "enqueue jobs";
-const ENQUEUE: &str = "select job, existing from minium.enqueue_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, \
-                       $12, $13, $14, $15, $16, $17, $18, $19, $20) order by place";
+const ENQUEUE: &str = "
+  select job, existing
+    from minium.enqueue_jobs(
+           tasks => $1, args => $2, queues => $3, priorities => $4, attempts => $5, delays => $6, expiries => $7, laxes => $8,
+           notes => $9, timeouts => $10, backoffs => $11, schedules => $12, origins => $13, traces => $14, parts => $15,
+           parents => $16, keys => $17, uniques => $18, on_failures => $19, afters => $20)
+   order by place";
 /// The same for jobs that ask for nothing but their turn, where it may be done that way.
 const PLAIN: &str = include_str!("enqueue.sql");
+const PLAIN_PARAMS: usize = 15;
 
 /// One array for each column: a statement's length does not depend on how many jobs it enqueues.
 #[derive(Default)]
@@ -87,27 +92,7 @@ impl<'a> Columns<'a> {
         c
     }
 
-    /// Those of [`PLAIN`].
-    fn plain_params(&self) -> [&(dyn ToSql + Sync); 15] {
-        [
-            &self.tasks,
-            &self.args,
-            &self.queues,
-            &self.priorities,
-            &self.attempts,
-            &self.delays,
-            &self.expiries,
-            &self.laxes,
-            &self.notes,
-            &self.timeouts,
-            &self.backoffs,
-            &self.schedules,
-            &self.origins,
-            &self.traces,
-            &self.parts,
-        ]
-    }
-
+    /// The parameters of [`ENQUEUE`]; the first [`PLAIN_PARAMS`] are those of [`PLAIN`].
     fn params(&self) -> [&(dyn ToSql + Sync); 20] {
         [
             &self.tasks,
@@ -119,16 +104,16 @@ impl<'a> Columns<'a> {
             &self.expiries,
             &self.laxes,
             &self.notes,
-            &self.parents,
-            &self.keys,
             &self.timeouts,
             &self.backoffs,
             &self.schedules,
             &self.origins,
             &self.traces,
+            &self.parts,
+            &self.parents,
+            &self.keys,
             &self.uniques,
             &self.on_failures,
-            &self.parts,
             &self.afters,
         ]
     }
@@ -225,9 +210,7 @@ impl PgStore {
         let statements = statements(requests, self.options.batch_max)?;
         let all = match &statements[..] {
             // they have no parents that may have ended meanwhile
-            [_] if requests.iter().all(is_plain) && together::are_few(requests) => {
-                return self.enqueue_together(requests).await;
-            }
+            [_] if requests.iter().all(is_plain) => return self.enqueue_plain(requests).await,
             [one] if one.is_sorted() => at_once(&self.connections, requests).await?,
             many => self.enqueue_by_turns(requests, many).await?,
         };
@@ -273,7 +256,7 @@ pub(super) async fn at_once(
     let enqueue = |client: Session| async move {
         if plain {
             let statement = client.prepare_cached(PLAIN).await?;
-            let rows = client.query(&statement, &columns.plain_params()).await?;
+            let rows = client.query(&statement, &columns.params()[..PLAIN_PARAMS]).await?;
             let ids = rows.iter().filter_map(|row| row.get::<_, Option<i64>>(0));
             let all: Vec<_> = ids.map(|id| Enqueued { id, existing: false }).collect();
             if !all.is_empty() {

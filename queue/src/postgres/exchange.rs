@@ -2,7 +2,8 @@
 //!
 //! Few jobs that finished and a claim are one statement (`exchange.sql`); many are two in one transaction, so that the claim has
 //! a look of its own. Failures are written before them in the same transaction, each `failed` followed by its automatic
-//! retry. All of it is sent at once and costs one round trip. What was not accepted is judged afterwards, so that the usual case pays nothing for it.
+//! retry. All of it is sent at once and costs one round trip. What was not accepted is judged afterwards, so that the usual
+//! case pays nothing for it.
 
 use super::PgStore;
 use super::connection::failed;

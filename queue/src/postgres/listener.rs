@@ -35,9 +35,12 @@ impl Ears {
         self.events.send_modify(|n| *n = n.wrapping_add(1));
     }
 
-    pub(super) fn tell_enqueued(&self) {
+    /// This process has written: there are new events, and perhaps jobs that can be claimed.
+    pub(super) fn tell_written(&self, jobs: bool) {
         self.tell_events();
-        self.tell_jobs();
+        if jobs {
+            self.tell_jobs();
+        }
     }
 
     pub(super) fn tell_controls(&self) {

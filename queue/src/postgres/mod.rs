@@ -192,10 +192,7 @@ impl PgStore {
 
     /// Wakes this process, after a commit: what it wrote needs no way through the database.
     fn wake(&self, jobs: bool) {
-        self.ears.tell_events();
-        if jobs {
-            self.ears.tell_jobs();
-        }
+        self.ears.tell_written(jobs);
     }
 }
 

@@ -78,14 +78,9 @@ fn weight(request: &EnqueueRequest) -> usize {
     request.args.get().len() + if notes.is_empty() { 0 } else { rules::notes_text(notes).len() }
 }
 
-/// Are these few enough to go with others?
-pub(super) fn are_few(requests: &[EnqueueRequest]) -> bool {
-    requests.len() <= FEW && requests.iter().map(weight).sum::<usize>() <= FEW_BYTES
-}
-
 impl PgStore {
-    /// Enqueues few plain jobs, tells who waits for them and counts them.
-    pub(super) async fn enqueue_together(&self, requests: &[EnqueueRequest]) -> Answer {
+    /// Enqueues plain jobs, with others' if they are few; tells who waits for them and counts them.
+    pub(super) async fn enqueue_plain(&self, requests: &[EnqueueRequest]) -> Answer {
         if let Some(answer) = self.with_others(requests).await {
             return answer;
         }
@@ -95,12 +90,19 @@ impl PgStore {
         Ok(made)
     }
 
-    /// Nothing when there was no turn: then nothing is enqueued.
+    /// Nothing when they are not few or there was no turn: then nothing is enqueued.
     async fn with_others(&self, requests: &[EnqueueRequest]) -> Option<Answer> {
+        if requests.len() > FEW {
+            return None;
+        }
+        let bytes = requests.iter().map(weight).sum();
+        if bytes > FEW_BYTES {
+            return None;
+        }
         let (tell, mut told) = oneshot::channel();
-        let ticket = self.together.join(requests.to_vec(), tell)?;
+        let ticket = self.together.join(requests.to_vec(), bytes, tell)?;
         let (_wanted, unwanted) = oneshot::channel();
-        let place = Place { together: &self.together, ticket, _wanted };
+        let _place = Place { together: &self.together, ticket, _wanted };
         // each who waits has a task that waits for a turn, and takes along whoever else is there by then
         let (together, connections, ears) =
             (self.together.clone(), self.connections.clone(), self.ears.clone());
@@ -121,7 +123,6 @@ impl PgStore {
             // it is on its way
             Err(_) => told.await,
         };
-        drop(place);
         Some(
             answer.unwrap_or_else(|ended| {
                 Err(QueueError::Unavailable { attempted: WHAT, source: ended.into() })
@@ -140,8 +141,12 @@ impl Together {
     }
 
     /// Nothing when too many wait.
-    fn join(&self, requests: Vec<EnqueueRequest>, tell: oneshot::Sender<Answer>) -> Option<u64> {
-        let bytes = requests.iter().map(weight).sum();
+    fn join(
+        &self,
+        requests: Vec<EnqueueRequest>,
+        bytes: usize,
+        tell: oneshot::Sender<Answer>,
+    ) -> Option<u64> {
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         let mut waiting = self.waiting();
         (waiting.len() < WAITING_MAX).then(|| {
@@ -190,14 +195,13 @@ async fn go(connections: &Connections, ears: &Ears, taken: Vec<Waiting>) {
     match at_once(connections, &all).await {
         Ok(made) => {
             count(&all, &made);
-            ears.tell_enqueued();
+            ears.tell_written(true);
             for (places, tell) in callers {
                 tell.send(Ok(made[places].to_vec())).ok();
             }
         }
-        Err(error) if error.is_refusal() && callers.len() > 1 => {
-            one_by_one(connections, ears, &all, callers).await;
-        }
+        Err(error) if callers.len() == 1 => _ = callers.pop().map(|(_, tell)| tell.send(Err(error))),
+        Err(error) if error.is_refusal() => one_by_one(connections, ears, &all, callers).await,
         Err(error) => tell_all(error, callers),
     }
 }
@@ -213,7 +217,7 @@ async fn one_by_one(connections: &Connections, ears: &Ears, all: &[EnqueueReques
         match at_once(connections, requests).await {
             Ok(made) => {
                 count(requests, &made);
-                ears.tell_enqueued();
+                ears.tell_written(true);
                 tell.send(Ok(made)).ok();
             }
             Err(error) if error.is_refusal() => drop(tell.send(Err(error))),
@@ -223,7 +227,7 @@ async fn one_by_one(connections: &Connections, ears: &Ears, all: &[EnqueueReques
     }
 }
 
-/// Tells each of them the same.
+/// Tells each of them the same. It is not that the database does not take something.
 fn tell_all(error: QueueError, callers: impl IntoIterator<Item = Caller>) {
     let mut again = repeated(error);
     for (_, tell) in callers {
@@ -231,34 +235,26 @@ fn tell_all(error: QueueError, callers: impl IntoIterator<Item = Caller>) {
     }
 }
 
+type Cause = Box<dyn Error + Send + Sync>;
+
 /// The same error as often as it is wanted.
 fn repeated(error: QueueError) -> Box<dyn FnMut() -> QueueError + Send> {
-    match error {
-        QueueError::Busy { attempted } => Box::new(move || QueueError::Busy { attempted }),
+    let (attempted, cause, make): (_, Cause, fn(&'static str, Cause) -> QueueError) = match error {
+        QueueError::Busy { attempted } => return Box::new(move || QueueError::Busy { attempted }),
+        QueueError::Schema(words) => return Box::new(move || QueueError::Schema(words.clone())),
         QueueError::StorageFull { attempted, source } => {
-            let source = Shared(source.into());
-            Box::new(move || QueueError::StorageFull { attempted, source: source.clone().into() })
-        }
-        QueueError::Database { attempted, source } => {
-            let source = Shared(source.into());
-            Box::new(move || QueueError::Database { attempted, source: source.clone().into() })
-        }
-        QueueError::Refused { attempted, source } => {
-            let source = Shared(source.into());
-            Box::new(move || QueueError::Refused { attempted, source: source.clone().into() })
+            (attempted, source, |attempted, source| QueueError::StorageFull { attempted, source })
         }
         QueueError::Unavailable { attempted, source } => {
-            let source = Shared(source.into());
-            Box::new(move || QueueError::Unavailable { attempted, source: source.clone().into() })
+            (attempted, source, |attempted, source| QueueError::Unavailable { attempted, source })
         }
-        QueueError::Invalid(words) => Box::new(move || QueueError::Invalid(words.clone())),
-        QueueError::TooLarge(words) => Box::new(move || QueueError::TooLarge(words.clone())),
-        QueueError::Schema(words) => Box::new(move || QueueError::Schema(words.clone())),
-        other => {
-            let source = Shared(Arc::new(other));
-            Box::new(move || QueueError::Database { attempted: WHAT, source: source.clone().into() })
+        QueueError::Database { attempted, source } => {
+            (attempted, source, |attempted, source| QueueError::Database { attempted, source })
         }
-    }
+        other => (WHAT, other.into(), |attempted, source| QueueError::Database { attempted, source }),
+    };
+    let cause = Shared(cause.into());
+    Box::new(move || make(attempted, cause.clone().into()))
 }
 
 /// Why a statement failed that went for several callers.
@@ -288,7 +284,8 @@ mod tests {
 
     fn join(together: &Together, jobs: Vec<EnqueueRequest>) -> (u64, oneshot::Receiver<Answer>) {
         let (tell, told) = oneshot::channel();
-        (together.join(jobs, tell).unwrap(), told)
+        let bytes = jobs.iter().map(weight).sum();
+        (together.join(jobs, bytes, tell).unwrap(), told)
     }
 
     fn taken(together: &Together) -> Vec<u64> {
@@ -333,7 +330,7 @@ mod tests {
         let together = Together::new();
         let all: Vec<_> = (0..WAITING_MAX).map(|_| join(&together, jobs(1, 2))).collect();
         let (tell, _told) = oneshot::channel();
-        assert!(together.join(jobs(1, 2), tell).is_none());
+        assert!(together.join(jobs(1, 2), 2, tell).is_none());
         assert!(together.leave(all[0].0));
         join(&together, jobs(1, 2));
     }

@@ -189,6 +189,16 @@ async fn each_of_many_callers_at_once_gets_its_own_jobs() {
     assert!(commits < 200, "{commits} commits");
 }
 
+/// Waits until so many statements wait for a lock on the table of jobs.
+async fn held_up(client: &tokio_postgres::Client, count: i64) {
+    let sql = "select count(*) from pg_locks where not granted and relation = 'minium.job'::regclass";
+    let what = format!("{count} statements to be held up");
+    wait::until(&what, async || {
+        (client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == count).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn who_gives_up_takes_nobody_along() {
     let f = Fixture::postgres().await;
@@ -198,18 +208,10 @@ async fn who_gives_up_takes_nobody_along() {
     let hold = holder.transaction().await.unwrap();
     hold.batch_execute("lock table minium.job in exclusive mode").await.unwrap();
     let look = f.client().await;
-    let held_up = async |count: i64| {
-        let sql = "select count(*) from pg_locks where not granted and relation = 'minium.job'::regclass";
-        let what = format!("{count} statements to be held up");
-        wait::until(&what, async || {
-            (look.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == count).then_some(())
-        })
-        .await;
-    };
     let first = caller(&f, numbered(1));
-    held_up(1).await;
+    held_up(&look, 1).await;
     let second = caller(&f, numbered(2));
-    held_up(2).await;
+    held_up(&look, 2).await;
     // these wait for a turn; on this runtime of one thread they do as soon as we do
     let (third, fourth) = (caller(&f, numbered(3)), caller(&f, numbered(4)));
     tokio::task::yield_now().await;
@@ -224,6 +226,27 @@ async fn who_gives_up_takes_nobody_along() {
     assert_eq!(job_of(&look, 4).await, Some(fourth[0].id));
     wait::until("the first caller's job, which was on its way", async || job_of(&look, 1).await).await;
     assert_eq!(job_of(&look, 3).await, None, "it was not");
+}
+
+#[tokio::test]
+async fn who_gets_no_turn_goes_by_itself() {
+    let f = Fixture::postgres().await;
+    f.store().enqueue(&numbered(0)).await.unwrap();
+    let mut holder = f.client().await;
+    let hold = holder.transaction().await.unwrap();
+    hold.batch_execute("lock table minium.job in exclusive mode").await.unwrap();
+    let look = f.client().await;
+    let mut callers = Vec::new();
+    for n in 1..=4 {
+        callers.push(caller(&f, numbered(n)));
+        // the third and the fourth find both turns taken, by statements that do not end
+        held_up(&look, n as i64).await;
+    }
+    hold.commit().await.unwrap();
+    for (n, caller) in (1..).zip(callers) {
+        let made = wait::within("an enqueue", caller).await.unwrap().unwrap();
+        assert_eq!(job_of(&look, n).await, Some(made[0].id), "once");
+    }
 }
 
 #[tokio::test]
