@@ -19,7 +19,7 @@ const TRIPS_MAX: u32 = 60;
 pub(super) struct Crashed {
     /// It was answered before the end, so that it must have been done.
     pub(super) answered: bool,
-    /// The answer, of a claim as far as it can be found out.
+    /// The answer, of a claim as far as it can be found out. It says `crashed` where a claim may have taken less than it could.
     pub(super) got: Value,
     /// What the next process does before anybody looks.
     pub(super) then: Vec<Step>,
@@ -52,7 +52,13 @@ impl Subject {
         self.fixture.reopen().await;
         let then = self.repair().await;
         let (answered, got) = match answer {
-            Ok(got) => (true, got),
+            Ok(mut got) => {
+                // a second look, for jobs under limits, may have failed: what the first one took is answered all the same
+                if let (Step::Exchange { .. } | Step::Pull(_), Value::Object(got)) = (step, &mut got) {
+                    got.insert("crashed".into(), json!(true));
+                }
+                (true, got)
+            }
             Err(e @ (QueueError::Unavailable { .. } | QueueError::Database { .. })) => {
                 drop(e);
                 (false, self.claimed(step).await)
