@@ -36,3 +36,7 @@ create or replace function minium.snapshot_with(j minium.job, args json) returns
     case when j.finished is null then ',"finished":null' else concat(',"finished":"', minium.time_text(j.finished), '"') end,
     case when j.retried is null then ',"retried":null}' else concat(',"retried":"', minium.time_text(j.retried), '"}') end)::json
 $$;
+
+-- Who reads the journal says until when it wants to be woken, anew as long as it is there; upkeep disarms for one that is not there
+-- any more. Every commit of a transaction that notifies waits for those before it.
+update minium.wake set armed = false where name = 'journal';

@@ -189,7 +189,9 @@ impl JournalStore for PgJournal {
     }
 
     async fn arm(&self, armed: bool) -> Result<(), NotifierError> {
-        let sql = "update minium.wake set armed = $1 where name = 'journal' and armed <> $1";
+        // it is asked for again and again while nothing happens, and rarely writes
+        let sql = "update minium.wake set armed = $1, until = case when $1 then now() + interval '60 seconds' else until end
+                    where name = 'journal' and (armed <> $1 or $1 and until < now() + interval '30 seconds')";
         self.relay_query("set the journal's flag", sql, &[(&armed, Type::BOOL)]).await.map(drop)
     }
 

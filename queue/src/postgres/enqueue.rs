@@ -257,10 +257,10 @@ pub(super) async fn at_once(
         if plain {
             let statement = client.prepare_cached(PLAIN).await?;
             let rows = client.query(&statement, &columns.params()[..PLAIN_PARAMS]).await?;
-            let ids = rows.iter().filter_map(|row| row.get::<_, Option<i64>>(0));
-            let all: Vec<_> = ids.map(|id| Enqueued { id, existing: false }).collect();
-            if !all.is_empty() {
-                return Ok(all);
+            if !rows.is_empty() {
+                let mut ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+                ids.sort_unstable();
+                return Ok(ids.into_iter().map(|id| Enqueued { id, existing: false }).collect());
             }
         }
         let statement = client.prepare_cached(ENQUEUE).await?;

@@ -2,27 +2,24 @@
 -- $1 tasks, $2 arguments, $3 queues, $4 priorities, $5 attempts, $6 delays, $7 expiries, $8 lax or not, $9 notes,
 -- $10 time-outs, $11 pauses, $12 schedules, $13 origins, $14 traces, $15 partitions: one of each for each job. Spans are
 -- microseconds.
--- Answers the ids, which were drawn in the order of the jobs; nothing, and does nothing, where arguments are masked or tasks have limits: then
--- minium.enqueue_jobs does it, which does all of this too. This one costs half of it.
+-- Answers the ids, which are drawn in the order of the jobs; nothing, and does nothing, where arguments are masked or tasks have
+-- limits: then minium.enqueue_jobs does it, which does all of this too. This one costs half of it. (Setting up the plan is most
+-- of what a single job costs: what is not a part of it needs no setting up.)
 -- Indexes: lane_queue. Locks: none but those of new rows.
 with
-r as materialized (
-  select u.place, nextval('minium.job_id') as id, u.task, u.args::json as args, u.queue, u.priority, u.attempts,
-         statement_timestamp() + u.delay * interval '1 microsecond' as due, u.delay > 0 as later,
-         statement_timestamp() + u.expiry * interval '1 microsecond' as expires, u.lax, u.notes::jsonb as notes, u.timeout,
-         u.backoff, u.schedule, u.origin, u.trace, u.part
-    from unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::int[], $6::bigint[], $7::bigint[], $8::bool[], $9::text[],
-                $10::bigint[], $11::bigint[], $12::text[], $13::bigint[], $14::text[], $15::text[]) with ordinality
-           as u (task, args, queue, priority, attempts, delay, expiry, lax, notes, timeout, backoff, schedule, origin, trace,
-                 part, place)
-   where not exists (select from minium.limit_rule)
-     and not exists (select from minium.mask where paths <> '[]')),
 j as (
-  insert into minium.job as j (id, task, queue, priority, args, notes, attempts, lax, schedule, origin, trace, timeout_us,
+  insert into minium.job as j (task, queue, priority, args, notes, attempts, lax, schedule, origin, trace, timeout_us,
                                backoff_us, created, delayed, later_at, expires, ready, part)
-  select r.id, r.task, r.queue, r.priority, r.args, r.notes, r.attempts, r.lax, r.schedule, r.origin, r.trace, r.timeout,
-         r.backoff, statement_timestamp(), r.due, case when r.later then r.due end, r.expires, not r.later, r.part
-    from r
+  select u.task, u.queue, u.priority, u.args::json, u.notes::jsonb, u.attempts, u.lax, u.schedule, u.origin, u.trace, u.timeout,
+         u.backoff, statement_timestamp(), statement_timestamp() + u.delay * interval '1 microsecond',
+         case when u.delay > 0 then statement_timestamp() + u.delay * interval '1 microsecond' end,
+         statement_timestamp() + u.expiry * interval '1 microsecond', u.delay = 0, u.part
+    from unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::int[], $6::bigint[], $7::bigint[], $8::bool[], $9::text[],
+                $10::bigint[], $11::bigint[], $12::text[], $13::bigint[], $14::text[], $15::text[])
+           as u (task, args, queue, priority, attempts, delay, expiry, lax, notes, timeout, backoff, schedule, origin, trace,
+                 part)
+   where not exists (select from minium.limit_rule)
+     and not exists (select from minium.mask where paths <> '[]')
   returning j.id, j.task, j.queue, j.priority, j.trace, minium.snapshot(j) as data),
 events as (
   insert into minium.entry (topic, type, subject, trace, data)
@@ -33,9 +30,8 @@ lanes as (
    where not exists (select from minium.lane l where l.queue = j.queue and l.priority = j.priority)),
 figures as (
   insert into minium.tally (inactive) select count(*) from j having count(*) > 0)
-select j.id, null::text from j
-union all
-select null, pg_notify(case w.name when 'journal' then 'minium_journal' else 'minium_job' end, '')::text
-  from minium.wake w
- where (w.name = 'journal' and w.armed or w.name = 'jobs' and w.until > clock_timestamp()) and exists (select from j)
- order by 1
+select j.id,
+       (select count(pg_notify(case w.name when 'journal' then 'minium_journal' else 'minium_job' end, ''))
+          from minium.wake w
+         where w.name = 'journal' and w.armed or w.name = 'jobs' and w.until > clock_timestamp())
+  from j

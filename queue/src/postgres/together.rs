@@ -6,8 +6,8 @@
 //!
 //! What must hold: each caller gets the ids of its own jobs, all or none of them; a job that the database does not take fails
 //! nobody else's (only if the database goes away do all fail, as they would have by themselves); a caller that gives up takes
-//! nobody's answer along, since the statement is run by a task of its own; and one that has given up before its jobs went has
-//! nothing enqueued.
+//! nobody's answer along, since what goes for several is run by a task of its own; and one that has given up before its jobs went
+//! has nothing enqueued.
 
 use super::PgStore;
 use super::connection::Connections;
@@ -78,27 +78,39 @@ fn weight(request: &EnqueueRequest) -> usize {
     request.args.get().len() + if notes.is_empty() { 0 } else { rules::notes_text(notes).len() }
 }
 
+/// How many bytes they are, if they are few.
+fn few(requests: &[EnqueueRequest]) -> Option<usize> {
+    if requests.len() > FEW {
+        return None;
+    }
+    let bytes = requests.iter().map(weight).sum();
+    (bytes <= FEW_BYTES).then_some(bytes)
+}
+
 impl PgStore {
-    /// Enqueues plain jobs, with others' if they are few; tells who waits for them and counts them.
+    /// Enqueues plain jobs. Few go alone if there is a turn for them, else with others.
     pub(super) async fn enqueue_plain(&self, requests: &[EnqueueRequest]) -> Answer {
-        if let Some(answer) = self.with_others(requests).await {
-            return answer;
+        let Some(bytes) = few(requests) else { return self.enqueue_alone(requests).await };
+        // who has nobody to wait for needs no task of its own
+        if let Ok(_turn) = self.together.turns.try_acquire() {
+            return self.enqueue_alone(requests).await;
         }
+        match self.with_others(requests, bytes).await {
+            Some(answer) => answer,
+            None => self.enqueue_alone(requests).await,
+        }
+    }
+
+    /// Tells who waits for them, and counts them.
+    async fn enqueue_alone(&self, requests: &[EnqueueRequest]) -> Answer {
         let made = at_once(&self.connections, requests).await?;
         count(requests, &made);
         self.wake(true);
         Ok(made)
     }
 
-    /// Nothing when they are not few or there was no turn: then nothing is enqueued.
-    async fn with_others(&self, requests: &[EnqueueRequest]) -> Option<Answer> {
-        if requests.len() > FEW {
-            return None;
-        }
-        let bytes = requests.iter().map(weight).sum();
-        if bytes > FEW_BYTES {
-            return None;
-        }
+    /// Nothing when there was no turn: then nothing is enqueued.
+    async fn with_others(&self, requests: &[EnqueueRequest], bytes: usize) -> Option<Answer> {
         let (tell, mut told) = oneshot::channel();
         let ticket = self.together.join(requests.to_vec(), bytes, tell)?;
         let (_wanted, unwanted) = oneshot::channel();

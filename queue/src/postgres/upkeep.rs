@@ -66,6 +66,10 @@ select now() >= since + $1::bigint * interval '1 microsecond' from known";
 const TENDED: &str = "
 update minium.server set tended = now() where tended < now() - interval '1 second'";
 
+/// Writers notify no reader of the journal that has gone: as long as one is there it says so anew.
+const DISARM: &str = "
+update minium.wake set armed = false where name = 'journal' and armed and until < now()";
+
 /// Index: job_later. Locks: the due jobs, passing over what others hold. They draw their numbers in the order in which
 /// they were due; those that parents hold back are staged without one.
 const STAGE: &str = "
@@ -277,6 +281,7 @@ impl PgStore {
         self.execute("add up figures", FOLD, &[]).await?;
         self.execute("forget hours", FORGET_HOURS, &[]).await?;
         self.execute("note that the queue is looked after", TENDED, &[]).await?;
+        self.execute("look whether the journal's reader is there", DISARM, &[]).await?;
         let due_in: Option<i64> = self.step("look for what is due next", DUE_IN, &[]).await?.get(0);
         *self.walks.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = walks;
         if staged + rescued + expired + removed + released + lanes > 0 {

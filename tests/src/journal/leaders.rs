@@ -4,6 +4,7 @@ use super::{Fixture, Node, Stepped, assert_dense, offsets, read_all, step, step_
 use crate::support::postgres::{Cluster, ClusterOptions, connect};
 use crate::support::wait;
 use minium_notifier::RelayState;
+use minium_queue::UpkeepRules;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +37,31 @@ async fn a_leader_that_looked_before_the_others_commit_is_refused_and_gives_no_o
     assert!(["40001", "23505"].contains(&code), "{refused:?}");
     other.batch_execute("rollback").await.unwrap();
     assert_dense(&one).await;
+}
+
+/// A commit that notifies waits for those before it: nobody is to pay for a reader that has gone.
+#[tokio::test]
+async fn writers_notify_only_a_reader_that_is_there() {
+    let fixture = Fixture::new().await;
+    let client = fixture.client().await;
+    let armed = async |wanted: bool, what: &str| {
+        let sql = "select from minium.wake where name = 'journal' and armed = $1 and (not armed or until > now() + '25 s')";
+        wait::until(what, async || client.query_opt(sql, &[&wanted]).await.unwrap()).await;
+    };
+    armed(false, "a journal that nobody has read").await;
+    let node = Node::start(&fixture.journal);
+    armed(true, "the relay to sleep").await;
+    client
+        .batch_execute("update minium.wake set until = now() + '20 s' where name = 'journal'")
+        .await
+        .unwrap();
+    armed(true, "the relay to say again that it is there").await;
+    fixture.backend.store().upkeep(&UpkeepRules::default()).await.unwrap();
+    armed(true, "it to be left as it is").await;
+    node.stop().await;
+    client.batch_execute("update minium.wake set until = now() where name = 'journal'").await.unwrap();
+    fixture.backend.store().upkeep(&UpkeepRules::default()).await.unwrap();
+    armed(false, "nobody to be notified").await;
 }
 
 #[tokio::test]
