@@ -210,7 +210,9 @@ pub(crate) async fn run(
 ) -> Done {
     let begun = Instant::now();
     let limit = leased.timeout.or(task.timeout()).or(around.options.timeout);
-    let ran = lead(&around, task.as_ref(), &job, &leased, limit).await;
+    // what runs for the task beside it (the look at its arguments, the end of what it left behind) may panic too
+    let ran = AssertUnwindSafe(lead(&around, task.as_ref(), &job, &leased, limit)).catch_unwind().await;
+    let ran = ran.unwrap_or_else(|panic| Ran::Ended(Err(panicked(panic.as_ref()))));
     job.over.store(true, Ordering::Relaxed);
     let ending = judge(ran, job.stopped(), limit, &job, &around.options);
     let state = match &ending {
@@ -268,11 +270,19 @@ async fn lead(
         Some(ended) => Ran::Ended(ended),
         None => {
             // a task that stops in an orderly way may still have something to say; if not, it is dropped here
-            let grace = task.stop_grace(options.stop_grace);
-            timeout(grace, &mut work).await.map_or(Ran::Dropped, Ran::Ended)
+            let grace = timeout(task.stop_grace(options.stop_grace), &mut work);
+            tokio::pin!(grace);
+            let ended = tokio::select! {
+                ended = &mut grace => ended,
+                _ = &mut writer, if writing => {
+                    writing = false;
+                    grace.await
+                }
+            };
+            ended.map_or(Ran::Dropped, Ran::Ended)
         }
     };
-    if writing && matches!(job.stopped(), None | Some(Stopped::Timeout | Stopped::Operator)) {
+    if writing && !matches!(job.stopped(), Some(Stopped::Cancelled | Stopped::Lost)) {
         job.said.close();
         if timeout(LAST_WORDS, writer).await.is_err() {
             debug!(job_id = job.id, "The last notes of a job could not be written in time.");

@@ -43,6 +43,9 @@ pub trait JobSource: Send + Sync + 'static {
     /// gone are passed over.
     async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<(), QueueError>;
 
+    /// A run has ended without an outcome, since its lease is gone: it takes no place any more.
+    fn gave_up(&self, _lease: LeaseToken) {}
+
     /// Notes, progress and log lines of a running job.
     async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError>;
 

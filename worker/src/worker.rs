@@ -381,10 +381,11 @@ impl Shift {
             Ok(Done { outcome: None, lease }) => {
                 metrics::counter!(OUTCOMES_TOTAL, "verdict" => "abandoned").increment(1);
                 self.running.end(lease);
+                self.around.source.gave_up(lease);
                 // no exchange follows by itself, and what had no room before may have some now
                 self.may_find_more(true);
             }
-            // the run itself catches what its task does; its lease runs out
+            // the run itself catches whatever panics in it
             Err(error) => error!(%error, "A run ended in a way that it must not."),
         }
     }

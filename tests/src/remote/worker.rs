@@ -21,6 +21,8 @@ on_both! {
     a_result_that_is_refused_for_good_becomes_a_failure;
     /// J-4: cancelling stops the command with all that it has started.
     cancelling_kills_the_command;
+    /// J-4: what was called off, or lost, takes no slot any more.
+    a_run_that_was_called_off_makes_room_for_another;
     /// a result that the node cannot read fails its own job, and holds up nobody else's.
     a_result_that_the_node_cannot_read_holds_nobody_up;
 }
@@ -256,6 +258,21 @@ async fn cancelling_kills_the_command(options: Options) {
     let metrics = node.get("/metrics").await;
     let asked = |line: &&str| line.starts_with("minium_notifier_words_total") && line.contains("cancelled");
     assert_eq!(metrics.text().lines().find(asked), None);
+    worker.stop().await;
+}
+
+async fn a_run_that_was_called_off_makes_room_for_another(options: Options) {
+    let node = Node::start(options.config(CONFIG)).await;
+    let worker = Worker::start(&node, "case $(cat) in *last*) exit;; esac; exec sleep 1000");
+    // more than it has slots
+    for n in 0..5 {
+        let id = push(&node, &json!([n])).await;
+        let active = async || (node.job(id).await["state"] == "active").then_some(());
+        wait::until("the job to be begun", active).await;
+        node.post(&format!("/api/v1/jobs/{id}/cancel"), "").await.expect(200);
+    }
+    let last = push(&node, &json!(["last"])).await;
+    assert_eq!(node.ended(last).await["state"], "finished");
     worker.stop().await;
 }
 

@@ -324,9 +324,10 @@ impl JobSource for ClientSource {
     async fn exchange(&self, outcomes: &[Outcome], claim: &Claim) -> Result<Exchanged, QueueError> {
         if !outcomes.is_empty() {
             self.inner.reports.keep(outcomes.to_vec()).await.map_err(not_kept)?;
-            let full = self.inner.reports.is_full();
             let mut over = Vec::new();
             let mut hands = self.inner.hands();
+            // looked at under the lock: who makes room takes what is here afterwards
+            let full = self.inner.reports.is_full();
             for outcome in outcomes {
                 over.extend(hands.running.remove(&outcome.lease));
             }
@@ -370,6 +371,11 @@ impl JobSource for ClientSource {
             .map(|(job, lease)| Outcome { job: *job, lease: *lease, ending: ending() })
             .collect();
         self.inner.reports.keep(outcomes).await.map_err(not_kept)
+    }
+
+    fn gave_up(&self, lease: LeaseToken) {
+        let over = self.inner.hands().running.remove(&lease);
+        drop(over);
     }
 
     async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError> {

@@ -320,6 +320,25 @@ async fn shutdown_stops_what_does_not_end_within_the_grace_and_says_so() {
     }
 }
 
+/// The next attempt may go on from there.
+#[tokio::test]
+async fn what_a_task_says_as_its_worker_ends_is_kept() {
+    let queue = Queue::new().await;
+    let saves = |job: JobContext, _: Value| async move {
+        job.cancelled().cancelled().await;
+        job.note("checkpoint", 42);
+        Err::<(), _>(minium_worker::Failure::permanent("half way"))
+    };
+    let hasty = WorkerOptions { grace: Duration::ZERO, ..options() };
+    let worker = start(Worker::new(queue.source(), hasty).task("saves", saves));
+    let id = queue.enqueue(with(request("saves", &json!([])), |o| o.attempts = 2)).await;
+    queue.until(id, |job| job.state == State::Active).await;
+    worker.stop().await;
+    assert_eq!(queue.job(id).await.notes["checkpoint"], 42);
+    let expected = ["task.enqueue", "task.dequeue", "task.progress", "task.failed", "task.retry"];
+    assert_eq!(queue.types(id).await, expected);
+}
+
 /// a claim whose answer comes when it is too late to begin: the jobs go back with their attempts.
 #[tokio::test]
 async fn shutdown_gives_back_what_was_claimed_and_not_begun() {

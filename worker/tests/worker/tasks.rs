@@ -175,6 +175,28 @@ async fn arguments_that_break_their_schema_fail_without_a_run_and_without_a_retr
     assert_eq!(queue.types(bad).await, ["task.enqueue", "task.dequeue", "task.failed"]);
 }
 
+struct Panics;
+
+impl ArgsCheck for Panics {
+    fn check(&self, _: &str, args: &RawValue) -> Result<(), Vec<SchemaFault>> {
+        assert!(!args.get().contains("odd"), "an odd argument");
+        Ok(())
+    }
+}
+
+/// What a program gives beside its tasks may fall over too.
+#[tokio::test]
+async fn a_check_that_panics_fails_the_job_it_looked_at() {
+    let queue = Queue::new().await;
+    let one = WorkerOptions { concurrency: 1, ..options() };
+    let worker = start(Worker::new(queue.source(), one).task("sum", sum).check(Arc::new(Panics)));
+    let bad = queue.enqueue(request("sum", &json!(["odd"]))).await;
+    assert!(queue.failed(bad).await.contains("an odd argument"));
+    let good = queue.enqueue(request("sum", &json!([{"from": 1, "to": 2}]))).await;
+    assert_eq!(queue.finished(good).await, json!({"rows": 3}));
+    worker.stop().await;
+}
+
 async fn wait_for_ever(_: JobContext, _: Value) -> Result<(), Infallible> {
     std::future::pending().await
 }
