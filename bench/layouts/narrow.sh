@@ -110,6 +110,8 @@ phase() {
         -D layout="$layout" -D batch="$batch" -D turns=$((transactions - 1)) -D turn=0 -D ids={} -D leases={} -D results={} -D mark=0 \
         "$(at "$db")" 2>&1) || die "$log"
     if grep -q 'aborted\|ERROR' <<<"$log"; then die "$log"; fi
+    # its sessions are counted when the postmaster has seen them end
+    sleep 0.2
     printf '%s %s ' "$from" "$(sql "$db" -c 'select pg_current_wal_insert_lsn()')"
     awk -v n="$transactions" -v from="$cpu" -v to="$(cpu)" '/^latency average/ { print $4 * n * 1000, to - from }' <<<"$log"
 }

@@ -5,6 +5,23 @@ create type minium.request as (
   task text, args text, queue text, priority int, attempts int, delay bigint, expiry bigint, lax boolean, notes text,
   parents text, key text, timeout bigint, backoff bigint, origin bigint, unique_us bigint, on_failure boolean, part text);
 
+-- What readers of JSON may refuse is refused where it comes in, as over HTTP: more than 100 levels, and numbers beyond a double.
+-- Neither fits into fewer letters.
+create function minium.check_json(name text, value jsonb) returns void language plpgsql immutable as $$
+begin
+  if octet_length(value::text) < 200 then
+    return;
+  end if;
+  if jsonb_path_exists(value, 'strict $.**{100 to last} ? (@.type() == "array" || @.type() == "object")') then
+    raise exception using errcode = 'invalid_parameter_value',
+      message = format('%s: more than 100 levels of lists and objects', name);
+  end if;
+  if jsonb_path_exists(value, 'strict $.** ? (@.type() == "number" && (@ > 1.7976931348623157e308 || @ < -1.7976931348623157e308))') then
+    raise exception using errcode = 'invalid_parameter_value',
+      message = format('%s: a number is out of the range of a double', name);
+  end if;
+end $$;
+
 -- Reads the task and the options of one job; `args` stays null. Raises `invalid_parameter_value` for whatever is wrong. What a
 -- job does not say costs no more than to see that: most of the time of a line of COPY is spent here.
 create function minium.read_request(task text, options jsonb) returns minium.request
@@ -53,6 +70,9 @@ begin
   end if;
   if jsonb_typeof(coalesce(options -> 'notes', '{}')) <> 'object' then
     raise exception using errcode = 'invalid_parameter_value', message = 'notes must be an object';
+  end if;
+  if options ? 'notes' then
+    perform minium.check_json('notes', options -> 'notes');
   end if;
   if jsonb_typeof(coalesce(options -> 'queue', '""')) <> 'string' then
     raise exception using errcode = 'invalid_parameter_value', message = 'queue must be a text';
@@ -130,6 +150,7 @@ declare
   request minium.request := minium.read_request(task, options);
   answer bigint;
 begin
+  perform minium.check_json('args', args);
   request.args := coalesce(args, '[]')::text;
   select e into strict answer from minium.enqueue_requests(array[request]) e;
   return answer;
@@ -158,8 +179,9 @@ declare
   words   text;
   advice  text;
 begin
-  for added in select l.task, l.args::text as args, l.options from lines l loop
+  for added in select l.task, l.args as value, l.args::text as args, l.options from lines l loop
     line := line + 1;
+    perform minium.check_json('args', added.value);
     if added.task is distinct from task or added.options is distinct from options then
       request := minium.read_request(added.task, added.options);
       task := added.task;
@@ -186,5 +208,5 @@ create trigger enqueue_bulk after insert on minium.bulk
   referencing new table as lines for each statement execute function minium.enqueue_bulk();
 
 -- as all of them in the first migration
-revoke execute on function minium.read_request(text, jsonb), minium.enqueue_requests(minium.request[]), minium.enqueue_bulk()
+revoke execute on function minium.check_json(text, jsonb), minium.read_request(text, jsonb), minium.enqueue_requests(minium.request[]), minium.enqueue_bulk()
 from public;

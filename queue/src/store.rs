@@ -280,6 +280,8 @@ pub enum Extension {
     Cancelled,
     /// The lease was gone already.
     Lost,
+    /// Somebody is changing the job just now. It is as it was: ask again soon.
+    Later,
 }
 
 /// What is told of a job besides how it ends: one event, however much it is.

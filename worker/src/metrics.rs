@@ -2,7 +2,7 @@
 
 /// How long a run took. Labels: `queue`, `task`, `state`.
 pub const JOB_RUN_SECONDS: &str = "minium_queue_job_run_seconds";
-/// Runs that ended. Labels: `task`, `verdict` (accepted, repeated, lease_lost, abandoned).
+/// Runs that ended. Label: `verdict` (accepted, repeated, lease_lost, unjudged, abandoned).
 pub const OUTCOMES_TOTAL: &str = "minium_worker_outcomes_total";
 /// How long handing in and claiming took.
 pub const EXCHANGE_SECONDS: &str = "minium_worker_exchange_seconds";

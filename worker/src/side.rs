@@ -125,7 +125,9 @@ pub(crate) async fn extend_leases(
         match held.first().map(|job| job.lease_until()) {
             Some(until) if until <= now + left_when_due => {
                 match extend(source.as_ref(), &held, &options).await {
-                    Ok(()) => backoff.reset(),
+                    Ok(All::Answered) => backoff.reset(),
+                    // they stand first in the next call again
+                    Ok(All::ButSome) => sleep((every / 4).min(SOON)).await,
                     Err(error) => {
                         failed_call("extend", &error);
                         sleep(backoff.pause()).await;
@@ -138,11 +140,22 @@ pub(crate) async fn extend_leases(
     }
 }
 
+/// After so long at most those are asked for again that could not be extended just now.
+const SOON: Duration = Duration::from_secs(1);
+
+/// Of leases that were to be extended.
+pub(crate) enum All {
+    Answered,
+    /// Some are to be asked for again soon.
+    ButSome,
+}
+
 pub(crate) async fn extend(
     source: &dyn JobSource,
     held: &[Arc<RunningJob>],
     options: &WorkerOptions,
-) -> Result<(), QueueError> {
+) -> Result<All, QueueError> {
+    let mut all = All::Answered;
     let leases: Vec<_> = held.iter().map(|job| (job.id, job.lease)).collect();
     let asked = Instant::now();
     let answers = call(source.extend(&leases, options.lease), options.call_timeout).await?;
@@ -153,6 +166,8 @@ pub(crate) async fn extend(
                 job.stop(Stopped::Cancelled);
                 job.extended(asked + options.lease);
             }
+            // what is known still holds
+            Extension::Later => all = All::ButSome,
             // nothing more to extend; asked again only as often as if there were
             Extension::Lost => {
                 job.stop(Stopped::Lost);
@@ -160,7 +175,7 @@ pub(crate) async fn extend(
             }
         }
     }
-    Ok(())
+    Ok(all)
 }
 
 /// Stops runs that were cancelled, where the source tells it by itself.

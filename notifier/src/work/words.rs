@@ -158,6 +158,9 @@ impl Round<'_> {
                             Ok(Said::Until(until))
                         }
                         Extension::Cancelled => Ok(Said::Cancelled),
+                        Extension::Later => Err(problem(&QueueError::Busy {
+                            attempted: "extend a lease that is being changed",
+                        })),
                         Extension::Lost => {
                             self.held.end(word.job, word.lease);
                             Err(lease_lost(word.job))

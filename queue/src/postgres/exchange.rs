@@ -2,8 +2,8 @@
 //!
 //! Few jobs that finished and a claim are one statement (`exchange.sql`); many are two in one transaction, so that the claim has
 //! a look of its own. Failures are written before them in the same transaction, each `failed` followed by its automatic
-//! retry. All of it is sent at once and costs one round trip. What was not accepted is judged afterwards, so that the usual
-//! case pays nothing for it.
+//! retry. All of it is sent at once and costs one round trip. What was not accepted is judged afterwards
+//! (`judging.rs`), so that the usual case pays nothing for it.
 
 use super::PgStore;
 use super::connection::failed;
@@ -16,7 +16,7 @@ use crate::rules;
 use crate::store::{Claim, Ending, Exchanged, Leased, Outcome, Pause, Verdict};
 use minium_protocol::{LeaseToken, State};
 use serde_json::value::RawValue;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
@@ -24,10 +24,12 @@ use tokio_postgres::{Error, GenericClient, Row};
 use uuid::Uuid;
 
 const WHAT: &str = "hand in outcomes and claim jobs";
+/// $1 outcomes' jobs. Failures and what finished are written by two statements; all of them are locked before, so that who else
+/// locks several meets them in one order. Index: the key of job. Locks: the jobs, by id.
+const LOCK: &str = "select from minium.job where id = any ($1::bigint[]) order by id for no key update";
 const EXCHANGE: &str = include_str!("exchange.sql");
 const FAIL: &str = include_str!("fail.sql");
 const RETRY: &str = include_str!("retry.sql");
-const LATE: &str = include_str!("late.sql");
 
 /// From so many outcomes on, it matters that others claim while they are written.
 const MANY: usize = 16;
@@ -265,10 +267,10 @@ impl PgStore {
             self.wake(answer.ready || answer.room);
         }
         if answer.room {
-            self.tell_of_room().await;
+            self.tell_of_room();
         }
-        if answer.settle {
-            self.settle(answer.accepted.iter().copied().collect()).await;
+        if !answer.accepted.is_empty() {
+            self.settle_beside(answer.accepted.iter().copied().collect(), answer.settle).await;
         }
         let mut refused = Vec::new();
         for &i in round {
@@ -279,69 +281,10 @@ impl PgStore {
             }
         }
         if !refused.is_empty() {
-            match self.judge_refused(outcomes, &refused, verdicts).await {
-                // nothing was given out: all of it can be handed in again
-                Err(error) if answer.claimed.is_empty() => return Err(error),
-                Err(error) => {
-                    tracing::warn!(%error, "Outcomes could not be judged; the jobs claimed beside them go out.");
-                    refused.iter().for_each(|&i| verdicts[i] = Verdict::Unjudged);
-                }
-                Ok(()) => {}
-            }
+            let claimed = (!answer.claimed.is_empty()).then_some(asked.claim.lease);
+            self.judge_beside(outcomes, &refused, verdicts, claimed).await?;
         }
         Ok(Taken { jobs: answer.claimed, apart: answer.apart })
-    }
-
-    /// Repeated, or late: then an event keeps what was brought.
-    async fn judge_refused(
-        &self,
-        outcomes: &[Outcome],
-        refused: &[usize],
-        verdicts: &mut [Verdict],
-    ) -> Result<(), QueueError> {
-        let words: Vec<_> = refused.iter().map(|&i| Word::new(&outcomes[i])).collect();
-        let ids: Vec<_> = refused.iter().map(|&i| outcomes[i].job).collect();
-        let leases: Vec<_> = refused.iter().map(|&i| outcomes[i].lease.0).collect();
-        let states: Vec<_> = words.iter().map(|w| w.state.as_str()).collect();
-        let texts: Vec<_> = words.iter().map(|w| w.text.as_ref()).collect();
-        let late: Vec<_> = words.iter().map(|w| w.late.as_str()).collect();
-        let params: [&(dyn ToSql + Sync); 5] = [&ids, &leases, &states, &texts, &late];
-        let params = &params;
-        let judge = |client: Session| async move {
-            let statement = client.prepare_cached(LATE).await?;
-            client.query(&statement, params).await
-        };
-        let rows = self.connections.run("judge outcomes under leases that are gone", judge).await?;
-        let repeated: HashMap<i64, bool> = rows.iter().map(|r| (r.get(0), r.get(1))).collect();
-        for &i in refused {
-            verdicts[i] = match repeated.get(&outcomes[i].job) {
-                Some(true) => Verdict::Repeated,
-                Some(false) | None => Verdict::LeaseLost,
-            };
-        }
-        if repeated.values().any(|repeated| !repeated) {
-            self.wake(false);
-        }
-        Ok(())
-    }
-}
-
-/// A word about a run as text, to be compared and kept.
-struct Word<'a> {
-    state: State,
-    text: std::borrow::Cow<'a, str>,
-    late: String,
-}
-
-impl<'a> Word<'a> {
-    fn new(outcome: &'a Outcome) -> Word<'a> {
-        let late = rules::late(outcome);
-        match &outcome.ending {
-            Ending::Finished(result) => {
-                Word { state: State::Finished, text: rules::result_text(result), late }
-            }
-            Ending::Failed { error, .. } => Word { state: State::Failed, text: rules::storable(error), late },
-        }
     }
 }
 
@@ -381,8 +324,13 @@ async fn one_transaction(client: &Session, batch: &Batch<'_>, asked: &Asked<'_>)
     let exchange = client.prepare_cached(EXCHANGE).await?;
     let failing = match batch.failed.is_empty() {
         true => None,
-        false => Some((client.prepare_cached(FAIL).await?, client.prepare_cached(RETRY).await?)),
+        false => Some((
+            client.prepare_cached(LOCK).await?,
+            client.prepare_cached(FAIL).await?,
+            client.prepare_cached(RETRY).await?,
+        )),
     };
+    let all: Vec<i64> = batch.failed.iter().chain(&batch.finished).copied().collect();
     let fail_params: [&(dyn ToSql + Sync); 5] =
         [&batch.failed, &batch.failed_leases, &batch.errors, &batch.retry, &batch.backtraces];
     let retry_params: [&(dyn ToSql + Sync); 4] =
@@ -391,14 +339,18 @@ async fn one_transaction(client: &Session, batch: &Batch<'_>, asked: &Asked<'_>)
     let mut finish_params = exchange_params(batch, asked);
     finish_params[LIMIT] = &none;
     let claim_params = exchange_params(&nothing, asked);
-    let (begun, failed, retried, finished, claimed, committed) = futures::join!(
+    let (begun, locked, failed, retried, finished, claimed, committed) = futures::join!(
         client.batch_execute("begin"),
         async {
-            let Some((fail, _)) = &failing else { return Ok(Vec::new()) };
+            let Some((lock, ..)) = &failing else { return Ok(Vec::new()) };
+            client.query(lock, &[&all]).await
+        },
+        async {
+            let Some((_, fail, _)) = &failing else { return Ok(Vec::new()) };
             client.query(fail, &fail_params).await
         },
         async {
-            let Some((_, retry)) = &failing else { return Ok(None) };
+            let Some((.., retry)) = &failing else { return Ok(None) };
             client.query_one(retry, &retry_params).await.map(Some)
         },
         client.query(&exchange, &finish_params),
@@ -408,6 +360,7 @@ async fn one_transaction(client: &Session, batch: &Batch<'_>, asked: &Asked<'_>)
         client.batch_execute("commit"),
     );
     begun?;
+    locked?;
     let (failed, retried, finished, claimed) = (failed?, retried?, finished?, claimed?);
     committed?;
     let mut answer = Answer::default();
@@ -488,7 +441,7 @@ fn claimed(row: &Row) -> Result<Claimed, Error> {
             timeout: timeout.and_then(|us| u64::try_from(us).ok()).map(Duration::from_micros),
             trace: row.try_get(12)?,
             priority: row.try_get(3)?,
-            notes: notes(row.try_get(16)?),
+            notes: notes(row.try_get(1)?, row.try_get(16)?),
             parents: row.try_get::<_, Option<_>>(13)?.unwrap_or_default(),
         },
     })
@@ -512,17 +465,6 @@ mod tests {
             rounds(&[3, 1, 2].map(outcome), 10),
             [vec![1, 2, 0]],
             "each round in the order of the ids"
-        );
-    }
-
-    #[test]
-    fn what_comes_late_is_kept_as_json() {
-        let word = outcome(1);
-        let late: serde_json::Value = serde_json::from_str(&Word::new(&word).late).unwrap();
-        assert_eq!(late["error"], "a\u{fffd}\"b");
-        assert_eq!(
-            (late["state"].as_str(), late["lease"].as_str()),
-            (Some("failed"), Some(&*word.lease.to_string()))
         );
     }
 }

@@ -74,13 +74,18 @@ impl PgStore {
         self.limits.store(there_are, Relaxed);
     }
 
-    /// Wakes idle workers everywhere: what ran under a limit has ended. They poll besides, so that it may fail.
-    pub(super) async fn tell_of_room(&self) {
-        let tell =
-            |client: Session| async move { client.query_one("select minium.wake_up(true)::text", &[]).await };
-        if let Err(error) = self.connections.run("tell that a limit has room", tell).await {
-            tracing::debug!(%error, "Idle workers see room under a limit with their next poll.");
-        }
+    /// Wakes idle workers everywhere: what ran under a limit has ended. They poll besides, so that it may fail. Nobody waits for
+    /// it.
+    pub(super) fn tell_of_room(&self) {
+        let connections = self.connections.clone();
+        self.behind.spawn(async move {
+            let tell = |client: Session| async move {
+                client.query_one("select minium.wake_up(true)::text", &[]).await
+            };
+            if let Err(error) = connections.run("tell that a limit has room", tell).await {
+                tracing::debug!(%error, "Idle workers see room under a limit with their next poll.");
+            }
+        });
     }
 
     /// The priority of what no limit holds back and this claim could take first: jobs under limits that are less urgent than

@@ -1,7 +1,7 @@
 //! The store on PostgreSQL (14 or later).
 //!
 //! One wide table of jobs, claimed and finished in batches, each with its events in the same statement; the tables
-//! and the shared SQL functions stand in `migrations/postgres/0001_queue.sql`, each operation's own SQL beside its
+//! and the shared SQL functions stand in `migrations/postgres/`, each operation's own SQL beside its
 //! code. Nothing is connected before something is asked, and a connection that was lost is
 //! [`QueueError::Unavailable`]: callers may simply ask again.
 //!
@@ -14,6 +14,7 @@ mod connection;
 mod copy;
 mod enqueue;
 mod exchange;
+mod judging;
 mod lanes;
 mod limits;
 mod listener;
@@ -109,8 +110,11 @@ pub struct PgStore {
     /// Changes when this process has changed a schedule.
     schedules: watch::Sender<u64>,
     tasks: TaskTracker,
-    /// What is enqueued for several callers.
-    enqueues: TaskTracker,
+    settler: settle::Settler,
+    /// What is done behind the backs of callers, or for several of them.
+    behind: TaskTracker,
+    /// That is to come to its end.
+    closing: CancellationToken,
     stop: CancellationToken,
     _stop_at_the_latest: DropGuard,
 }
@@ -132,8 +136,10 @@ impl PgStore {
             tasks.spawn(listener::listen(way.config, way.tls, ears.clone(), stop.clone()));
         }
         tasks.close();
+        let connections = Arc::new(connections);
         Ok(PgStore {
-            connections: Arc::new(connections),
+            settler: settle::Settler::new(connections.clone(), ears.clone(), options.batch_max),
+            connections,
             together: Arc::new(together::Together::new()),
             marks: marks::Marks::new(options.marked_workers_max),
             slowing: Slowing::new(),
@@ -144,7 +150,8 @@ impl PgStore {
             ears,
             schedules: watch::Sender::new(0),
             tasks,
-            enqueues: TaskTracker::new(),
+            behind: TaskTracker::new(),
+            closing: CancellationToken::new(),
             _stop_at_the_latest: stop.clone().drop_guard(),
             stop,
         })
@@ -183,8 +190,9 @@ impl PgStore {
     /// Ends the connection that listens and closes the pool. Operations that are running end as they would; later ones
     /// are [`QueueError::Unavailable`].
     pub async fn close(&self) {
-        self.enqueues.close();
-        self.enqueues.wait().await;
+        self.closing.cancel();
+        self.behind.close();
+        self.behind.wait().await;
         self.stop.cancel();
         self.tasks.wait().await;
         self.pool().close();

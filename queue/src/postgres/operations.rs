@@ -104,20 +104,26 @@ events as (
 select minium.wake_up(false)::text from j";
 
 /// Renewals never change the job, but hold its row while they are written: who takes the job away at that moment waits, or
-/// has gone before and is seen. $1 ids in their order, $2 leases, $3 length in microseconds.
-/// Indexes: the keys of job and renewal. Locks: the jobs, by id, then the renewals.
+/// has gone before and is seen. A row that another holds is passed over: whoever finishes a job in a long transaction of its
+/// own must not cost the same worker its other leases.
+/// $1 ids in their order, $2 leases, $3 length in microseconds. Answers whether the row was passed over, too.
+/// Indexes: the keys of job and renewal. Locks: the jobs, by id, passing over what others hold, then the renewals.
 const EXTEND: &str = "
 with
+t as materialized (
+  select id, state::text as state, lease = ($2::uuid[])[width_bucket(id, $1::bigint[])] as mine
+    from minium.job where id = any ($1::bigint[])),
 j as materialized (
   select id, state::text as state, lease = ($2::uuid[])[width_bucket(id, $1::bigint[])] as mine
-    from minium.job where id = any ($1::bigint[]) order by id for no key update),
+    from minium.job where id = any ($1::bigint[]) order by id for no key update skip locked),
 r as (
   insert into minium.renewal (job, lease, until)
   select id, ($2::uuid[])[width_bucket(id, $1::bigint[])], now() + $3::bigint * interval '1 microsecond'
     from j where mine and state = 'active' order by id
   on conflict (job) do update set lease = excluded.lease, until = excluded.until
   returning job, until)
-select j.id, j.state, coalesce(j.mine, false), r.until from j left join r on r.job = j.id";
+select t.id, coalesce(j.state, t.state), coalesce(j.mine, t.mine, false), r.until, j.id is null
+  from t left join j on j.id = t.id left join r on r.job = t.id";
 
 /// $1 the job, $2 the id to begin behind, $3 how many. A job enqueues only what is younger than itself, so that no circle can
 /// be walked. Index: job_origin.
@@ -313,6 +319,7 @@ impl PgStore {
             let answer = match (rules::hold(Some(state), row.get(2)), until) {
                 (rules::Hold::Held, Some(until)) => Extension::Until(until),
                 (rules::Hold::Cancelled, _) => Extension::Cancelled,
+                (rules::Hold::Held, None) if row.get(4) => Extension::Later,
                 (rules::Hold::Held | rules::Hold::Lost, _) => Extension::Lost,
             };
             answers.insert((job, leases[&job]), answer);

@@ -5,7 +5,7 @@
 --
 -- Jobs that run under a limit are claimed by minium.claim_limited.
 -- Index: job_ready_task, one look for each task and priority in use. Locks: the claimed jobs, passing over what others
--- hold. A job that two pulls have chosen goes to the first. Rows are found by ctid and their places by width_bucket,
+-- hold. A job that two pulls have chosen goes to the last. Rows are found by ctid and their places by width_bucket,
 -- as in exchange.sql.
 with
 chosen as materialized (

@@ -119,7 +119,7 @@ impl PgStore {
         let (together, connections, ears) =
             (self.together.clone(), self.connections.clone(), self.ears.clone());
         let batch_max = self.options.batch_max;
-        self.enqueues.spawn(async move {
+        self.behind.spawn(async move {
             let turn = tokio::select! {
                 turn = together.turns.acquire() => turn,
                 _ = unwanted => return,

@@ -11,18 +11,21 @@ use crate::rules;
 use crate::store::{UpkeepRules, Upkept};
 use jiff::Timestamp;
 use minium_protocol::State;
+use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-/// So often all leases are looked at again, for what the marks passed over.
+/// So often all leases are looked at again, a piece in each round, for what the mark passed over.
 const LEASES_AGAIN: Duration = Duration::from_secs(300);
 /// Ended leases (of jobs that have long finished, for the most part) are passed over each time while there are no more:
 /// that costs a millisecond or two, and finds whatever was committed late.
 const LEASES_PASSED_MAX: i64 = 2_000;
-/// So many ended leases are looked at by one statement.
+/// So many ended leases are looked at by one statement,
 const LEASES_LOOKED_MAX: i64 = 10_000;
+/// and by so many statements in a round: a statement takes some 16 ms.
+const LEASES_PIECES_MAX: usize = 30;
 /// So many pieces of parents with very many children are settled in a round.
 const LEFT_PIECES_MAX: u32 = 10;
 /// Retention walks over so many jobs for each that it may delete.
@@ -34,6 +37,8 @@ pub(super) struct Walks {
     /// Leases that ended up to here have been looked at.
     lease_mark: Option<Timestamp>,
     leases_again: Option<Instant>,
+    /// All of them are being looked at again, up to here.
+    again_mark: Option<Timestamp>,
     /// Open edges up to here have been looked at.
     edge: (i64, i64),
     /// Jobs up to here have been looked at for retention.
@@ -260,20 +265,44 @@ select sum(inactive), sum(active), sum(finished), sum(failed), sum(cancelled), n
 const DUE_IN: &str = "
 select (extract(epoch from min(later_at) - now()) * 1000000)::bigint from minium.job where later_at is not null";
 
+/// What a round has rescued.
+#[derive(Default)]
+struct Found {
+    rescued: u64,
+    /// Those of them that failed for good.
+    ended: Vec<i64>,
+}
+
+/// How a look at some leases went.
+struct Piece {
+    /// Nobody else was at one of those that were lost.
+    all_held: bool,
+    /// There are more to look at just now.
+    more: bool,
+}
+
 impl PgStore {
     pub(super) async fn keep_up(&self, round: &UpkeepRules) -> Result<Upkept, QueueError> {
+        let walks = || self.walks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut on = walks().clone();
+        let kept = self.keep_up_from(round, &mut on).await;
+        // a step that failed must not make those before it begin anew
+        *walks() = on;
+        kept
+    }
+
+    async fn keep_up_from(&self, round: &UpkeepRules, walks: &mut Walks) -> Result<Upkept, QueueError> {
         let batch = i64::from(round.batch.max(1));
-        let mut walks = self.walks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let (grace_us, absence_us) = (rules::micros(round.grace), rules::micros(round.absence));
         let grace_over: bool =
             self.step("look since when leases count", GRACE, &[&grace_us, &absence_us]).await?.get(0);
         let staged = self.step("stage delayed jobs", STAGE, &[&batch]).await?;
         let staged = count(staged.get(0));
-        let rescued = if grace_over { self.rescue(batch, &mut walks).await? } else { 0 };
+        let rescued = if grace_over { self.rescue(batch, walks).await? } else { 0 };
         let expired = count(self.step("remove jobs that expired", EXPIRE, &[&batch]).await?.get(0));
-        let removed = self.remove_old(round, batch, &mut walks).await?;
-        let released = self.sweep(batch, &mut walks).await? + self.settle_left(LEFT_PIECES_MAX).await;
-        let lanes = self.tend_lanes(batch, &mut walks).await?;
+        let removed = self.remove_old(round, batch, walks).await?;
+        let released = self.sweep(batch, walks).await? + self.settle_left(LEFT_PIECES_MAX).await;
+        let lanes = self.tend_lanes(batch, walks).await?;
         self.execute("forget renewals", FORGET, &[]).await?;
         self.forget_workers(round.worker_missing).await?;
         self.execute("let keys and places go", LET_GO, &[&batch]).await?;
@@ -283,7 +312,6 @@ impl PgStore {
         self.execute("note that the queue is looked after", TENDED, &[]).await?;
         self.execute("look whether the journal's reader is there", DISARM, &[]).await?;
         let due_in: Option<i64> = self.step("look for what is due next", DUE_IN, &[]).await?.get(0);
-        *self.walks.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = walks;
         if staged + rescued + expired + removed + released + lanes > 0 {
             self.wake(true);
         }
@@ -292,34 +320,59 @@ impl PgStore {
     }
 
     async fn rescue(&self, batch: i64, walks: &mut Walks) -> Result<u64, QueueError> {
-        let now = Instant::now();
-        if walks.leases_again.is_none_or(|at| now >= at) {
-            walks.leases_again = Some(now + LEASES_AGAIN);
-            walks.lease_mark = None;
-        }
-        let (mut rescued, mut ended) = (0, Vec::new());
-        // leases of jobs that have long finished are passed over in pieces, the first time and now and then
-        let looked = loop {
-            match self.rescue_some(batch, walks, &mut rescued, &mut ended).await {
-                Ok(true) => {}
-                Ok(false) => break Ok(rescued),
-                Err(error) => break Err(error),
-            }
-        };
+        let mut found = Found::default();
+        let looked = self.rescue_in_pieces(batch, walks, &mut found).await;
         // those that failed for good before an error are committed
-        self.settle(ended).await;
-        looked
+        self.settle(found.ended).await;
+        looked.map(|()| found.rescued)
     }
 
-    /// Looks at some leases that ended. Says whether there are more to look at just now.
-    async fn rescue_some(
+    /// Leases of jobs that have long finished are passed over in pieces, a bounded number in a round: other steps wait behind.
+    async fn rescue_in_pieces(
         &self,
         batch: i64,
         walks: &mut Walks,
-        rescued: &mut u64,
-        ended: &mut Vec<i64>,
-    ) -> Result<bool, QueueError> {
-        let mark = walks.lease_mark.unwrap_or(Timestamp::UNIX_EPOCH);
+        found: &mut Found,
+    ) -> Result<(), QueueError> {
+        let mut left = None;
+        for _ in 0..LEASES_PIECES_MAX {
+            let begun = walks.lease_mark;
+            let piece = self.rescue_some(batch, &mut walks.lease_mark, found).await?;
+            // somebody was at one of them just now: it is looked at again, but nothing behind it waits for that
+            if !piece.all_held {
+                left = left.or(Some(begun));
+            }
+            if !piece.more {
+                break;
+            }
+        }
+        let now = Instant::now();
+        if walks.leases_again.is_some_and(|at| now >= at) {
+            walks.again_mark = Some(Timestamp::UNIX_EPOCH);
+        }
+        if walks.leases_again.is_none_or(|at| now >= at) {
+            walks.leases_again = Some(now + LEASES_AGAIN);
+        }
+        if walks.again_mark.is_some() {
+            let piece = self.rescue_some(batch, &mut walks.again_mark, found).await?;
+            if !piece.more || walks.again_mark >= walks.lease_mark {
+                walks.again_mark = None;
+            }
+        }
+        if let Some(begun) = left {
+            walks.lease_mark = begun;
+        }
+        Ok(())
+    }
+
+    /// Looks at some leases that ended.
+    async fn rescue_some(
+        &self,
+        batch: i64,
+        from: &mut Option<Timestamp>,
+        found: &mut Found,
+    ) -> Result<Piece, QueueError> {
+        let mark = from.unwrap_or(Timestamp::UNIX_EPOCH);
         let params: [&(dyn ToSql + Sync); 4] = [&mark, &batch, &LEASES_PASSED_MAX, &LEASES_LOOKED_MAX];
         let looked = self.step("look for leases that ended", ENDED, &params).await?;
         let ids: Vec<i64> = looked.get(0);
@@ -327,22 +380,20 @@ impl PgStore {
             [] => (Vec::new(), 0),
             ids => self.connections.run("rescue jobs", |client: Session| rescue_held(client, ids)).await?,
         };
-        let all_held = held == ids.len();
-        if all_held {
-            walks.lease_mark = looked.get(1); // else somebody is at one of them just now: it is looked at again
-        }
+        let ids_due = ids.len();
+        *from = looked.get(1);
         for row in &rows {
             let (queue, task, state, ids): (&str, &str, &str, Vec<i64>) =
                 (row.get(0), row.get(1), row.get(2), row.get(3));
             let n = ids.len() as u64;
-            *rescued += n;
+            found.rescued += n;
             count_jobs(LEASES_EXPIRED, queue, task, None, n);
             if state == State::Failed.as_str() {
                 count_jobs(JOBS_FINISHED, queue, task, Some(State::Failed.as_str()), n);
-                ended.extend(ids);
+                found.ended.extend(ids);
             }
         }
-        Ok(all_held && looked.get(2))
+        Ok(Piece { all_held: held == ids_due, more: looked.get(2) })
     }
 
     async fn remove_old(

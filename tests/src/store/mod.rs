@@ -11,6 +11,7 @@ mod postgres_demands;
 mod postgres_only;
 mod postgres_races;
 mod postgres_shortcuts;
+mod postgres_sql;
 mod property;
 mod sequence;
 mod sqlite;

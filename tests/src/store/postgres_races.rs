@@ -36,6 +36,11 @@ async fn blocked(f: &Fixture) -> usize {
     usize::try_from(f.store().stats().await.unwrap().blocked).unwrap()
 }
 
+/// Without upkeep.
+async fn until_none_is_blocked(f: &Fixture) {
+    wait::until("all children to be ready", async || (blocked(f).await == 0).then_some(())).await;
+}
+
 /// Waits until a statement of somebody else waits for a lock, or `done`.
 async fn until_somebody_waits(client: &Client, done: impl Fn() -> bool) {
     wait::until("somebody to wait for a lock", async || {
@@ -55,7 +60,8 @@ async fn children_become_ready_in_pieces() {
     let children = f.store().enqueue(&vec![after(&[parent.id]); CHILDREN]).await.unwrap();
     forbid(&client, PIECE).await;
     store.exchange(&[finish(&parent, "1")], &claim(0)).await.unwrap();
-    assert_eq!(blocked(&f).await, 0);
+    assert!(blocked(&f).await < CHILDREN, "some at once");
+    until_none_is_blocked(&f).await;
     let due: Vec<i64> = children.iter().map(|child| child.id).collect();
     assert_eq!(ids(&f.claim(1_000).await), due, "in the order of their ids");
 }
@@ -156,17 +162,15 @@ async fn the_edges_of_a_removed_parent_of_very_many_go_in_pieces() {
 async fn a_lease_that_is_being_taken_away_is_not_extended() {
     let f = Fixture::postgres().await;
     let leased = f.running(plain()).await;
-    let (rescuer, watcher) = (f.client().await, f.client().await);
+    let rescuer = f.client().await;
     // stands for a rescue between its statement and its commit
     let lose = "update minium.job set state = 'failed', finished = now(), lease = null, lease_until = null where id = $1";
     rescuer.batch_execute("begin").await.unwrap();
     rescuer.execute(lose, &[&leased.id]).await.unwrap();
-    let store = f.shared();
-    let extending =
-        tokio::spawn(async move { store.extend(&[(leased.id, leased.lease)], LEASE).await.unwrap() });
-    until_somebody_waits(&watcher, || extending.is_finished()).await;
+    let extend = async || f.store().extend(&[(leased.id, leased.lease)], LEASE).await.unwrap();
+    assert_eq!(wait::within("an extension", extend()).await, [Extension::Later]);
     rescuer.batch_execute("commit").await.unwrap();
-    assert_eq!(extending.await.unwrap(), [Extension::Lost]);
+    assert_eq!(extend().await, [Extension::Lost]);
 }
 
 #[tokio::test]
@@ -250,4 +254,85 @@ async fn errors_show_no_details_of_what_the_database_refused() {
         assert!(told.contains(code) && told.contains("in short"), "{detail}: {told}");
         assert!(!told.contains("secret"), "{detail}: {told}");
     }
+}
+
+/// Neither the finish, which began before the child was there, nor the enqueue, before the finish was committed, can see it.
+#[tokio::test]
+async fn a_child_that_comes_while_its_parent_is_being_finished_waits_for_no_upkeep() {
+    let f = Fixture::postgres().await;
+    let (parent, other) = (f.running(plain()).await, f.running(plain()).await);
+    let mut holder = f.client().await;
+    let hold = holder.transaction().await.unwrap();
+    hold.execute("select from minium.job where id = $1 for update", &[&other.id]).await.unwrap();
+    let store = f.shared();
+    let outcomes = [finish(&parent, "1"), finish(&other, "1")];
+    let finishing = tokio::spawn(async move { store.exchange(&outcomes, &claim(0)).await.unwrap() });
+    until_somebody_waits(&f.client().await, || false).await;
+    let child = f.enqueue(after(&[parent.id])).await;
+    assert_eq!(f.phase(child).await, Some(Phase::Blocked));
+    hold.commit().await.unwrap();
+    wait::within("the finish", finishing).await.unwrap();
+    until_none_is_blocked(&f).await;
+    assert_eq!(f.claim_one().await.id, child);
+}
+
+/// Their leases run already.
+#[tokio::test]
+async fn jobs_claimed_beside_the_end_of_a_parent_of_many_do_not_wait_for_its_children() {
+    let f = Fixture::postgres().await;
+    let store = small(&f);
+    let parent = f.running(plain()).await;
+    let children = f.store().enqueue(&vec![after(&[parent.id]); CHILDREN]).await.unwrap();
+    let waiting = f.enqueue(plain()).await;
+    let mut holder = f.client().await;
+    let hold = holder.transaction().await.unwrap();
+    let last = children[CHILDREN - 1].id;
+    hold.execute("select from minium.job where id = $1 for update", &[&last]).await.unwrap();
+    let outcomes = [finish(&parent, "1")];
+    let exchanged = wait::within("the claim", store.exchange(&outcomes, &claim(1))).await.unwrap();
+    assert_eq!(ids(&exchanged.jobs), [waiting]);
+    hold.commit().await.unwrap();
+    until_none_is_blocked(&f).await;
+}
+
+#[tokio::test]
+async fn a_lease_whose_job_somebody_holds_costs_no_other_lease() {
+    let f = Fixture::postgres().await;
+    let (held, free, gone) = (f.running(plain()).await, f.running(plain()).await, f.running(plain()).await);
+    f.accepted(finish(&gone, "1")).await;
+    let mut holder = f.client().await;
+    let hold = holder.transaction().await.unwrap();
+    let ids = [held.id, gone.id];
+    hold.execute("select from minium.job where id = any ($1) for update", &[&&ids[..]]).await.unwrap();
+    let leases = [&held, &free, &gone].map(|leased| (leased.id, leased.lease));
+    let answers = wait::within("an extension", f.store().extend(&leases, LEASE)).await.unwrap();
+    assert!(matches!(answers[..], [Extension::Later, Extension::Until(_), Extension::Lost]), "{answers:?}");
+    hold.commit().await.unwrap();
+    let answers = f.store().extend(&leases, LEASE).await.unwrap();
+    assert!(
+        matches!(answers[..], [Extension::Until(_), Extension::Until(_), Extension::Lost]),
+        "{answers:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_lost_job_that_somebody_holds_keeps_no_other_from_being_rescued() {
+    let f = Fixture::postgres().await;
+    let (held, lost) = (f.running(plain()).await, f.running(plain()).await);
+    let mut holder = f.client().await;
+    // between them stand more ended leases of jobs that have long finished than one look passes over
+    let finished = "insert into minium.job (task, args, state, ready, finished, lease_until)
+                    select 't', '[]', 'finished', false, now(), now() - '2 h'::interval + n * '1 us'::interval
+                      from generate_series(1, 10001) n";
+    holder.batch_execute(finished).await.unwrap();
+    let end = "update minium.job set lease_until = now() - $2::text::interval where id = $1";
+    holder.execute(end, &[&held.id, &"3 h"]).await.unwrap();
+    holder.execute(end, &[&lost.id, &"1 h"]).await.unwrap();
+    let hold = holder.transaction().await.unwrap();
+    hold.execute("select from minium.job where id = $1 for update", &[&held.id]).await.unwrap();
+    assert_eq!(f.upkeep().await.rescued, 1);
+    assert_eq!(f.job(lost.id).await.state, State::Failed);
+    hold.commit().await.unwrap();
+    assert_eq!(f.upkeep().await.rescued, 1, "it was looked at again");
+    assert_eq!(f.job(held.id).await.state, State::Failed);
 }

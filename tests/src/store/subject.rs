@@ -4,6 +4,7 @@ use super::crash;
 use super::fixture::*;
 use super::model::{ending, note_map, puller_id, scheduled};
 use super::sequence::*;
+use crate::support::wait;
 use minium_protocol::{JobOptions, JobView, LeaseToken, Progress, State, Unique};
 use minium_queue::{
     Annotation, Backend, Claim, Extension, JobFilter, Limit, Outcome, Pull, QueueError, Rate, RetryOptions,
@@ -269,10 +270,16 @@ impl Subject {
             Extension::Until(until) => json!(rounded(until.duration_since(now).as_secs_f64())),
             Extension::Cancelled => json!("cancelled"),
             Extension::Lost => json!("lost"),
+            Extension::Later => json!("later"),
         };
-        answered(self.fixture.store().extend(&leases, units(lease)).await, |answers| {
-            answers.iter().map(told).collect()
-        })
+        // a session that was ended a moment ago may still hold a row
+        let store = self.fixture.store();
+        let asked = wait::until("no job to be held", async || {
+            let asked = store.extend(&leases, units(lease)).await;
+            let later = asked.as_ref().is_ok_and(|answers| answers.contains(&Extension::Later));
+            (!later).then_some(asked)
+        });
+        answered(asked.await, |answers| answers.iter().map(told).collect())
     }
 
     async fn fire(&mut self, every: &[(u8, u64)]) -> Result<Value, QueueError> {
