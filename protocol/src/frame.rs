@@ -13,7 +13,7 @@ use crate::job::{LeaseToken, Progress};
 use crate::log::{LogLine, check_log};
 use crate::position::{After, Position};
 use crate::problem::{ErrorCode, Problem};
-use crate::request::{EnqueueRequest, JobOptions};
+use crate::request::{EnqueueRequest, JobOptions, check_queue};
 use crate::topic::{Filter, Topic};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -259,6 +259,7 @@ impl FrameMembers<'_> {
         }
         let tasks: Result<Vec<Topic>, _> = tasks.iter().map(|t| t.parse()).collect();
         let tasks = tasks.map_err(|e| Problem::new(ErrorCode::TopicInvalid, format!("tasks: {e}")))?;
+        self.queue.as_deref().map_or(Ok(()), check_queue).map_err(invalid)?;
         let queue = self.queue.as_deref().map(Box::from);
         Ok(ClientOp::Pull { topic: self.topic()?, credit, queue, tasks })
     }

@@ -439,8 +439,7 @@ pub fn check_requests(requests: &[EnqueueRequest]) -> Result<(), QueueError> {
 /// # Errors
 /// [`QueueError::Invalid`].
 pub fn check_queue(name: &str) -> Result<(), QueueError> {
-    let words = |e: minium_protocol::TopicError| QueueError::Invalid(format!("queue {name:?}: {e}"));
-    name.parse::<minium_protocol::Topic>().map(drop).map_err(words)
+    minium_protocol::check_queue(name).map_err(QueueError::Invalid)
 }
 
 /// Checks what a claim asks for.

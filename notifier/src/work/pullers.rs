@@ -188,6 +188,14 @@ impl Pullers {
         self.enqueue(asked.wish.clone());
     }
 
+    /// What this group asks for was refused, and would be again: its members are forgotten. Answers how many they are.
+    pub(super) fn refused(&mut self, asked: &Asked) -> usize {
+        let Some(group) = self.groups.remove(&asked.wish) else { return 0 };
+        self.queue.retain(|queued| *queued != asked.wish);
+        group.members.keys().for_each(|id| drop(self.wishes.remove(id)));
+        group.members.len()
+    }
+
     /// Whose number this is, if he is still there.
     pub(super) fn puller(&self, id: u64) -> Option<Arc<dyn Puller>> {
         let member = self.groups.get(self.wishes.get(&id)?)?.members.get(&id)?;
@@ -308,6 +316,21 @@ mod tests {
             seen.extend(pullers.ask(2).iter().flat_map(takers));
         }
         assert_eq!(seen, all);
+    }
+
+    #[test]
+    fn who_is_refused_is_forgotten_and_nobody_else() {
+        let mut pullers = Pullers::default();
+        let (a, b) = (join(&mut pullers, &["x"], 2), join(&mut pullers, &["x"], 2));
+        let c = join(&mut pullers, &["y"], 1);
+        let asked = pullers.ask(9);
+        assert_eq!(pullers.refused(&asked[0]), 2);
+        pullers.failed(&asked[1]);
+        pullers.credit(a, 1, 9);
+        pullers.leave(b);
+        let asked = pullers.ask(9);
+        assert_eq!(asked.iter().flat_map(takers).collect::<Vec<_>>(), [c]);
+        assert_eq!((pullers.len(), pullers.groups.len()), (1, 1));
     }
 
     #[test]
