@@ -180,10 +180,10 @@ impl Shard {
     }
 
     /// A job for a puller. When that is gone the job's lease runs out, and it goes to another.
-    pub(crate) fn give(&self, puller: u64, job: LeasedJob) {
+    pub(crate) fn give(&self, puller: u64, place: usize, job: LeasedJob) {
         let session = self.pullers.borrow().get(&puller).cloned();
         let left = match session {
-            Some(s) => s.give(job),
+            Some(s) => s.give(place, job),
             None => Some(job),
         };
         if let Some(job) = left {

@@ -44,8 +44,8 @@ pub(crate) struct Jobs {
     /// How long leases hold, as it was said last.
     lease: Duration,
     places: Vec<(Key, Box<dyn Pulling>)>,
-    /// Not yet encoded.
-    queue: VecDeque<LeasedJob>,
+    /// Not yet encoded, with the number of the place for which each was claimed.
+    queue: VecDeque<(usize, LeasedJob)>,
     /// Stand in `control`, to be acknowledged when they are written.
     going: Vec<Word>,
     /// Were written, to be acknowledged.
@@ -92,7 +92,8 @@ impl Jobs {
             let words = format!("one session pulls at most {max} different orders");
             return Err(Problem::new(ErrorCode::InvalidRequest, words));
         }
-        let puller = Wire { hub: Arc::downgrade(&sh.hub), shard: sh.id, id: self.id };
+        let place = self.places.len();
+        let puller = Wire { hub: Arc::downgrade(&sh.hub), shard: sh.id, id: self.id, place };
         let place = sh.hub.outside.work()?.join(order, Arc::new(puller));
         place.credit(credit);
         self.places.push((key, place));
@@ -113,10 +114,9 @@ impl Jobs {
 
     /// Takes out a job that was not encoded yet; there is room for another then.
     fn forget(&mut self, job: i64) -> bool {
-        let Some(i) = self.queue.iter().position(|j| j.id == job) else { return false };
-        let Some(unseen) = self.queue.remove(i) else { return false };
-        let place = self.places.iter().find(|((tasks, _), _)| tasks.contains(&unseen.task));
-        place.inspect(|(_, place)| place.credit(1));
+        let Some(i) = self.queue.iter().position(|(_, j)| j.id == job) else { return false };
+        let Some((place, _)) = self.queue.remove(i) else { return false };
+        self.places.get(place).inspect(|(_, place)| place.credit(1));
         true
     }
 
@@ -130,7 +130,7 @@ impl Jobs {
     /// What its session never began to write, when it ends.
     #[expect(clippy::boxed_local, reason = "it comes out of a session's state in its box")]
     pub(crate) fn into_unwritten(self: Box<Self>) -> Vec<(i64, LeaseToken)> {
-        self.queue.into_iter().map(|job| (job.id, job.lease)).collect()
+        self.queue.into_iter().map(|(_, job)| (job.id, job.lease)).collect()
     }
 
     /// What stood in `control` is written.
@@ -152,7 +152,7 @@ impl Jobs {
     pub(super) fn fill(&mut self, control: &mut Vec<u8>, encoding: Encoding) -> bool {
         let mut jobs = 0;
         while control.len() < SEGMENT_BYTES {
-            let Some(job) = self.queue.pop_front() else { break };
+            let Some((_, job)) = self.queue.pop_front() else { break };
             jobs += 1;
             match self.style {
                 Style::Frames => encode::job(control, &job),
@@ -183,14 +183,16 @@ struct Wire {
     hub: Weak<Hub>,
     shard: usize,
     id: u64,
+    /// Which of its session's places.
+    place: usize,
 }
 
 impl Puller for Wire {
     fn take(&self, job: LeasedJob) -> Result<(), Box<LeasedJob>> {
         let Some(hub) = self.hub.upgrade() else { return Err(Box::new(job)) };
-        match hub.inboxes[self.shard].put(Item::Job(self.id, Box::new(job))) {
+        match hub.inboxes[self.shard].put(Item::Job(self.id, self.place, Box::new(job))) {
             Ok(()) => Ok(()),
-            Err(Item::Job(_, job)) => Err(job),
+            Err(Item::Job(_, _, job)) => Err(job),
             Err(_) => Ok(()), // it was this very item
         }
     }
@@ -248,13 +250,13 @@ impl Acks {
 }
 
 impl Session {
-    /// A job for it. Answers it when it takes none any more.
-    pub(crate) fn give(&self, job: LeasedJob) -> Option<LeasedJob> {
+    /// A job for one of its places. Answers it when it takes none any more.
+    pub(crate) fn give(&self, place: usize, job: LeasedJob) -> Option<LeasedJob> {
         let mut st = self.state.borrow_mut();
         let open = st.phase == Phase::Open;
         match &mut st.jobs {
             Some(jobs) if open => {
-                jobs.queue.push_back(job);
+                jobs.queue.push_back((place, job));
                 st.wake();
                 None
             }

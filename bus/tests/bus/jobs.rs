@@ -243,3 +243,27 @@ async fn a_job_that_is_cancelled_before_it_was_seen_is_never_heard_of_and_gives_
     c.nothing_else().await;
     assert_eq!(node.queue.credit(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_credit_of_a_job_that_was_never_seen_comes_back_to_the_queue_it_was_claimed_from() {
+    const JOBS: i64 = 100;
+    let node = start().await;
+    let mut c = node.v1_narrow("/ws").await;
+    // the first takes one job; all others are of the second
+    for (queue, credit) in [("a", 1), ("b", JOBS)] {
+        let pull = json!({"op":"pull","topic":"work","queue":queue,"credit":credit});
+        assert_eq!(ask(&mut c, pull).await, json!({"op":"ok"}));
+    }
+    // far more than the kernel takes
+    let data = format!("\"{}\"", "x".repeat(200_000));
+    for _ in 0..=JOBS {
+        push(&node, &data).await;
+    }
+    assert_eq!(c.json().await["job"]["id"], 1);
+    node.queue.cancel(JOBS + 1);
+    for id in 2..=JOBS {
+        assert_eq!(c.json().await["job"]["id"], id);
+    }
+    c.nothing_else().await;
+    assert_eq!((node.queue.credit_of("a"), node.queue.credit_of("b")), (0, 1));
+}

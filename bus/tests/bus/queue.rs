@@ -61,6 +61,13 @@ impl Queue {
         self.0.lock().unwrap().pullers.iter().filter(|p| !p.left).map(|p| p.credit).sum()
     }
 
+    /// How many more of this queue.
+    pub(crate) fn credit_of(&self, queue: &str) -> u32 {
+        let st = self.0.lock().unwrap();
+        let of = |p: &&Place| !p.left && p.order.queue.as_deref() == Some(queue);
+        st.pullers.iter().filter(of).map(|p| p.credit).sum()
+    }
+
     /// Somebody else takes the job away.
     pub(crate) fn take_away(&self, job: i64) {
         self.0.lock().unwrap().running.remove(&job);
