@@ -217,7 +217,7 @@ impl Shard {
     }
 
     /// Nobody has begun these.
-    fn give_jobs_back(&self, jobs: Vec<(i64, LeaseToken)>) {
+    pub(crate) fn give_jobs_back(&self, jobs: Vec<(i64, LeaseToken)>) {
         if let (false, Ok(work)) = (jobs.is_empty(), self.hub.outside.work()) {
             work.give_back(jobs);
         }

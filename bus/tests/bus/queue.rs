@@ -68,6 +68,11 @@ impl Queue {
         st.pullers.iter().filter(of).map(|p| p.credit).sum()
     }
 
+    /// How many wait here.
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.lock().unwrap().ready.len()
+    }
+
     /// Somebody else takes the job away.
     pub(crate) fn take_away(&self, job: i64) {
         self.0.lock().unwrap().running.remove(&job);
@@ -84,7 +89,8 @@ impl State {
     fn flow(&mut self) {
         let mut waiting = VecDeque::new();
         while let Some((id, task, args)) = self.ready.pop_front() {
-            let takes = |p: &Place| !p.left && p.credit > 0 && p.order.tasks.contains(&task);
+            let takes =
+                |p: &Place| !p.left && p.credit > 0 && p.order.tasks.contains(&task) && p.puller.room() > 0;
             let Some(n) = self.pullers.iter().position(takes) else {
                 waiting.push_back((id, task, args));
                 continue;

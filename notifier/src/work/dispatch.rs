@@ -121,12 +121,14 @@ pub(super) struct Dispatcher {
     pub(super) stop: CancellationToken,
     /// Ends the rest.
     pub(super) end: CancellationToken,
-    /// What a job took in the last claim.
+    /// What a job took in the last claim, or half of what one took before where that is more; zero before the first.
     pub(super) job_bytes: usize,
     /// How jobs of the last claim end whose arguments nobody is to see.
     pub(super) refused: Vec<Outcome>,
 }
 
+/// What a job is taken for until the first have come, so that nobody gets many that turn out to be large.
+const JOB_BYTES_UNKNOWN: usize = 64 * 1024;
 /// Errors of jobs are cut to this, as a worker's are.
 const ERROR_BYTES_MAX: usize = 8 * 1024;
 
@@ -168,7 +170,9 @@ impl Dispatcher {
         while !self.stop.is_cancelled() {
             self.put_away(store).await?;
             let jobs_max = self.options.claim_bytes_max / self.job_bytes.max(1);
-            let asked = self.counter.pullers().ask(jobs_max.clamp(1, self.options.claim_jobs_max));
+            let jobs_max = jobs_max.clamp(1, self.options.claim_jobs_max);
+            let job_bytes = if self.job_bytes == 0 { JOB_BYTES_UNKNOWN } else { self.job_bytes };
+            let asked = self.counter.pullers().ask(jobs_max, job_bytes);
             if asked.is_empty() {
                 self.idle(&mut wakeups).await;
                 continue;
@@ -254,7 +258,8 @@ impl Dispatcher {
         metrics::counter!(JOBS_PULLED).increment(pulled.len() as u64);
         if !pulled.is_empty() {
             let bytes: usize = pulled.iter().map(|p| p.snapshot.get().len() + p.job.args.get().len()).sum();
-            self.job_bytes = bytes / pulled.len();
+            // large ones come together: it is not forgotten at once that there are some
+            self.job_bytes = (bytes / pulled.len()).max(self.job_bytes / 2);
         }
         let mut got = vec![0; asked.len()];
         pulled.iter().for_each(|p| got[p.pull] += 1);

@@ -162,6 +162,10 @@ impl Puller for Hand {
         self.jobs.try_send(job).map_err(|e| Box::new(e.into_inner()))
     }
 
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+
     fn cancelled(&self, job: i64) {
         self.cancelled.lock().unwrap().push(job);
     }
