@@ -339,6 +339,12 @@ impl FrameMembers<'_> {
                 return Err(invalid(format!("options: {taken} is said by topic and data")));
             }
         }
+        if flat.contains_key("after") {
+            // by its place in a request: there is none, and pushes of many travel as one
+            return Err(invalid(
+                "options: after names jobs of the same request, and each push is one of its own",
+            ));
+        }
         flat.insert("task".into(), "x".into());
         let text = serde_json::Value::Object(flat).to_string();
         let request: EnqueueRequest =
