@@ -121,6 +121,7 @@ impl EnqueueRequest {
         // 19 digits: the longest id
         Topic::of_job(&self.task, i64::MAX).map_err(|e| format!("task {:?}: {e}", self.task))?;
         crate::check_json(self.args.get()).map_err(|e| format!("args: {e}"))?;
+        crate::check_members(&o.notes).map_err(|e| format!("notes: {e}"))?;
         check_queue(&o.queue)?;
         if !(1..=ATTEMPTS_MAX).contains(&o.attempts) {
             return Err(format!("attempts is {}, it must be 1 to {ATTEMPTS_MAX}", o.attempts));
