@@ -228,7 +228,13 @@ class Line {
     }
     if (this.over) return;
     const base = this.connection.urls[this.turn % this.connection.urls.length];
-    const socket = new this.connection.WebSocket(`${base}/ws`, ["minium.v1", ...(bring ? [bearer(bring)] : [])]);
+    let socket;
+    try {
+      socket = new this.connection.WebSocket(`${base}/ws`, ["minium.v1", ...(bring ? [bearer(bring)] : [])]);
+    } catch (e) {
+      // an address or a token that no attempt can use, or a page that may not
+      return this.end(new MiniumError("refused", `no socket to ${base}: ${e}`));
+    }
     this.socket = socket;
     let opened = false;
     socket.onopen = () => {

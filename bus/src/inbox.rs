@@ -34,8 +34,8 @@ pub(crate) enum Item {
     RelayFrom(Position),
     /// A message for one puller of this shard.
     Work(Assignment),
-    /// A job for one puller of this shard.
-    Job(u64, Box<LeasedJob>),
+    /// A job for one puller of this shard, and for which of its places.
+    Job(u64, usize, Box<LeasedJob>),
     /// A job of this puller was cancelled.
     Cancelled(u64, i64),
     /// Grants are to be judged anew.

@@ -48,28 +48,36 @@ impl<M> Turns<M> {
     }
 }
 
-/// What is on its way to one puller: the lane adds, the puller's shard takes off.
+/// What is on its way to one puller: the lane, or whoever gives it jobs, adds; the puller's shard takes off.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     bytes: AtomicUsize,
-    /// The lane passed it by: it shall say when there is room.
+    /// It was passed by: it shall say when there is room.
     starved: AtomicBool,
 }
 
 impl Load {
-    /// Written, or given back. True: the lane waits to hear of it ([`Lanes::refill`]).
+    /// Written, or given back. True: somebody waits to hear of it ([`Lanes::refill`]).
     pub(crate) fn take_off(&self, bytes: usize, bytes_max: usize) -> bool {
         let left = self.bytes.fetch_sub(bytes, SeqCst) - bytes;
         left < bytes_max && self.starved.swap(false, SeqCst)
     }
 
-    fn has_room(&self, bytes_max: usize) -> bool {
-        let room = || self.bytes.load(SeqCst) < bytes_max;
-        if room() {
-            return true;
+    /// On its way.
+    pub(crate) fn put_on(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, SeqCst);
+    }
+
+    /// How many bytes there is room for. When for none, whoever takes off hears that somebody waits.
+    pub(crate) fn room(&self, bytes_max: usize) -> usize {
+        let room = || bytes_max.saturating_sub(self.bytes.load(SeqCst));
+        match room() {
+            0 => {
+                self.starved.store(true, SeqCst);
+                room() // or its word was said just before the flag was set
+            }
+            room => room,
         }
-        self.starved.store(true, SeqCst);
-        room() // or its word was said just before the flag was set
     }
 }
 
@@ -217,7 +225,7 @@ impl Lanes {
     }
 
     fn has_room(&self, puller: &Puller) -> bool {
-        puller.load.has_room(self.puller_bytes_max)
+        puller.load.room(self.puller_bytes_max) > 0
     }
 
     /// What waits goes out in turns, as long as somebody has room.
@@ -226,7 +234,7 @@ impl Lanes {
             let Some(puller) = lane.turns.pick(|p| self.has_room(p)) else { return };
             let Some(work) = lane.waiting.pop_front() else { return };
             let less = weight(&work.message);
-            puller.load.bytes.fetch_add(less, SeqCst);
+            puller.load.put_on(less);
             let item = Item::Work(Assignment { topic: topic.clone(), puller: puller.id, work });
             if hub.inboxes[puller.shard].put(item).is_err() {
                 crate::metrics::dropped("shutdown", 1);

@@ -31,7 +31,7 @@ pub(crate) fn delivered() -> Counter {
     counter!(DELIVERED)
 }
 
-/// Messages that did not go on: an error code, or `no_subscriber`.
+/// Messages that did not go on: an error code, or `shutdown`.
 pub(crate) fn dropped(reason: &'static str, count: u64) {
     counter!(DROPPED, "reason" => reason).increment(count);
 }

@@ -62,7 +62,7 @@ pub struct Options {
     pub waiting_bytes_max: usize,
     /// Bytes that wait for pullers of all topics together.
     pub waiting_total_bytes_max: usize,
-    /// Bytes on their way to one puller; one that has more is skipped.
+    /// Bytes on their way to one puller, messages of one topic or jobs of all; one that has more gets none meanwhile.
     pub puller_bytes_max: usize,
     /// How long a POST of work waits while all pullers are full.
     pub push_wait: Duration,

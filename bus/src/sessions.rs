@@ -180,10 +180,10 @@ impl Shard {
     }
 
     /// A job for a puller. When that is gone the job's lease runs out, and it goes to another.
-    pub(crate) fn give(&self, puller: u64, job: LeasedJob) {
+    pub(crate) fn give(&self, puller: u64, place: usize, job: LeasedJob) {
         let session = self.pullers.borrow().get(&puller).cloned();
         let left = match session {
-            Some(s) => s.give(job),
+            Some(s) => s.give(place, job),
             None => Some(job),
         };
         if let Some(job) = left {
@@ -217,7 +217,7 @@ impl Shard {
     }
 
     /// Nobody has begun these.
-    fn give_jobs_back(&self, jobs: Vec<(i64, LeaseToken)>) {
+    pub(crate) fn give_jobs_back(&self, jobs: Vec<(i64, LeaseToken)>) {
         if let (false, Ok(work)) = (jobs.is_empty(), self.hub.outside.work()) {
             work.give_back(jobs);
         }

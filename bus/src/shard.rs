@@ -163,7 +163,7 @@ impl Shard {
             Item::Relay(batch) => self.relay_batch(batch),
             Item::RelayFrom(position) => self.relay_from(position),
             Item::Work(assignment) => self.assign(assignment),
-            Item::Job(puller, job) => self.give(puller, *job),
+            Item::Job(puller, place, job) => self.give(puller, place, *job),
             Item::Cancelled(puller, job) => self.tell_cancelled(puller, job),
             Item::Review(review) => self.review(&*review),
             Item::Open(opening) => self.open(*opening),

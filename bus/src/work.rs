@@ -52,10 +52,21 @@ pub struct LeasedJob {
     pub expires: Timestamp,
 }
 
+impl LeasedJob {
+    /// What it takes while it waits for its puller.
+    pub fn bytes(&self) -> usize {
+        self.snapshot.len() + self.args.len() + size_of::<LeasedJob>()
+    }
+}
+
 /// A session that takes jobs. Neither call waits.
 pub trait Puller: Send + Sync + fmt::Debug {
     /// A job for it. Handed back when the session is gone.
     fn take(&self, job: LeasedJob) -> Result<(), Box<LeasedJob>>;
+
+    /// For how many bytes of jobs it has room now. While that is none it is not to be given any, whatever its credit;
+    /// it says by [`Pulling::credit`] when it has room again.
+    fn room(&self) -> usize;
 
     /// A job that it has was cancelled.
     fn cancelled(&self, job: i64);
@@ -63,7 +74,7 @@ pub trait Puller: Send + Sync + fmt::Debug {
 
 /// A puller's place among those who are served. Dropping it leaves; jobs that were taken stay leased.
 pub trait Pulling: Send + fmt::Debug {
-    /// It can take so many more.
+    /// It can take so many more. None more: it has room again for those that it was to get.
     fn credit(&self, more: u32);
 }
 
@@ -133,7 +144,7 @@ pub trait Work: Send + Sync + 'static {
     /// A puller joins, without credit yet.
     fn join(&self, order: Order, puller: Arc<dyn Puller>) -> Box<dyn Pulling>;
 
-    /// Jobs that came for sessions that were gone, and of which nothing was written: nobody has begun them. Does not wait.
+    /// Jobs of which nothing was written, since their sessions were gone or their leases over: nobody has begun them. Does not wait.
     fn give_back(&self, jobs: Vec<(i64, LeaseToken)>);
 
     /// Words of pullers, one answer each, in order.

@@ -27,7 +27,7 @@ const say = (frame) => socket.readyState === WebSocket.OPEN && socket.send(JSON.
 // Works on one job. Answers its last word.
 async function run(job, lease, signal) {
   const about = { job: job.id, lease };
-  const { steps = 1, fail } = job.args;
+  const { steps = 1, fail } = job.args ?? {}; // any JSON
   for (let step = 1; step <= steps; step += 1) {
     await sleep(50, undefined, { signal }); // the work
     const progress = { percent: (100 * step) / steps, text: `step ${step}` };

@@ -27,13 +27,14 @@ sub speak ($frame) { $link->send({text => encode_json $frame}) if $link && !$lin
 # Works on one job, step by step; says how it ended.
 sub work ($job, $lease, $step = 1) {
   my %about = (job => $job->{id}, lease => $lease);
-  my $steps = $job->{args}{steps} // 1;
+  my $given = ref $job->{args} eq 'HASH' ? $job->{args} : {};    # without arguments it is []
+  my $steps = $given->{steps} // 1;
   $running{$job->{id}} = Mojo::IOLoop->timer(0.05 => sub {
     my $progress = {percent => 100 * $step / $steps, text => "step $step"};
     speak({op => 'note', %about, notes => {by => 'perl'}, progress => $progress});
     speak({op => 'extend', %about});    # whoever works long does so at a third of the lease
     return work($job, $lease, $step + 1) if $step < $steps;
-    my $why = $job->{args}{fail};
+    my $why = $given->{fail};
     $unsaid{$lease} = {op => 'ack', %about, result => {steps => $steps}, ref => $lease};
     $unsaid{$lease} = {op => 'nack', %about, error => $why, retry => false, ref => $lease} if defined $why;
     speak($unsaid{$lease});

@@ -37,13 +37,14 @@ async def say(frame):
 
 async def run(job, lease):  # works on one job, and returns its last word
     about = {"job": job["id"], "lease": lease}
-    steps = job["args"].get("steps", 1)
+    given = job["args"] if isinstance(job["args"], dict) else {}  # without arguments it is []
+    steps = given.get("steps", 1)
     for step in range(1, steps + 1):
         await asyncio.sleep(0.05)  # the work
         progress = {"percent": 100 * step / steps, "text": f"step {step}"}
         await say({"op": "note", **about, "notes": {"by": "python"}, "progress": progress})
         await say({"op": "extend", **about})  # whoever works long does so at a third of the lease
-    bad = job["args"].get("fail")
+    bad = given.get("fail")
     good = {"op": "ack", **about, "result": {"steps": steps}}
     return {"op": "nack", **about, "error": bad, "retry": False} if bad else good
 

@@ -13,7 +13,7 @@ use crate::job::{LeaseToken, Progress};
 use crate::log::{LogLine, check_log};
 use crate::position::{After, Position};
 use crate::problem::{ErrorCode, Problem};
-use crate::request::{EnqueueRequest, JobOptions};
+use crate::request::{EnqueueRequest, JobOptions, check_queue};
 use crate::topic::{Filter, Topic};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -259,6 +259,7 @@ impl FrameMembers<'_> {
         }
         let tasks: Result<Vec<Topic>, _> = tasks.iter().map(|t| t.parse()).collect();
         let tasks = tasks.map_err(|e| Problem::new(ErrorCode::TopicInvalid, format!("tasks: {e}")))?;
+        self.queue.as_deref().map_or(Ok(()), check_queue).map_err(invalid)?;
         let queue = self.queue.as_deref().map(Box::from);
         Ok(ClientOp::Pull { topic: self.topic()?, credit, queue, tasks })
     }
@@ -337,6 +338,12 @@ impl FrameMembers<'_> {
             if flat.contains_key(taken) {
                 return Err(invalid(format!("options: {taken} is said by topic and data")));
             }
+        }
+        if flat.contains_key("after") {
+            // by its place in a request: there is none, and pushes of many travel as one
+            return Err(invalid(
+                "options: after names jobs of the same request, and each push is one of its own",
+            ));
         }
         flat.insert("task".into(), "x".into());
         let text = serde_json::Value::Object(flat).to_string();

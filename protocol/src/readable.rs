@@ -5,6 +5,7 @@
 //! it comes in, by looking at it once without building it.
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 use std::fmt;
 
 /// Parsers commonly stop at 128 levels, and an event has a few levels around the arguments.
@@ -17,13 +18,34 @@ pub fn check_json(text: &str) -> Result<(), String> {
     read.map_err(|e| e.to_string())
 }
 
+/// The same for what is parsed already, of which only the depth can be too much.
+pub fn check_members(members: &Map<String, Value>) -> Result<(), String> {
+    match members.values().all(|value| has_levels(value, JSON_LEVELS_MAX - 1)) {
+        true => Ok(()),
+        false => Err(too_deep()),
+    }
+}
+
+/// Has it no more levels than these? Parsing has bounded how deep this goes.
+fn has_levels(value: &Value, levels: usize) -> bool {
+    let below = |value: &Value| levels > 0 && has_levels(value, levels - 1);
+    match value {
+        Value::Array(items) => levels > 0 && items.iter().all(below),
+        Value::Object(members) => levels > 0 && members.values().all(below),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
+    }
+}
+
+fn too_deep() -> String {
+    format!("more than {JSON_LEVELS_MAX} levels of lists and objects")
+}
+
 /// How many levels may still be opened.
 struct Levels(usize);
 
 impl Levels {
     fn inner<E: Error>(&self) -> Result<usize, E> {
-        let too_deep = || E::custom(format_args!("more than {JSON_LEVELS_MAX} levels of lists and objects"));
-        self.0.checked_sub(1).ok_or_else(too_deep)
+        self.0.checked_sub(1).ok_or_else(|| E::custom(too_deep()))
     }
 }
 
@@ -97,6 +119,19 @@ mod tests {
         }
         let deep = format!("{}{}", "[".repeat(JSON_LEVELS_MAX), "]".repeat(JSON_LEVELS_MAX));
         assert_eq!(check_json(&deep), Ok(()));
+    }
+
+    #[test]
+    fn what_is_parsed_is_judged_as_its_text_is() {
+        for levels in [1, 2, JSON_LEVELS_MAX - 1, JSON_LEVELS_MAX, JSON_LEVELS_MAX + 1] {
+            let inner = levels - 1;
+            let text = format!("{{\"a\":{}1{}}}", "[".repeat(inner), "]".repeat(inner));
+            assert_eq!(
+                check_members(&serde_json::from_str(&text).unwrap()).is_ok(),
+                check_json(&text).is_ok()
+            );
+        }
+        assert!(check_members(&Map::new()).is_ok());
     }
 
     #[test]

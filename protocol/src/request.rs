@@ -121,7 +121,8 @@ impl EnqueueRequest {
         // 19 digits: the longest id
         Topic::of_job(&self.task, i64::MAX).map_err(|e| format!("task {:?}: {e}", self.task))?;
         crate::check_json(self.args.get()).map_err(|e| format!("args: {e}"))?;
-        check_name("queue", &o.queue)?;
+        crate::check_members(&o.notes).map_err(|e| format!("notes: {e}"))?;
+        check_queue(&o.queue)?;
         if !(1..=ATTEMPTS_MAX).contains(&o.attempts) {
             return Err(format!("attempts is {}, it must be 1 to {ATTEMPTS_MAX}", o.attempts));
         }
@@ -156,9 +157,13 @@ impl EnqueueRequest {
     }
 }
 
-/// Queue names are single topic segments or several, by the same rules.
-fn check_name(what: &str, name: &str) -> Result<(), String> {
-    name.parse::<Topic>().map(drop).map_err(|e| format!("{what} {name:?}: {e}"))
+/// Says what is wrong with the name of a queue, wherever one is named: it is one topic segment or several, by the rules
+/// of topics.
+///
+/// # Errors
+/// What is wrong, in words for whoever sent it.
+pub fn check_queue(name: &str) -> Result<(), String> {
+    name.parse::<Topic>().map(drop).map_err(|e| format!("queue {name:?}: {e}"))
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@
 use crate::error::QueueError;
 use crate::store::{Annotation, Claim, Ending, JobFilter, Outcome, Pause, Pull, RetryOptions, Verdict};
 use crate::workflow;
-use minium_protocol::{EnqueueRequest, JobOptions, Phase, Progress, State, Unique, check_json, check_log};
+use minium_protocol::{
+    EnqueueRequest, JobOptions, Phase, Progress, State, Unique, check_json, check_log, check_members,
+};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -270,7 +272,9 @@ pub fn check_notes_bytes(bytes: usize) -> Result<(), QueueError> {
 /// [`QueueError::Invalid`].
 pub fn check_annotation(annotation: &Annotation) -> Result<(), QueueError> {
     let checked = annotation.progress.as_ref().map_or(Ok(()), Progress::check);
-    checked.and_then(|()| check_log(&annotation.log)).map_err(QueueError::Invalid)
+    let checked = checked.and_then(|()| check_log(&annotation.log));
+    let notes = || check_members(&annotation.notes).map_err(|e| format!("notes: {e}"));
+    checked.and_then(|()| notes()).map_err(QueueError::Invalid)
 }
 
 /// Is it asked of no more jobs than are looked up at once?
@@ -439,8 +443,7 @@ pub fn check_requests(requests: &[EnqueueRequest]) -> Result<(), QueueError> {
 /// # Errors
 /// [`QueueError::Invalid`].
 pub fn check_queue(name: &str) -> Result<(), QueueError> {
-    let words = |e: minium_protocol::TopicError| QueueError::Invalid(format!("queue {name:?}: {e}"));
-    name.parse::<minium_protocol::Topic>().map(drop).map_err(words)
+    minium_protocol::check_queue(name).map_err(QueueError::Invalid)
 }
 
 /// Checks what a claim asks for.

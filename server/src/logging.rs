@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
-use tracing::info;
+use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
 
@@ -33,12 +33,15 @@ pub(crate) enum LogFormat {
 /// The format that holds, for [`announce`].
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
-/// Begins to log. `MINIUM_LOG`, else `RUST_LOG`, else `info` says what.
+/// Begins to log. `MINIUM_LOG`, else `RUST_LOG`, else `info` says what; what cannot be read is told, and `info` holds.
 pub(crate) fn start(format: LogFormat) {
     FORMAT.set(format).ok();
-    let said = ["MINIUM_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok());
-    let filter =
-        said.and_then(|text| EnvFilter::try_new(text).ok()).unwrap_or_else(|| EnvFilter::new("info"));
+    let said = ["MINIUM_LOG", "RUST_LOG"].iter().find_map(|name| Some((name, std::env::var(name).ok()?)));
+    let (filter, unread) = match said.map(|(name, text)| (name, EnvFilter::try_new(text))) {
+        Some((_, Ok(filter))) => (filter, None),
+        Some((name, Err(error))) => (EnvFilter::new("info"), Some((name, error))),
+        None => (EnvFilter::new("info"), None),
+    };
     let discreet = DISCREET.iter().filter_map(|name| format!("{name}=info").parse::<Directive>().ok());
     let filter = discreet.fold(filter, EnvFilter::add_directive);
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| OneLine).with_target(false);
@@ -52,6 +55,9 @@ pub(crate) fn start(format: LogFormat) {
         LogFormat::Json => {
             lines.json().flatten_event(true).try_init().ok();
         }
+    }
+    if let Some((variable, error)) = unread {
+        warn!(variable, %error, "What is to be logged cannot be read; info and above is.");
     }
 }
 

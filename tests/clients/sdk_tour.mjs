@@ -132,6 +132,15 @@ const vain = nowhere.publish("chat", "x");
 nowhere.close();
 await assert.rejects(vain, (e) => e.code === "closed");
 
+// a socket that cannot even be made, as in a page that may not, is told and not tried for ever
+class None {
+  constructor() {
+    throw new SyntaxError("not from here");
+  }
+}
+const barred = connect(url, { ...options, WebSocket: None });
+await assert.rejects(barred.publish("chat", "x"), (e) => e.code === "refused" && /not from here/.test(e.message));
+
 minium.close();
 assert.equal(minium.state, "closed");
 await assert.rejects(minium.publish("chat", "x"), (e) => e.code === "closed");

@@ -248,6 +248,16 @@ async fn a_worker_waits_for_a_schema() {
     }
 }
 
+/// A misspelt level must not be taken for the usual one in silence.
+#[tokio::test]
+async fn what_is_to_be_logged_and_cannot_be_read_is_told() {
+    let mut command = tokio::process::Command::new(binary());
+    let command = command.args(["completions", "bash"]).env("MINIUM_LOG", "minium=loud").kill_on_drop(true);
+    let output = wait::within("completions", command.output()).await.unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && told.contains("MINIUM_LOG"), "{told}");
+}
+
 /// H-2, H-5, H-6: what machines ask a node.
 #[tokio::test]
 async fn probes_and_figures_are_there() {

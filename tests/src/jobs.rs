@@ -224,6 +224,8 @@ async fn notes_are_merged_by_hand_and_figures_count(options: Options) {
     let changed = patch(json!({ "notes": { "a": null, "b": { "d": 3 } } })).await.expect(200);
     assert_eq!(changed["notes"], json!({ "b": { "d": 3 } }));
     patch(json!({ "priority": 1 })).await.problem(400, "invalid_request");
+    let deep = (0..105).fold(json!(1), |inner, _| json!([inner]));
+    patch(json!({ "notes": { "deep": deep } })).await.problem(400, "invalid_request");
     // the bound is on all of them together
     let half = "x".repeat(150_000);
     patch(json!({ "notes": { "large": half } })).await.expect(200);

@@ -128,6 +128,10 @@ async fn work_is_pushed_pulled_and_ended_over_a_socket(options: Options) {
         let ok = ask(&mut pusher, &pushed).await;
         let id = ok["job"].as_i64().unwrap_or_else(|| panic!("{ok}"));
         let mut puller = open(&client, &node, "/ws").await;
+        for queue in ["a\0b", "a b", ""] {
+            let refused = ask(&mut puller, &json!({"op":"pull","topic":"work","queue":queue})).await;
+            assert_eq!(refused["problem"]["code"], "invalid_request", "{refused}");
+        }
         assert_eq!(
             ask(&mut puller, &json!({"op":"pull","topic":"work","credit":1})).await,
             json!({"op":"ok"})

@@ -9,6 +9,7 @@ use super::{Phase, Session, Speech, State};
 use crate::encode::{self, Encoding};
 use crate::hub::Hub;
 use crate::inbox::Item;
+use crate::lanes::Load;
 use crate::message::Message;
 use crate::ring::SEGMENT_BYTES;
 use crate::shard::Shard;
@@ -20,6 +21,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Jobs that are written before anybody acknowledged them, where that counts as done.
 const WRITTEN_CREDIT: u32 = 64;
@@ -43,27 +45,49 @@ pub(crate) struct Jobs {
     source: Arc<str>,
     /// How long leases hold, as it was said last.
     lease: Duration,
-    places: Vec<(Key, Box<dyn Pulling>)>,
-    /// Not yet encoded.
-    queue: VecDeque<LeasedJob>,
+    places: Vec<Place>,
+    /// Not yet encoded. Its bytes, and what is on its way here, are in `load`.
+    queue: VecDeque<Waiting>,
+    load: Arc<Load>,
+    /// What `load` may be.
+    bytes_max: usize,
+    /// Waited for longer than their leases hold, to be given back.
+    late: Vec<(i64, LeaseToken)>,
     /// Stand in `control`, to be acknowledged when they are written.
     going: Vec<Word>,
     /// Were written, to be acknowledged.
     gone: Vec<Word>,
 }
 
-/// What tells one place from another.
-type Key = (Vec<minium_protocol::Topic>, Option<String>);
+/// One order, and who serves it.
+struct Place {
+    tasks: Vec<minium_protocol::Topic>,
+    queue: Option<String>,
+    lease: Duration,
+    pulling: Box<dyn Pulling>,
+}
+
+/// A job whose turn is to come.
+struct Waiting {
+    job: LeasedJob,
+    /// Which of the places it was claimed for.
+    place: usize,
+    /// At the latest: it was claimed before it came.
+    lease_over: Instant,
+}
 
 impl Jobs {
-    pub(crate) fn new(id: u64, style: Style, source: Arc<str>) -> Jobs {
+    pub(crate) fn new(id: u64, style: Style, sh: &Shard) -> Jobs {
         Jobs {
             id,
             style,
-            source,
+            source: sh.source.clone(),
             lease: Duration::from_secs(30),
             places: Vec::new(),
             queue: VecDeque::new(),
+            load: Arc::default(),
+            bytes_max: sh.hub.options.puller_bytes_max,
+            late: Vec::new(),
             going: Vec::new(),
             gone: Vec::new(),
         }
@@ -82,9 +106,9 @@ impl Jobs {
     /// It can take so many more of these.
     pub(crate) fn pull(&mut self, order: Order, credit: u32, sh: &Shard) -> Result<(), Problem> {
         self.lease = order.lease;
-        let key = (order.tasks.clone(), order.queue.clone());
-        if let Some((_, place)) = self.places.iter().find(|(k, _)| *k == key) {
-            place.credit(credit);
+        let same = |p: &&mut Place| p.tasks == order.tasks && p.queue == order.queue;
+        if let Some(place) = self.places.iter_mut().find(same) {
+            place.pulling.credit(credit);
             return Ok(());
         }
         let max = sh.hub.options.session_pulls_max;
@@ -92,10 +116,17 @@ impl Jobs {
             let words = format!("one session pulls at most {max} different orders");
             return Err(Problem::new(ErrorCode::InvalidRequest, words));
         }
-        let puller = Wire { hub: Arc::downgrade(&sh.hub), shard: sh.id, id: self.id };
-        let place = sh.hub.outside.work()?.join(order, Arc::new(puller));
-        place.credit(credit);
-        self.places.push((key, place));
+        let puller = Wire {
+            hub: Arc::downgrade(&sh.hub),
+            shard: sh.id,
+            id: self.id,
+            place: self.places.len(),
+            load: self.load.clone(),
+        };
+        let (tasks, queue, lease) = (order.tasks.clone(), order.queue.clone(), order.lease);
+        let pulling = sh.hub.outside.work()?.join(order, Arc::new(puller));
+        pulling.credit(credit);
+        self.places.push(Place { tasks, queue, lease, pulling });
         Ok(())
     }
 
@@ -106,18 +137,54 @@ impl Jobs {
 
     /// One of its jobs has ended.
     pub(super) fn ended(&self) {
-        if let (Style::Words | Style::Written, [(_, place)]) = (self.style, &*self.places) {
-            place.credit(1);
+        if let (Style::Words | Style::Written, [place]) = (self.style, &*self.places) {
+            place.pulling.credit(1);
         }
     }
 
     /// Takes out a job that was not encoded yet; there is room for another then.
     fn forget(&mut self, job: i64) -> bool {
-        let Some(i) = self.queue.iter().position(|j| j.id == job) else { return false };
+        let Some(i) = self.queue.iter().position(|waiting| waiting.job.id == job) else { return false };
         let Some(unseen) = self.queue.remove(i) else { return false };
-        let place = self.places.iter().find(|((tasks, _), _)| tasks.contains(&unseen.task));
-        place.inspect(|(_, place)| place.credit(1));
+        self.take_off(unseen.job.bytes());
+        self.give_credit_back(unseen.place);
         true
+    }
+
+    /// It got a job for one of its places.
+    fn take(&mut self, place: usize, job: LeasedJob) {
+        let lease = self.places.get(place).map_or(self.lease, |place| place.lease);
+        self.queue.push_back(Waiting { job, place, lease_over: Instant::now() + lease });
+    }
+
+    /// The next that is still its own. One that waited for longer than its lease holds was given away, or will be: what
+    /// its puller said about it would count for nothing.
+    fn next(&mut self) -> Option<LeasedJob> {
+        let now = Instant::now();
+        while let Some(Waiting { job, place, lease_over }) = self.queue.pop_front() {
+            self.take_off(job.bytes());
+            if now < lease_over {
+                return Some(job);
+            }
+            self.late.push((job.id, job.lease));
+            self.give_credit_back(place);
+        }
+        None
+    }
+
+    fn give_credit_back(&self, place: usize) {
+        self.places.get(place).inspect(|place| place.pulling.credit(1));
+    }
+
+    fn take_off(&self, bytes: usize) {
+        if self.load.take_off(bytes, self.bytes_max) {
+            self.places.iter().for_each(|place| place.pulling.credit(0));
+        }
+    }
+
+    /// What nobody has begun in time.
+    pub(super) fn take_late(&mut self) -> Vec<(i64, LeaseToken)> {
+        std::mem::take(&mut self.late)
     }
 
     /// What was written, or may have been, and is not acknowledged yet: at most once means that it counts.
@@ -130,7 +197,8 @@ impl Jobs {
     /// What its session never began to write, when it ends.
     #[expect(clippy::boxed_local, reason = "it comes out of a session's state in its box")]
     pub(crate) fn into_unwritten(self: Box<Self>) -> Vec<(i64, LeaseToken)> {
-        self.queue.into_iter().map(|job| (job.id, job.lease)).collect()
+        let waiting = self.queue.into_iter().map(|waiting| (waiting.job.id, waiting.job.lease));
+        self.late.into_iter().chain(waiting).collect()
     }
 
     /// What stood in `control` is written.
@@ -152,7 +220,7 @@ impl Jobs {
     pub(super) fn fill(&mut self, control: &mut Vec<u8>, encoding: Encoding) -> bool {
         let mut jobs = 0;
         while control.len() < SEGMENT_BYTES {
-            let Some(job) = self.queue.pop_front() else { break };
+            let Some(job) = self.next() else { break };
             jobs += 1;
             match self.style {
                 Style::Frames => encode::job(control, &job),
@@ -183,16 +251,25 @@ struct Wire {
     hub: Weak<Hub>,
     shard: usize,
     id: u64,
+    /// Which of its session's places.
+    place: usize,
+    /// Of all its session's places.
+    load: Arc<Load>,
 }
 
 impl Puller for Wire {
     fn take(&self, job: LeasedJob) -> Result<(), Box<LeasedJob>> {
         let Some(hub) = self.hub.upgrade() else { return Err(Box::new(job)) };
-        match hub.inboxes[self.shard].put(Item::Job(self.id, Box::new(job))) {
+        self.load.put_on(job.bytes());
+        match hub.inboxes[self.shard].put(Item::Job(self.id, self.place, Box::new(job))) {
             Ok(()) => Ok(()),
-            Err(Item::Job(_, job)) => Err(job),
+            Err(Item::Job(_, _, job)) => Err(job),
             Err(_) => Ok(()), // it was this very item
         }
+    }
+
+    fn room(&self) -> usize {
+        self.hub.upgrade().map_or(0, |hub| self.load.room(hub.options.puller_bytes_max))
     }
 
     fn cancelled(&self, job: i64) {
@@ -248,13 +325,13 @@ impl Acks {
 }
 
 impl Session {
-    /// A job for it. Answers it when it takes none any more.
-    pub(crate) fn give(&self, job: LeasedJob) -> Option<LeasedJob> {
+    /// A job for one of its places. Answers it when it takes none any more.
+    pub(crate) fn give(&self, place: usize, job: LeasedJob) -> Option<LeasedJob> {
         let mut st = self.state.borrow_mut();
         let open = st.phase == Phase::Open;
         match &mut st.jobs {
             Some(jobs) if open => {
-                jobs.queue.push_back(job);
+                jobs.take(place, job);
                 st.wake();
                 None
             }

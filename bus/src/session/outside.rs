@@ -113,7 +113,8 @@ impl Session {
                 self.tell(&Answer::at(reference.as_deref(), position));
             }
             (Some(_), _) => {
-                let problem = Problem::new(ErrorCode::EpochChanged, "the numbering began anew just now");
+                // asked again, it hears of the new epoch together with the first position of that
+                let problem = Problem::new(ErrorCode::Unavailable, "the numbering began anew just now");
                 self.refuse_all([reference].iter(), &problem);
             }
             (None, _) => self.join_live(&reference, filter, sh),

@@ -384,7 +384,7 @@ impl Session {
     ) -> Result<(), Refused> {
         if self.state.borrow().jobs.is_none() {
             let id = sh.next_puller();
-            self.state.borrow_mut().jobs = Some(Box::new(Jobs::new(id, style, sh.source.clone())));
+            self.state.borrow_mut().jobs = Some(Box::new(Jobs::new(id, style, sh)));
             sh.know_puller(id, self);
         }
         let mut st = self.state.borrow_mut();

@@ -56,6 +56,9 @@ impl Session {
                 sh.hub.lanes.refill(&sh.hub, &pull.topic);
             }
         }
+        if let Some(jobs) = &mut st.jobs {
+            sh.give_jobs_back(jobs.take_late());
+        }
     }
 
     fn pump(&self, st: &mut State, log: Option<(&Log, &Ring)>, turn: Turn) {

@@ -5,9 +5,19 @@ use crate::node::Node;
 use minium_bus::{Channel, Options};
 use minium_protocol::JobOptions;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 async fn start() -> Node {
-    Node::with_channels(Options::default(), vec![Channel::durable("work".parse().unwrap())]).await
+    start_with(Options::default()).await
+}
+
+async fn start_with(options: Options) -> Node {
+    Node::with_channels(options, vec![Channel::durable("work".parse().unwrap())]).await
+}
+
+/// For pullers that get far more than the kernel takes.
+fn roomy() -> Options {
+    Options { puller_bytes_max: 1 << 30, ..Options::default() }
 }
 
 async fn ask(c: &mut Client, frame: Value) -> Value {
@@ -192,7 +202,7 @@ async fn without_a_queue_durable_work_is_unavailable() {
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_that_a_session_never_began_to_write_are_given_back_when_it_ends() {
     const JOBS: i64 = 200;
-    let node = start().await;
+    let node = start_with(roomy()).await;
     let mut c = node.v1_narrow("/ws").await;
     let pull = json!({"op":"pull","topic":"work","credit":JOBS});
     assert_eq!(ask(&mut c, pull).await, json!({"op":"ok"}));
@@ -224,7 +234,7 @@ async fn jobs_that_a_session_never_began_to_write_are_given_back_when_it_ends() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_is_cancelled_before_it_was_seen_is_never_heard_of_and_gives_its_credit_back() {
     const JOBS: i64 = 100;
-    let node = start().await;
+    let node = start_with(roomy()).await;
     let mut c = node.v1_narrow("/ws").await;
     let pull = json!({"op":"pull","topic":"work","credit":JOBS});
     assert_eq!(ask(&mut c, pull).await, json!({"op":"ok"}));
@@ -242,4 +252,64 @@ async fn a_job_that_is_cancelled_before_it_was_seen_is_never_heard_of_and_gives_
     }
     c.nothing_else().await;
     assert_eq!(node.queue.credit(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_credit_of_a_job_that_was_never_seen_comes_back_to_the_queue_it_was_claimed_from() {
+    const JOBS: i64 = 100;
+    let node = start_with(roomy()).await;
+    let mut c = node.v1_narrow("/ws").await;
+    // the first takes one job; all others are of the second
+    for (queue, credit) in [("a", 1), ("b", JOBS)] {
+        let pull = json!({"op":"pull","topic":"work","queue":queue,"credit":credit});
+        assert_eq!(ask(&mut c, pull).await, json!({"op":"ok"}));
+    }
+    // far more than the kernel takes
+    let data = format!("\"{}\"", "x".repeat(200_000));
+    for _ in 0..=JOBS {
+        push(&node, &data).await;
+    }
+    assert_eq!(c.json().await["job"]["id"], 1);
+    node.queue.cancel(JOBS + 1);
+    for id in 2..=JOBS {
+        assert_eq!(c.json().await["job"]["id"], id);
+    }
+    c.nothing_else().await;
+    assert_eq!((node.queue.credit_of("a"), node.queue.credit_of("b")), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_read_gets_no_more_than_its_bound_and_all_of_it_later() {
+    const JOBS: i64 = 200;
+    let node = start().await;
+    let mut c = node.v1_narrow("/ws").await;
+    let pull = json!({"op":"pull","topic":"work","credit":JOBS});
+    assert_eq!(ask(&mut c, pull).await, json!({"op":"ok"}));
+    // far more than its bound and the kernel together
+    let data = format!("\"{}\"", "x".repeat(200_000));
+    for _ in 0..JOBS {
+        push(&node, &data).await;
+    }
+    assert!(node.queue.waiting() > 100, "{} wait", node.queue.waiting());
+    for id in 1..=JOBS {
+        assert_eq!(c.json().await["job"]["id"], id);
+    }
+    assert_eq!((node.queue.waiting(), node.queue.credit()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_lease_is_over_when_its_turn_comes_is_given_back() {
+    let channel = Channel { lease: Duration::ZERO, ..Channel::durable("work".parse().unwrap()) };
+    let node = Node::with_channels(Options::default(), vec![channel]).await;
+    let mut c = node.v1("/ws").await;
+    assert_eq!(ask(&mut c, json!({"op":"pull","topic":"work"})).await, json!({"op":"ok"}));
+    push(&node, "1").await;
+    within(async {
+        while node.queue.returned() != [1] {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    c.nothing_else().await;
+    assert_eq!(node.queue.credit(), 1, "it may get another");
 }

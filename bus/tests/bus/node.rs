@@ -207,13 +207,19 @@ pub(crate) struct Journal {
     state: Mutex<State>,
     /// Reads wait while this is false.
     open: watch::Sender<bool>,
+    /// Questions for bounds wait while this is false.
+    answers: watch::Sender<bool>,
+    /// How many such questions there were.
+    asked: watch::Sender<u64>,
     /// Messages were kept.
     kept: watch::Sender<()>,
 }
 
 impl Default for Journal {
     fn default() -> Journal {
-        Journal { state: Mutex::default(), open: watch::Sender::new(true), kept: watch::Sender::default() }
+        let (open, answers) = (watch::Sender::new(true), watch::Sender::new(true));
+        let (asked, kept) = (watch::Sender::default(), watch::Sender::default());
+        Journal { state: Mutex::default(), open, answers, asked, kept }
     }
 }
 
@@ -289,6 +295,17 @@ impl Journal {
         self.open.send_replace(open);
     }
 
+    /// From now on questions for bounds wait, or are answered.
+    pub(crate) fn set_answering(&self, answers: bool) {
+        self.answers.send_replace(answers);
+    }
+
+    /// Awaits a question for bounds that comes from now on.
+    pub(crate) fn next_question(&self) -> impl Future<Output = ()> + use<> {
+        let mut asked = self.asked.subscribe();
+        async move { asked.changed().await.unwrap() }
+    }
+
     pub(crate) fn reads(&self) -> usize {
         self.state.lock().unwrap().reads
     }
@@ -297,6 +314,8 @@ impl Journal {
 #[async_trait]
 impl History for Journal {
     async fn bounds(&self, _filter: &Filter) -> Result<Bounds, HistoryError> {
+        self.asked.send_modify(|asked| *asked += 1);
+        self.answers.subscribe().wait_for(|answers| *answers).await.unwrap();
         let st = self.state.lock().unwrap();
         Ok(Bounds { epoch: EPOCH, first: st.pruned + 1, last: st.entries.len() as u64 })
     }

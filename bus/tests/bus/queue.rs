@@ -61,6 +61,18 @@ impl Queue {
         self.0.lock().unwrap().pullers.iter().filter(|p| !p.left).map(|p| p.credit).sum()
     }
 
+    /// How many more of this queue.
+    pub(crate) fn credit_of(&self, queue: &str) -> u32 {
+        let st = self.0.lock().unwrap();
+        let of = |p: &&Place| !p.left && p.order.queue.as_deref() == Some(queue);
+        st.pullers.iter().filter(of).map(|p| p.credit).sum()
+    }
+
+    /// How many wait here.
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.lock().unwrap().ready.len()
+    }
+
     /// Somebody else takes the job away.
     pub(crate) fn take_away(&self, job: i64) {
         self.0.lock().unwrap().running.remove(&job);
@@ -77,7 +89,8 @@ impl State {
     fn flow(&mut self) {
         let mut waiting = VecDeque::new();
         while let Some((id, task, args)) = self.ready.pop_front() {
-            let takes = |p: &Place| !p.left && p.credit > 0 && p.order.tasks.contains(&task);
+            let takes =
+                |p: &Place| !p.left && p.credit > 0 && p.order.tasks.contains(&task) && p.puller.room() > 0;
             let Some(n) = self.pullers.iter().position(takes) else {
                 waiting.push_back((id, task, args));
                 continue;

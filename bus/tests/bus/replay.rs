@@ -464,3 +464,29 @@ async fn a_page_that_is_ahead_of_the_relay_doubles_nothing_of_overlapping_subscr
     }
     c.nothing_else().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_numbering_that_begins_anew_while_a_position_is_judged_is_told_with_where_to_begin() {
+    let node = Node::start().await;
+    node.journal.append("task/a/1", 5);
+    node.begin().await;
+    let mut c = node.v1("/ws").await;
+    node.journal.set_answering(false);
+    let asked = node.journal.next_question();
+    c.text(&format!(r#"{{"op":"sub","topic":"task","after":"{EPOCH}:2"}}"#)).await;
+    within(asked).await;
+    node.bus.relay_from(Position { epoch: EPOCH + 1, offset: 5 }).await;
+    // both shards know of it
+    for _ in 0..2 {
+        let mut other = node.v1("/ws").await;
+        other.text(r#"{"op":"sub","topic":"task"}"#).await;
+        while other.json().await["epoch"] != EPOCH + 1 {
+            other.text(r#"{"op":"unsub","topic":"task"}"#).await;
+            assert_eq!(other.json().await["op"], "ok");
+            other.text(r#"{"op":"sub","topic":"task"}"#).await;
+        }
+    }
+    node.journal.set_answering(true);
+    let problem = c.json().await["problem"].clone();
+    assert_eq!((&problem["code"], &problem["retryable"]), (&"unavailable".into(), &true.into()), "{problem}");
+}

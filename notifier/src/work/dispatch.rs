@@ -121,12 +121,14 @@ pub(super) struct Dispatcher {
     pub(super) stop: CancellationToken,
     /// Ends the rest.
     pub(super) end: CancellationToken,
-    /// What a job took in the last claim.
+    /// What a job took in the last claim, or half of what one took before where that is more; zero before the first.
     pub(super) job_bytes: usize,
     /// How jobs of the last claim end whose arguments nobody is to see.
     pub(super) refused: Vec<Outcome>,
 }
 
+/// What a job is taken for until the first have come, so that nobody gets many that turn out to be large.
+const JOB_BYTES_UNKNOWN: usize = 64 * 1024;
 /// Errors of jobs are cut to this, as a worker's are.
 const ERROR_BYTES_MAX: usize = 8 * 1024;
 
@@ -168,7 +170,9 @@ impl Dispatcher {
         while !self.stop.is_cancelled() {
             self.put_away(store).await?;
             let jobs_max = self.options.claim_bytes_max / self.job_bytes.max(1);
-            let asked = self.counter.pullers().ask(jobs_max.clamp(1, self.options.claim_jobs_max));
+            let jobs_max = jobs_max.clamp(1, self.options.claim_jobs_max);
+            let job_bytes = if self.job_bytes == 0 { JOB_BYTES_UNKNOWN } else { self.job_bytes };
+            let asked = self.counter.pullers().ask(jobs_max, job_bytes);
             if asked.is_empty() {
                 self.idle(&mut wakeups).await;
                 continue;
@@ -201,19 +205,61 @@ impl Dispatcher {
 
     /// One claim for all of these. Answers how many jobs it brought.
     async fn claim(&mut self, store: &dyn Store, asked: &[Asked]) -> Result<usize, QueueError> {
-        let pulled = match self.pull(store, asked).await {
-            Ok(pulled) => pulled,
-            Err(error) => {
-                let mut pullers = self.counter.pullers();
-                asked.iter().for_each(|a| pullers.failed(a));
-                return Err(error);
-            }
+        // made only when this node registers: it goes over all pullers
+        let fares = || status::of(&self.counter.pullers(), &self.held, Instant::now());
+        let me = match self.identity.obtain(store, &self.options, fares).await {
+            Ok(me) => me,
+            Err(error) => return Err(self.failed(asked, error)),
         };
+        match pull(store, &me, asked).await {
+            Ok(pulled) => Ok(self.deal(asked, pulled)),
+            Err(error) if error.is_refusal() => self.claim_each(store, &me, asked).await,
+            Err(error) => Err(self.failed(asked, error)),
+        }
+    }
+
+    /// A claim for each of these alone, after one for all was refused: what one group asks for is not to keep jobs from
+    /// the others. Whoever is to blame is looked for no more.
+    async fn claim_each(
+        &mut self,
+        store: &dyn Store,
+        me: &WorkerRef,
+        asked: &[Asked],
+    ) -> Result<usize, QueueError> {
+        let mut got = 0;
+        for (i, one) in asked.iter().enumerate() {
+            match pull(store, me, std::slice::from_ref(one)).await {
+                Ok(pulled) => got += self.deal(std::slice::from_ref(one), pulled),
+                Err(error) if error.is_refusal() => {
+                    let pullers = self.counter.pullers().refused(one);
+                    tracing::warn!(
+                        pullers,
+                        queue = one.wish.queue,
+                        error = causes(&error),
+                        "What pullers ask for was refused; they get no jobs."
+                    );
+                }
+                Err(error) => return Err(self.failed(&asked[i..], error)),
+            }
+        }
+        Ok(got)
+    }
+
+    /// These are to be looked for again.
+    fn failed(&self, asked: &[Asked], error: QueueError) -> QueueError {
+        let mut pullers = self.counter.pullers();
+        asked.iter().for_each(|a| pullers.failed(a));
+        error
+    }
+
+    /// Hands over what a claim brought. Answers how many jobs that were.
+    fn deal(&mut self, asked: &[Asked], pulled: Vec<Pulled>) -> usize {
         metrics::counter!(CLAIMS).increment(1);
         metrics::counter!(JOBS_PULLED).increment(pulled.len() as u64);
         if !pulled.is_empty() {
             let bytes: usize = pulled.iter().map(|p| p.snapshot.get().len() + p.job.args.get().len()).sum();
-            self.job_bytes = bytes / pulled.len();
+            // large ones come together: it is not forgotten at once that there are some
+            self.job_bytes = (bytes / pulled.len()).max(self.job_bytes / 2);
         }
         let mut got = vec![0; asked.len()];
         pulled.iter().for_each(|p| got[p.pull] += 1);
@@ -230,23 +276,7 @@ impl Dispatcher {
                 Err(problem) => self.refuse(taker, &p.job, &problem),
             }
         }
-        Ok(count)
-    }
-
-    async fn pull(&self, store: &dyn Store, asked: &[Asked]) -> Result<Vec<Pulled>, QueueError> {
-        // made only when this node registers: it goes over all pullers
-        let fares = || status::of(&self.counter.pullers(), &self.held, Instant::now());
-        let me = self.identity.obtain(store, &self.options, fares).await?;
-        // the node's number, the puller's name: who ran it is what people ask for
-        let worker = |(_, name): &(u64, String)| WorkerRef { host: name.clone(), ..me.clone() };
-        let pull = |a: &Asked| Pull {
-            queue: a.wish.queue.clone(),
-            tasks: a.tasks.clone(),
-            lease: a.wish.lease,
-            workers: a.takers.iter().map(worker).collect(),
-        };
-        let pulls: Vec<Pull> = asked.iter().map(pull).collect();
-        store.pull(&pulls).await
+        count
     }
 
     /// To the puller for whom it was claimed; if he is gone, it is given back.
@@ -345,6 +375,19 @@ impl Dispatcher {
             }
         }
     }
+}
+
+/// One pull for each of these. The node's number, the puller's name: who ran it is what people ask for.
+async fn pull(store: &dyn Store, me: &WorkerRef, asked: &[Asked]) -> Result<Vec<Pulled>, QueueError> {
+    let worker = |(_, name): &(u64, String)| WorkerRef { host: name.clone(), ..me.clone() };
+    let pull = |a: &Asked| Pull {
+        queue: a.wish.queue.clone(),
+        tasks: a.tasks.clone(),
+        lease: a.wish.lease,
+        workers: a.takers.iter().map(worker).collect(),
+    };
+    let pulls: Vec<Pull> = asked.iter().map(pull).collect();
+    store.pull(&pulls).await
 }
 
 /// Waits for a wake-up. A store that has none left is polled only.

@@ -114,6 +114,10 @@ mod tests {
             Err(Box::new(job))
         }
 
+        fn room(&self) -> usize {
+            0
+        }
+
         fn cancelled(&self, _: i64) {}
     }
 

@@ -240,6 +240,11 @@ async fn received<T>(waiting: &mut mpsc::Receiver<T>, end: &CancellationToken) -
     }
 }
 
+/// What notes take on their way to the database.
+fn notes_bytes(notes: &serde_json::Map<String, serde_json::Value>) -> usize {
+    if notes.is_empty() { 0 } else { serde_json::to_string(notes).map_or(0, |text| text.len()) }
+}
+
 fn unavailable() -> Problem {
     Problem::new(ErrorCode::Unavailable, "the database is not available now")
 }

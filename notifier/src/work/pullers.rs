@@ -34,6 +34,19 @@ struct Member {
     puller: Arc<dyn Puller>,
 }
 
+impl Member {
+    /// How many jobs of so many bytes he takes now. Who has room takes one of any size.
+    fn takes(&self, job_bytes: usize) -> u32 {
+        if self.credit == 0 {
+            return 0;
+        }
+        match self.puller.room() {
+            0 => 0,
+            room => u32::try_from(room / job_bytes.max(1)).unwrap_or(u32::MAX).clamp(1, self.credit),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Group {
     /// By when they joined.
@@ -139,7 +152,8 @@ impl Pullers {
     }
 
     /// The pulls of the groups whose turn it is, together for at most `jobs_max` jobs. They all get about the same.
-    pub(super) fn ask(&mut self, jobs_max: usize) -> Vec<Asked> {
+    /// A job is expected to take `job_bytes`; nobody is asked for more than he has room for, but for one.
+    pub(super) fn ask(&mut self, jobs_max: usize, job_bytes: usize) -> Vec<Asked> {
         let mut left = jobs_max.max(1);
         let share = (left / self.queue.len().max(1)).max(1);
         let mut asked = Vec::new();
@@ -148,7 +162,7 @@ impl Pullers {
         {
             let Some(group) = self.groups.get_mut(&wish) else { continue };
             group.queued = false;
-            let takers = group.take_credit(share.min(left));
+            let takers = group.take_credit(share.min(left), job_bytes);
             if takers.is_empty() {
                 continue;
             }
@@ -188,6 +202,14 @@ impl Pullers {
         self.enqueue(asked.wish.clone());
     }
 
+    /// What this group asks for was refused, and would be again: its members are forgotten. Answers how many they are.
+    pub(super) fn refused(&mut self, asked: &Asked) -> usize {
+        let Some(group) = self.groups.remove(&asked.wish) else { return 0 };
+        self.queue.retain(|queued| *queued != asked.wish);
+        group.members.keys().for_each(|id| drop(self.wishes.remove(id)));
+        group.members.len()
+    }
+
     /// Whose number this is, if he is still there.
     pub(super) fn puller(&self, id: u64) -> Option<Arc<dyn Puller>> {
         let member = self.groups.get(self.wishes.get(&id)?)?.members.get(&id)?;
@@ -197,23 +219,23 @@ impl Pullers {
 
 impl Group {
     /// Takes up to `count` of the members' credit: round by round, beginning behind who was served last.
-    fn take_credit(&mut self, count: usize) -> Vec<(u64, String)> {
+    fn take_credit(&mut self, count: usize, job_bytes: usize) -> Vec<(u64, String)> {
         let behind = self.served + 1;
-        let ids: Vec<u64> =
-            self.members.range(behind..).chain(self.members.range(..behind)).map(|(id, _)| *id).collect();
+        let all = self.members.range(behind..).chain(self.members.range(..behind));
+        let takes = all.map(|(id, member)| (*id, member.takes(job_bytes))).filter(|(_, takes)| *takes > 0);
+        let mut takes: Vec<(u64, u32)> = takes.collect();
         let mut takers = Vec::new();
         loop {
             let before = takers.len();
-            for id in &ids {
+            for (id, left) in takes.iter_mut().filter(|(_, left)| *left > 0) {
                 if takers.len() == count {
                     return takers;
                 }
                 let member = self.members.get_mut(id).expect("nobody left meanwhile");
-                if member.credit > 0 {
-                    member.credit -= 1;
-                    self.credit -= 1;
-                    takers.push((*id, member.name.clone()));
-                }
+                *left -= 1;
+                member.credit -= 1;
+                self.credit -= 1;
+                takers.push((*id, member.name.clone()));
             }
             if takers.len() == before {
                 return takers;
@@ -226,28 +248,39 @@ impl Group {
 mod tests {
     use super::*;
     use minium_bus::LeasedJob;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
+    /// Takes nothing, with room for so many bytes.
     #[derive(Debug)]
-    struct Nobody;
+    struct Nobody(AtomicUsize);
 
     impl Puller for Nobody {
         fn take(&self, job: LeasedJob) -> Result<(), Box<LeasedJob>> {
             Err(Box::new(job))
         }
 
+        fn room(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+
         fn cancelled(&self, _: i64) {}
     }
 
     fn join(pullers: &mut Pullers, tasks: &[&str], credit: u32) -> u64 {
+        join_with(pullers, tasks, credit, usize::MAX).0
+    }
+
+    fn join_with(pullers: &mut Pullers, tasks: &[&str], credit: u32, room: usize) -> (u64, Arc<Nobody>) {
         let order = Order {
             tasks: tasks.iter().map(|t| t.parse().unwrap()).collect(),
             queue: None,
             lease: Duration::from_secs(30),
             name: tasks.join(","),
         };
-        let id = pullers.join(&order, Arc::new(Nobody));
+        let puller = Arc::new(Nobody(AtomicUsize::new(room)));
+        let id = pullers.join(&order, puller.clone());
         pullers.credit(id, credit, 100);
-        id
+        (id, puller)
     }
 
     fn takers(asked: &Asked) -> Vec<u64> {
@@ -259,14 +292,14 @@ mod tests {
         let mut pullers = Pullers::default();
         let (a, b) = (join(&mut pullers, &["x", "y"], 2), join(&mut pullers, &["y", "x", "y"], 3));
         let idle = join(&mut pullers, &["x", "y"], 0);
-        let asked = pullers.ask(100);
+        let asked = pullers.ask(100, 1);
         assert_eq!(asked.len(), 1);
         assert_eq!(takers(&asked[0]), [a, b, a, b, b]);
         let first_task = asked[0].tasks[0].clone();
         pullers.answered(&asked[0], 1);
-        assert!(pullers.ask(100).is_empty(), "it got less than it asked for");
+        assert!(pullers.ask(100, 1).is_empty(), "it got less than it asked for");
         pullers.credit(idle, 1, 100);
-        let asked = pullers.ask(100);
+        let asked = pullers.ask(100, 1);
         assert_eq!(takers(&asked[0]), [b, idle, a, b, b], "the turn goes on behind who was served");
         assert_ne!(asked[0].tasks[0], first_task, "each task comes first in its turn");
     }
@@ -276,26 +309,26 @@ mod tests {
         let mut pullers = Pullers::default();
         let a = join(&mut pullers, &["x"], 3);
         pullers.credit(a, 1_000, 5);
-        let asked = pullers.ask(100);
+        let asked = pullers.ask(100, 1);
         assert_eq!(asked[0].takers.len(), 5, "it adds up to its bound");
         pullers.wake();
-        assert!(pullers.ask(100).is_empty(), "all of it is asked with");
+        assert!(pullers.ask(100, 1).is_empty(), "all of it is asked with");
         pullers.answered(&asked[0], 3);
         pullers.wake();
-        let asked = pullers.ask(100);
+        let asked = pullers.ask(100, 1);
         assert_eq!(asked[0].takers.len(), 2);
         pullers.failed(&asked[0]);
-        assert_eq!(pullers.ask(100)[0].takers.len(), 2, "a failed pull is made again");
+        assert_eq!(pullers.ask(100, 1)[0].takers.len(), 2, "a failed pull is made again");
     }
 
     #[test]
     fn who_got_all_is_looked_for_again_and_all_groups_share() {
         let mut pullers = Pullers::default();
         let ids: Vec<u64> = (0..4).map(|n| join(&mut pullers, &[["a", "b", "c", "d"][n]], 10)).collect();
-        let asked = pullers.ask(8);
+        let asked = pullers.ask(8, 1);
         assert_eq!(asked.iter().map(|a| a.takers.len()).collect::<Vec<_>>(), [2, 2, 2, 2]);
         asked.iter().for_each(|a| pullers.answered(a, if a.wish.tasks == ["b"] { 2 } else { 0 }));
-        let asked = pullers.ask(8);
+        let asked = pullers.ask(8, 1);
         assert_eq!(asked.iter().flat_map(takers).collect::<Vec<_>>(), [ids[1]; 8]);
     }
 
@@ -305,24 +338,55 @@ mod tests {
         let all: Vec<u64> = (0..5).map(|n| join(&mut pullers, &[["a", "b", "c", "d", "e"][n]], 1)).collect();
         let mut seen = Vec::new();
         for _ in 0..3 {
-            seen.extend(pullers.ask(2).iter().flat_map(takers));
+            seen.extend(pullers.ask(2, 1).iter().flat_map(takers));
         }
         assert_eq!(seen, all);
+    }
+
+    #[test]
+    fn nobody_is_asked_for_more_than_there_is_room_for() {
+        let mut pullers = Pullers::default();
+        let (a, full) = join_with(&mut pullers, &["x"], 9, 0);
+        let (b, _) = join_with(&mut pullers, &["x"], 9, 350);
+        assert_eq!(takers(&pullers.ask(100, 100)[0]), [b, b, b], "as many as there is room for");
+        full.0.store(1, Ordering::Relaxed);
+        pullers.leave(b);
+        pullers.credit(a, 0, 100);
+        assert_eq!(
+            takers(&pullers.ask(100, 100)[0]),
+            [a],
+            "one at least, when it says that it has room again"
+        );
+    }
+
+    #[test]
+    fn who_is_refused_is_forgotten_and_nobody_else() {
+        let mut pullers = Pullers::default();
+        let (a, b) = (join(&mut pullers, &["x"], 2), join(&mut pullers, &["x"], 2));
+        let c = join(&mut pullers, &["y"], 1);
+        let asked = pullers.ask(9, 1);
+        assert_eq!(pullers.refused(&asked[0]), 2);
+        pullers.failed(&asked[1]);
+        pullers.credit(a, 1, 9);
+        pullers.leave(b);
+        let asked = pullers.ask(9, 1);
+        assert_eq!(asked.iter().flat_map(takers).collect::<Vec<_>>(), [c]);
+        assert_eq!((pullers.len(), pullers.groups.len()), (1, 1));
     }
 
     #[test]
     fn who_leaves_is_forgotten() {
         let mut pullers = Pullers::default();
         let (a, b) = (join(&mut pullers, &["x"], 1), join(&mut pullers, &["x"], 1));
-        let asked = pullers.ask(1);
+        let asked = pullers.ask(1, 1);
         pullers.leave(a);
         assert!(pullers.puller(a).is_none() && pullers.puller(b).is_some());
         pullers.answered(&asked[0], 0);
         pullers.wake();
-        assert_eq!(takers(&pullers.ask(9)[0]), [b]);
+        assert_eq!(takers(&pullers.ask(9, 1)[0]), [b]);
         pullers.credit(b, 1, 9);
         pullers.leave(b);
-        assert!(pullers.ask(9).is_empty() && !pullers.is_wanting());
+        assert!(pullers.ask(9, 1).is_empty() && !pullers.is_wanting());
         assert_eq!((pullers.len(), pullers.groups.len(), pullers.queue.len()), (0, 0, 0));
         pullers.leave(b);
         pullers.credit(b, 1, 9);

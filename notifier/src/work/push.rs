@@ -1,7 +1,7 @@
 //! Pushes: messages become jobs. What many callers push at once goes into one enqueue.
 
 use super::options::WorkOptions;
-use super::{Store, StoreSlot, problem, received, unavailable};
+use super::{Store, StoreSlot, notes_bytes, problem, received, unavailable};
 use minium_bus::Pushed;
 use minium_protocol::{EnqueueRequest, ErrorCode, Problem, Topic};
 use minium_queue::QueueError;
@@ -88,7 +88,8 @@ async fn next(
 }
 
 fn size(push: &Push) -> (usize, usize) {
-    (push.requests.len(), push.requests.iter().map(|r| r.args.get().len()).sum())
+    let bytes = |r: &EnqueueRequest| r.args.get().len() + notes_bytes(&r.options.notes);
+    (push.requests.len(), push.requests.iter().map(bytes).sum())
 }
 
 /// All of them by one call. If one caller's jobs are refused, that is no reason to refuse the others'.
@@ -119,4 +120,17 @@ async fn enqueue_all(store: &dyn Store, batch: Vec<Push>) {
 /// A caller that is gone needs no answer; his jobs are enqueued all the same.
 fn tell<T>(caller: oneshot::Sender<T>, answer: T) {
     drop(caller.send(answer));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_weigh_as_arguments_do() {
+        let mut request = EnqueueRequest::new("t", RawValue::NULL.to_owned());
+        request.options.notes.insert("n".into(), "x".repeat(1_000).into());
+        let (count, bytes) = size(&Push { requests: vec![request], answer: oneshot::channel().0 });
+        assert!(count == 1 && bytes > 1_000, "{bytes}");
+    }
 }

@@ -3,7 +3,7 @@
 
 use super::held::Held;
 use super::options::WorkOptions;
-use super::{Store, StoreSlot, problem, received, unavailable};
+use super::{Store, StoreSlot, notes_bytes, problem, received, unavailable};
 use crate::metrics::{WORDS, count_words};
 use futures::StreamExt;
 use minium_bus::{Said, Saying, Word};
@@ -67,7 +67,9 @@ fn size(say: &Say) -> (usize, usize) {
     let bytes = |word: &Word| match &word.saying {
         Saying::Ack { result } => result.as_ref().map_or(0, |r| r.get().len()),
         Saying::Nack { error, .. } => error.len(),
-        Saying::Note { log, .. } => log.iter().map(|line| line.text.len()).sum(),
+        Saying::Note { notes, log, .. } => {
+            notes_bytes(notes) + log.iter().map(|line| line.text.len()).sum::<usize>()
+        }
         Saying::Extend { .. } => 0,
     };
     (say.words.len(), say.words.iter().map(bytes).sum())
@@ -278,5 +280,13 @@ mod tests {
         assert_eq!(parts(&words), [0..4, 4..6, 6..7]);
         assert_eq!(parts(&words[..3]).len(), 1);
         assert_eq!(parts(&[]).len(), 1);
+    }
+
+    #[test]
+    fn notes_weigh_as_results_do() {
+        let notes = serde_json::json!({ "n": "x".repeat(1_000) }).as_object().unwrap().clone();
+        let note = word(1, Saying::Note { notes, progress: None, log: Vec::new() });
+        let (count, bytes) = size(&Say { words: vec![note], answer: oneshot::channel().0 });
+        assert!(count == 1 && bytes > 1_000, "{bytes}");
     }
 }

@@ -60,7 +60,16 @@ fn what_is_wrong_is_said_with_the_ref() {
     assert!(refused(r#"{"op":"ack","job":1}"#).contains("lease is missing"));
     assert!(refused(r#"{"op":"push","data":1,"options":{"prio":1}}"#).contains("prio"));
     assert!(refused(r#"{"op":"push","data":1,"options":{"task":"y"}}"#).contains("task"));
+    let after = refused(r#"{"op":"push","data":1,"options":{"after":[0]}}"#);
+    assert!(after.contains("after names jobs of the same request"), "{after}");
     assert!(refused(r#"{"op":"pull","credit":0}"#).contains("1 to 10000"));
+    for queue in ["", "a b", "a\\u0000b", &"x".repeat(129)] {
+        assert!(
+            refused(&format!(r#"{{"op":"pull","topic":"a","queue":"{queue}"}}"#)).contains("queue"),
+            "{queue}"
+        );
+    }
+    assert!(read_client_frame(r#"{"op":"pull","topic":"a","queue":"slow/lane"}"#).is_ok());
     assert!(refused("{}").contains("op"));
     let long = "x".repeat(ID_BYTES_MAX + 1);
     assert!(refused(&format!(r#"{{"op":"pub","data":1,"id":"{long}"}}"#)).contains("255 bytes"));

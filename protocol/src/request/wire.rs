@@ -18,7 +18,7 @@ const LEVELS_MAX: usize = 32;
 #[serde(deny_unknown_fields)]
 struct Wire {
     task: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given")]
     args: Option<Box<RawValue>>,
     attempts: Option<i32>,
     #[serde(default, deserialize_with = "amount::duration")]
@@ -42,6 +42,11 @@ struct Wire {
     origin: Option<i64>,
     on_success: Option<Box<RawValue>>,
     on_failure: Option<Box<RawValue>>,
+}
+
+/// What is there, `null` too: it is JSON like any other.
+fn given<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(d).map(Some)
 }
 
 /// When parents let a job run.
@@ -265,6 +270,15 @@ mod tests {
             assert!(unique(&format!(r#"{{"task":"x","key":"k","unique":{bad}}}"#)).is_err(), "{bad}");
         }
         assert!(unique(r#"{"task":"x","unique":"waiting"}"#).unwrap_err().contains("key"));
+    }
+
+    #[test]
+    fn null_is_told_from_what_is_left_out() {
+        let args = |json: &str| read(json).unwrap().args.get().to_owned();
+        assert_eq!(
+            (args(r#"{"task":"x"}"#), args(r#"{"task":"x","args":null}"#)),
+            ("[]".into(), "null".into())
+        );
     }
 
     #[test]

@@ -76,10 +76,10 @@ pub(crate) struct Worker {
     /// How long a job stays this worker's when it is heard of no more, as 90s or 5m
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
     lease: Duration,
-    /// The database: sqlite:FILE or postgres://USER@HOST/NAME
-    #[arg(long, value_name = "URL", env = "MINIUM_DATABASE__URL", default_value = "sqlite:minium.db")]
-    #[arg(hide_env_values = true)]
-    database: String,
+    /// The database: sqlite:FILE or postgres://USER@HOST/NAME [env: MINIUM_DATABASE__URL] [default: sqlite:minium.db]
+    // read by hand: to clap what the environment says for the node of this machine would contradict --url
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
     /// Run commands by /bin/sh -c
     #[arg(long)]
     shell: bool,
@@ -184,12 +184,18 @@ impl Worker {
         said.build().map_err(|(key, why)| wrong(format!("{key} {why}")))
     }
 
+    /// The database that the flag, else the environment names.
+    fn database(&self) -> String {
+        let said = self.database.clone().or_else(|| std::env::var("MINIUM_DATABASE__URL").ok());
+        said.unwrap_or_else(|| "sqlite:minium.db".into())
+    }
+
     async fn over_database(&self, tasks: Vec<CommandTask>, options: WorkerOptions) -> anyhow::Result<()> {
         // how long ended jobs are kept is said by the nodes; a worker that removed some by a rule of its own would lose them
         let rules = UpkeepRules { keep: Retention::for_ever(), ..UpkeepRules::default() };
         let upkeep = Some(UpkeepOptions { rules, ..UpkeepOptions::default() });
         let options = WorkerOptions { upkeep, ..options };
-        let url = database_url(&self.database)?;
+        let url = database_url(&self.database())?;
         let schemas = Arc::new(Schemas::built_in());
         let dir = node::load_schemas(self.schemas.as_deref(), &schemas)?;
         let spool = spools::of_database(self.spool.as_deref(), &url)?;
@@ -411,7 +417,7 @@ mod tests {
             queues: vec!["default".into()],
             concurrency: 1,
             lease: Duration::from_secs(30),
-            database: database.into(),
+            database: Some(database.to_owned()),
             shell: false,
             no_log_stderr: false,
             ndjson: false,

@@ -69,6 +69,7 @@ fn limits(config: &Config, findings: &mut Findings<'_>) {
         ("server.limits.waits", limits.waits),
         ("database.pool", config.database.pool),
         ("worker.concurrency", config.worker.concurrency),
+        ("notifier.lag_events", config.notifier.lag_events),
     ];
     if config.server.shards.is_some_and(|n| !(1..=64).contains(&n)) {
         findings.add("server.shards".into(), "must be 1 to 64");
@@ -83,6 +84,9 @@ fn limits(config: &Config, findings: &mut Findings<'_>) {
         ("server.shutdown_grace", config.server.shutdown_grace, Duration::from_millis(100)),
         ("worker.lease", config.worker.lease, Duration::from_secs(1)),
     ];
+    if config.notifier.lag < Duration::from_secs(1) {
+        findings.add("notifier.lag".into(), "must be 1s or more");
+    }
     for (path, have, least) in spans {
         if have < least || have > Duration::from_secs(86_400) {
             let least = minium_protocol::format_duration(least);
@@ -192,6 +196,8 @@ mod tests {
         assert!(wrong("[server.limits]\nheader_bytes = 10").contains("8192 to 1048576"));
         assert!(wrong("[server]\nshards = 0").contains("server.shards: must be 1 to 64"));
         assert!(wrong("[worker]\nlease = \"1ms\"").contains("worker.lease: must be 1s to 1d"));
+        assert!(wrong("[notifier]\nlag_events = 0").contains("notifier.lag_events: must be 1 or more"));
+        assert!(wrong("[notifier]\nlag = \"0s\"").contains("notifier.lag: must be 1s or more"));
         assert!(wrong("[database]\nurl = \"mysql://x\"").contains("database.url: "));
         assert!(wrong("[schedules.x]\nevery = \"1s\"\ntask = \"a b\"").contains("schedules.x: task"));
         let task = |words: &str| wrong(&format!("[tasks.x]\ncommand = [\"x\"]\n{words}"));

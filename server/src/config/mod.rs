@@ -199,9 +199,9 @@ section! {
         /// Every enqueue, dequeue, finished and failed also goes to `/bus/<this topic>` as `[id,"action"]`, as
         /// Minion::Notifier sends it. Off when absent.
         minion_topic: Option<Topic> = "";
-        /// When more events than this are not on the node's bus yet, claims are slowed until it follows; enqueues never are.
+        /// When more events than this are not on the node's bus yet, claims are slowed until it follows; enqueues never are. 1 or more.
         lag_events: u32 = "100000";
-        /// The same when the oldest of them has waited for so long.
+        /// The same when the oldest of them has waited for so long. 1s or more.
         lag: Duration = "30s";
     }
 }

@@ -7,19 +7,37 @@ use minium_queue::DatabaseUrl;
 /// The whole configuration, defaults included.
 pub(crate) fn show(config: &Config) -> String {
     let mut root = toml::Table::new();
-    let mut database = config.database.show();
-    database.insert("url".into(), mask(&config.database.url).into());
+    // by name, so that no section can be forgotten
+    let Config {
+        server,
+        database,
+        schemas,
+        channels,
+        schedules,
+        notifier,
+        auth,
+        queue,
+        retention,
+        limits,
+        worker,
+        tasks,
+    } = config;
+    let url = mask(&database.url);
+    let mut database = database.show();
+    database.insert("url".into(), url.into());
     let sections = [
-        ("server", config.server.show()),
+        ("server", server.show()),
         ("database", database),
-        ("schemas", config.schemas.show()),
-        ("channels", named(&config.channels)),
-        ("schedules", named(&config.schedules)),
-        ("notifier", config.notifier.show()),
-        ("auth", config.auth.show()),
-        ("queue", config.queue.show()),
-        ("worker", config.worker.show()),
-        ("tasks", named(&config.tasks)),
+        ("schemas", schemas.show()),
+        ("channels", named(channels)),
+        ("schedules", named(schedules)),
+        ("notifier", notifier.show()),
+        ("auth", auth.show()),
+        ("queue", queue.show()),
+        ("retention", named(retention)),
+        ("limits", named(limits)),
+        ("worker", worker.show()),
+        ("tasks", named(tasks)),
     ];
     for (name, table) in sections {
         if !table.is_empty() {
@@ -58,6 +76,10 @@ mod tests {
             task = "x/y"
             every = "90s"
             args = [{ serial = "7", n = 1.5 }]
+            [retention.slow]
+            finished = "9d"
+            [limits.import]
+            running = 3
             [tasks."burn-in"]
             command = ["./burn-in.sh", "--fast"]
         "#;
@@ -65,5 +87,6 @@ mod tests {
         let again = show(&from_text(&shown).expect(&shown));
         assert_eq!(shown, again);
         assert!(shown.contains("every = \"90s\"") && shown.contains("message_bytes = \"256KiB\""), "{shown}");
+        assert!(shown.contains("finished = \"9d\"") && shown.contains("running = 3"), "{shown}");
     }
 }

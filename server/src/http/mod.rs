@@ -131,7 +131,7 @@ fn share(response: &mut Response, origin: HeaderValue, preflight: bool) {
     headers.append(VARY, HeaderValue::from_static("Origin"));
     headers.insert(
         ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("Location, Minium-Next, Retry-After"),
+        HeaderValue::from_static("Location, Minium-Earliest, Minium-Next, Retry-After, WWW-Authenticate"),
     );
     if preflight {
         headers
@@ -150,4 +150,19 @@ fn json(status: StatusCode, text: impl Into<axum::body::Body>) -> Response {
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_another_origin_may_read_the_headers_that_are_ours() {
+        let mut response = Response::default();
+        share(&mut response, HeaderValue::from_static("https://example.com"), false);
+        let exposed = response.headers()[ACCESS_CONTROL_EXPOSE_HEADERS].to_str().unwrap().to_lowercase();
+        for name in [history::NEXT.as_str(), jobs::EARLIEST.as_str(), "location", "www-authenticate"] {
+            assert!(exposed.split(", ").any(|header| header == name), "{name}: {exposed}");
+        }
+    }
 }

@@ -4,7 +4,7 @@
 use super::limit::Remote;
 use super::problem::Refusal;
 use super::upgrade::{self, Goodbye, Slot};
-use super::{App, path, token};
+use super::{App, path, sse, token};
 use crate::auth::{ClientIdentity, Why};
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -92,8 +92,7 @@ enum No {
 
 async fn judge(app: &App, need: Need, parts: &Parts) -> Result<Option<Arc<Grant>>, No> {
     let remote = parts.extensions.get::<Remote>();
-    let opens = matches!(need, Need::Topic(_) | Need::Session) && parts.method == Method::GET;
-    if opens {
+    if opens_session(need, parts) {
         app.limiter.opening(remote).map_err(No::Other)?;
     }
     let current = app.auth.now();
@@ -111,10 +110,18 @@ async fn judge(app: &App, need: Need, parts: &Parts) -> Result<Option<Arc<Grant>
             Err(no) => return Err(no),
         }
     }
-    if !opens && changes(&parts.method) {
+    if changes(&parts.method) {
         app.limiter.message(grant.as_deref(), remote).map_err(No::Other)?;
     }
     Ok(grant)
+}
+
+/// Asks it for a WebSocket or an event stream? What is read and done, such as a page of history, is none.
+fn opens_session(need: Need, parts: &Parts) -> bool {
+    let streams = || need == Need::Topic(Verb::Sub) && sse::is_wanted(parts);
+    matches!(need, Need::Topic(_) | Need::Session)
+        && parts.method == Method::GET
+        && (upgrade::is_wanted(&parts.headers) || streams())
 }
 
 fn changes(method: &Method) -> bool {

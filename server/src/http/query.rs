@@ -38,6 +38,17 @@ pub(crate) fn only(pairs: &Pairs, known: &[&str]) -> Result<(), Refusal> {
     }
 }
 
+/// All values of a parameter that is repeated, or parted by commas. An empty one, as an unset variable of a shell makes
+/// it, is no wish for all that there is.
+pub(crate) fn many<'a>(pairs: &'a Pairs, name: &str) -> Result<Vec<&'a str>, Refusal> {
+    let values = pairs.iter().filter(|(n, _)| n == name).flat_map(|(_, value)| value.split(','));
+    let values: Vec<&str> = values.collect();
+    match values.iter().any(|value| value.is_empty()) {
+        true => Err(Refusal::invalid(format!("{name} is empty; leave it out to ask for all"))),
+        false => Ok(values),
+    }
+}
+
 /// How many of something are asked for at most: `?limit=`.
 pub(crate) fn limit(pairs: &Pairs, usual: u32, most: u32) -> Result<u32, Refusal> {
     let Some(text) = one(pairs, "limit")? else { return Ok(usual) };

@@ -1,7 +1,7 @@
 //! `/api/v1/workers`: who there is, and what they are told.
 
 use super::problem::Refusal;
-use super::query::{Pairs, limit, one, only, pairs};
+use super::query::{Pairs, limit, many, one, only, pairs};
 use super::{App, body, json, path};
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
@@ -91,8 +91,7 @@ fn nobody(id: i64) -> Refusal {
 /// What the query asks for. Lists are parameters that are repeated, or parted by commas.
 fn filter(pairs: &Pairs) -> Result<WorkerFilter, Refusal> {
     only(pairs, &["state", "before", "limit"])?;
-    let states = pairs.iter().filter(|(name, _)| name == "state").flat_map(|(_, value)| value.split(','));
-    let states = states.filter(|state| !state.is_empty()).map(str::parse::<WorkerState>).collect();
+    let states = many(pairs, "state")?.into_iter().map(str::parse::<WorkerState>).collect();
     let limit = limit(pairs, WorkerFilter::default().limit, rules::PAGE_MAX)?;
     Ok(WorkerFilter {
         states: Result::map_err(states, |why: String| Refusal::invalid(format!("state: {why}")))?,
@@ -115,7 +114,7 @@ mod tests {
         let filter = asked("?state=idle,stale&state=processing&before=7&limit=3").unwrap();
         assert_eq!(filter.states, [WorkerState::Idle, WorkerState::Stale, WorkerState::Processing]);
         assert_eq!((filter.before, filter.limit), (Some(7), 3));
-        for bad in ["?state=dead", "?limit=0", "?before=x", "?host=h"] {
+        for bad in ["?state=dead", "?state=", "?limit=0", "?before=x", "?host=h"] {
             assert!(asked(bad).is_err(), "{bad}");
         }
     }

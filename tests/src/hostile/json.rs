@@ -26,6 +26,8 @@ async fn deep_and_wide_json_is_refused_wherever_it_comes() {
     let keys =
         format!("{{{}\"host\":0}}", (0..BYTES / 12).map(|n| format!("\"{n:06}\":0,")).collect::<String>());
     let args = |json: &str| format!("{{\"task\":\"x\",\"args\":{json}}}");
+    // what the parser of a body still follows, and readers of events may not
+    let noted = format!("{{\"task\":\"x\",\"notes\":{{\"n\":{}1{}}}}}", "[".repeat(105), "]".repeat(105));
     let rows = [
         ("/pub/livesys/7", deep.clone(), 400, "invalid_json"),
         ("/pub/livesys/7", balanced.clone(), 400, "invalid_json"),
@@ -35,6 +37,7 @@ async fn deep_and_wide_json_is_refused_wherever_it_comes() {
         ("/api/v1/jobs", deep, 400, "invalid_json"),
         ("/api/v1/jobs", args(&balanced), 400, "invalid_request"),
         ("/api/v1/jobs", args(&objects), 400, "invalid_request"),
+        ("/api/v1/jobs", noted, 400, "invalid_request"),
     ];
     let host = ward.node.address().to_string();
     for (path, body, status, code) in rows {

@@ -89,11 +89,23 @@ impl Desk {
     }
 
     pub(crate) fn puller_with(&self, name: &str, tasks: &[&str], credit: u32, lease: Duration) -> Client {
+        self.puller_of(name, None, tasks, credit, lease)
+    }
+
+    /// One that names its queue, whatever it is called.
+    pub(crate) fn puller_of(
+        &self,
+        name: &str,
+        queue: Option<&str>,
+        tasks: &[&str],
+        credit: u32,
+        lease: Duration,
+    ) -> Client {
         let (jobs, taken) = mpsc::channel(10_000);
         let hand = Arc::new(Hand { jobs, gone: AtomicBool::new(false), cancelled: Mutex::default() });
         let order = Order {
             tasks: tasks.iter().map(|task| task.parse().unwrap()).collect(),
-            queue: None,
+            queue: queue.map(String::from),
             lease,
             name: name.into(),
         };
@@ -148,6 +160,10 @@ impl Puller for Hand {
             return Err(Box::new(job));
         }
         self.jobs.try_send(job).map_err(|e| Box::new(e.into_inner()))
+    }
+
+    fn room(&self) -> usize {
+        usize::MAX
     }
 
     fn cancelled(&self, job: i64) {

@@ -34,9 +34,11 @@ async fn workers_in_three_languages() {
         };
         let good = push(json!({ "steps": 3 })).await;
         let bad = push(json!({ "steps": 1, "fail": "no disk" })).await;
+        // as `minium job enqueue TASK` has it, and what is no object either
+        let (bare, null) = (push(json!([])).await, push(json!(null)).await);
         let long = push(json!({ "steps": 100_000 })).await;
         let child = example(name)
-            .args([&node.http(""), &task, "--count", "3"])
+            .args([&node.http(""), &task, "--count", "5"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -47,6 +49,9 @@ async fn workers_in_three_languages() {
         assert_eq!(good["notes"]["by"], name.split('/').next().unwrap());
         let bad = node.ended(bad).await;
         assert_eq!((&bad["state"], &bad["error"]), (&json!("failed"), &json!("no disk")), "{name}");
+        for id in [bare, null] {
+            assert_eq!(node.ended(id).await["state"], "finished", "{name}");
+        }
         wait::until("the long job to run", async || {
             (!node.job(long).await["progress"].is_null()).then_some(())
         })
@@ -59,7 +64,7 @@ async fn workers_in_three_languages() {
         assert!(output.status.success(), "{name}: {output:?}");
         let said = String::from_utf8(output.stdout).unwrap();
         let said: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(said.iter().filter(|s| s["answer"] == "ok").count(), 3, "{name}: {said:?}");
+        assert_eq!(said.iter().filter(|s| s["answer"] == "ok").count(), 5, "{name}: {said:?}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Many pullers, and a database that goes away.
 
-use super::desk::{Client, Desk, of, options, snapshot};
+use super::desk::{Client, Desk, LEASE, of, options, snapshot};
 use super::on_each_store;
 use crate::store::fixture::Fixture;
 use crate::support::postgres::{Cluster, ClusterOptions};
@@ -16,6 +16,7 @@ use std::time::Duration;
 on_each_store! {
     a_thousand_images_cost_a_bounded_number_of_claims
     a_poll_finds_what_nobody_was_woken_for
+    what_one_puller_asks_for_keeps_no_jobs_from_others
 }
 
 fn pulls(desk: &Desk) -> usize {
@@ -65,6 +66,23 @@ async fn a_poll_finds_what_nobody_was_woken_for(f: Fixture) {
     wait::until("a look in vain", async || looked().then_some(())).await;
     let id = f.enqueue(of("t")).await;
     assert_eq!(puller.job().await.id, id);
+    desk.close().await;
+}
+
+/// Sockets check the names of queues; what the store refuses for whatever reason is whose it is all the same.
+async fn what_one_puller_asks_for_keeps_no_jobs_from_others(f: Fixture) {
+    let desk = Desk::of(&f);
+    let ids = f.store().enqueue(&[of("t"), of("t")]).await.unwrap();
+    let mut bad = desk.puller_of("bad", Some("a\0b"), &["t"], 5, LEASE);
+    let mut good = desk.puller("good", &["t"], 2);
+    for enqueued in ids {
+        assert_eq!(good.job().await.id, enqueued.id);
+    }
+    bad.credit(5);
+    good.credit(1);
+    let id = f.enqueue(of("t")).await;
+    assert_eq!(good.job().await.id, id);
+    assert!(bad.try_job().is_none());
     desk.close().await;
 }
 

@@ -51,6 +51,8 @@ impl Worker {
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         let log = node.log_file();
         let child = Command::from(node.command())
+            // where a node runs as well: it is not this worker's
+            .env("MINIUM_DATABASE__URL", "sqlite:the-nodes.db")
             .args(["worker", "--url", &node.ws(""), "-j", "2", "--spool"])
             .arg(dir.join("spool"))
             .args(["--task", &format!("livesys/7={}", program.display())])

@@ -76,6 +76,9 @@ async fn an_address_that_opens_or_sends_too_fast_is_told_to_wait() {
     };
     assert_eq!((refused.status, refused.headers.contains_key("retry-after")), (429, true), "{refused:?}");
     assert!(open.len() >= 2);
+    for _ in 0..20 {
+        assert_eq!(node.get("/history/task").await.status, 200, "it opens no session");
+    }
     let mut sent = 0;
     while node.post("/pub/a", "x").await.status == 200 {
         sent += 1;

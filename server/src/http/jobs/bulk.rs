@@ -9,8 +9,12 @@ use axum::response::Response;
 use http::StatusCode;
 use minium_protocol::State as JobState;
 use minium_queue::{BulkAction, JobFilter};
-use serde::Deserialize;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{self, IntoDeserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 /// One request acts on so many jobs at most, so that it is answered in time; the answer's `next` leads to the others.
@@ -31,7 +35,7 @@ struct Wire {
 #[serde(deny_unknown_fields, default)]
 #[derive(Default)]
 struct Filter {
-    state: Many<JobState>,
+    state: Many<String>,
     task: Many<String>,
     queue: Many<String>,
     note: Many<String>,
@@ -39,26 +43,44 @@ struct Filter {
     before: Option<i64>,
 }
 
-/// One, or an array of them.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Many<T> {
-    One(T),
-    All(Vec<T>),
-}
+/// One, or an array of them. Read by hand: serde's untagged enums do not say what is wrong.
+struct Many<T>(Vec<T>);
 
 impl<T> Default for Many<T> {
     fn default() -> Many<T> {
-        Many::All(Vec::new())
+        Many(Vec::new())
     }
 }
 
-impl<T> Many<T> {
-    fn list(self) -> Vec<T> {
-        match self {
-            Many::One(one) => vec![one],
-            Many::All(all) => all,
-        }
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Many<T> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Many<T>, D::Error> {
+        d.deserialize_any(OneOrAll(PhantomData))
+    }
+}
+
+struct OneOrAll<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrAll<T> {
+    type Value = Many<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("one, or an array of them")
+    }
+
+    fn visit_str<E: de::Error>(self, one: &str) -> Result<Many<T>, E> {
+        T::deserialize(one.into_deserializer()).map(|one| Many(vec![one]))
+    }
+
+    fn visit_u64<E: de::Error>(self, one: u64) -> Result<Many<T>, E> {
+        T::deserialize(one.into_deserializer()).map(|one| Many(vec![one]))
+    }
+
+    fn visit_i64<E: de::Error>(self, one: i64) -> Result<Many<T>, E> {
+        T::deserialize(one.into_deserializer()).map(|one| Many(vec![one]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, all: A) -> Result<Many<T>, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(all)).map(Many)
     }
 }
 
@@ -91,12 +113,16 @@ fn read(wire: Wire) -> Result<(BulkAction, JobFilter), Refusal> {
         _ => return Err(Refusal::invalid("action must be retry, cancel or remove")),
     };
     let named = wire.filter;
+    let states = named.state.0.iter().map(|state| state.parse::<JobState>()).collect::<Result<_, _>>();
+    if named.id.0.iter().chain(&named.before).any(|id| *id < 0) {
+        return Err(Refusal::invalid("a job's id is a whole number"));
+    }
     let filter = JobFilter {
-        states: named.state.list(),
-        tasks: named.task.list(),
-        queues: named.queue.list(),
-        notes: named.note.list(),
-        ids: named.id.list(),
+        states: states.map_err(|why| Refusal::invalid(format!("state: {why}")))?,
+        tasks: named.task.0,
+        queues: named.queue.0,
+        notes: named.note.0,
+        ids: named.id.0,
         before: named.before,
         limit: PIECE,
         ..JobFilter::default()
@@ -137,10 +163,27 @@ mod tests {
             r#"{"action":"burn","filter":{"id":1}}"#,
             r#"{"action":"retry","filter":{"colour":"red"}}"#,
             r#"{"action":"retry","filter":{"state":"done"}}"#,
+            r#"{"action":"retry","filter":{"id":-1}}"#,
+            r#"{"action":"retry","filter":{"id":1.5}}"#,
+            r#"{"action":"retry","filter":{"task":null}}"#,
+            r#"{"action":"retry","filter":{"state":"failed","before":-7}}"#,
             r#"{"action":"cancel","filter":{"id":1},"options":{"delay":5}}"#,
             r#"{"action":"retry","filter":{"id":1},"dryrun":true}"#,
         ] {
             assert!(asked(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_filter_is_refused_in_words_that_help() {
+        let says = |json: &str, words: &str| {
+            let told = format!("{:?}", asked(json).unwrap_err());
+            assert!(told.contains(words), "{json}: {told}");
+        };
+        says(r#"{"action":"retry","filter":{"state":"done"}}"#, "is none of inactive, active");
+        says(r#"{"action":"retry","filter":{"state":["failed","done"]}}"#, "is none of inactive, active");
+        says(r#"{"action":"retry","filter":{"task":{"a":1}}}"#, "one, or an array of them");
+        says(r#"{"action":"retry","filter":{"id":"x"}}"#, "expected i64");
+        says(r#"{"action":"retry","filter":{"id":[3,-4]}}"#, "a job's id is a whole number");
     }
 }

@@ -33,8 +33,7 @@ pub(crate) async fn enqueue(State(app): State<Arc<App>>, request: Request) -> Re
     let trace = parts.headers.get(TRACEPARENT).and_then(|v| v.to_str().ok()).filter(|t| is_traceparent(t));
     for (i, job) in jobs.iter_mut().enumerate() {
         job.options.trace = trace.map(str::to_owned);
-        let named =
-            |refusal: Refusal| if many || i >= count { refusal.within(&place(i, count)) } else { refusal };
+        let named = |refusal: Refusal| if many || i >= count { refusal.within(&place(i)) } else { refusal };
         check_args(&app.schemas, job).map_err(named)?;
     }
     let store = app.database.store()?;
@@ -88,8 +87,7 @@ fn read_many(bytes: &[u8]) -> Result<(Vec<EnqueueRequest>, usize), Refusal> {
     let (mut jobs, mut followers) = (Vec::with_capacity(count), Vec::new());
     for (i, item) in items.iter().enumerate() {
         let room = JOBS_MAX - count + 1 - followers.len();
-        let tree =
-            read_jobs(item.get(), room).map_err(|why| Refusal::invalid(why).within(&place(i, count)))?;
+        let tree = read_jobs(item.get(), room).map_err(|why| Refusal::invalid(why).within(&place(i)))?;
         jobs.push(tree.job);
         // their places are told from their own tree; here they stand behind all of the array
         let first = count + followers.len();
@@ -140,12 +138,10 @@ pub(in super::super) fn check_args(schemas: &Schemas, job: &EnqueueRequest) -> R
     })
 }
 
-/// Which one of many it is.
-fn place(index: usize, count: usize) -> String {
-    if index < count {
-        return format!("job {} of the request", index + 1);
-    }
-    format!("follower {} of the request", index - count + 1)
+/// Which one of many it is, by the numbers that `after` and the queue's own words have: from 0, followers behind all of
+/// the array.
+fn place(index: usize) -> String {
+    format!("job {index}")
 }
 
 #[cfg(test)]
@@ -158,7 +154,7 @@ mod tests {
         assert_eq!(read(r#"[{"task":"a"},{"task":"b","args":[1]}]"#).unwrap(), 2);
         let refusal = read(r#"[{"task":"a"},{"task":"b","colour":1}]"#).unwrap_err();
         let words = format!("{refusal:?}");
-        assert!(words.contains("job 2 of the request") && words.contains("colour"), "{words}");
+        assert!(words.contains("job 1: ") && words.contains("colour"), "{words}");
         assert!(format!("{:?}", read("[{]").unwrap_err()).contains("InvalidJson"));
     }
 

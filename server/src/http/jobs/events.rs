@@ -23,7 +23,7 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 /// Behind this position everything that the journal was told of the job is still there.
-const EARLIEST: HeaderName = HeaderName::from_static("minium-earliest");
+pub(in super::super) const EARLIEST: HeaderName = HeaderName::from_static("minium-earliest");
 /// Histories that are read or held at once; who comes next waits a little, and is told to come again.
 pub(crate) const HISTORIES_MAX: usize = 4;
 /// Events of one job in one answer, when nothing is said and at most. A job that has more was noted thousands of times.

@@ -13,6 +13,8 @@ pub(crate) use act::{cancel, change, remove, retry};
 pub(crate) use bulk::bulk;
 pub(super) use enqueue::check_args;
 pub(crate) use enqueue::enqueue;
+#[cfg(test)]
+pub(super) use events::EARLIEST;
 pub(crate) use events::{HISTORIES_MAX, events};
 pub(crate) use kin::parents;
 pub(crate) use log::log;

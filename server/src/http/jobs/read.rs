@@ -1,7 +1,7 @@
 //! GET: one job, a page of jobs, the figures.
 
 use super::super::problem::Refusal;
-use super::super::query::{Pairs, limit, one, only, pairs};
+use super::super::query::{Pairs, limit, many, one, only, pairs};
 use super::super::{App, json, path};
 use super::find;
 use axum::extract::{Path, State};
@@ -71,18 +71,15 @@ fn filter(pairs: &Pairs) -> Result<JobFilter, Refusal> {
         ));
     }
     only(pairs, &["state", "task", "queue", "note", "id", "before", "limit"])?;
-    let many = |name: &str| -> Vec<String> {
-        let values = pairs.iter().filter(|(n, _)| n == name).flat_map(|(_, v)| v.split(','));
-        values.filter(|v| !v.is_empty()).map(str::to_owned).collect()
-    };
-    let states = many("state").iter().map(|s| s.parse::<JobState>()).collect::<Result<_, _>>();
+    let names = |name| many(pairs, name).map(|all| all.into_iter().map(str::to_owned).collect());
+    let states = many(pairs, "state")?.into_iter().map(str::parse::<JobState>).collect::<Result<_, _>>();
     let limit = limit(pairs, JobFilter::default().limit, PAGE_MAX)?;
     Ok(JobFilter {
         states: states.map_err(|why| Refusal::invalid(format!("state: {why}")))?,
-        tasks: many("task"),
-        queues: many("queue"),
-        notes: many("note"),
-        ids: many("id").iter().map(|id| path::job(id)).collect::<Result<_, _>>()?,
+        tasks: names("task")?,
+        queues: names("queue")?,
+        notes: names("note")?,
+        ids: many(pairs, "id")?.into_iter().map(path::job).collect::<Result<_, _>>()?,
         before: one(pairs, "before")?.map(path::job).transpose()?,
         limit,
         ..JobFilter::default()
@@ -118,6 +115,9 @@ mod tests {
             "?limit=x",
             "?before=x",
             "?id=x",
+            "?task=",
+            "?state=failed,",
+            "?task=a&queue=",
             "?q=x",
             "?colour=red",
             "?limit=1&limit=2",
