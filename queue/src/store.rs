@@ -333,6 +333,8 @@ pub struct JobFilter {
     pub notes: Vec<String>,
     /// Any of these jobs; empty means all.
     pub ids: Vec<i64>,
+    /// Was enqueued by this job: the next step of a cascade.
+    pub origin: Option<i64>,
     /// Only ids below this: the cursor.
     pub before: Option<i64>,
     /// At most so many.
@@ -349,6 +351,7 @@ impl Default for JobFilter {
             queues: vec![],
             notes: vec![],
             ids: vec![],
+            origin: None,
             before: None,
             limit: 50,
             bytes_max: 8 << 20,

@@ -288,6 +288,7 @@ macro_rules! conformance {
             lists {
                 a_list_is_newest_first_and_goes_on_by_cursor
                 filters_narrow_a_list
+                what_a_job_has_enqueued_is_a_list
                 a_list_is_narrowed_by_so_many_names
                 a_page_has_a_bound
                 a_page_ends_with_the_job_that_fills_its_bytes
