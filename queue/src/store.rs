@@ -475,6 +475,11 @@ pub trait Store:
     /// attempt. The event is `task.lost`. Leases that are gone are passed over. Answers how many were given back.
     async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<u64, QueueError>;
 
+    /// Puts a running job off, as its run asks: it waits again for so long (at most
+    /// [`rules::BACKOFF_MAX`](crate::rules::BACKOFF_MAX)), and the run does not count as an attempt. The event is `task.retry`.
+    /// Answers whether the lease still held; where it did not, nothing has changed.
+    async fn postpone(&self, job: i64, lease: LeaseToken, pause: Duration) -> Result<bool, QueueError>;
+
     /// Extends leases to `lease` from now. One answer per lease, in order.
     async fn extend(
         &self,

@@ -225,6 +225,10 @@ impl Store for PgStore {
         self.release_jobs(leases).await
     }
 
+    async fn postpone(&self, job: i64, lease: LeaseToken, pause: Duration) -> Result<bool, QueueError> {
+        self.put_off(job, lease, pause).await
+    }
+
     async fn extend(
         &self,
         leases: &[(i64, LeaseToken)],

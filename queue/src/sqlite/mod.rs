@@ -279,6 +279,10 @@ impl Store for SqliteStore {
         self.change("give jobs back", move |change| pull::release(change, &leases)).await
     }
 
+    async fn postpone(&self, job: i64, lease: LeaseToken, pause: Duration) -> Result<bool, QueueError> {
+        self.change("put a job off", move |change| pull::postpone(change, job, lease, pause)).await
+    }
+
     async fn extend(
         &self,
         leases: &[(i64, LeaseToken)],

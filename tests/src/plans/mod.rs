@@ -215,6 +215,7 @@ async fn use_the_queue(store: &dyn Store, stock: &Stock) -> Result<(), QueueErro
     let leases: Vec<_> = held.iter().map(|l| (l.id, l.lease)).collect();
     store.extend(&leases[..few], LEASE).await?;
     store.release(&leases[..10]).await?;
+    assert!(store.postpone(leases[10].0, leases[10].1, Duration::from_secs(60)).await?);
     let line = LogLine { at: None, level: LogLevel::Info, text: "text".into() };
     let note = Annotation {
         notes: [("k".to_owned(), 1.into())].into_iter().collect(),

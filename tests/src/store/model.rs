@@ -166,6 +166,7 @@ impl Model {
             Step::Exchange { words, claim } => self.exchange(words, claim, got),
             Step::Pull(pullers) => self.pull(pullers, got),
             Step::Release(runs) => self.release(runs),
+            Step::Postpone { run, pause } => self.postpone(*run, *pause),
             Step::Extend { runs, lease } => self.extend(runs, *lease),
             Step::Annotate { job, run, notes, percent } => self.annotate(*job, *run, notes, *percent),
             Step::Cancel(job) => self.cancel(*job),

@@ -24,6 +24,10 @@ pub(crate) enum Step {
     },
     Pull(Vec<Puller>),
     Release(Vec<usize>),
+    Postpone {
+        run: usize,
+        pause: u64,
+    },
     Extend {
         runs: Vec<usize>,
         lease: u64,
@@ -294,6 +298,8 @@ fn operation(profile: Profile) -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => (prop::collection::vec(job.clone(), 1..3), odd())
             .prop_map(move |(runs, lease)| Step::Extend { runs, lease: if ordered { HOLDS } else { lease } }),
+        2 => (job.clone(), prop_oneof![1 => Just(0), 2 => odd()])
+            .prop_map(|(run, pause)| Step::Postpone { run, pause }),
         3 => (job.clone(), prop::option::of(one()), notes, prop::option::of(0..=100u8))
             .prop_map(|(job, run, notes, percent)| Step::Annotate { job, run, notes, percent }),
         3 => job.clone().prop_map(Step::Cancel),

@@ -99,6 +99,12 @@ impl Subject {
                 let leases: Vec<_> = runs.iter().filter_map(|run| self.run(*run)).collect();
                 answered(store.release(&leases).await, |n| json!(n))
             }
+            Step::Postpone { run, pause } => match self.run(*run) {
+                Some((job, lease)) => {
+                    answered(store.postpone(job, lease, units(*pause)).await, |held| json!(held))
+                }
+                None => Ok(Value::Null),
+            },
             Step::Extend { runs, lease } => self.extend(runs, *lease).await,
             Step::Annotate { job, run, notes, percent } => {
                 let run = run.and_then(|run| self.run(run));

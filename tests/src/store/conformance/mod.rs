@@ -216,6 +216,7 @@ macro_rules! conformance {
                 a_failure_without_attempts_left_is_the_end
                 a_failure_with_attempts_left_is_retried
                 a_failure_that_must_not_be_retried_is_the_end
+                a_run_that_is_put_off_uses_no_attempt_up
                 the_default_backoff_is_within_its_range
                 a_success_clears_the_error_of_the_failure_before
                 the_same_word_again_is_repeated
