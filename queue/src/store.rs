@@ -269,6 +269,8 @@ pub struct Exchanged {
     pub verdicts: Vec<Verdict>,
     /// The claimed jobs, in claim order.
     pub jobs: Vec<Leased>,
+    /// Fewer were looked for than were asked for, since a node cannot follow: that there are none says nothing.
+    pub slowed: bool,
 }
 
 /// The answer to one extended lease.

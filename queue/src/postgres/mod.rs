@@ -204,6 +204,7 @@ impl Store for PgStore {
 
     async fn exchange(&self, outcomes: &[Outcome], claim: &Claim) -> Result<Exchanged, QueueError> {
         let room = self.slowing.room(self, claim.limit).await;
+        let slowed = room < claim.limit;
         let claim = &*claim.at_most(room);
         let exchanged = if claim.caps.is_empty() {
             self.exchange_all(outcomes, claim).await
@@ -211,7 +212,7 @@ impl Store for PgStore {
             self.exchange_capped(outcomes, claim).await
         };
         self.slowing.took(exchanged.as_ref().map_or(0, |exchanged| exchanged.jobs.len()));
-        exchanged
+        exchanged.map(|exchanged| Exchanged { slowed, ..exchanged })
     }
 
     async fn pull(&self, pulls: &[Pull]) -> Result<Vec<Pulled>, QueueError> {
