@@ -10,9 +10,9 @@ use minium_protocol::{JobResult, JobView, Phase, State};
 use serde_json::value::RawValue;
 use tokio_postgres::types::ToSql;
 
-/// Indexes: the keys of job and edge.
+/// One that is ready stays so when the clock is put back to before its time. Indexes: the keys of job and edge.
 const GET: &str = "
-select minium.snapshot(j)::text, j.state::text, j.left_n, j.delayed > now(),
+select minium.snapshot(j)::text, j.state::text, j.left_n, coalesce(j.later_at > now(), false),
        array(select e.child from minium.edge e where e.parent = j.id order by e.child)
   from minium.job j where j.id = $1";
 

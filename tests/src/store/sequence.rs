@@ -51,7 +51,8 @@ pub(crate) enum Step {
     Limit(Vec<Bound>),
     Pause(u8),
     Resume(u8),
-    Pass(u64),
+    /// So much time passes; or a clock that went ahead is put back.
+    Pass(i64),
     Upkeep {
         keep: Option<u64>,
         batch: u32,
@@ -321,7 +322,8 @@ fn time(profile: Profile) -> impl Strategy<Value = Step> {
         Profile::Ordered => Just(1).boxed(),
     };
     prop_oneof![
-        4 => (1..4u64).prop_map(|n| Step::Pass(2 * n)),
+        4 => (1..4i64).prop_map(|n| Step::Pass(2 * n)),
+        1 => (1..3i64).prop_map(|n| Step::Pass(-2 * n)),
         4 => (prop::option::of(odd()), batch)
             .prop_map(move |(keep, batch)| Step::Upkeep { keep: keep.filter(|_| !ordered), batch }),
         1 => prop::collection::btree_map(0..2u8, odd(), 1..3)

@@ -134,7 +134,10 @@ impl Subject {
             Step::Pause(queue) => answered(store.pause_queue(&queue_name(*queue)).await, |was| json!(was)),
             Step::Resume(queue) => answered(store.resume_queue(&queue_name(*queue)).await, |was| json!(was)),
             Step::Pass(n) => {
-                self.fixture.pass(units(*n)).await;
+                match units(n.unsigned_abs()) {
+                    span if *n < 0 => self.fixture.pass_back(span).await,
+                    span => self.fixture.pass(span).await,
+                }
                 Ok(Value::Null)
             }
             Step::Upkeep { keep, batch } => {

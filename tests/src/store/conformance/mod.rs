@@ -241,7 +241,8 @@ macro_rules! conformance {
                 nothing_is_rescued_within_the_grace
                 leases_have_their_grace_anew_when_nobody_has_looked_after_the_queue
                 a_rescued_job_runs_once_again
-                leases_run_out_by_the_database_s_clock_alone
+                a_lease_of_no_length_has_ended_when_somebody_looks
+                leases_end_by_the_database_s_clock_wherever_that_is_put
             }
             operations {
                 cancelling_ends_a_waiting_job
