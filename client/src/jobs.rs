@@ -54,6 +54,8 @@ pub struct JobQuery {
     pub notes: Vec<String>,
     /// Any of these jobs.
     pub ids: Vec<i64>,
+    /// Was enqueued by this job.
+    pub origin: Option<i64>,
     /// Only ids below this one.
     pub before: Option<i64>,
     /// At most so many; the server has a usual number and a limit.
@@ -388,6 +390,7 @@ impl JobQuery {
         pairs.extend(self.queues.iter().map(|q| ("queue", q.clone())));
         pairs.extend(self.notes.iter().map(|n| ("note", n.clone())));
         pairs.extend(self.ids.iter().map(|id| ("id", id.to_string())));
+        pairs.extend(self.origin.map(|o| ("origin", o.to_string())));
         pairs.extend(self.before.map(|b| ("before", b.to_string())));
         pairs.extend(self.limit.map(|l| ("limit", l.to_string())));
         pairs

@@ -89,10 +89,14 @@ impl Client {
         dry_run: bool,
     ) -> Result<BulkDone, ClientError> {
         const PATH: &str = "api/v1/jobs:bulk";
-        let filter = json!({
+        let mut filter = json!({
             "state": query.states, "task": query.tasks, "queue": query.queues, "note": query.notes,
             "id": query.ids, "before": query.before,
         });
+        if let Some(origin) = query.origin {
+            // a node of before knows no such member, and refuses the call rather than act on more
+            filter["origin"] = json!(origin);
+        }
         let options = match action {
             BulkAction::Retry(options) => json!(options),
             BulkAction::Cancel | BulkAction::Remove => json!({}),

@@ -122,7 +122,7 @@ begin
     moment := clock_timestamp();
     if rule.rate_n is not null then
       rule.tokens := least(rule.rate_n, rule.tokens + rule.rate_n::float8
-                       * extract(epoch from moment - rule.filled)::float8 * 1000000 / rule.rate_us);
+                       * greatest(0, extract(epoch from moment - rule.filled))::float8 * 1000000 / rule.rate_us);
       most := least(most, floor(rule.tokens)::bigint);
     end if;
     -- statements of their own, so that they see what those committed who held the rule before

@@ -269,6 +269,8 @@ pub struct Exchanged {
     pub verdicts: Vec<Verdict>,
     /// The claimed jobs, in claim order.
     pub jobs: Vec<Leased>,
+    /// Fewer were looked for than were asked for, since a node cannot follow: that there are none says nothing.
+    pub slowed: bool,
 }
 
 /// The answer to one extended lease.
@@ -335,6 +337,8 @@ pub struct JobFilter {
     pub notes: Vec<String>,
     /// Any of these jobs; empty means all.
     pub ids: Vec<i64>,
+    /// Was enqueued by this job: the next step of a cascade.
+    pub origin: Option<i64>,
     /// Only ids below this: the cursor.
     pub before: Option<i64>,
     /// At most so many.
@@ -351,6 +355,7 @@ impl Default for JobFilter {
             queues: vec![],
             notes: vec![],
             ids: vec![],
+            origin: None,
             before: None,
             limit: 50,
             bytes_max: 8 << 20,
@@ -473,6 +478,11 @@ pub trait Store:
     /// Gives back jobs that were claimed and that nobody has begun: they wait again, and the claim does not count as an
     /// attempt. The event is `task.lost`. Leases that are gone are passed over. Answers how many were given back.
     async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<u64, QueueError>;
+
+    /// Puts a running job off, as its run asks: it waits again for so long (at most
+    /// [`rules::BACKOFF_MAX`](crate::rules::BACKOFF_MAX)), and the run does not count as an attempt. The event is `task.retry`.
+    /// Answers whether the lease still held; where it did not, nothing has changed.
+    async fn postpone(&self, job: i64, lease: LeaseToken, pause: Duration) -> Result<bool, QueueError>;
 
     /// Extends leases to `lease` from now. One answer per lease, in order.
     async fn extend(

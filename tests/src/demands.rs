@@ -162,6 +162,12 @@ async fn a_cascade_is_called_off_from_the_command_line(options: Options) {
     until(&node, below, "active").await;
     let origin = node.get(&format!("/api/v1/jobs/{below}")).await.expect(200)["origin"].clone();
     assert_eq!(origin, json!(root));
+    let listed = stdout(&node, &["job", "ls", "--json", "--origin", &root.to_string()]).await;
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!((listed["jobs"].as_array().unwrap().len(), &listed["jobs"][0]["id"]), (1, &json!(below)));
+    let counted = json!({ "action": "cancel", "filter": { "origin": root }, "dry_run": true });
+    let counted = node.post_json("/api/v1/jobs:bulk", &counted).await.expect(200);
+    assert_eq!((&counted["matched"], &counted["changed"]), (&json!(1), &json!(1)));
     let answer = stdout(&node, &["job", "cancel", "--cascade", &root.to_string()]).await;
     assert_eq!(answer, format!("{root} cancelled\n"));
     until(&node, below, "cancelled").await;

@@ -16,6 +16,10 @@ on_both! {
     workers_are_steered_by_commands;
     /// R-5: whoever cancels a job or stops its run ends its process.
     a_cancelled_job_s_process_is_gone;
+    /// R-4: and is told at once, by its database and not with its heartbeat.
+    a_command_does_not_wait_for_a_heartbeat;
+    /// A worker that is to end when nothing is left does, and leaves what is for later.
+    a_worker_ends_when_nothing_is_left;
     /// R-7: a job is run in the foreground, by nobody else.
     a_job_is_run_in_the_foreground;
 }
@@ -155,6 +159,45 @@ async fn workers_are_steered_by_commands(options: Options) {
     let bad = node.post("/api/v1/workers:broadcast", r#"{"command":"pause","to":[1]}"#).await;
     bad.problem(400, "invalid_request");
     says(&node, &["worker", "broadcast", "shutdown"]).await;
+    assert!(ended(&mut process).await.success());
+}
+
+/// The next heartbeat by itself comes long after the test has ended. One that tells of a change is followed by a look, so that
+/// each word is sent after that: what the one before has changed is shown.
+async fn a_command_does_not_wait_for_a_heartbeat(options: Options) {
+    let node = Node::start(options).await;
+    let _process = start(&node, &["--task", "x=true", "--heartbeat", "10h"]);
+    let number = id(&worker(&node, "the worker", |_| true).await);
+    for slots in [3, 5, 2, 7, 1] {
+        says(&node, &["worker", "command", &number, "concurrency", &slots.to_string()]).await;
+        worker(&node, "as many slots", |worker| worker["concurrency"] == slots).await;
+    }
+}
+
+async fn a_worker_ends_when_nothing_is_left(options: Options) {
+    let node = Node::start(options).await;
+    let mut request = json!({ "task": "x" });
+    for _ in 0..5 {
+        let parent = node.enqueue(&request).await;
+        request["parents"] = json!([parent]);
+    }
+    let last = node.enqueue(&request).await;
+    let again = node.enqueue(&json!({ "task": "bad", "attempts": 2 })).await;
+    let later = node.enqueue(&json!({ "task": "x", "delay": "1h" })).await;
+    let foreign = node.enqueue(&json!({ "task": "foreign" })).await;
+    let mut process =
+        start(&node, &["--task", "x=true", "--task", "bad=false", "--backoff", "bad=1000s", "--until-empty"]);
+    assert!(ended(&mut process).await.success());
+    state(&node, last, "finished").await;
+    for id in [again, later, foreign] {
+        assert_eq!(node.job(id).await["state"], "inactive");
+    }
+    let again = node.job(again).await;
+    let time = |name: &str| again[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let pause = time("delayed").duration_since(time("retried")).as_secs();
+    assert!((900..=1_100).contains(&pause), "its task's pause, a tenth more or less: {pause}");
+    // there is nothing more to do, and it does not wait for what there may be
+    let mut process = start(&node, &["--task", "x=true", "--until-empty"]);
     assert!(ended(&mut process).await.success());
 }
 

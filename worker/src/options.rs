@@ -35,6 +35,9 @@ pub struct WorkerOptions {
     pub heartbeat: Duration,
     /// When what it runs has changed it says so earlier, but not more often than this.
     pub status_interval: Duration,
+    /// It ends by itself once nothing is ready and nothing runs. Only with a source that says at once what there is: a
+    /// [`ClientSource`](crate::ClientSource) does not.
+    pub until_empty: bool,
     /// Looks after the queue besides working. The server does so itself; a worker on its own must.
     pub upkeep: Option<UpkeepOptions>,
     /// At most so many outcomes and so many claims in one exchange.
@@ -120,6 +123,7 @@ impl Default for WorkerOptions {
             poll: Duration::from_secs(1),
             heartbeat: Duration::from_secs(15),
             status_interval: Duration::from_secs(1),
+            until_empty: false,
             upkeep: None,
             batch_max: 500,
             batch_bytes_max: 8 * 1024 * 1024,

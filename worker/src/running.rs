@@ -1,10 +1,12 @@
 //! The jobs that this worker holds: those that run, and those whose outcome is not handed in yet. And how one run is
 //! led from its start to its end.
 
+use crate::backoff::Backoff;
 use crate::context::JobContext;
 use crate::metrics::{JOB_RUN_SECONDS, STOPPED_TOTAL};
-use crate::notes::{Notes, Written};
+use crate::notes::{Notes, Written, call};
 use crate::options::WorkerOptions;
+use crate::side;
 use crate::signals::Signals;
 use crate::source::JobSource;
 use crate::task::{ArgsCheck, Failure, Task, violation};
@@ -214,6 +216,12 @@ pub(crate) async fn run(
     let ran = AssertUnwindSafe(lead(&around, task.as_ref(), &job, &leased, limit)).catch_unwind().await;
     let ran = ran.unwrap_or_else(|panic| Ran::Ended(Err(panicked(panic.as_ref()))));
     job.over.store(true, Ordering::Relaxed);
+    if let Some(pause) = postponed(&ran, job.stopped())
+        && put_off(&around, &job, pause).await
+    {
+        debug!(job_id = job.id, task = job.task, attempt = job.attempt, "A run has put its job off.");
+        return Done { lease: job.lease, outcome: None };
+    }
     let ending = judge(ran, job.stopped(), limit, &job, &around.options);
     let state = match &ending {
         Some(Ending::Finished(_)) => "finished",
@@ -295,6 +303,32 @@ async fn expire(limit: Option<Duration>) {
     match limit {
         Some(limit) => sleep(limit).await,
         None => std::future::pending().await,
+    }
+}
+
+/// How long the run wants its job to wait, where nothing speaks against it.
+fn postponed(ran: &Ran, stopped: Option<Stopped>) -> Option<Duration> {
+    match (ran, stopped) {
+        (Ran::Ended(Err(failure)), None | Some(Stopped::Shutdown)) if failure.postponed => failure.pause,
+        _ => None,
+    }
+}
+
+/// Puts the job off, again and again while its lease holds: a word that is lost on its way would cost an attempt. Answers
+/// whether that is the source's affair now.
+async fn put_off(around: &Surroundings, job: &RunningJob, pause: Duration) -> bool {
+    let mut backoff = Backoff::new(&around.options);
+    loop {
+        let asked = around.source.postpone(job.id, job.lease, pause);
+        match call(asked, around.options.call_timeout).await {
+            Ok(known) => return known,
+            Err(error) => side::failed_call("postpone", &error),
+        }
+        let pause = backoff.pause();
+        if job.lease_remaining() <= pause {
+            return false;
+        }
+        sleep(pause).await;
     }
 }
 

@@ -46,6 +46,12 @@ pub trait JobSource: Send + Sync + 'static {
     /// A run has ended without an outcome, since its lease is gone: it takes no place any more.
     fn gave_up(&self, _lease: LeaseToken) {}
 
+    /// Puts a running job off: it waits again for so long, and the run does not count as an attempt; of a lease that is gone
+    /// nothing becomes. Answers whether the source has such a word at all: where it has not, the run fails in its place.
+    async fn postpone(&self, _job: i64, _lease: LeaseToken, _pause: Duration) -> Result<bool, QueueError> {
+        Ok(false)
+    }
+
     /// Notes, progress and log lines of a running job.
     async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError>;
 
@@ -130,6 +136,10 @@ impl JobSource for StoreSource {
 
     async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<(), QueueError> {
         self.store.release(leases).await.map(drop)
+    }
+
+    async fn postpone(&self, job: i64, lease: LeaseToken, pause: Duration) -> Result<bool, QueueError> {
+        self.store.postpone(job, lease, pause).await.map(|_| true)
     }
 
     async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError> {

@@ -25,17 +25,27 @@ pub struct Failure {
     pub pause: Option<Duration>,
     /// Where it happened, for whoever mends it; kept with the job's errors, not shown in its events.
     pub backtrace: Option<String>,
+    /// It is no failure: the job waits again for `pause`, and the run does not count.
+    pub postponed: bool,
 }
 
 impl Failure {
     /// Trying again may help.
     pub fn retryable(error: impl Into<String>) -> Failure {
-        Failure { error: error.into(), retry: true, pause: None, backtrace: None }
+        Failure { error: error.into(), retry: true, pause: None, backtrace: None, postponed: false }
     }
 
     /// Trying again after so long may help.
     pub fn retry_in(pause: Duration, error: impl Into<String>) -> Failure {
         Failure { pause: Some(pause), ..Failure::retryable(error) }
+    }
+
+    /// Not now: the job waits again for so long, at most 30 days, and this run uses no attempt up. Over a source that has no
+    /// such word (a client over WebSocket), or that could not be reached while the lease held, the run has failed as by
+    /// [`Failure::retry_in`].
+    pub fn postpone(pause: Duration) -> Failure {
+        let error = format!("put off for {}", minium_protocol::format_duration(pause));
+        Failure { postponed: true, ..Failure::retry_in(pause, error) }
     }
 
     /// Trying again is useless.

@@ -290,6 +290,8 @@ struct Shift {
     exchange: Option<BoxFuture<'static, Answer>>,
     /// So many claims were made.
     claims: u64,
+    /// What the last claim tells of whether there is anything left.
+    found: Found,
     /// There may be something to claim.
     more: bool,
     /// There may be something urgent to claim.
@@ -299,6 +301,18 @@ struct Shift {
     not_before: Option<Instant>,
     /// When to look for work though nothing said that there is any.
     poll_at: Instant,
+}
+
+/// What a claim tells of whether there is anything left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// It found something, went wrong, or was not for jobs of every priority; or what was handed in with it may have made
+    /// something ready.
+    Unknown,
+    /// There is nothing.
+    Nothing,
+    /// The source did not look for as much as it was asked for. It is asked again at the usual pace.
+    Slowed,
 }
 
 /// Turns of the scheduler given to jobs that are about to end, so that their outcomes go in together.
@@ -329,6 +343,7 @@ impl Shift {
             jobs: JoinSet::new(),
             exchange: None,
             claims: 0,
+            found: Found::Unknown,
             more: true,
             more_urgent: true,
             not_before: None,
@@ -336,9 +351,38 @@ impl Shift {
         }
     }
 
+    /// Nothing runs, and nothing is to be handed in.
+    fn is_idle(&self) -> bool {
+        self.jobs.is_empty()
+            && self.exchange.is_none()
+            && self.not_before.is_none()
+            && self.handover.is_empty()
+            && self.keeping.waiting() == 0
+    }
+
+    /// What has fallen due is ready only after upkeep, which may not have been round since.
+    async fn look_once_more(&mut self, shutdown: &CancellationToken) {
+        let options = self.around.options.clone();
+        if let Some(upkeep) = &options.upkeep {
+            let round = call(self.around.source.upkeep(&upkeep.rules), options.call_timeout);
+            tokio::select! {
+                done = round => done.map_or_else(|error| side::failed_call("upkeep", &error), drop),
+                () = shutdown.cancelled() => {}
+            }
+        }
+        self.more = true;
+    }
+
     async fn work(mut self, shutdown: CancellationToken) {
         let (mut wakeups, pace) = (Some(self.around.source.wakeups()), self.pace.clone());
         while !shutdown.is_cancelled() {
+            if self.around.options.until_empty && self.is_idle() {
+                match self.found {
+                    Found::Nothing => break,
+                    Found::Unknown => self.look_once_more(&shutdown).await,
+                    Found::Slowed => {}
+                }
+            }
             self.begin_exchange(true);
             let moment = self.next_moment();
             tokio::select! {

@@ -175,7 +175,7 @@ impl PgStore {
         let mut claimed = taken.jobs;
         claimed.extend(limited);
         claimed.sort_by_key(|c| (std::cmp::Reverse(c.priority), c.seq));
-        Ok(Exchanged { verdicts, jobs: claimed.into_iter().map(|c| c.job).collect() })
+        Ok(Exchanged { verdicts, jobs: claimed.into_iter().map(|c| c.job).collect(), slowed: false })
     }
 
     /// Learns from what was claimed. When that was less than was asked for, looks for whoever is left under limits, and asks to

@@ -212,6 +212,7 @@ impl Store for PgStore {
 
     async fn exchange(&self, outcomes: &[Outcome], claim: &Claim) -> Result<Exchanged, QueueError> {
         let room = self.slowing.room(self, claim.limit).await;
+        let slowed = room < claim.limit;
         let claim = &*claim.at_most(room);
         let exchanged = if claim.caps.is_empty() {
             self.exchange_all(outcomes, claim).await
@@ -219,7 +220,7 @@ impl Store for PgStore {
             self.exchange_capped(outcomes, claim).await
         };
         self.slowing.took(exchanged.as_ref().map_or(0, |exchanged| exchanged.jobs.len()));
-        exchanged
+        exchanged.map(|exchanged| Exchanged { slowed, ..exchanged })
     }
 
     async fn pull(&self, pulls: &[Pull]) -> Result<Vec<Pulled>, QueueError> {
@@ -231,6 +232,10 @@ impl Store for PgStore {
 
     async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<u64, QueueError> {
         self.release_jobs(leases).await
+    }
+
+    async fn postpone(&self, job: i64, lease: LeaseToken, pause: Duration) -> Result<bool, QueueError> {
+        self.put_off(job, lease, pause).await
     }
 
     async fn extend(

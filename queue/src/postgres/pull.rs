@@ -37,6 +37,26 @@ figures as (
   insert into minium.tally (active, inactive) select -count(*), count(*) from r having count(*) > 0)
 select count(*), minium.wake_up(coalesce(bool_or(ready), false))::text from r";
 
+/// $1 the job, $2 its lease, $3 the pause in microseconds. Index: the key of job. Locks: the job.
+const POSTPONE: &str = "
+with
+r as (
+  update minium.job as j
+     set state = 'inactive', attempt = j.attempt - 1, started = case when j.attempt > 1 then j.started end,
+         retried = now(), delayed = now() + $3::bigint * interval '1 microsecond',
+         later_at = case when $3::bigint > 0 then now() + $3::bigint * interval '1 microsecond' end,
+         ready = $3::bigint = 0 and j.left_n = 0, seq = nextval('minium.ready_seq'), lease = null, lease_until = null
+   where j.id = $1::bigint and j.state = 'active' and j.lease = $2::uuid
+  returning j.id, j.task, j.trace, j.ready, j.limited, minium.snapshot(j) as data),
+events as (
+  insert into minium.entry (topic, type, subject, trace, data)
+  select 'task/' || task || '/' || id, 'task.retry', id::text, trace, data from r),
+counts as (
+  delete from minium.running where job = any (array(select id from r where limited is not null))),
+figures as (
+  insert into minium.tally (active, inactive) select -count(*), count(*) from r having count(*) > 0)
+select count(*), minium.wake_up(coalesce(bool_or(ready), false))::text from r";
+
 /// One array for each column of `pull.sql`.
 #[derive(Default)]
 struct Columns<'a> {
@@ -137,6 +157,23 @@ impl PgStore {
         }
         self.wake(released > 0);
         Ok(released)
+    }
+
+    pub(super) async fn put_off(
+        &self,
+        job: i64,
+        lease: LeaseToken,
+        pause: Duration,
+    ) -> Result<bool, QueueError> {
+        let pause = rules::micros(pause.min(rules::BACKOFF_MAX));
+        let postpone = |client: Session| async move {
+            let statement = client.prepare_cached(POSTPONE).await?;
+            client.query_one(&statement, &[&job, &lease.0, &pause]).await
+        };
+        let row = self.connections.run("put a job off", postpone).await?;
+        let held = row.get::<_, i64>(0) > 0;
+        self.wake(held);
+        Ok(held)
     }
 }
 

@@ -10,9 +10,9 @@ use minium_protocol::{JobResult, JobView, Phase, State};
 use serde_json::value::RawValue;
 use tokio_postgres::types::ToSql;
 
-/// Indexes: the keys of job and edge.
+/// One that is ready stays so when the clock is put back to before its time. Indexes: the keys of job and edge.
 const GET: &str = "
-select minium.snapshot(j)::text, j.state::text, j.left_n, j.delayed > now(),
+select minium.snapshot(j)::text, j.state::text, j.left_n, coalesce(j.later_at > now(), false),
        array(select e.child from minium.edge e where e.parent = j.id order by e.child)
   from minium.job j where j.id = $1";
 
@@ -86,13 +86,25 @@ impl PgStore {
         // the dead are found without walking over the living
         let from = match states[..] {
             _ if !filter.ids.is_empty() => NAMED,
+            _ if filter.origin.is_some() => BORN,
             ["failed"] => DEAD,
             _ => ALL,
         };
         let sql = list_sql(filter, from);
         let before = filter.before.unwrap_or(i64::MAX);
-        let params: [&(dyn ToSql + Sync); 8] =
-            [&before, &limit, &states, &filter.tasks, &filter.queues, &filter.notes, &bytes_max, &filter.ids];
+        // zero is no job's number
+        let origin = filter.origin.unwrap_or(0);
+        let params: [&(dyn ToSql + Sync); 9] = [
+            &before,
+            &limit,
+            &states,
+            &filter.tasks,
+            &filter.queues,
+            &filter.notes,
+            &bytes_max,
+            &filter.ids,
+            &origin,
+        ];
         let (sql, params) = (&sql, &params);
         let list = |client: Session| async move {
             let statement = client.prepare_cached(sql).await?;
@@ -193,15 +205,16 @@ impl PgStore {
     }
 }
 
-/// Where a list walks: over every job, by its key; over those that have failed for good, by failure_final; or over those that
-/// it names.
-const ALL: Walk = Walk { over: "minium.job j", id: "j.id", job: "j" };
+/// Where a list walks: over every job, by its key; over those that have failed for good, by failure_final; over those that one
+/// job has enqueued, by job_origin; or over those that it names.
+const ALL: Walk = Walk { over: "minium.job j", id: "j.id", order: "j.id desc", job: "j" };
 /// From one of the dead to the next, each job looked up by its key: a join could be answered by reading both tables for every
 /// step. What is sorted, and what has an offset, stays as it is written.
 const DEAD: Walk = Walk {
     over: "(select job as dead from minium.failure where final order by job desc) d,
            lateral (select x as j from minium.job x where x.id = d.dead offset 0) l",
     id: "d.dead",
+    order: "d.dead desc",
     job: "(l.j)",
 };
 /// From one that is named to the next, looked up as the dead are.
@@ -209,13 +222,26 @@ const NAMED: Walk = Walk {
     over: "(select unnest($8::bigint[]) as named order by named desc) n,
            lateral (select x as j from minium.job x where x.id = n.named offset 0) l",
     id: "n.named",
+    order: "n.named desc",
+    job: "(l.j)",
+};
+/// From one that the job has enqueued to the next. Both ends are written as ranges of the index, and its order is asked for
+/// whole: an equality would let the key serve, and so a walk over every job.
+const BORN: Walk = Walk {
+    over: "(select x.origin, x.id as born from minium.job x
+             where (x.origin, x.id) < ($9::bigint, {below}) and x.origin >= $9::bigint order by x.origin desc, x.id desc) b,
+           lateral (select x as j from minium.job x where x.id = b.born offset 0) l",
+    id: "b.born",
+    order: "b.origin desc, b.born desc",
     job: "(l.j)",
 };
 
-/// What a list walks over, its key from the newest on, and the job as the conditions name it.
+/// What a list walks over (`{below}` is where it stands), its key, the order from the newest on, and the job as the conditions
+/// name it.
 struct Walk {
     over: &'static str,
     id: &'static str,
+    order: &'static str,
     job: &'static str,
 }
 
@@ -224,27 +250,29 @@ struct Walk {
 /// every parameter is named, so that all forms take the same.
 ///
 /// Step by step, so that no snapshot is made beyond the page's bytes. A last row without one says that there are more.
-fn list_sql(filter: &JobFilter, Walk { over, id, job }: Walk) -> String {
+fn list_sql(filter: &JobFilter, Walk { over, id, order, job }: Walk) -> String {
     let conditions = [
         (filter.states.is_empty(), "state::text = any ($3::text[])", "$3::text[]"),
         (filter.tasks.is_empty(), "task = any ($4::text[])", "$4::text[]"),
         (filter.queues.is_empty(), "queue = any ($5::text[])", "$5::text[]"),
         (filter.notes.is_empty(), "notes ?& $6::text[]", "$6::text[]"),
         (filter.ids.is_empty(), "id = any ($8::bigint[])", "$8::bigint[]"),
+        (filter.origin.is_none(), "origin = $9::bigint", "$9::bigint"),
     ];
     let form = |(absent, condition, parameter): (bool, &str, &str)| {
         if absent { format!("{parameter} is not null") } else { format!("{job}.{condition}") }
     };
     let conditions = conditions.map(form).join(" and ");
+    let (first, next) = (over.replace("{below}", "$1::bigint"), over.replace("{below}", "p.id"));
     format!(
         "with recursive page (n, id, snapshot, bytes) as (
            select 1::bigint, f.id, f.snapshot, octet_length(f.snapshot)::bigint from (
-             select {id} as id, minium.snapshot({job})::text as snapshot from {over}
-              where {id} < $1::bigint and {conditions} order by {id} desc limit 1) f
+             select {id} as id, minium.snapshot({job})::text as snapshot from {first}
+              where {id} < $1::bigint and {conditions} order by {order} limit 1) f
            union all
            select p.n + 1, f.id, f.snapshot, p.bytes + coalesce(octet_length(f.snapshot), 0) from page p, lateral (
              select {id} as id, case when p.n < $2::bigint and p.bytes < $7::bigint then minium.snapshot({job})::text end as snapshot
-               from {over} where {id} < p.id and {conditions} order by {id} desc limit 1) f
+               from {next} where {id} < p.id and {conditions} order by {order} limit 1) f
             where p.snapshot is not null)
          select id, snapshot from page order by n"
     )

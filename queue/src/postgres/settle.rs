@@ -33,8 +33,8 @@ const AGAIN_MAX: usize = 100_000;
 const SOME: &str = "select released, parent, child from minium.settle_some($1, $2, $3, $4)";
 const LEFT: &str = "select minium.settle_left($1)";
 /// $1 parents. Those of them that somebody still waits for. Index: edge_open.
-const WAITED_FOR: &str =
-    "select distinct e.parent from minium.edge e where e.open and e.parent = any ($1::bigint[])";
+const WAITED_FOR: &str = "
+select p from unnest($1::bigint[]) p where exists (select from minium.edge e where e.open and e.parent = p)";
 
 /// Where in the edges of some parents to go on.
 type Behind = Option<(i64, i64)>;

@@ -29,7 +29,7 @@ pub(super) fn exchange(
     let worker = serde_json::to_string(&claim.worker).expect("a worker always serialises");
     let jobs =
         chosen.into_iter().map(|id| take(change, id, &worker, claim.lease)).collect::<Result<_, _>>()?;
-    Ok(Exchanged { verdicts, jobs })
+    Ok(Exchanged { verdicts, jobs, slowed: false })
 }
 
 /// The jobs to claim, in claim order. Each queue is read by its index alone as far as the limit, then they are merged, with

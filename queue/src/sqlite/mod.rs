@@ -255,14 +255,15 @@ impl Store for SqliteStore {
             return Ok(Exchanged::default());
         }
         let room = self.slowing.room(self, claim.limit).await;
+        let slowed = room < claim.limit;
         let (outcomes, claim) = (outcomes.to_vec(), claim.at_most(room).into_owned());
         if outcomes.is_empty() && claim.limit == 0 {
-            return Ok(Exchanged::default());
+            return Ok(Exchanged { slowed, ..Exchanged::default() });
         }
         let exchange = move |change: &mut Change<'_>| exchange::exchange(change, &outcomes, &claim);
         let exchanged = self.change("exchange outcomes for jobs", exchange).await;
         self.slowing.took(exchanged.as_ref().map_or(0, |exchanged| exchanged.jobs.len()));
-        exchanged
+        exchanged.map(|exchanged| Exchanged { slowed, ..exchanged })
     }
 
     async fn pull(&self, pulls: &[Pull]) -> Result<Vec<Pulled>, QueueError> {
@@ -277,6 +278,10 @@ impl Store for SqliteStore {
     async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<u64, QueueError> {
         let leases = leases.to_vec();
         self.change("give jobs back", move |change| pull::release(change, &leases)).await
+    }
+
+    async fn postpone(&self, job: i64, lease: LeaseToken, pause: Duration) -> Result<bool, QueueError> {
+        self.change("put a job off", move |change| pull::postpone(change, job, lease, pause)).await
     }
 
     async fn extend(

@@ -10,6 +10,7 @@ use crate::store::{Pull, Pulled};
 use minium_protocol::{EventType, LeaseToken, State};
 use rusqlite::params;
 use serde_json::value::RawValue;
+use std::time::Duration;
 
 /// One pull after the other: what one took is not ready for the next.
 pub(super) fn pull(change: &mut Change<'_>, pulls: &[Pull]) -> Result<Vec<Pulled>, QueueError> {
@@ -80,4 +81,34 @@ pub(super) fn release(change: &mut Change<'_>, leases: &[(i64, LeaseToken)]) -> 
         released += 1;
     }
     Ok(released)
+}
+
+/// A job that runs waits again for so long, and its run does not count.
+pub(super) fn postpone(
+    change: &mut Change<'_>,
+    id: i64,
+    token: LeaseToken,
+    pause: Duration,
+) -> Result<bool, QueueError> {
+    let held = change.first(
+        "select open_edges from job where id = ?1 and state = 'active' and lease = ?2",
+        params![id, token.to_string()],
+        |row| row.get::<_, i64>(0),
+    )?;
+    let Some(open_edges) = held else { return Ok(false) };
+    change.execute("delete from renewal where job = ?1", [id])?;
+    let now = change.now;
+    let delayed = now + rules::micros(pause.min(rules::BACKOFF_MAX));
+    let later = (delayed > now).then_some(delayed);
+    let ready = later.is_none() && open_edges == 0;
+    let seq = if ready { change.draw()? } else { 0 };
+    let job = change.update(
+        EventType::Retry,
+        "state = 'inactive', lease = null, attempt = attempt - 1, started = iif(attempt > 1, started, null),
+         retried = ?2, delayed = ?3, later = ?4, ready = ?5, seq = ?6",
+        params![id, now, delayed, later, ready, seq],
+    )?;
+    change.release_place(&job)?;
+    change.moved(id, Some(State::Active), Some(State::Inactive))?;
+    Ok(true)
 }

@@ -18,14 +18,17 @@ pub(super) fn get(conn: &Connection, id: i64) -> Result<Option<JobView>, QueueEr
     let run = || -> rusqlite::Result<Option<JobView>> {
         // one transaction, so that job and children are of one moment
         let transaction = conn.unchecked_transaction()?;
-        let sql = format!("select {COLUMNS} from job where id = ?1");
-        let job = transaction.prepare_cached(&sql)?.query_row([id], Job::read).optional()?;
-        let Some(job) = job else { return Ok(None) };
+        let sql = format!("select {COLUMNS}, later from job where id = ?1");
+        let read = |row: &rusqlite::Row<'_>| Ok((Job::read(row)?, row.get("later")?));
+        let job = transaction.prepare_cached(&sql)?.query_row([id], read).optional()?;
+        let Some((job, later)) = job else { return Ok(None) };
         let children = transaction
             .prepare_cached("select child from edge where parent = ?1 order by child")?
             .query_map([id], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
-        let phase = rules::phase(job.state, job.open_edges, job.delayed, now_micros());
+        // one that is ready stays so when the clock is put back to before its time
+        let later: Option<i64> = later;
+        let phase = rules::phase(job.state, job.open_edges, later.unwrap_or(0), now_micros());
         Ok(Some(JobView { snapshot: raw(job.snapshot()), phase, children }))
     };
     run().map_err(|e| failure("read a job", e))
@@ -55,7 +58,9 @@ pub(super) fn list(conn: &Connection, filter: &JobFilter) -> Result<JobPage, Que
 }
 
 fn list_sql(filter: &JobFilter, limit: usize) -> (String, Vec<Value>) {
-    let mut sql = format!("select {COLUMNS} from job where true");
+    // by its index, whatever the planner thinks: a cascade lies together in it, and in the order of the page
+    let by = if filter.origin.is_some() && filter.ids.is_empty() { "indexed by job_origin" } else { "" };
+    let mut sql = format!("select {COLUMNS} from job {by} where true");
     let mut params = Vec::new();
     let mut term = |text: &str, value: Value| {
         params.push(value);
@@ -75,6 +80,9 @@ fn list_sql(filter: &JobFilter, limit: usize) -> (String, Vec<Value>) {
     }
     if !filter.ids.is_empty() {
         term(" and id in (select value from json_each({}))", json(&filter.ids));
+    }
+    if let Some(origin) = filter.origin {
+        term(" and origin = {}", origin.into());
     }
     for name in &filter.notes {
         term(" and exists (select 1 from json_each(notes) where key = {})", name.clone().into());

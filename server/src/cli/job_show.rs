@@ -29,6 +29,9 @@ pub(super) struct List {
     /// Only this job; may be given several times
     #[arg(long, value_delimiter = ',', value_name = "ID")]
     id: Vec<i64>,
+    /// Only jobs that this one has enqueued: the next step of a cascade
+    #[arg(long, value_name = "ID")]
+    origin: Option<i64>,
     /// Only jobs with lower numbers: the next page
     #[arg(long, value_name = "ID")]
     before: Option<i64>,
@@ -51,6 +54,7 @@ impl List {
             queues: self.queue,
             notes: self.note,
             ids: self.id,
+            origin: self.origin,
             before: self.before,
             limit: self.limit,
         };

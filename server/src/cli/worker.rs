@@ -15,7 +15,7 @@ use minium_protocol::{ErrorCode, parse_duration};
 use minium_queue::{Backend, DatabaseUrl, QueueError, Retention, SqlitePlace, UpkeepRules};
 use minium_worker::{
     BecomeError, ClientSource, CommandTask, LAUNCH_FAILED, Lasting, Launch, Sandbox, StoreSource,
-    UpkeepOptions, Worker as Runner, WorkerError, WorkerOptions, become_command,
+    TaskBackoff, UpkeepOptions, Worker as Runner, WorkerError, WorkerOptions, become_command,
 };
 use secrecy::SecretString;
 use std::ffi::OsString;
@@ -73,9 +73,19 @@ pub(crate) struct Worker {
     /// At most so many jobs of a task at once; may be given several times
     #[arg(long = "limit", value_name = "TASK=N", value_parser = limit)]
     limits: Vec<(String, u32)>,
+    /// Pause before an automatic retry of a task's jobs that do not say one themselves, as 5s; it doubles with each further
+    /// one, up to 1h or, as 5s..10m, what follows the dots; may be given several times
+    #[arg(long = "backoff", value_name = "TASK=TIME[..TIME]", value_parser = backoff)]
+    backoffs: Vec<(String, TaskBackoff)>,
+    /// End when nothing is ready and nothing runs any more
+    #[arg(long)]
+    until_empty: bool,
     /// How long a job stays this worker's when it is heard of no more, as 90s or 5m
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
     lease: Duration,
+    /// How often to say that it is alive; where the database cannot wake it, it asks what it is told as often
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "15s")]
+    heartbeat: Duration,
     /// The database: sqlite:FILE or postgres://USER@HOST/NAME [env: MINIUM_DATABASE__URL] [default: sqlite:minium.db]
     // read by hand: to clap what the environment says for the node of this machine would contradict --url
     #[arg(long, value_name = "URL")]
@@ -130,8 +140,12 @@ impl Worker {
             return action.run().await;
         }
         let tasks = self.commands()?;
-        if let Some((task, _)) = self.limits.iter().find(|(name, _)| !tasks.iter().any(|t| t.name == *name)) {
+        let unknown = |name: &str| !tasks.iter().any(|t| t.name == *name);
+        if let Some((task, _)) = self.limits.iter().find(|(name, _)| unknown(name)) {
             return Err(fault(Exit::Usage, format!("--limit: there is no --task {task}")));
+        }
+        if let Some((task, _)) = self.backoffs.iter().find(|(name, _)| unknown(name)) {
+            return Err(fault(Exit::Usage, format!("--backoff: there is no --task {task}")));
         }
         let options = WorkerOptions {
             queues: self.queues.clone(),
@@ -139,7 +153,10 @@ impl Worker {
             spare: self.spare,
             spare_min_priority: self.spare_min_priority,
             limits: self.limits.iter().cloned().collect(),
+            backoffs: self.backoffs.iter().cloned().collect(),
+            until_empty: self.until_empty,
             lease: self.lease,
+            heartbeat: self.heartbeat,
             launcher: launcher(),
             log_stderr: !self.no_log_stderr,
             sandbox: self.sandbox()?,
@@ -154,6 +171,14 @@ impl Worker {
         if self.spare > 0 || !self.limits.is_empty() {
             let why =
                 "--spare and --limit: over WebSocket a node gives out jobs by credit, whatever they are";
+            return Err(fault(Exit::Usage, why));
+        }
+        if !self.backoffs.is_empty() {
+            let why = "--backoff: over WebSocket the node says how long a job waits for its retry";
+            return Err(fault(Exit::Usage, why));
+        }
+        if self.until_empty {
+            let why = "--until-empty: over WebSocket nobody says that there is nothing left";
             return Err(fault(Exit::Usage, why));
         }
         let options = WorkerOptions { result_bytes_max: RESULT_BYTES_MAX, ..options };
@@ -238,6 +263,23 @@ fn limit(text: &str) -> Result<(String, u32), String> {
     let (task, n) = text.rsplit_once('=').ok_or("it is not TASK=N")?;
     let n = n.trim().parse().ok().filter(|n| *n > 0).ok_or("N must be a whole number from 1")?;
     Ok((task.trim().to_owned(), n))
+}
+
+/// The pauses of a task, as `TASK=FIRST` or `TASK=FIRST..LONGEST`.
+fn backoff(text: &str) -> Result<(String, TaskBackoff), String> {
+    let (task, pauses) = text.rsplit_once('=').ok_or("it is not TASK=TIME")?;
+    let (first, longest) = match pauses.split_once("..") {
+        Some((first, longest)) => (first, Some(longest)),
+        None => (pauses, None),
+    };
+    let time = |text: &str| parse_duration(text.trim()).map_err(|e| e.to_string());
+    let usual = TaskBackoff::default();
+    let first = time(first)?;
+    let max = longest.map_or(Ok(usual.max.max(first)), time)?;
+    if max < first {
+        return Err("the longest pause is shorter than the first".into());
+    }
+    Ok((task.trim().to_owned(), TaskBackoff { first, max, ..usual }))
 }
 
 /// Where jobs are that others can enqueue.
@@ -413,10 +455,13 @@ mod tests {
             spare: 0,
             spare_min_priority: 1,
             limits: vec![],
+            backoffs: vec![],
+            until_empty: false,
             tasks: vec!["x=true".into()],
             queues: vec!["default".into()],
             concurrency: 1,
             lease: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(15),
             database: Some(database.to_owned()),
             shell: false,
             no_log_stderr: false,
@@ -430,6 +475,17 @@ mod tests {
             spool: Some("/proc/none".into()),
             trust: Trust::default(),
             schemas: None,
+        }
+    }
+
+    #[test]
+    fn pauses_of_a_task_are_read() {
+        let read = |text: &str| backoff(text).map(|(task, b)| (task, b.first.as_secs(), b.max.as_secs()));
+        assert_eq!(read("a=b=5s"), Ok(("a=b".into(), 5, 3_600)));
+        assert_eq!(read("a=5s..10m"), Ok(("a".into(), 5, 600)));
+        assert_eq!(read("a=2h"), Ok(("a".into(), 7_200, 7_200)));
+        for bad in ["a", "a=", "a=x", "a=5s..", "a=5s..1s"] {
+            assert!(read(bad).is_err(), "{bad}");
         }
     }
 
@@ -453,6 +509,11 @@ mod tests {
         says(Worker { sandbox: sandbox(&["basic", "ram=1"]), ..worker("sqlite:x.db", &[]) }, "ram").await;
         let limits = vec![("y".to_owned(), 1)];
         says(Worker { limits, ..worker("sqlite:x.db", &[]) }, "--limit").await;
+        let backoffs = vec![("y".to_owned(), TaskBackoff::default())];
+        says(Worker { backoffs, ..worker("sqlite:x.db", &[]) }, "--backoff").await;
+        let backoffs = vec![("x".to_owned(), TaskBackoff::default())];
+        says(Worker { backoffs, ..worker("", &["ws://h"]) }, "--backoff").await;
+        says(Worker { until_empty: true, ..worker("", &["ws://h"]) }, "--until-empty").await;
         says(Worker { spare: 1, ..worker("", &["ws://h"]) }, "--spare").await;
         let queues = vec!["a".into(), "b".into()];
         says(Worker { queues, ..worker("", &["ws://h"]) }, "one queue").await;

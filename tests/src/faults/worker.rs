@@ -128,6 +128,64 @@ async fn a_run_that_is_stopped_with_its_worker_says_so() {
     }
 }
 
+/// a worker that is started while its database is down, or says nothing, waits, and works as soon as that is there.
+#[tokio::test]
+async fn a_worker_waits_for_a_database_that_is_down_or_silent() {
+    let mut cluster = Cluster::start(ClusterOptions::default()).await;
+    let url = cluster.create_database("minium").await;
+    let node = Node::start(Options::on(&url)).await;
+    for silent in [false, true] {
+        let id = node.enqueue(&json!({ "task": "quick" })).await;
+        if silent {
+            cluster.freeze();
+        } else {
+            cluster.stop_immediately();
+        }
+        let log = node.dir().join(format!("worker-{silent}.log"));
+        let mut worker = node.tokio_command();
+        worker.args(["worker", "--database", &url, "--task", "quick=true"]);
+        let mut worker = worker.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+        wait::until("the worker to wait", async || {
+            let said = std::fs::read_to_string(&log).unwrap();
+            said.contains("The database is not there yet").then_some(())
+        })
+        .await;
+        assert!(worker.try_wait().unwrap().is_none(), "it waits");
+        if silent {
+            cluster.thaw();
+        } else {
+            cluster.restart().await;
+        }
+        node.whole().await;
+        assert_eq!(node.ended(id).await["state"], "finished", "silent: {silent}");
+        assert!(worker.try_wait().unwrap().is_none(), "it works on");
+        worker.kill().await.unwrap();
+    }
+}
+
+/// the same of a result that comes while the database says nothing: it is kept, and counts.
+#[tokio::test]
+async fn a_result_outlives_a_silent_database() {
+    let cluster = Cluster::start(ClusterOptions::default()).await;
+    let url = cluster.create_database("minium").await;
+    let node = Node::start(Options::on(&url)).await;
+    let id = node.enqueue(&json!({ "task": "hold", "attempts": 3 })).await;
+    let mut worker = node.tokio_command();
+    worker.args(["worker", "--database", &url, "--task", &format!("hold={}", program(node.dir()))]);
+    let mut worker = worker.stderr(node.log_file()).spawn().unwrap();
+    wait_for_runs(&node, 1).await;
+    cluster.freeze();
+    std::fs::write(node.dir().join("go"), "").unwrap();
+    wait::until("the result on the disk", async || spooled(&node).contains("{\"done\":true}").then_some(()))
+        .await;
+    cluster.thaw();
+    node.whole().await;
+    let events = upto_end(&node, id).await;
+    assert_eq!(kinds(&events), ["task.enqueue", "task.dequeue", "task.finished"]);
+    assert_eq!(runs(&node), 1);
+    assert!(worker.try_wait().unwrap().is_none(), "it works on");
+}
+
 /// whatever tells the worker its settings, tokens and passwords among them, is not for its commands.
 #[tokio::test]
 async fn a_command_inherits_none_of_the_workers_settings() {

@@ -150,7 +150,10 @@ async fn fill(store: &dyn Store, client: &Client) -> Stock {
     store.enqueue(&vec![of("parent", |_| {}); 1 + 2 * FEW as usize]).await.unwrap();
     let mut running = claimed(store, 1 + 2 * FEW).await;
     let parent = running.remove(0);
-    many(of("child", |o| o.parents = vec![parent.id])).await;
+    let of_the_parent = |o: &mut minium_protocol::JobOptions| {
+        (o.parents, o.origin) = (vec![parent.id], Some(parent.id));
+    };
+    many(of("child", of_the_parent)).await;
     many(of("later", |o| o.delay = seconds(3_600))).await;
     many(of("limited", |_| {})).await;
     let waiting = many(of("task", |_| {})).await;
@@ -212,6 +215,7 @@ async fn use_the_queue(store: &dyn Store, stock: &Stock) -> Result<(), QueueErro
     let leases: Vec<_> = held.iter().map(|l| (l.id, l.lease)).collect();
     store.extend(&leases[..few], LEASE).await?;
     store.release(&leases[..10]).await?;
+    assert!(store.postpone(leases[10].0, leases[10].1, Duration::from_secs(60)).await?);
     let line = LogLine { at: None, level: LogLevel::Info, text: "text".into() };
     let note = Annotation {
         notes: [("k".to_owned(), 1.into())].into_iter().collect(),
@@ -247,6 +251,11 @@ async fn look(store: &dyn Store, stock: &Stock) -> Result<(), QueueError> {
         JobFilter { before: Some(stock.ended + 10_000), ..JobFilter::default() },
         JobFilter { states: vec![State::Failed], ..JobFilter::default() },
         JobFilter { ids: vec![stock.failed + 1, stock.waiting[0]], ..JobFilter::default() },
+        JobFilter {
+            origin: Some(stock.parent.id),
+            before: Some(stock.waiting[9_000]),
+            ..JobFilter::default()
+        },
     ];
     for filter in &lists {
         assert!(!store.list(filter).await?.jobs.is_empty());

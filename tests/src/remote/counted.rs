@@ -159,6 +159,10 @@ impl Store for Counted {
         self.store.release(leases).await
     }
 
+    async fn postpone(&self, job: i64, lease: LeaseToken, pause: Duration) -> Result<bool, QueueError> {
+        self.store.postpone(job, lease, pause).await
+    }
+
     async fn extend(
         &self,
         leases: &[(i64, LeaseToken)],

@@ -146,6 +146,9 @@ async fn who_leaves_gets_nothing_more_and_keeps_what_he_has(f: Fixture) {
     let mut leaving = desk.puller("leaving", &["t"], 10);
     f.enqueue(of("t")).await;
     let had = leaving.job().await;
+    // the claim behind that one found nothing, and there is none on its way
+    wait::until("a claim in vain", async || (desk.calls.pulled.load(Ordering::SeqCst) > 1).then_some(()))
+        .await;
     drop(leaving);
     let next = f.enqueue(of("t")).await;
     let mut other = desk.puller("other", &["t"], 10);

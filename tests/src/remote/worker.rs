@@ -3,14 +3,25 @@
 use crate::support::node::{Node, Options, binary};
 use crate::support::postgres::connect;
 use crate::support::{on_both, wait};
+use futures::{SinkExt, StreamExt};
+use minium_client::{Client, ConnectOptions};
+use minium_protocol::{ErrorCode, Problem};
+use minium_worker::{
+    ClientSource, Failure, JobContext, Spool, SpoolOptions, Worker as Runner, WorkerOptions,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+use tokio_util::sync::CancellationToken;
 
 on_both! {
     /// J-1, J-2, Q-11: a pushed message runs a command elsewhere, with progress, notes, results and failures.
@@ -348,7 +359,7 @@ async fn an_outcome_is_on_the_disk_before_it_is_reported() {
         .spawn()
         .unwrap();
     let (given, acked) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let mut sessions = tokio::task::JoinSet::new();
+    let mut sessions = JoinSet::new();
     let all = wait::until("every outcome", async || {
         tokio::select! {
             accepted = listener.accept() => {
@@ -363,22 +374,101 @@ async fn an_outcome_is_on_the_disk_before_it_is_reported() {
     child.kill().await.unwrap();
 }
 
-/// A session of a node that gives out as many jobs as it gets credit, and takes an outcome only if it is in the spool.
+/// while the spool is full, no slot is given free, whatever credit the node would answer; when there is room again,
+/// jobs are taken as before. This node takes no outcome until it is told to.
+#[tokio::test]
+async fn a_full_spool_takes_no_jobs_until_there_is_room() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let small = SpoolOptions { count_max: 1, ..SpoolOptions::default() };
+    let spool = Spool::open(dir.path(), &[&url], small).unwrap();
+    let node = Arc::new(Unwilling::default());
+    let sessions = tokio::spawn({
+        let node = node.clone();
+        async move {
+            // words about jobs do not come over the socket that gave them out
+            let mut sessions = JoinSet::new();
+            loop {
+                let (socket, node) = (listener.accept().await.unwrap().0, node.clone());
+                sessions.spawn(async move { node.serve(socket).await });
+            }
+        }
+    });
+    let link = Client::new(&url, None).unwrap().connect(ConnectOptions::default()).unwrap();
+    let task = |_: JobContext, _: Value| async { Ok::<_, Failure>(1) };
+    let options = WorkerOptions { upkeep: None, ..WorkerOptions::default() };
+    let worker = Runner::new(ClientSource::new(link, spool, 2), options).task("livesys/7", task);
+    let stop = CancellationToken::new();
+    let work = tokio::spawn(worker.run(stop.clone()));
+    let refused = |n| {
+        let node = node.clone();
+        async move || (node.refused.load(Ordering::SeqCst) >= n).then_some(())
+    };
+    // both have ended, and are offered in vain again and again
+    wait::until("outcomes to be refused", refused(6)).await;
+    assert_eq!(node.credit.load(Ordering::SeqCst), 2, "its two slots, once");
+    assert!(spooled_in(dir.path()).matches("\"finished\"").count() >= 1);
+    node.willing.store(true, Ordering::SeqCst);
+    wait::until("jobs to be taken", async || (node.credit.load(Ordering::SeqCst) > 6).then_some(())).await;
+    stop.cancel();
+    wait::within("the worker to end", work).await.unwrap().unwrap();
+    sessions.abort();
+}
+
+/// A node that gives out as many jobs as it gets credit, and takes outcomes only when it is willing.
+#[derive(Default)]
+struct Unwilling {
+    willing: AtomicBool,
+    credit: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+impl Unwilling {
+    async fn serve(&self, socket: tokio::net::TcpStream) {
+        let Some(mut session) = accepted(socket).await else { return };
+        while let Some(Ok(message)) = session.next().await {
+            let Message::Text(text) = message else { continue };
+            let frame: Value = serde_json::from_str(text.as_str()).unwrap();
+            let mut answers = vec![json!({ "op": "ok", "ref": frame["ref"] })];
+            match frame["op"].as_str().unwrap() {
+                "pull" => {
+                    for _ in 0..frame["credit"].as_u64().unwrap_or(1) {
+                        answers.push(a_job(self.credit.fetch_add(1, Ordering::SeqCst) + 1));
+                    }
+                }
+                "ack" if !self.willing.load(Ordering::SeqCst) => {
+                    self.refused.fetch_add(1, Ordering::SeqCst);
+                    let problem = Problem::new(ErrorCode::Forbidden, "not now");
+                    answers = vec![json!({ "op": "error", "ref": frame["ref"], "problem": problem })];
+                }
+                _ => {}
+            }
+            for answer in answers {
+                session.send(Message::text(answer.to_string())).await.ok();
+            }
+        }
+    }
+}
+
+/// A session of `minium.v1`.
 #[expect(clippy::result_large_err, reason = "tungstenite's callback wants this type")]
+async fn accepted(socket: tokio::net::TcpStream) -> Option<WebSocketStream<tokio::net::TcpStream>> {
+    let choose = |_: &Request, mut response: Response| {
+        response.headers_mut().insert("sec-websocket-protocol", "minium.v1".parse().unwrap());
+        Ok(response)
+    };
+    tokio_tungstenite::accept_hdr_async(socket, choose).await.ok()
+}
+
+/// A session of a node that gives out as many jobs as it gets credit, and takes an outcome only if it is in the spool.
 async fn hand_out(
     socket: tokio::net::TcpStream,
     spool: PathBuf,
     given: Arc<AtomicUsize>,
     acked: Arc<AtomicUsize>,
 ) {
-    use futures::{SinkExt, StreamExt};
-    use tokio_tungstenite::tungstenite::Message;
-    use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
-    let choose = |_: &Request, mut response: Response| {
-        response.headers_mut().insert("sec-websocket-protocol", "minium.v1".parse().unwrap());
-        Ok(response)
-    };
-    let Ok(mut session) = tokio_tungstenite::accept_hdr_async(socket, choose).await else { return };
+    let Some(mut session) = accepted(socket).await else { return };
     while let Some(Ok(message)) = session.next().await {
         let Message::Text(text) = message else { continue };
         let frame: Value = serde_json::from_str(text.as_str()).unwrap();

@@ -57,6 +57,9 @@ impl Entry {
     }
 }
 
+/// Further away than any hour that a test counts in.
+const FAR_HOURS: i64 = 1_000_000;
+
 /// A store under test.
 pub(crate) struct Fixture {
     pub(crate) backend: Backend,
@@ -171,7 +174,9 @@ impl Fixture {
                      update limit_rule set filled = filled - {micros};
                      update failure set at = at - {micros};
                      update log_line set at = at - {micros};
-                     update hour set hour = hour - {micros};
+                     -- by way of the far future, or one hour might meet another on its way
+                     update hour set hour = hour + {FAR_HOURS} * 3600000000;
+                     update hour set hour = hour - {FAR_HOURS} * 3600000000 - {micros};
                      update lock set taken = taken - {micros}, until = until - {micros};
                      update pressure set at = at - {micros};
                      update schedule set due = due - {micros}, fired = fired - {micros};
@@ -198,10 +203,15 @@ impl Fixture {
             .await
             .unwrap();
         assert_eq!(columns.len(), 13, "every table that holds times is moved");
+        // by way of the far future, or one hour might meet another on its way
+        let far = format!("update minium.hour set hour = hour + interval '{FAR_HOURS} hours'");
+        client.batch_execute(&far).await.unwrap();
         for row in columns {
             let sql = format!("update minium.{} set {}", row.get::<_, String>(0), row.get::<_, String>(1));
             client.batch_execute(&sql).await.unwrap();
         }
+        let back = format!("update minium.hour set hour = hour - interval '{FAR_HOURS} hours'");
+        client.batch_execute(&back).await.unwrap();
     }
 
     /// A connection of the test's own to the PostgreSQL database.

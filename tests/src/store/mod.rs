@@ -9,6 +9,7 @@ mod model;
 mod postgres_copy;
 mod postgres_demands;
 mod postgres_only;
+mod postgres_pressure;
 mod postgres_races;
 mod postgres_shortcuts;
 mod postgres_sql;

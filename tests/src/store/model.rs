@@ -30,6 +30,8 @@ const TICKS: i64 = 1_000_000;
 pub(crate) struct Model {
     profile: Profile,
     now: i64,
+    /// So many steps were done: unlike the clock, it never goes back.
+    steps: u64,
     jobs: Vec<Option<Job>>,
     /// Which job each run was of.
     runs: Vec<usize>,
@@ -85,8 +87,8 @@ struct Job {
     run: Option<usize>,
     until: i64,
     staged: bool,
-    /// Its number in the order of claims and when it drew it, while it is ready.
-    seq: Option<(u64, i64)>,
+    /// Its number in the order of claims and the step in which it drew it, while it is ready.
+    seq: Option<(u64, u64)>,
 }
 
 #[derive(Clone)]
@@ -120,6 +122,7 @@ impl Model {
         Model {
             profile,
             now: 0,
+            steps: 0,
             jobs: Vec::new(),
             runs: Vec::new(),
             keys: BTreeMap::new(),
@@ -161,11 +164,13 @@ impl Model {
 
     fn answer(&mut self, step: &Step, got: &Value) -> Value {
         self.now += 1;
+        self.steps += 1;
         let answer = match step {
             Step::Enqueue(drafts) => self.enqueue(drafts),
             Step::Exchange { words, claim } => self.exchange(words, claim, got),
             Step::Pull(pullers) => self.pull(pullers, got),
             Step::Release(runs) => self.release(runs),
+            Step::Postpone { run, pause } => self.postpone(*run, *pause),
             Step::Extend { runs, lease } => self.extend(runs, *lease),
             Step::Annotate { job, run, notes, percent } => self.annotate(*job, *run, notes, *percent),
             Step::Cancel(job) => self.cancel(*job),
@@ -178,7 +183,7 @@ impl Model {
             Step::Pause(queue) => json!(self.paused.insert(queue_name(*queue))),
             Step::Resume(queue) => json!(self.paused.remove(&queue_name(*queue))),
             Step::Pass(units) => {
-                self.now += ticks(*units);
+                self.now += units * TICKS;
                 Value::Null
             }
             Step::Upkeep { keep, batch } => self.upkeep(*keep, *batch as usize),
@@ -264,7 +269,9 @@ impl Model {
     }
 
     fn phase(&self, job: &Job) -> Option<Phase> {
-        rules::phase(job.state, self.open_edges(job), job.delayed, self.now)
+        // what is ready stays so when the clock is put back
+        let delayed = if job.staged { i64::MIN } else { job.delayed };
+        rules::phase(job.state, self.open_edges(job), delayed, self.now)
     }
 
     fn is_ready(&self, job: &Job) -> bool {
@@ -278,7 +285,7 @@ impl Model {
             let seq = match (self.is_ready(job), job.seq) {
                 (true, None) => {
                     self.drawn += 1;
-                    Some((self.drawn, self.now))
+                    Some((self.drawn, self.steps))
                 }
                 (true, seq) => seq,
                 (false, _) => None,

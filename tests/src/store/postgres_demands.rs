@@ -2,8 +2,13 @@
 
 use super::fixture::*;
 use super::postgres_only::postgres;
+use crate::support::wait;
 use minium_protocol::{Phase, State};
 use minium_queue::{Limit, Verdict};
+use minium_worker::{Failure, JobContext, StoreSource, Worker, WorkerOptions};
+use std::sync::Arc;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 async fn enqueue(client: &tokio_postgres::Client, options: &str) -> Result<i64, tokio_postgres::Error> {
     let sql = "select minium.enqueue('t', '[]', $1::text::jsonb)";
@@ -87,6 +92,57 @@ async fn a_run_is_finished_within_the_caller_s_transaction() {
     };
     f.upkeep().await;
     assert_eq!(f.claim_one().await.id, child);
+}
+
+/// A task finishes its job within its own transaction and returns: whatever it says then, the job has the one outcome that was
+/// committed; and if that was rolled back, the one that it says.
+#[tokio::test]
+async fn a_task_finishes_its_job_in_its_own_transaction() {
+    let f = Fixture::postgres().await;
+    let (store, client) = (postgres(&f), Arc::new(Mutex::new(f.client().await)));
+    client.lock().await.batch_execute("create table mine (n int)").await.unwrap();
+    let mine = move |job: JobContext, n: i32| {
+        let (store, client) = (store.clone(), client.clone());
+        async move {
+            let mut client = client.lock().await;
+            let transaction = client.transaction().await?;
+            transaction.execute("insert into mine values ($1)", &[&n]).await?;
+            store.finish_in(&transaction, job.id(), job.lease(), &json(&n.to_string())).await?;
+            match n {
+                2 => transaction.rollback().await?,
+                _ => transaction.commit().await?,
+            }
+            if n == 3 { Err(Failure::retryable("too late")) } else { Ok(n) }
+        }
+    };
+    let stop = CancellationToken::new();
+    let worker = Worker::new(StoreSource::new(f.shared()), WorkerOptions::default())
+        .task("mine", mine)
+        .run(stop.clone());
+    let worker = tokio::spawn(worker);
+    for (n, told) in [
+        (1, &["task.enqueue", "task.dequeue", "task.finished"][..]),
+        (2, &["task.enqueue", "task.dequeue", "task.finished"]),
+        (3, &["task.enqueue", "task.dequeue", "task.finished", "task.late_result"]),
+    ] {
+        let args = json(&n.to_string());
+        let id = f.enqueue(minium_protocol::EnqueueRequest::new("mine", args)).await;
+        let mut events = Vec::new();
+        wait::until("its events", async || {
+            events.extend(f.entries().await.into_iter().map(|entry| (entry.id(), entry.kind)));
+            (events.len() >= told.len()).then_some(())
+        })
+        .await;
+        let told: Vec<_> = told.iter().map(|kind| (id, (*kind).to_owned())).collect();
+        assert_eq!(events, told);
+        let job = f.job(id).await;
+        assert_eq!((job.state, job.result.unwrap().get()), (State::Finished, &*n.to_string()));
+    }
+    stop.cancel();
+    wait::within("the worker to end", worker).await.unwrap().unwrap();
+    assert!(f.entries().await.is_empty(), "nobody has said anything more");
+    let rows = f.client().await.query("select n from mine order by n", &[]).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.get(0)).collect::<Vec<i32>>(), [1, 3]);
 }
 
 #[tokio::test]

@@ -24,6 +24,10 @@ pub(crate) enum Step {
     },
     Pull(Vec<Puller>),
     Release(Vec<usize>),
+    Postpone {
+        run: usize,
+        pause: u64,
+    },
     Extend {
         runs: Vec<usize>,
         lease: u64,
@@ -47,7 +51,8 @@ pub(crate) enum Step {
     Limit(Vec<Bound>),
     Pause(u8),
     Resume(u8),
-    Pass(u64),
+    /// So much time passes; or a clock that went ahead is put back.
+    Pass(i64),
     Upkeep {
         keep: Option<u64>,
         batch: u32,
@@ -294,6 +299,8 @@ fn operation(profile: Profile) -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => (prop::collection::vec(job.clone(), 1..3), odd())
             .prop_map(move |(runs, lease)| Step::Extend { runs, lease: if ordered { HOLDS } else { lease } }),
+        2 => (job.clone(), prop_oneof![1 => Just(0), 2 => odd()])
+            .prop_map(|(run, pause)| Step::Postpone { run, pause }),
         3 => (job.clone(), prop::option::of(one()), notes, prop::option::of(0..=100u8))
             .prop_map(|(job, run, notes, percent)| Step::Annotate { job, run, notes, percent }),
         3 => job.clone().prop_map(Step::Cancel),
@@ -315,7 +322,8 @@ fn time(profile: Profile) -> impl Strategy<Value = Step> {
         Profile::Ordered => Just(1).boxed(),
     };
     prop_oneof![
-        4 => (1..4u64).prop_map(|n| Step::Pass(2 * n)),
+        4 => (1..4i64).prop_map(|n| Step::Pass(2 * n)),
+        1 => (1..3i64).prop_map(|n| Step::Pass(-2 * n)),
         4 => (prop::option::of(odd()), batch)
             .prop_map(move |(keep, batch)| Step::Upkeep { keep: keep.filter(|_| !ordered), batch }),
         1 => prop::collection::btree_map(0..2u8, odd(), 1..3)

@@ -100,6 +100,12 @@ impl Subject {
                 let leases: Vec<_> = runs.iter().filter_map(|run| self.run(*run)).collect();
                 answered(store.release(&leases).await, |n| json!(n))
             }
+            Step::Postpone { run, pause } => match self.run(*run) {
+                Some((job, lease)) => {
+                    answered(store.postpone(job, lease, units(*pause)).await, |held| json!(held))
+                }
+                None => Ok(Value::Null),
+            },
             Step::Extend { runs, lease } => self.extend(runs, *lease).await,
             Step::Annotate { job, run, notes, percent } => {
                 let run = run.and_then(|run| self.run(run));
@@ -129,7 +135,10 @@ impl Subject {
             Step::Pause(queue) => answered(store.pause_queue(&queue_name(*queue)).await, |was| json!(was)),
             Step::Resume(queue) => answered(store.resume_queue(&queue_name(*queue)).await, |was| json!(was)),
             Step::Pass(n) => {
-                self.fixture.pass(units(*n)).await;
+                match units(n.unsigned_abs()) {
+                    span if *n < 0 => self.fixture.pass_back(span).await,
+                    span => self.fixture.pass(span).await,
+                }
                 Ok(Value::Null)
             }
             Step::Upkeep { keep, batch } => {

@@ -341,7 +341,11 @@ impl JobSource for ClientSource {
         if claim.limit > 0 {
             self.pull(claim)?;
         }
-        Ok(Exchanged { verdicts: vec![Verdict::Accepted; outcomes.len()], jobs: self.take(claim.limit) })
+        Ok(Exchanged {
+            verdicts: vec![Verdict::Accepted; outcomes.len()],
+            jobs: self.take(claim.limit),
+            slowed: false,
+        })
     }
 
     async fn extend(&self, leases: &[(i64, LeaseToken)], _: Duration) -> Result<Vec<Extension>, QueueError> {

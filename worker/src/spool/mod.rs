@@ -16,6 +16,7 @@ use minium_queue::Outcome;
 use place::{FILES_MAX, Server};
 use record::Record;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -58,11 +59,29 @@ pub enum SpoolError {
     InUse(String),
 }
 
+/// What a spool does to its file, so that a test sees in which order.
+trait Medium: Write + Seek + fmt::Debug + Send + Sync {
+    /// What was written is on the disk when this returns.
+    fn sync_data(&self) -> io::Result<()>;
+
+    fn set_len(&self, length: u64) -> io::Result<()>;
+}
+
+impl Medium for File {
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        File::set_len(self, length)
+    }
+}
+
 /// Outcomes on disk.
 #[derive(Debug)]
 pub struct Spool {
     path: PathBuf,
-    file: File,
+    file: Box<dyn Medium>,
     length: u64,
     options: SpoolOptions,
     /// In the order in which they came, each with the bytes of its record.
@@ -121,7 +140,7 @@ impl Spool {
         }
         let mut spool = Spool {
             path,
-            file,
+            file: Box::new(file),
             length: bytes.len() as u64,
             options,
             live: BTreeMap::new(),
@@ -213,7 +232,7 @@ impl Spool {
     /// From now on the disk takes nothing, until the spool's directory is there again.
     #[cfg(test)]
     pub(crate) fn lose_disk(&mut self) {
-        self.file = File::open("/dev/null").unwrap();
+        self.file = Box::new(File::open("/dev/null").unwrap());
         fs::remove_dir_all(self.path.parent().unwrap()).unwrap();
     }
 
@@ -272,7 +291,7 @@ impl Spool {
         let mut file = open(&fresh, true)?;
         file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(|e| disk("write", &fresh, e))?;
         fs::rename(&fresh, &self.path).map_err(|e| disk("replace", &self.path, e))?;
-        (self.file, self.length, self.torn) = (file, bytes.len() as u64, false);
+        (self.file, self.length, self.torn) = (Box::new(file), bytes.len() as u64, false);
         let dir = self.path.parent().unwrap_or(Path::new("."));
         File::open(dir).and_then(|d| d.sync_all()).map_err(|e| disk("write", dir, e))
     }

@@ -4,6 +4,8 @@ use super::*;
 use minium_queue::Ending;
 use proptest::prelude::*;
 use serde_json::value::RawValue;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 const SERVER: &[&str] = &["ws://rack3:3000"];
 
@@ -39,6 +41,87 @@ fn what_is_not_reported_is_there_again() {
     let spool = open_in(dir.path());
     assert!(spool.is_empty());
     assert_eq!(fs::metadata(spool.path()).unwrap().len(), 0, "and takes no room");
+}
+
+/// The spool's file, which tells what is done to it, and whose disk may refuse.
+#[derive(Debug, Clone)]
+struct Told {
+    file: Arc<File>,
+    steps: Arc<Mutex<Vec<&'static str>>>,
+    refuses: Arc<AtomicBool>,
+}
+
+impl Told {
+    fn of(spool: &mut Spool) -> Told {
+        let file = OpenOptions::new().append(true).open(&spool.path).unwrap();
+        let told = Told { file: Arc::new(file), steps: Arc::default(), refuses: Arc::default() };
+        spool.file = Box::new(told.clone());
+        told
+    }
+
+    fn step(&self, step: &'static str) {
+        self.steps.lock().unwrap().push(step);
+    }
+
+    fn taken(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.steps.lock().unwrap())
+    }
+}
+
+impl Write for Told {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.step("write");
+        (&*self.file).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Told {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        (&*self.file).seek(to)
+    }
+}
+
+impl Medium for Told {
+    fn sync_data(&self) -> io::Result<()> {
+        self.step("sync");
+        match self.refuses.load(Ordering::Relaxed) {
+            true => Err(io::Error::other("the disk is gone")),
+            false => Medium::sync_data(&*self.file),
+        }
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.step("cut");
+        Medium::set_len(&*self.file, length)
+    }
+}
+
+/// Whoever is told that an outcome is kept may report it, and forget it: it is not in some cache alone.
+#[test]
+fn what_is_kept_is_on_the_disk_before_anybody_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open_in(dir.path());
+    let told = Told::of(&mut spool);
+    let outcomes = [outcome(1, "1"), outcome(2, "2")];
+    spool.append(&outcomes[..1]).unwrap();
+    assert_eq!(told.taken(), ["write", "sync"]);
+    spool.append(&outcomes).unwrap();
+    assert_eq!(told.taken(), ["write", "sync"]);
+    spool.probe().unwrap();
+    assert_eq!(told.taken(), ["write", "sync"], "or it would not know the disk");
+    // that it was reported may be forgotten
+    spool.settle(&[outcomes[0].lease]);
+    assert_eq!(told.taken(), ["write"]);
+    // what did not reach the disk is not kept
+    told.refuses.store(true, Ordering::Relaxed);
+    assert!(spool.append(&[outcome(3, "3")]).is_err());
+    assert_eq!((told.taken(), jobs(&spool)), (vec!["write", "sync", "cut"], vec![2]));
+    drop(spool);
+    assert_eq!(jobs(&open_in(dir.path())), [2]);
 }
 
 #[test]
@@ -127,7 +210,7 @@ fn half_a_record_that_cannot_be_cut_off_spoils_nothing() {
     let path = spool.path().to_owned();
     let broken = |spool: &mut Spool| {
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"mnR1 half a record").unwrap();
-        spool.file = File::open(&path).unwrap(); // neither written nor cut
+        spool.file = Box::new(File::open(&path).unwrap()); // neither written nor cut
     };
     broken(&mut spool);
     spool.append(&[outcome(2, "2")]).unwrap_err();

@@ -1,6 +1,6 @@
 //! One exchange with the source: what it asks for, and what its answer changes.
 
-use super::Shift;
+use super::{Found, Shift};
 use crate::backoff::jittered;
 use crate::metrics::{EXCHANGE_SECONDS, OUTCOMES_TOTAL, SOURCE_ERRORS_TOTAL};
 use crate::notes::call;
@@ -20,6 +20,8 @@ pub(super) struct Answer {
     limit: u32,
     /// Only what is urgent was asked for.
     urgent: bool,
+    /// Nothing was handed in.
+    bare: bool,
     /// How often the source had said, before it was asked, that there may be news for workers.
     heard: u64,
 }
@@ -55,14 +57,14 @@ impl Shift {
             aged: options.aged.filter(|_| self.claims.is_multiple_of(AGED_EACH)),
             caps,
         };
-        let heard = self.pace.heard();
+        let (heard, bare) = (self.pace.heard(), outcomes.is_empty());
         let (source, call_timeout) = (self.around.source.clone(), options.call_timeout);
         self.poll_at = Instant::now() + jittered(options.poll);
         self.exchange = Some(Box::pin(async move {
             let asked = Instant::now();
             let result = call(source.exchange(&outcomes, &claim), call_timeout).await;
             metrics::histogram!(EXCHANGE_SECONDS).record(asked.elapsed());
-            Answer { result, asked, limit: claim.limit, urgent: room.urgent, heard }
+            Answer { result, asked, limit: claim.limit, urgent: room.urgent, bare, heard }
         }));
     }
 
@@ -107,6 +109,11 @@ impl Shift {
                     self.backoff.reset();
                 }
                 self.settle(&exchanged.verdicts);
+                self.found = match exchanged.jobs.len() {
+                    0 if answer.limit > 0 && !answer.urgent && exchanged.slowed => Found::Slowed,
+                    0 if answer.limit > 0 && !answer.urgent && answer.bare => Found::Nothing,
+                    _ => Found::Unknown,
+                };
                 let full = answer.limit > 0 && exchanged.jobs.len() >= answer.limit as usize;
                 self.more |= full && !answer.urgent;
                 self.more_urgent |= full;
@@ -122,6 +129,7 @@ impl Shift {
                 }
             }
             Err(error) => {
+                self.found = Found::Unknown;
                 metrics::counter!(SOURCE_ERRORS_TOTAL, "call" => "exchange").increment(1);
                 let text = causes(&error);
                 if self.backoff.failures() == 0 {

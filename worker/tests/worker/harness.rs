@@ -215,6 +215,12 @@ pub(crate) struct WireState {
     pub(crate) offered: AtomicUsize,
     /// Outcomes that were handed in, each time.
     pub(crate) handed_in: Mutex<Vec<i64>>,
+    /// How often a job was to be put off, in vain or not.
+    pub(crate) postponed: AtomicUsize,
+    /// It has no word for that.
+    pub(crate) no_postponing: AtomicBool,
+    /// Of each claim, after what time those go first that have waited.
+    pub(crate) aged: Mutex<Vec<Option<Duration>>>,
     /// How often it was asked what parents have brought.
     pub(crate) questions: AtomicUsize,
     /// Nothing wakes.
@@ -276,6 +282,9 @@ impl JobSource for Wire {
         if let Some(look) = self.state.look.lock().unwrap().as_ref() {
             look(outcomes);
         }
+        if claim.limit > 0 {
+            self.state.aged.lock().unwrap().push(claim.aged);
+        }
         self.through()?;
         if self.state.no_outcomes.load(Ordering::SeqCst) {
             let claimed = self.inner.exchange(&[], claim).await?;
@@ -310,6 +319,16 @@ impl JobSource for Wire {
     async fn release(&self, leases: &[(i64, LeaseToken)]) -> Result<(), QueueError> {
         self.through()?;
         self.inner.release(leases).await
+    }
+
+    async fn postpone(&self, job: i64, lease: LeaseToken, pause: Duration) -> Result<bool, QueueError> {
+        self.state.postponed.fetch_add(1, Ordering::SeqCst);
+        self.through()?;
+        if self.state.no_postponing.load(Ordering::SeqCst) {
+            return Ok(false);
+        }
+        let answer = self.inner.postpone(job, lease, pause).await;
+        if self.state.deaf.load(Ordering::SeqCst) { Err(cut()) } else { answer }
     }
 
     async fn annotate(&self, job: i64, lease: LeaseToken, annotation: &Annotation) -> Result<(), QueueError> {

@@ -1,9 +1,9 @@
 //! The worker and its source: batches, wake-ups, outages, lost leases, shutdown.
 
-use crate::harness::{Queue, Wire, options, request, start, until, with};
-use minium_protocol::State;
-use minium_queue::{Store, UpkeepRules, Workers};
-use minium_worker::{JobContext, Worker, WorkerOptions};
+use crate::harness::{Queue, Wire, options, request, start, until, with, with_upkeep};
+use minium_protocol::{LeaseToken, State};
+use minium_queue::{Pressure, Pressured, Store, UpkeepRules, Workers};
+use minium_worker::{Failure, JobContext, Worker, WorkerOptions};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -92,6 +92,80 @@ async fn a_worker_that_nothing_wakes_finds_its_jobs_by_looking() {
         queue.finished(id).await;
     }
     worker.stop().await;
+}
+
+/// One claim in sixteen lets those go first that have waited long, so that urgent work never starves the rest.
+#[tokio::test]
+async fn one_claim_in_sixteen_is_for_what_has_waited_long() {
+    let queue = Queue::new().await;
+    let wire = Wire::silent(&queue);
+    let state = wire.state.clone();
+    let polls = WorkerOptions { poll: Duration::from_millis(1), ..options() };
+    let long = polls.aged;
+    assert!(long.is_some(), "by default");
+    let worker = start(Worker::new(wire, polls).task("nothing", nothing));
+    until("claims", || state.aged.lock().unwrap().len() >= 64).await;
+    worker.stop().await;
+    for (n, aged) in (1..).zip(state.aged.lock().unwrap().iter()) {
+        assert_eq!(*aged, long.filter(|_| n % 16 == 0), "claim {n}");
+    }
+}
+
+/// Nobody tells it to stop: it ends when nothing is ready and nothing runs, and not before.
+#[tokio::test]
+async fn a_worker_ends_by_itself_when_nothing_is_left() {
+    let queue = Queue::new().await;
+    let until_empty = || WorkerOptions { until_empty: true, ..with_upkeep() };
+    // nothing is there at all
+    start(Worker::new(queue.source(), until_empty()).task("nothing", nothing)).ended().await;
+
+    let jobs = vec![request("nothing", &json!([])); 30];
+    let mut ids: Vec<_> = queue.store.enqueue(&jobs).await.unwrap().iter().map(|e| e.id).collect();
+    // what becomes ready only as others end, what a run enqueues, and what has fallen due while nobody looked
+    let chain = |parent: i64| with(request("nothing", &json!([])), |o| o.parents = vec![parent]);
+    for _ in 0..3 {
+        ids.push(queue.enqueue(chain(*ids.last().unwrap())).await);
+    }
+    let due = with(request("nothing", &json!([])), |o| o.delay = Duration::from_millis(1));
+    ids.push(queue.enqueue(due).await);
+    ids.push(queue.enqueue(request("more", &json!(5))).await);
+    let later = with(request("nothing", &json!([])), |o| o.delay = Duration::from_secs(3_600));
+    let later = queue.enqueue(later).await;
+    let foreign = queue.enqueue(request("foreign", &json!([]))).await;
+    let more = |job: JobContext, left: u64| async move {
+        if left > 0 {
+            job.enqueue(request("more", &json!(left - 1))).await?;
+        }
+        Ok::<_, Failure>(())
+    };
+    start(Worker::new(queue.source(), until_empty()).task("nothing", nothing).task("more", more))
+        .ended()
+        .await;
+    for id in ids {
+        assert_eq!(queue.job(id).await.state, State::Finished);
+    }
+    assert_eq!(queue.store.stats().await.unwrap().finished, 30 + 3 + 1 + 6);
+    for id in [later, foreign] {
+        assert_eq!(queue.job(id).await.state, State::Inactive);
+    }
+    assert_eq!(queue.store.stats().await.unwrap().workers, 0, "it signed off");
+}
+
+/// A source that is away, or that holds claims back, has not said that there is nothing.
+#[tokio::test]
+async fn a_worker_that_is_kept_from_its_jobs_does_not_end_before_they_do() {
+    let queue = Queue::new().await;
+    let wire = Wire::new(&queue);
+    let state = wire.state.clone();
+    let until_empty = WorkerOptions { until_empty: true, poll: Duration::from_millis(20), ..options() };
+    let id = queue.enqueue(request("nothing", &json!([]))).await;
+    queue.store.press(LeaseToken::fresh().0, Some(Pressure::Rising)).await.unwrap();
+    state.full.store(true, Ordering::SeqCst);
+    let worker = start(Worker::new(wire, until_empty).task("nothing", nothing));
+    until("it tried several times", || state.attempts.load(Ordering::SeqCst) > 5).await;
+    state.full.store(false, Ordering::SeqCst);
+    worker.ended().await;
+    assert_eq!(queue.job(id).await.state, State::Finished);
 }
 
 #[tokio::test]

@@ -1,14 +1,15 @@
 //! Typed Rust tasks: arguments, results, failures, notes, time-outs, cancellation.
 
-use crate::harness::{Queue, options, request, start, with, with_upkeep};
+use crate::harness::{Queue, Wire, options, request, start, until, with, with_upkeep};
 use minium_protocol::{SchemaFault, State};
 use minium_queue::Store;
-use minium_worker::{ArgsCheck, Failure, JobContext, Worker, WorkerError, WorkerOptions};
+use minium_worker::{ArgsCheck, Failure, JobContext, TaskBackoff, Worker, WorkerError, WorkerOptions};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -85,6 +86,103 @@ async fn an_error_is_retried_while_attempts_are_left() {
     assert_eq!(failures.len(), 2);
     assert_eq!(failures[0].1.error.as_deref(), Some("no luck"));
     worker.stop().await;
+}
+
+/// The pause is what the run says, else what the job says, else what its task has in this worker.
+#[tokio::test]
+async fn pauses_before_a_retry_are_what_run_job_and_task_say() {
+    let queue = Queue::new().await;
+    let first = Duration::from_secs(1_000);
+    let steady = TaskBackoff { first, jitter: 0.0, ..TaskBackoff::default() };
+    let options = WorkerOptions { backoffs: [("fails".to_owned(), steady)].into(), ..options() };
+    let fails = |_: JobContext, says: Option<u64>| async move {
+        Err::<(), _>(match says {
+            Some(says) => Failure::retry_in(Duration::from_secs(says), "not yet"),
+            None => Failure::retryable("no luck"),
+        })
+    };
+    let worker = start(
+        Worker::new(queue.source(), options)
+            .task("fails", fails)
+            .task("other", |_, _: Value| async { Err::<(), _>(Failure::retryable("no luck")) }),
+    );
+    let pause = async |task: &str, run: Value, job: Option<u64>| {
+        let demands = |o: &mut minium_protocol::JobOptions| {
+            (o.attempts, o.backoff) = (2, job.map(Duration::from_secs));
+        };
+        let id = queue.enqueue(with(request(task, &run), demands)).await;
+        let job = queue.until(id, |job| job.retries == 1).await;
+        assert_eq!((job.state, job.attempt), (State::Inactive, 1));
+        job.delayed.duration_since(job.retried.unwrap()).as_secs()
+    };
+    assert_eq!(pause("fails", Value::Null, None).await, 1_000, "its task's");
+    assert_eq!(pause("fails", Value::Null, Some(100)).await, 100, "its own");
+    assert_eq!(pause("fails", json!(500), None).await, 500, "its run's");
+    assert_eq!(pause("fails", json!(500), Some(100)).await, 500, "its run's all the same");
+    assert!((13..=17).contains(&pause("other", Value::Null, None).await), "the default");
+    worker.stop().await;
+}
+
+/// Puts itself off once, for so long, and has finished the next time.
+fn not_now(pause: Duration) -> impl Fn(JobContext, Value) -> Puts + Send + Sync + 'static {
+    let begun = Arc::new(AtomicBool::new(false));
+    move |job, _| {
+        let again = begun.swap(true, Ordering::SeqCst);
+        Box::pin(async move { if again { Ok(job.attempt()) } else { Err(Failure::postpone(pause)) } })
+    }
+}
+
+type Puts = std::pin::Pin<Box<dyn Future<Output = Result<i32, Failure>> + Send>>;
+
+#[tokio::test]
+async fn a_task_puts_itself_off_without_using_an_attempt_up() {
+    let queue = Queue::new().await;
+    let task = not_now(Duration::from_millis(1));
+    let worker = start(Worker::new(queue.source(), with_upkeep()).task("later", task));
+    let id = queue.enqueue(request("later", &json!([]))).await;
+    assert_eq!(queue.finished(id).await, json!(1), "the first attempt, and the only one");
+    worker.stop().await;
+    let told = ["task.enqueue", "task.dequeue", "task.retry", "task.dequeue", "task.finished"];
+    assert_eq!(queue.types(id).await, told);
+    let events = queue.events(id).await;
+    assert_eq!((events[2].1.attempt, events[2].1.state), (0, State::Inactive));
+    assert!(queue.store.failures(id).await.unwrap().is_empty(), "it is no failure");
+}
+
+/// The word is said until it is heard, and what became of it does not depend on its answer.
+#[tokio::test]
+async fn a_word_that_puts_a_job_off_is_said_until_it_is_heard() {
+    let queue = Queue::new().await;
+    let wire = Wire::new(&queue);
+    let state = wire.state.clone();
+    let cut = state.clone();
+    let task = move |_: JobContext, _: Value| {
+        cut.cut.store(true, Ordering::SeqCst);
+        async { Err::<(), _>(Failure::postpone(Duration::from_secs(1_000))) }
+    };
+    let worker = start(Worker::new(wire, options()).task("cut", task));
+    let id = queue.enqueue(request("cut", &json!([]))).await;
+    until("it is said again", || state.postponed.load(Ordering::SeqCst) > 2).await;
+    assert_eq!(queue.job(id).await.state, State::Active);
+    state.cut.store(false, Ordering::SeqCst);
+    queue.until(id, |job| job.state == State::Inactive).await;
+    worker.stop().await;
+    assert_eq!(queue.types(id).await, ["task.enqueue", "task.dequeue", "task.retry"]);
+    assert_eq!(queue.job(id).await.attempt, 0);
+}
+
+/// Where the source has no word for it, the run fails, with the same pause.
+#[tokio::test]
+async fn a_task_that_cannot_be_put_off_has_failed_with_its_pause() {
+    let queue = Queue::new().await;
+    let wire = Wire::new(&queue);
+    wire.state.no_postponing.store(true, Ordering::SeqCst);
+    let worker = start(Worker::new(wire, options()).task("later", not_now(Duration::from_secs(500))));
+    let id = queue.enqueue(with(request("later", &json!([])), |o| o.attempts = 2)).await;
+    let job = queue.until(id, |job| job.retries == 1).await;
+    worker.stop().await;
+    assert_eq!((job.attempt, job.error.as_deref()), (1, Some("put off for 500s")));
+    assert_eq!(job.delayed.duration_since(job.retried.unwrap()).as_secs(), 500);
 }
 
 #[tokio::test]

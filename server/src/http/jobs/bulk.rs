@@ -40,6 +40,7 @@ struct Filter {
     queue: Many<String>,
     note: Many<String>,
     id: Many<i64>,
+    origin: Option<i64>,
     before: Option<i64>,
 }
 
@@ -114,7 +115,7 @@ fn read(wire: Wire) -> Result<(BulkAction, JobFilter), Refusal> {
     };
     let named = wire.filter;
     let states = named.state.0.iter().map(|state| state.parse::<JobState>()).collect::<Result<_, _>>();
-    if named.id.0.iter().chain(&named.before).any(|id| *id < 0) {
+    if named.id.0.iter().chain(&named.before).chain(&named.origin).any(|id| *id < 0) {
         return Err(Refusal::invalid("a job's id is a whole number"));
     }
     let filter = JobFilter {
@@ -123,14 +124,15 @@ fn read(wire: Wire) -> Result<(BulkAction, JobFilter), Refusal> {
         queues: named.queue.0,
         notes: named.note.0,
         ids: named.id.0,
+        origin: named.origin,
         before: named.before,
         limit: PIECE,
         ..JobFilter::default()
     };
     let names = [filter.tasks.len(), filter.queues.len(), filter.notes.len(), filter.ids.len()];
-    if filter.states.is_empty() && names.iter().all(|count| *count == 0) {
+    if filter.states.is_empty() && filter.origin.is_none() && names.iter().all(|count| *count == 0) {
         // a mistake in a script must not be all jobs that there are
-        return Err(Refusal::invalid("filter must name a state, task, queue, note or id"));
+        return Err(Refusal::invalid("filter must name a state, task, queue, note, id or origin"));
     }
     Ok((action, filter))
 }
@@ -153,6 +155,7 @@ mod tests {
         assert_eq!((filter.states, filter.tasks.len()), (vec![JobState::Failed], 2));
         assert_eq!((filter.before, filter.limit), (Some(7), PIECE));
         assert_eq!(asked(r#"{"action":"remove","filter":{"id":[3,4]}}"#).unwrap().1.ids, [3, 4]);
+        assert_eq!(asked(r#"{"action":"cancel","filter":{"origin":2}}"#).unwrap().1.origin, Some(2));
     }
 
     #[test]

@@ -67,10 +67,10 @@ pub(crate) async fn stats(State(app): State<Arc<App>>) -> Result<Response, Refus
 fn filter(pairs: &Pairs) -> Result<JobFilter, Refusal> {
     if pairs.iter().any(|(name, _)| name == "q") {
         return Err(Refusal::invalid(
-            "q is not supported by this version; use state, task, queue, note and id",
+            "q is not supported by this version; use state, task, queue, note, id and origin",
         ));
     }
-    only(pairs, &["state", "task", "queue", "note", "id", "before", "limit"])?;
+    only(pairs, &["state", "task", "queue", "note", "id", "origin", "before", "limit"])?;
     let names = |name| many(pairs, name).map(|all| all.into_iter().map(str::to_owned).collect());
     let states = many(pairs, "state")?.into_iter().map(str::parse::<JobState>).collect::<Result<_, _>>();
     let limit = limit(pairs, JobFilter::default().limit, PAGE_MAX)?;
@@ -80,6 +80,7 @@ fn filter(pairs: &Pairs) -> Result<JobFilter, Refusal> {
         queues: names("queue")?,
         notes: names("note")?,
         ids: many(pairs, "id")?.into_iter().map(path::job).collect::<Result<_, _>>()?,
+        origin: one(pairs, "origin")?.map(path::job).transpose()?,
         before: one(pairs, "before")?.map(path::job).transpose()?,
         limit,
         ..JobFilter::default()
@@ -97,12 +98,12 @@ mod tests {
     #[test]
     fn a_query_becomes_a_filter() {
         let filter =
-            asked("?state=active,failed&state=finished&task=a/b&queue=q&note=x&note=y&before=7&limit=1000&id=3,4&id=5")
+            asked("?state=active,failed&state=finished&task=a/b&queue=q&note=x&note=y&before=7&limit=1000&id=3,4&id=5&origin=2")
                 .unwrap();
         assert_eq!(filter.states, [JobState::Active, JobState::Failed, JobState::Finished]);
         assert_eq!((filter.tasks, filter.queues), (vec!["a/b".to_owned()], vec!["q".to_owned()]));
         assert_eq!((filter.notes.len(), filter.before, filter.limit), (2, Some(7), 1_000));
-        assert_eq!(filter.ids, [3, 4, 5]);
+        assert_eq!((filter.ids, filter.origin), (vec![3, 4, 5], Some(2)));
         assert_eq!(asked("").unwrap().limit, 50);
     }
 
@@ -118,6 +119,8 @@ mod tests {
             "?task=",
             "?state=failed,",
             "?task=a&queue=",
+            "?origin=x",
+            "?origin=1&origin=2",
             "?q=x",
             "?colour=red",
             "?limit=1&limit=2",

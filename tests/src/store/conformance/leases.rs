@@ -158,7 +158,24 @@ pub(crate) async fn a_rescued_job_runs_once_again(f: &Fixture) {
     assert_eq!(f.hand_in(&[finish(&first, "1")]).await, [Verdict::LeaseLost]);
 }
 
-pub(crate) async fn leases_run_out_by_the_database_s_clock_alone(f: &Fixture) {
+/// A clock that went ahead and is put back: a lease ends when that clock says so, and no sooner.
+pub(crate) async fn leases_end_by_the_database_s_clock_wherever_that_is_put(f: &Fixture) {
+    let leased = f.running(with(|o| o.attempts = 2)).await;
+    let hour = seconds(3_600);
+    f.pass_back(hour).await;
+    f.pass(hour).await;
+    assert_eq!(f.upkeep().await.rescued, 0);
+    f.pass_back(hour).await;
+    f.pass(LEASE + seconds(1)).await;
+    assert_eq!(f.upkeep().await.rescued, 0, "most of an hour is left of it");
+    // what is extended counts from the clock as it then is
+    let extended = f.store().extend(&[(leased.id, leased.lease)], LEASE).await.unwrap();
+    assert!(matches!(extended[..], [Extension::Until(_)]), "{extended:?}");
+    f.pass(LEASE + seconds(1)).await;
+    assert_eq!(f.upkeep().await.rescued, 1);
+}
+
+pub(crate) async fn a_lease_of_no_length_has_ended_when_somebody_looks(f: &Fixture) {
     f.enqueue(with(|o| o.attempts = 2)).await;
     let asked = Claim { lease: seconds(0), ..claim(1) };
     let leased = f.exchange(&[], asked).await.jobs.remove(0);

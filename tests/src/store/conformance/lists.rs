@@ -100,6 +100,35 @@ pub(crate) async fn a_page_has_a_bound(f: &Fixture) {
     assert_eq!(page.jobs.len(), 1);
 }
 
+pub(crate) async fn what_a_job_has_enqueued_is_a_list(f: &Fixture) {
+    let root = f.enqueue(plain()).await;
+    let of = |origin: i64, task: &str| {
+        let mut request = with(|o| o.origin = Some(origin));
+        request.task = task.into();
+        request
+    };
+    let mut children = Vec::new();
+    for n in 0..5 {
+        children.push(f.enqueue(of(root, if n % 2 == 0 { "even" } else { "odd" })).await);
+        f.enqueue(of(children[0], "even")).await;
+        f.enqueue(plain()).await;
+    }
+    children.reverse();
+    let born = || JobFilter { origin: Some(root), ..JobFilter::default() };
+    assert_eq!(list(f, born()).await, children);
+    assert_eq!(list(f, JobFilter { origin: Some(children[0]), ..born() }).await, [0; 0]);
+    assert_eq!(list(f, JobFilter { tasks: vec!["odd".into()], ..born() }).await, [children[1], children[3]]);
+    assert_eq!(list(f, JobFilter { ids: vec![root, children[2]], ..born() }).await, [children[2]]);
+    f.store().cancel(children[3]).await.unwrap();
+    assert_eq!(list(f, JobFilter { states: vec![State::Cancelled], ..born() }).await, [children[3]]);
+    assert_eq!(list(f, JobFilter { states: vec![State::Failed], ..born() }).await, [0; 0]);
+    // by cursor, too
+    let page = f.store().list(&JobFilter { limit: 2, ..born() }).await.unwrap();
+    assert_eq!((job_ids(&page), page.next), (children[..2].to_vec(), Some(children[1])));
+    let rest = JobFilter { before: page.next, ..born() };
+    assert_eq!(list(f, rest).await, children[2..]);
+}
+
 pub(crate) async fn a_page_ends_with_the_job_that_fills_its_bytes(f: &Fixture) {
     let mut ids = Vec::new();
     for size in [10, 5_000, 10, 5_000, 10] {

@@ -216,6 +216,7 @@ macro_rules! conformance {
                 a_failure_without_attempts_left_is_the_end
                 a_failure_with_attempts_left_is_retried
                 a_failure_that_must_not_be_retried_is_the_end
+                a_run_that_is_put_off_uses_no_attempt_up
                 the_default_backoff_is_within_its_range
                 a_success_clears_the_error_of_the_failure_before
                 the_same_word_again_is_repeated
@@ -240,7 +241,8 @@ macro_rules! conformance {
                 nothing_is_rescued_within_the_grace
                 leases_have_their_grace_anew_when_nobody_has_looked_after_the_queue
                 a_rescued_job_runs_once_again
-                leases_run_out_by_the_database_s_clock_alone
+                a_lease_of_no_length_has_ended_when_somebody_looks
+                leases_end_by_the_database_s_clock_wherever_that_is_put
             }
             operations {
                 cancelling_ends_a_waiting_job
@@ -288,6 +290,7 @@ macro_rules! conformance {
             lists {
                 a_list_is_newest_first_and_goes_on_by_cursor
                 filters_narrow_a_list
+                what_a_job_has_enqueued_is_a_list
                 a_list_is_narrowed_by_so_many_names
                 a_page_has_a_bound
                 a_page_ends_with_the_job_that_fills_its_bytes

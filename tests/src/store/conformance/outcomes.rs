@@ -89,6 +89,37 @@ pub(crate) async fn a_failure_that_must_not_be_retried_is_the_end(f: &Fixture) {
     f.wrote(&[(leased.id, "task.failed")]).await;
 }
 
+pub(crate) async fn a_run_that_is_put_off_uses_no_attempt_up(f: &Fixture) {
+    let leased = f.running(with(|o| o.attempts = 1)).await;
+    let before = f.job(leased.id).await;
+    let (id, lease) = (leased.id, leased.lease);
+    let stranger = LeaseToken::fresh();
+    f.entries().await;
+    assert!(!f.store().postpone(id, stranger, seconds(60)).await.unwrap());
+    assert_eq!(f.job(id).await.state, State::Active);
+    assert!(f.store().postpone(id, lease, seconds(60)).await.unwrap());
+    assert!(!f.store().postpone(id, lease, seconds(0)).await.unwrap(), "once");
+    f.wrote(&[(id, "task.retry")]).await;
+    let job = f.job(id).await;
+    assert_eq!((job.state, job.attempt, job.attempts, job.retries), (State::Inactive, 0, 1, 0));
+    assert_eq!((job.started, job.error.as_deref(), job.finished), (None, None, None));
+    assert!(job.retried >= before.started && job.retried.is_some());
+    assert_eq!(job.delayed.duration_since(job.retried.unwrap()).as_secs(), 60);
+    assert_eq!(f.phase(id).await, Some(Phase::Delayed));
+    f.nothing_to_claim().await;
+    f.pass(seconds(61)).await;
+    f.upkeep().await;
+    // the whole run is there again, and what the first one brings is late
+    let again = f.claim_one().await;
+    assert_eq!((again.id, again.attempt, again.lease == lease), (id, 1, false));
+    assert_eq!(f.hand_in(&[finish(&leased, "1")]).await, [Verdict::LeaseLost]);
+    assert_eq!(f.hand_in(&[finish(&again, "2")]).await, [Verdict::Accepted]);
+    // without a pause it is ready at once
+    let leased = f.running(plain()).await;
+    assert!(f.store().postpone(leased.id, leased.lease, seconds(0)).await.unwrap());
+    assert_eq!(f.claim_one().await.id, leased.id);
+}
+
 pub(crate) async fn the_default_backoff_is_within_its_range(f: &Fixture) {
     const JOBS: usize = 40;
     let pauses = async |retries: i32| {

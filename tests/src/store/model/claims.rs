@@ -246,7 +246,7 @@ impl Model {
     /// Who became ready first; the same step is the same moment where a store may do things in several.
     fn rank(&self, job: &Job) -> u64 {
         let (seq, since) = job.seq.unwrap_or_default();
-        if self.profile == Profile::Promised { since.unsigned_abs() } else { seq }
+        if self.profile == Profile::Promised { since } else { seq }
     }
 
     fn judge_order(&self, wanted: &Wanted, taken: &[&Job]) -> Result<(), String> {
@@ -270,7 +270,7 @@ impl Rule {
     /// The starts that may be made by now.
     fn tokens_at(&self, now: i64) -> f64 {
         let Some((count, units)) = self.rate else { return self.tokens };
-        let gained = f64::from(count) * (now - self.filled) as f64 / ticks(units) as f64;
+        let gained = f64::from(count) * (now - self.filled).max(0) as f64 / ticks(units) as f64;
         (self.tokens + gained).min(f64::from(count))
     }
 }

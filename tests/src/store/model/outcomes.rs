@@ -164,4 +164,23 @@ impl Model {
         }
         json!(released)
     }
+
+    pub(super) fn postpone(&mut self, run: usize, pause: u64) -> Value {
+        let Some(run) = pick(run, self.runs.len()) else { return Value::Null };
+        let (name, now) = (self.runs[run], self.now);
+        let held = self.jobs[name].as_ref().map(|job| rules::hold(Some(job.state), job.run == Some(run)));
+        if held != Some(Hold::Held) {
+            return json!(false);
+        }
+        let job = self.job_mut(name);
+        job.attempt -= 1;
+        job.started = job.started.filter(|_| job.attempt > 0);
+        job.run = None;
+        job.retried = Some(now);
+        job.delayed = now + ticks(pause);
+        job.staged = pause == 0;
+        self.go(name, State::Inactive);
+        self.event("task.retry", name, None);
+        json!(true)
+    }
 }
