@@ -6,7 +6,8 @@
 # The real schema, the real statements (others are made of them by split.sed and ordered.sed), the life of JOBS jobs: enqueued
 # BULK at a time, finished and claimed BATCH at a time by WORKERS in one transaction as the product does, then numbered. The
 # layouts in turn, ROUNDS times, each on a database of its own; medians in Markdown on stdout. With WORKERS=1 the log of claims
-# and finishes is told apart. FILLFACTOR is the narrow table's. README.md has the figures and what they mean.
+# and finishes is told apart; with BACKLOG=1 there is a checkpoint between enqueue and claim. FILLFACTOR is the narrow table's.
+# README.md has the figures and what they mean.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -15,7 +16,7 @@ url=${MINIUM_TEST_POSTGRES:?run it by scripts/with-postgres --fsync}
 # the schema and the statements of then: the other layouts are made of them
 commit=${COMMIT:-4d556cd}
 jobs=${JOBS:-10000} bulk=${BULK:-1000} batch=${BATCH:-100} workers=${WORKERS:-2} rounds=${ROUNDS:-5}
-sizes=${SIZES:-60 1024} fillfactor=${FILLFACTOR:-24}
+sizes=${SIZES:-60 1024} fillfactor=${FILLFACTOR:-24} backlog=${BACKLOG:-}
 warm=$bulk
 ((jobs % (batch * workers) == 0 && jobs % bulk == 0 && warm % (batch * workers) == 0)) ||
     die "JOBS and BULK must be multiples of BATCH * WORKERS, JOBS of BULK"
@@ -104,14 +105,15 @@ cpu() { awk -v tick="$(getconf CLK_TCK)" '{ print ($16 + $17) * 1e6 / tick }' "/
 # Runs a phase on a database; answers where the log began and ended, and microseconds of wall time and of PostgreSQL's CPU
 phase() {
     local db=$1 name=$2 clients=$3 transactions=$4 from log cpu
+    # sessions count when the postmaster has seen them end
+    sleep 0.1
     cpu=$(cpu)
     from=$(sql "$db" -c 'select pg_current_wal_insert_lsn()')
     log=$(pgbench --no-vacuum -M simple -c "$clients" -t "$transactions" -f "$scratch/$name" \
         -D layout="$layout" -D batch="$batch" -D turns=$((transactions - 1)) -D turn=0 -D ids={} -D leases={} -D results={} -D mark=0 \
         "$(at "$db")" 2>&1) || die "$log"
     if grep -q 'aborted\|ERROR' <<<"$log"; then die "$log"; fi
-    # its sessions are counted when the postmaster has seen them end
-    sleep 0.2
+    sleep 0.1
     printf '%s %s ' "$from" "$(sql "$db" -c 'select pg_current_wal_insert_lsn()')"
     awk -v n="$transactions" -v from="$cpu" -v to="$(cpu)" '/^latency average/ { print $4 * n * 1000, to - from }' <<<"$log"
 }
@@ -119,6 +121,7 @@ phase() {
 life() {
     local n=$1
     phase "$db" enqueue 1 $((n / bulk))
+    if [ -n "$backlog" ]; then sql "$db" -c checkpoint; fi
     phase "$db" work "$workers" $((n / batch / workers + 1))
     phase "$db" number 1 $((3 * n / 1000 + 1))
 }
