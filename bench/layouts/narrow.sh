@@ -11,9 +11,14 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
+die() {
+    printf '%s\n' "$*" >&2
+    exit 1
+}
+
 here=bench/layouts
 url=${MINIUM_TEST_POSTGRES:?run it by scripts/with-postgres --fsync}
-# the schema and the statements of then: the other layouts are made of them
+# the schema and the statements as they were: split.sed and ordered.sed fit them, and the figures can be had again
 commit=${COMMIT:-4d556cd}
 jobs=${JOBS:-10000} bulk=${BULK:-1000} batch=${BATCH:-100} workers=${WORKERS:-2} rounds=${ROUNDS:-5}
 sizes=${SIZES:-60 1024} fillfactor=${FILLFACTOR:-24} backlog=${BACKLOG:-}
@@ -21,14 +26,11 @@ warm=$bulk
 ((jobs % (batch * workers) == 0 && jobs % bulk == 0 && warm % (batch * workers) == 0)) ||
     die "JOBS and BULK must be multiples of BATCH * WORKERS, JOBS of BULK"
 # as the product's sessions are set (queue/src/postgres/connection.rs)
-export PGOPTIONS='-c jit=off -c enable_seqscan=off -c enable_bitmapscan=off -c plan_cache_mode=force_generic_plan -c client_min_messages=warning'
+export PGOPTIONS='-c jit=off -c enable_seqscan=off -c enable_bitmapscan=off -c plan_cache_mode=force_generic_plan
+  -c client_min_messages=warning'
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+trap 'rm -rf "$scratch"; sql postgres -c "drop database if exists layouts_round" -c "drop database if exists layouts"' EXIT
 
-die() {
-    printf '%s\n' "$*" >&2
-    exit 1
-}
 at() { printf '%s' "${url/\/postgres\?//$1?}"; }
 sql() { psql --no-psqlrc -qXAt -F ' ' -v ON_ERROR_STOP=1 -d "$(at "$1")" "${@:2}"; }
 
@@ -78,9 +80,10 @@ cat >"$scratch/enqueue" <<'PGBENCH'
 select from :layout.enqueue(array(select 'noop' from bench.request), array(select args from bench.request),
   array(select 'default' from bench.request), array(select 0 from bench.request), array(select 1 from bench.request),
   array(select 0 from bench.request), array(select null::bigint from bench.request), array(select false from bench.request),
-  array(select '{}' from bench.request), array(select null::bigint from bench.request), array(select null::bigint from bench.request),
-  array(select null::text from bench.request), array(select null::bigint from bench.request),
-  array(select null::text from bench.request), array(select null::text from bench.request));
+  array(select '{}' from bench.request), array(select null::bigint from bench.request),
+  array(select null::bigint from bench.request), array(select null::text from bench.request),
+  array(select null::bigint from bench.request), array(select null::text from bench.request),
+  array(select null::text from bench.request));
 PGBENCH
 cat >"$scratch/work" <<'PGBENCH'
 \set turn :turn + 1
@@ -110,7 +113,8 @@ phase() {
     cpu=$(cpu)
     from=$(sql "$db" -c 'select pg_current_wal_insert_lsn()')
     log=$(pgbench --no-vacuum -M simple -c "$clients" -t "$transactions" -f "$scratch/$name" \
-        -D layout="$layout" -D batch="$batch" -D turns=$((transactions - 1)) -D turn=0 -D ids={} -D leases={} -D results={} -D mark=0 \
+        -D layout="$layout" -D batch="$batch" -D turns=$((transactions - 1)) -D turn=0 -D mark=0 \
+        -D ids={} -D leases={} -D results={} \
         "$(at "$db")" 2>&1) || die "$log"
     if grep -q 'aborted\|ERROR' <<<"$log"; then die "$log"; fi
     sleep 0.1
@@ -143,7 +147,8 @@ round() {
         place=$((place + 1))
     done < <(life "$jobs")
     [ "$place" = 3 ] || exit 1
-    sql "$db" -v layout="$layout" -v bytes="$bytes" -v i="$i" -v jobs="$jobs" -v all=$((jobs + warm)) -v workers="$workers" >>"$scratch/figures" <<'SQL'
+    sql "$db" -v layout="$layout" -v bytes="$bytes" -v i="$i" -v jobs="$jobs" -v all=$((jobs + warm)) -v workers="$workers" \
+        >>"$scratch/figures" <<'SQL'
 select :'layout', :bytes, :i, phase || '_us', sum(us) / :jobs from bench.call group by phase;
 select :'layout', :bytes, :i, phase || '_wal', sum(wal)::float8 / :jobs from bench.call where :workers = 1 group by phase;
 select :'layout', :bytes, :i, w.what, w.value
@@ -153,7 +158,7 @@ select :'layout', :bytes, :i, w.what, w.value
          where schemaname = :'layout' or schemaname = 'minium' and relname = 'job' and :'layout' = 'today') s,
        lateral (values ('hot', hot), ('table', heap), ('indexes', indexes)) as w (what, value);
 SQL
-    # everything was done once, and both layouts tell the same story
+    # everything was done once, and all layouts tell the same events
     sql "$db" -v all=$((jobs + warm)) -v jobs="${layout/today/minium}.job" >"$scratch/story.$layout" <<'SQL'
 select count(*) = :all and bool_and(state = 'finished' and attempt = 1) from :jobs;
 select count(*) = 3 * :all and count(distinct (subject, type)) = 3 * :all from minium.entry;
@@ -162,14 +167,15 @@ select md5(string_agg(type || regexp_replace(data::text, '"[0-9-]{10}T[^"]*Z"', 
   from minium.entry;
 SQL
     ! grep -q '^f' <<<"$(head -n 3 "$scratch/story.$layout")" || die "$layout: jobs or events are missing"
-    if [ "$i" = 0 ]; then
+    # a checkpoint removes what would be read
+    if [ "$i" = 0 ] && [ -z "$backlog" ]; then
         sql "$db" -F '|' -c "select '$layout', $bytes, kind, what, bytes::float8 / $jobs
             from bench.log_by_kind('$first', least('$last', pg_current_wal_flush_lsn()))" >>"$scratch/log"
     fi
 }
 
 postmaster=$(sql postgres -c "select split_part(pg_read_file('postmaster.pid'), E'\n', 1)")
-sql postgres -c 'drop database if exists layouts_round' -c 'drop database if exists layouts' -c 'create database layouts'
+sql postgres -c 'drop database if exists layouts' -c 'create database layouts'
 git archive "$commit" migrations/postgres queue/src/postgres | tar -x -C "$scratch"
 { echo 'create schema minium;'; cat "$scratch"/migrations/postgres/*.sql; } | sql layouts -f - >/dev/null
 sql layouts -v fillfactor="$fillfactor" -c 'create schema today' -f "$here/split.sql" -f "$here/ordered.sql" -f "$here/measure.sql"
@@ -180,7 +186,6 @@ for ((i = 0; i < rounds; i++)); do
     for bytes in $sizes; do
         for layout in $order; do
             round "$layout" "$bytes" "$i"
-            sleep 0.5
         done
         for layout in split ordered; do
             cmp -s "$scratch/story.today" "$scratch/story.$layout" || die "$layout tells other events than the layout of today"
@@ -216,6 +221,7 @@ select '| ' || m.bytes || ' B', n.name, round(today, n.digits), round(split, n.d
          as n (place, what, name, digits) using (what)
  order by m.bytes, n.place;
 SQL
+if [ -n "$backlog" ]; then exit; fi
 printf '\n| arguments | log of its life, B, first round | one row | two rows | one row, reordered |\n|---|---|---|---|---|\n'
 sql layouts -F ' | ' -c 'create table log (layout text, bytes int, kind int, what text, value numeric)' \
     -c "\\copy log from '$scratch/log' with (delimiter '|')" -f - <<'SQL'
