@@ -96,7 +96,10 @@ impl Control {
         info!(command = command.name(), args, "The worker is told something.");
         match command {
             Command::Pause => self.pace.change(|settings| settings.paused = true),
-            Command::Resume => self.pace.change(|settings| settings.paused = false),
+            Command::Resume => {
+                let usual = self.options.concurrency;
+                self.pace.change(|settings| settings.resume(usual));
+            }
             Command::Concurrency(n) => self.pace.change(|settings| settings.concurrency = n as usize),
             Command::Spare(n) => self.pace.change(|settings| settings.spare = n as usize),
             Command::Stop(job) => self.running.of(job).iter().for_each(|run| run.stop(Stopped::Operator)),

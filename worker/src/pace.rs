@@ -39,6 +39,14 @@ impl Settings {
         }
     }
 
+    /// Whatever has paused it: without slots it gets its usual ones.
+    pub(crate) fn resume(&mut self, usual: usize) {
+        self.paused = false;
+        if self.concurrency == 0 {
+            self.concurrency = usual;
+        }
+    }
+
     /// Nothing is claimed, for one reason or the other.
     pub(crate) fn is_paused(self) -> bool {
         self.paused || self.concurrency == 0

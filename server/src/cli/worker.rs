@@ -45,7 +45,7 @@ Examples:
 
 With --url no database is needed: jobs come over WebSocket, from channels that the node keeps as tasks. Results \
     are kept in a spool on disk until the node or the database has them, also over a restart of this worker. SIGTERM and \
-    SIGINT let running jobs end; SIGQUIT, or a second signal, kills them, and they run again when their leases have ended. A node \
+    SIGINT let running jobs end; SIGQUIT, or a second signal a second later, kills them, and they run again when their leases have ended. A node \
     that is away is waited for; one whose certificate is not accepted ends the worker, so that whoever starts it \
     again reads the files anew. Of this worker's environment commands see what does not begin with MINIUM_, and in a sandbox \
     only PATH, HOME, LANG, TZ, TMPDIR and what environment= names. With --ndjson a command says {\"ready\":{}}, then gets \
@@ -372,7 +372,7 @@ async fn work(
         ended = &mut working => return ended.map_err(explain),
         error = failed(failure) => over = Some(error),
         () = super::stream::quit() => return Err(killed()),
-        () = super::stream::stopped() => info!("Stopping when the running jobs have ended; a second signal kills."),
+        () = super::stream::stopped() => info!("Stopping when the running jobs have ended; a second signal, a second later, kills."),
     }
     stop.cancel();
     tokio::select! {

@@ -51,7 +51,11 @@ async fn attached_and_detached_and_each_of_it_twice() {
     assert_says(&minion.attach(&[]).await, 0, "attached  as /minion/app since");
     assert_eq!(report(&minion).await, first, "the second time changed nothing");
     assert_says(&minion.attach(&["--name", "other"]).await, 0, "/minion/other");
-    assert_eq!(minions_own(&minion).await, own, "nothing of Minion's is touched, but for our triggers beside its own");
+    assert_eq!(
+        minions_own(&minion).await,
+        own,
+        "nothing of Minion's is touched, but for our triggers beside its own"
+    );
 
     let id = minion.enqueue("add", json!({})).await;
     let entries = minion.expect(&[("task.enqueue", id)]).await;

@@ -155,7 +155,13 @@ async fn a_secret_of_the_worker_is_not_seen() {
     let config = task("free", names, "mode = \"off\"")
         + &task("held", names, "mode = \"basic\"")
         + &task("named", names, "mode = \"basic\", environment = [\"DISK*\"]");
-    let env = [("PGPASSWORD", "x"), ("DISK_1", "y"), ("MINIUM_TOKEN", "z"), ("TZ", "UTC")];
+    let env = [
+        ("PGPASSWORD", "x"),
+        ("DISK_1", "y"),
+        ("MINIUM_TOKEN", "z"),
+        ("MINIUM_URL", "http://h"),
+        ("TZ", "UTC"),
+    ];
     let env = env.map(|(name, value)| (name, value.to_owned())).into();
     let node = Node::start(Options { env, ..Options::memory().config(&config) }).await;
     let seen_by =
@@ -164,6 +170,7 @@ async fn a_secret_of_the_worker_is_not_seen() {
     let has = |names: &[String], name: &str| names.iter().any(|n| n == name);
     let free = sees("free").await;
     assert!(has(&free, "PGPASSWORD") && has(&free, "DISK_1") && !has(&free, "MINIUM_TOKEN"), "{free:?}");
+    assert!(has(&free, "MINIUM_URL"), "what it enqueues goes where the worker's user says: {free:?}");
     let parent = run(&node, "free").await["id"].clone();
     let of_a_parent = json!({ "task": "held", "parents": [parent] });
     let held = seen_by(&node.ended(node.enqueue(&of_a_parent).await).await);

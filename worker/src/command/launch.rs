@@ -19,10 +19,15 @@ pub(super) struct Start {
     hidden: Vec<OsString>,
 }
 
+/// Of this program's variables those that a command sees: where the node is, and whom to trust that it is that. Without them
+/// what it enqueues would go to whichever node listens where one usually does.
+const PASSED_ON: [&str; 2] = ["MINIUM_URL", "MINIUM_CA"];
+
 /// What tells this program its settings, with tokens and passwords among them: by name, and nothing is read.
 fn own_variables() -> Vec<OsString> {
     let names = std::env::vars_os().map(|(name, _)| name);
-    names.filter(|name| name.as_encoded_bytes().starts_with(b"MINIUM_")).collect()
+    let own = |name: &OsString| name.as_encoded_bytes().starts_with(b"MINIUM_");
+    names.filter(|name| own(name) && !PASSED_ON.iter().any(|passed| name == passed)).collect()
 }
 
 impl Start {

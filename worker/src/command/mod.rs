@@ -5,7 +5,7 @@
 //! `::log level text` on stderr become progress, notes and lines of the job's log, as other lines do, an exit code other
 //! than 0 is a failure with the end of stderr as its error. `MINIUM_JOB_ID`, `MINIUM_TASK`, `MINIUM_ATTEMPT`,
 //! `MINIUM_PARENTS` (ids, parted by commas, if it has any) and, if known, `TRACEPARENT` stand in its environment, and of the
-//! worker's own whatever does not begin with `MINIUM_`: tokens and database URLs are no command's business. No shell is
+//! worker's own whatever does not begin with `MINIUM_`, and `MINIUM_URL`: tokens and database URLs are no command's business. No shell is
 //! involved unless asked for.
 //!
 //! Time-out, cancellation and a lost lease end the whole process group: SIGTERM, and SIGKILL after a grace.

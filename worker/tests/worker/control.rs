@@ -162,6 +162,10 @@ async fn concurrency_is_changed_while_it_works() {
     assert_eq!((shown.status.concurrency, shown.status.running), (0, 3), "what runs goes on");
     held.permits.add_permits(3);
     held.are_running(0).await;
+    queue.enqueue(request("hold", &json!([]))).await;
+    tell(&queue, Command::Resume).await;
+    held.are_running(1).await;
+    held.permits.add_permits(1);
     worker.stop().await;
 }
 
