@@ -188,13 +188,14 @@ async fn a_result_outlives_a_silent_database() {
 
 /// whatever tells the worker its settings, tokens and passwords among them, is not for its commands.
 #[tokio::test]
-async fn a_command_inherits_none_of_the_workers_settings() {
+async fn a_command_inherits_of_the_workers_settings_where_the_node_is_alone() {
     let node = Node::start(Options::file()).await;
     let id = node.enqueue(&json!({ "task": "env" })).await;
     let _worker = node
         .tokio_command()
         .env("MINIUM_DATABASE__URL", node.database())
         .env("MINIUM_TOKEN", "the.secret.token")
+        .env("MINIUM_URL", "http://127.0.0.1:1")
         .env("OTHER", "inherited")
         .args(["worker", "--task", "env=env"])
         .stderr(std::process::Stdio::null())
@@ -209,7 +210,8 @@ async fn a_command_inherits_none_of_the_workers_settings() {
     assert!(seen.contains(&"OTHER=inherited"), "{seen:?}");
     seen.retain(|line| line.contains("MINIUM") || line.contains("secret"));
     seen.sort_unstable();
-    assert_eq!(seen, ["MINIUM_ATTEMPT=1", &format!("MINIUM_JOB_ID={id}"), "MINIUM_TASK=env"]);
+    let url = "MINIUM_URL=http://127.0.0.1:1";
+    assert_eq!(seen, ["MINIUM_ATTEMPT=1", &format!("MINIUM_JOB_ID={id}"), "MINIUM_TASK=env", url]);
 }
 
 /// The events of one job up to its end.
