@@ -30,6 +30,16 @@ async fn push(node: &Node, data: &str) -> Option<i64> {
     pushed.unwrap()
 }
 
+/// Gives credit for so many large jobs, and pushes them: far more than its bound and the kernel take together.
+async fn ask_and_flood(node: &Node, c: &mut Client, jobs: i64) {
+    let pull = json!({"op":"pull","topic":"work","credit":jobs});
+    assert_eq!(ask(c, pull).await, json!({"op":"ok"}));
+    let data = format!("\"{}\"", "x".repeat(200_000));
+    for _ in 0..jobs {
+        push(node, &data).await;
+    }
+}
+
 async fn until_ended(node: &Node, count: usize) -> Vec<(i64, String)> {
     within(async {
         while node.queue.ended().len() < count {
@@ -236,13 +246,7 @@ async fn a_job_that_is_cancelled_before_it_was_seen_is_never_heard_of_and_gives_
     const JOBS: i64 = 100;
     let node = start_with(roomy()).await;
     let mut c = node.v1_narrow("/ws").await;
-    let pull = json!({"op":"pull","topic":"work","credit":JOBS});
-    assert_eq!(ask(&mut c, pull).await, json!({"op":"ok"}));
-    // far more than the kernel takes
-    let data = format!("\"{}\"", "x".repeat(200_000));
-    for _ in 0..JOBS {
-        push(&node, &data).await;
-    }
+    ask_and_flood(&node, &mut c, JOBS).await;
     assert_eq!(c.json().await["job"]["id"], 1);
     node.queue.cancel(JOBS);
     push(&node, "1").await;
@@ -283,13 +287,7 @@ async fn who_does_not_read_gets_no_more_than_its_bound_and_all_of_it_later() {
     const JOBS: i64 = 200;
     let node = start().await;
     let mut c = node.v1_narrow("/ws").await;
-    let pull = json!({"op":"pull","topic":"work","credit":JOBS});
-    assert_eq!(ask(&mut c, pull).await, json!({"op":"ok"}));
-    // far more than its bound and the kernel together
-    let data = format!("\"{}\"", "x".repeat(200_000));
-    for _ in 0..JOBS {
-        push(&node, &data).await;
-    }
+    ask_and_flood(&node, &mut c, JOBS).await;
     assert!(node.queue.waiting() > 100, "{} wait", node.queue.waiting());
     for id in 1..=JOBS {
         assert_eq!(c.json().await["job"]["id"], id);

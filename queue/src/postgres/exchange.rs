@@ -281,8 +281,7 @@ impl PgStore {
             }
         }
         if !refused.is_empty() {
-            let claimed = (!answer.claimed.is_empty()).then_some(asked.claim.lease);
-            self.judge_beside(outcomes, &refused, verdicts, claimed).await?;
+            self.judge_beside(outcomes, &refused, verdicts, !answer.claimed.is_empty()).await?;
         }
         Ok(Taken { jobs: answer.claimed, apart: answer.apart })
     }

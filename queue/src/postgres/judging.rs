@@ -7,38 +7,40 @@ use crate::rules;
 use crate::store::{Ending, Outcome, Verdict};
 use minium_protocol::State;
 use std::collections::HashMap;
-use std::time::Duration;
-use tokio::time::timeout;
+use std::sync::LazyLock;
 use tokio_postgres::types::ToSql;
 
 const LATE: &str = include_str!("late.sql");
+/// The same, passing over jobs that somebody holds.
+static LATE_BESIDE: LazyLock<String> =
+    LazyLock::new(|| LATE.replace("for no key update)", "for no key update skip locked)"));
 
 impl PgStore {
-    /// Judges what was not accepted. Jobs that were `claimed` by the same commit, under leases of that length, must not wait for
-    /// it until these are over.
+    /// Judges what was not accepted. Nobody's locks are waited for when jobs were `claimed` by the same commit, since their leases
+    /// run: then what cannot be judged now is to be handed in again.
     pub(super) async fn judge_beside(
         &self,
         outcomes: &[Outcome],
         refused: &[usize],
         verdicts: &mut [Verdict],
-        claimed: Option<Duration>,
+        claimed: bool,
     ) -> Result<(), QueueError> {
-        let judged = self.judge_refused(outcomes, refused, verdicts);
-        // nothing was given out: all of it can be handed in again
-        let Some(lease) = claimed else { return judged.await };
-        let why = match timeout(lease / 4, judged).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(elapsed) => elapsed.to_string(),
-        };
-        tracing::warn!(error = why, "Outcomes could not be judged; the jobs claimed beside them go out.");
-        refused.iter().for_each(|&i| verdicts[i] = Verdict::Unjudged);
+        if !claimed {
+            return self.judge_refused(LATE, Verdict::LeaseLost, outcomes, refused, verdicts).await;
+        }
+        let judged = self.judge_refused(&LATE_BESIDE, Verdict::Unjudged, outcomes, refused, verdicts).await;
+        if let Err(error) = judged {
+            tracing::warn!(%error, "Outcomes could not be judged; the jobs claimed beside them go out.");
+            refused.iter().for_each(|&i| verdicts[i] = Verdict::Unjudged);
+        }
         Ok(())
     }
 
-    /// Repeated, or late: then an event keeps what was brought.
+    /// Repeated, or late: then an event keeps what was brought. Those of jobs that the statement has passed over are `unseen`.
     async fn judge_refused(
         &self,
+        late_sql: &str,
+        unseen: Verdict,
         outcomes: &[Outcome],
         refused: &[usize],
         verdicts: &mut [Verdict],
@@ -52,18 +54,19 @@ impl PgStore {
         let params: [&(dyn ToSql + Sync); 5] = [&ids, &leases, &states, &texts, &late];
         let params = &params;
         let judge = |client: Session| async move {
-            let statement = client.prepare_cached(LATE).await?;
+            let statement = client.prepare_cached(late_sql).await?;
             client.query(&statement, params).await
         };
         let rows = self.connections.run("judge outcomes under leases that are gone", judge).await?;
-        let repeated: HashMap<i64, bool> = rows.iter().map(|r| (r.get(0), r.get(1))).collect();
+        let repeated: HashMap<i64, Option<bool>> = rows.iter().map(|r| (r.get(0), r.get(1))).collect();
         for &i in refused {
             verdicts[i] = match repeated.get(&outcomes[i].job) {
-                Some(true) => Verdict::Repeated,
-                Some(false) | None => Verdict::LeaseLost,
+                Some(Some(true)) => Verdict::Repeated,
+                Some(None) => unseen,
+                Some(Some(false)) | None => Verdict::LeaseLost,
             };
         }
-        if repeated.values().any(|repeated| !repeated) {
+        if repeated.values().any(|repeated| *repeated == Some(false)) {
             self.wake(false);
         }
         Ok(())

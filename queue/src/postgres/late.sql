@@ -2,7 +2,9 @@
 -- and what was brought, unless the same word was taken before.
 -- $1 ids in their order, $2 leases, $3 state that was brought, $4 its result or error, $5 all of it as JSON
 -- Index: the key of job. Locks: the jobs, by id, so that the event stands in order among theirs.
+-- Answers each job that there is; with nothing about one that is passed over (`judging.rs`), or has gone meanwhile.
 with
+t as materialized (select id from minium.job where id = any ($1::bigint[])),
 j as materialized (
   select j.id, j.task, j.trace, minium.snapshot(j) as data,
          coalesce(j.lease = ($2::uuid[])[width_bucket(j.id, $1::bigint[])]
@@ -17,4 +19,4 @@ events as (
   select 'task/' || task || '/' || id, 'task.late_result', id::text, trace,
          ($5::text[])[width_bucket(id, $1::bigint[])]::json, data
     from j where not repeated order by id)
-select id, repeated, minium.wake_up(false)::text from j
+select t.id, j.repeated, minium.wake_up(false)::text from t left join j on j.id = t.id

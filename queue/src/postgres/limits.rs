@@ -12,7 +12,7 @@ use crate::rules;
 use crate::store::{Claim, Pull, Pulled};
 use async_trait::async_trait;
 use minium_protocol::levels;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -77,13 +77,20 @@ impl PgStore {
     /// Wakes idle workers everywhere: what ran under a limit has ended. They poll besides, so that it may fail. Nobody waits for
     /// it.
     pub(super) fn tell_of_room(&self) {
-        let connections = self.connections.clone();
+        // one that has not begun yet tells of this room, too
+        if self.room_told.swap(true, SeqCst) {
+            return;
+        }
+        let (connections, told) = (self.connections.clone(), self.room_told.clone());
         self.behind.spawn(async move {
+            let told = &*told;
             let tell = |client: Session| async move {
+                told.store(false, SeqCst);
                 client.query_one("select minium.wake_up(true)::text", &[]).await
             };
             if let Err(error) = connections.run("tell that a limit has room", tell).await {
                 tracing::debug!(%error, "Idle workers see room under a limit with their next poll.");
+                told.store(false, SeqCst);
             }
         });
     }

@@ -14,6 +14,7 @@ mod connection;
 mod copy;
 mod enqueue;
 mod exchange;
+mod giving_back;
 mod judging;
 mod lanes;
 mod limits;
@@ -104,6 +105,8 @@ pub struct PgStore {
     walks: Mutex<upkeep::Walks>,
     /// There are limits, as the last exchange saw. At first they are looked for.
     limits: AtomicBool,
+    /// Somebody is about to tell that a limit has room.
+    room_told: Arc<AtomicBool>,
     /// When idle workers last asked to be woken.
     asked: Mutex<Option<Instant>>,
     ears: listener::Ears,
@@ -146,6 +149,7 @@ impl PgStore {
             options,
             walks: Mutex::default(),
             limits: AtomicBool::new(true),
+            room_told: Arc::default(),
             asked: Mutex::default(),
             ears,
             schedules: watch::Sender::new(0),

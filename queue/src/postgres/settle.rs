@@ -16,6 +16,7 @@ use super::session::Session;
 use crate::error::QueueError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::RwLock;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,12 +33,14 @@ const AGAIN_MAX: usize = 100_000;
 /// $1 parents, $2 $3 the edge to begin behind, $4 at most so many.
 const SOME: &str = "select released, parent, child from minium.settle_some($1, $2, $3, $4)";
 const LEFT: &str = "select minium.settle_left($1)";
-/// $1 parents. Those of them that somebody still waits for. Index: edge_open.
+/// $1 parents. Those of them that have ended and that somebody still waits for. Indexes: edge_open, the key of job.
 const WAITED_FOR: &str = "
-select p from unnest($1::bigint[]) p where exists (select from minium.edge e where e.open and e.parent = p)";
+select p from unnest($1::bigint[]) p
+ where exists (select from minium.edge e where e.open and e.parent = p)
+   and not exists (select from minium.job j where j.id = p and j.state in ('inactive', 'active'))";
 
-/// Where in the edges of some parents to go on.
-type Behind = Option<(i64, i64)>;
+/// The edge of some parents to go on behind.
+type Next = Option<(i64, i64)>;
 
 /// Who settles edges; also behind the backs of callers.
 #[derive(Debug, Clone)]
@@ -46,6 +49,18 @@ pub(super) struct Settler {
     ears: Ears,
     batch_max: usize,
     again: Arc<Mutex<Again>>,
+    /// Looks settle a piece alone: one that had begun before somebody settled the same children would hold them behind that, when
+    /// they are ready and claims, which pass over what is held, come for them.
+    pieces: Arc<RwLock<()>>,
+}
+
+/// Who settles a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Somebody waits for the answer.
+    Awaited,
+    /// A look, behind the backs of all.
+    Look,
 }
 
 /// Parents that are looked at once more.
@@ -58,7 +73,7 @@ struct Again {
 
 impl Settler {
     pub(super) fn new(connections: Arc<Connections>, ears: Ears, batch_max: usize) -> Settler {
-        Settler { connections, ears, batch_max, again: Arc::default() }
+        Settler { connections, ears, batch_max, again: Arc::default(), pieces: Arc::default() }
     }
 
     fn again(&self) -> MutexGuard<'_, Again> {
@@ -66,15 +81,15 @@ impl Settler {
     }
 
     /// Settles all, or so many pieces.
-    async fn settle(&self, parents: &[i64], pieces_max: usize) {
+    async fn settle(&self, turn: Turn, parents: &[i64], pieces_max: usize) {
         let mut pieces = 0;
         for batch in parents.chunks(self.batch_max) {
-            let mut behind = Some((0_i64, 0_i64));
-            while let Some(from) = behind
+            let mut next = Some((0_i64, 0_i64));
+            while let Some(from) = next
                 && pieces < pieces_max
             {
                 pieces += 1;
-                behind = self.settle_piece(batch, from).await.unwrap_or_else(|error| {
+                next = self.settle_piece(turn, batch, from).await.unwrap_or_else(|error| {
                     tracing::debug!(%error, "Children are left to upkeep.");
                     None
                 });
@@ -82,7 +97,17 @@ impl Settler {
         }
     }
 
-    async fn settle_piece(&self, parents: &[i64], (parent, child): (i64, i64)) -> Result<Behind, QueueError> {
+    async fn settle_piece(
+        &self,
+        turn: Turn,
+        parents: &[i64],
+        (parent, child): (i64, i64),
+    ) -> Result<Next, QueueError> {
+        let (_alone, _beside);
+        match turn {
+            Turn::Look => _alone = self.pieces.write().await,
+            Turn::Awaited => _beside = self.pieces.read().await,
+        }
         let piece = self.piece();
         let settle = |client: Session| async move {
             let statement = client.prepare_cached(SOME).await?;
@@ -123,7 +148,7 @@ impl Settler {
             parents.sort_unstable();
             parents.dedup();
             match self.waited_for(&parents).await {
-                Ok(parents) => self.settle(&parents, usize::MAX).await,
+                Ok(parents) => self.settle(Turn::Look, &parents, usize::MAX).await,
                 Err(error) => tracing::debug!(%error, "Children are left to upkeep."),
             }
             tokio::select! {
@@ -153,13 +178,13 @@ impl PgStore {
     pub(super) async fn settle(&self, mut parents: Vec<i64>) {
         parents.sort_unstable();
         parents.dedup();
-        self.settler.settle(&parents, usize::MAX).await;
+        self.settler.settle(Turn::Awaited, &parents, usize::MAX).await;
     }
 
     /// The same for jobs that an exchange has ended: what takes long, or was not there to be seen, is done behind its back.
     pub(super) async fn settle_beside(&self, parents: Vec<i64>, some_wait: bool) {
         if some_wait {
-            self.settler.settle(&parents, PIECES_BESIDE).await;
+            self.settler.settle(Turn::Awaited, &parents, PIECES_BESIDE).await;
         }
         self.settler.look_again(parents, &self.behind, &self.closing);
     }

@@ -271,6 +271,8 @@ struct Found {
     rescued: u64,
     /// Those of them that failed for good.
     ended: Vec<i64>,
+    /// Where the next round begins, since somebody was at one of those behind.
+    left: Option<Option<Timestamp>>,
 }
 
 /// How a look at some leases went.
@@ -322,6 +324,9 @@ impl PgStore {
     async fn rescue(&self, batch: i64, walks: &mut Walks) -> Result<u64, QueueError> {
         let mut found = Found::default();
         let looked = self.rescue_in_pieces(batch, walks, &mut found).await;
+        if let Some(begun) = found.left {
+            walks.lease_mark = begun;
+        }
         // those that failed for good before an error are committed
         self.settle(found.ended).await;
         looked.map(|()| found.rescued)
@@ -334,13 +339,12 @@ impl PgStore {
         walks: &mut Walks,
         found: &mut Found,
     ) -> Result<(), QueueError> {
-        let mut left = None;
         for _ in 0..LEASES_PIECES_MAX {
             let begun = walks.lease_mark;
             let piece = self.rescue_some(batch, &mut walks.lease_mark, found).await?;
             // somebody was at one of them just now: it is looked at again, but nothing behind it waits for that
             if !piece.all_held {
-                left = left.or(Some(begun));
+                found.left = found.left.or(Some(begun));
             }
             if !piece.more {
                 break;
@@ -358,9 +362,6 @@ impl PgStore {
             if !piece.more || walks.again_mark >= walks.lease_mark {
                 walks.again_mark = None;
             }
-        }
-        if let Some(begun) = left {
-            walks.lease_mark = begun;
         }
         Ok(())
     }

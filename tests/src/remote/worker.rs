@@ -427,9 +427,7 @@ struct Unwilling {
 impl Unwilling {
     async fn serve(&self, socket: tokio::net::TcpStream) {
         let Some(mut session) = accepted(socket).await else { return };
-        while let Some(Ok(message)) = session.next().await {
-            let Message::Text(text) = message else { continue };
-            let frame: Value = serde_json::from_str(text.as_str()).unwrap();
+        while let Some(frame) = heard(&mut session).await {
             let mut answers = vec![json!({ "op": "ok", "ref": frame["ref"] })];
             match frame["op"].as_str().unwrap() {
                 "pull" => {
@@ -461,6 +459,15 @@ async fn accepted(socket: tokio::net::TcpStream) -> Option<WebSocketStream<tokio
     tokio_tungstenite::accept_hdr_async(socket, choose).await.ok()
 }
 
+/// The next frame of its worker.
+async fn heard(session: &mut WebSocketStream<tokio::net::TcpStream>) -> Option<Value> {
+    loop {
+        if let Message::Text(text) = session.next().await?.ok()? {
+            return Some(serde_json::from_str(text.as_str()).unwrap());
+        }
+    }
+}
+
 /// A session of a node that gives out as many jobs as it gets credit, and takes an outcome only if it is in the spool.
 async fn hand_out(
     socket: tokio::net::TcpStream,
@@ -469,9 +476,7 @@ async fn hand_out(
     acked: Arc<AtomicUsize>,
 ) {
     let Some(mut session) = accepted(socket).await else { return };
-    while let Some(Ok(message)) = session.next().await {
-        let Message::Text(text) = message else { continue };
-        let frame: Value = serde_json::from_str(text.as_str()).unwrap();
+    while let Some(frame) = heard(&mut session).await {
         let mut answers = vec![json!({ "op": "ok", "ref": frame["ref"] })];
         match frame["op"].as_str().unwrap() {
             "pull" => {

@@ -4,7 +4,7 @@ use super::fixture::*;
 use crate::support::wait;
 use minium_protocol::{Phase, State};
 use minium_queue::postgres::{PgOptions, PgStore};
-use minium_queue::{Backend, Claim, DatabaseUrl, Extension, RetryOptions, Store, UpkeepRules};
+use minium_queue::{Backend, Claim, DatabaseUrl, Extension, RetryOptions, Store, UpkeepRules, Verdict};
 use tokio_postgres::Client;
 
 const CHILDREN: usize = 120;
@@ -335,4 +335,23 @@ async fn a_lost_job_that_somebody_holds_keeps_no_other_from_being_rescued() {
     hold.commit().await.unwrap();
     assert_eq!(f.upkeep().await.rescued, 1, "it was looked at again");
     assert_eq!(f.job(held.id).await.state, State::Failed);
+}
+
+#[tokio::test]
+async fn a_late_word_about_a_job_that_somebody_holds_keeps_no_claim_waiting() {
+    let f = Fixture::postgres().await;
+    let late = f.running(plain()).await;
+    f.store().cancel(late.id).await.unwrap();
+    let waiting = f.enqueue(plain()).await;
+    let mut holder = f.client().await;
+    let hold = holder.transaction().await.unwrap();
+    hold.execute("select from minium.job where id = $1 for update", &[&late.id]).await.unwrap();
+    let word = [finish(&late, "1")];
+    // the word itself meets the lock only where it is judged: its lease is gone
+    let exchanged = wait::within("the claim", f.store().exchange(&word, &claim(1))).await.unwrap();
+    assert_eq!((exchanged.verdicts, ids(&exchanged.jobs)), (vec![Verdict::Unjudged], vec![waiting]));
+    hold.commit().await.unwrap();
+    f.entries().await;
+    assert_eq!(f.hand_in(&word).await, [Verdict::LeaseLost]);
+    f.wrote(&[(late.id, "task.late_result")]).await;
 }
