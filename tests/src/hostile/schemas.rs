@@ -72,7 +72,9 @@ async fn references_are_not_followed_out_of_the_house() {
     put(&ward.node, "sub/away/e.json", &json!({ "$schema": http }).to_string());
     put(&ward.node, "sub/away/f.json", &json!({ "$id": http, "$ref": "y.json" }).to_string());
     reload(&ward.node, "sub/ready.json").await;
-    let log = ward.node.log();
+    // they are in force a moment before it is said
+    let said = async || Some(ward.node.log()).filter(|log| log.contains("Schemas loaded. added=1"));
+    let log = wait::until("the log to tell of the reload", said).await;
     for name in ["a", "b", "c", "d", "e", "f"] {
         let path = format!("sub/away/{name}.json");
         assert!(log.contains(&path), "the log does not name {path}");
