@@ -134,7 +134,9 @@ async fn pongs_go_out_between_frames_that_are_partly_written() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_stream_is_closed_with_4000_after_whole_events() {
-    let node = Node::with(Options { ring_bytes_max: 256 << 10, ..Options::default() }).await;
+    // the close waits for the client, which reads only when all has been published
+    let linger = Duration::from_secs(60);
+    let node = Node::with(Options { ring_bytes_max: 256 << 10, linger, ..Options::default() }).await;
     let mut stalled = node.sse("e", "latest").await;
     let mut quick = node.open("/sub/e").await;
     for n in 0..3_000 {

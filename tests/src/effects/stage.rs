@@ -175,6 +175,15 @@ impl Stage {
         Some(rows.iter().map(|row| read(row.get(0), row.get(1), row.get(2), row.get(3))).collect())
     }
 
+    /// Whether others than those that were stopped can write: a file has one writer at a time, and waits for it.
+    pub(super) fn can_write(&self) -> bool {
+        let database = self.node.database();
+        let Some(path) = database.strip_prefix("sqlite:") else { return true };
+        let conn = rusqlite::Connection::open(path).unwrap();
+        conn.busy_timeout(Duration::from_secs(2)).unwrap();
+        conn.execute_batch("begin immediate; rollback").is_ok()
+    }
+
     /// Waits until the journal shows something.
     pub(super) async fn until<T>(&self, what: &str, look: impl Fn(&[Event]) -> Option<T>) -> T {
         wait::until(what, async || look(&self.events().await?)).await
