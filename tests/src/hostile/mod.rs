@@ -63,7 +63,10 @@ impl Ward {
         })
         .await;
         self.serves_others().await;
-        self.has_not_grown(grown_kib_max);
+        wait::until("the memory to be given back", async || {
+            (self.grown_kib() < grown_kib_max).then_some(())
+        })
+        .await;
         let most = self.descriptors + DESCRIPTORS_SPARE;
         wait::until("the descriptors to be given back", async || {
             (self.node.descriptors() <= most).then_some(())
@@ -71,9 +74,13 @@ impl Ward {
         .await;
     }
 
+    fn grown_kib(&self) -> u64 {
+        self.node.resident_kib().saturating_sub(self.resident_kib)
+    }
+
     /// Its memory is within the bound.
     fn has_not_grown(&self, grown_kib_max: u64) {
-        let grown = self.node.resident_kib().saturating_sub(self.resident_kib);
+        let grown = self.grown_kib();
         assert!(grown < grown_kib_max, "the node grew by {grown} KiB; {grown_kib_max} are the bound");
     }
 
