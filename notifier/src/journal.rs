@@ -8,6 +8,7 @@ use crate::history::JournalHistory;
 use crate::keep::{KeepOptions, Keeper};
 use crate::minion::Action;
 use crate::postgres::PgJournal;
+use crate::recorders::{Confirmation, Confirmed, Recorder};
 use crate::retention::{Retention, Trim, Trimmed};
 use crate::sqlite::SqliteJournal;
 use crate::waits::Waits;
@@ -316,6 +317,15 @@ pub(crate) trait JournalStore: Send + Sync + 'static {
 
     /// Is every commit signalled by `events`, so that nothing needs to be polled for?
     fn signalled(&self) -> bool;
+
+    /// A recorder says how far it is.
+    async fn confirm(&self, confirmation: &Confirmation) -> Result<Confirmed, NotifierError>;
+
+    /// All recorders, by name.
+    async fn recorders(&self) -> Result<Vec<Recorder>, NotifierError>;
+
+    /// Nothing is kept for it any more. Answers whether it was known.
+    async fn forget_recorder(&self, name: &str) -> Result<bool, NotifierError>;
 
     /// How much is kept unless somebody says otherwise.
     async fn retention(&self) -> Result<Retention, NotifierError>;

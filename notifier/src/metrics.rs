@@ -18,6 +18,12 @@ pub const MESSAGES_KEPT: &str = "minium_notifier_messages_kept_total";
 pub const KEEPS_FAILED: &str = "minium_notifier_keeps_failed_total";
 /// Entries that retention let go of, by this node.
 pub const ENTRIES_TRIMMED: &str = "minium_notifier_entries_trimmed_total";
+/// Recorders that are registered.
+pub const RECORDERS: &str = "minium_notifier_recorders";
+/// How long ago the most silent of them was heard of.
+pub const RECORDERS_SILENCE: &str = "minium_notifier_recorders_silence_seconds";
+/// Entries that were let go of although a recorder had not confirmed them.
+pub const RECORDERS_OVERRUN: &str = "minium_notifier_recorders_overrun_total";
 /// Offsets that were gone before this node relayed them: it lagged behind retention, or somebody deleted by hand.
 pub const JOURNAL_HOLES: &str = "minium_notifier_journal_holes_total";
 /// Attempts to reach the journal that failed.
@@ -59,6 +65,13 @@ pub fn describe() {
     describe_counter!(MESSAGES_KEPT, Unit::Count, "Messages of clients that this node committed.");
     describe_counter!(KEEPS_FAILED, Unit::Count, "Calls to keep messages that failed.");
     describe_counter!(ENTRIES_TRIMMED, Unit::Count, "Entries that retention let go of.");
+    describe_gauge!(RECORDERS, Unit::Count, "Recorders that are registered.");
+    describe_gauge!(RECORDERS_SILENCE, Unit::Seconds, "How long ago the most silent recorder was heard of.");
+    describe_counter!(
+        RECORDERS_OVERRUN,
+        Unit::Count,
+        "Entries that were let go of although a recorder had not confirmed them."
+    );
     describe_counter!(JOURNAL_HOLES, Unit::Count, "Offsets that were missing in the journal.");
     describe_counter!(RELAY_FAILURES, Unit::Count, "Attempts to reach the journal that failed.");
     describe_gauge!(PULLERS, Unit::Count, "Sessions of this node that pull jobs.");

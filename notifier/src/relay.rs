@@ -9,6 +9,7 @@ use crate::journal::{Entry, Journal, JournalStore, Outcome, Step};
 use crate::metrics;
 use crate::prefix::Prefix;
 use crate::pressure::{self, LagOptions};
+use crate::recorders::Hold;
 use crate::retention::{self, Retentions, Upkeep};
 use crate::turn::{Look, Met, Turn, TurnOptions};
 use crate::waits::Waits;
@@ -52,6 +53,8 @@ pub struct RelayOptions {
     pub retention_grace: Duration,
     /// Between two looks at the partitions of the days.
     pub days_interval: Duration,
+    /// How much more is kept for recorders that have not confirmed it.
+    pub hold: Hold,
     /// How far it may lie behind before claims are slowed.
     pub lag: LagOptions,
 }
@@ -72,6 +75,7 @@ impl Default for RelayOptions {
             retention_batch: 5_000,
             retention_grace: Duration::from_secs(10),
             days_interval: Duration::from_secs(600),
+            hold: Hold::default(),
             lag: LagOptions::default(),
         }
     }
@@ -113,6 +117,7 @@ impl Relay {
             batch: options.retention_batch.max(1),
             grace: options.retention_grace,
             days_interval: options.days_interval,
+            hold: options.hold.clone(),
         };
         let tasks = TaskTracker::new();
         tasks.spawn(retention::keep(store.clone(), upkeep, watched.clone(), stop.clone()));

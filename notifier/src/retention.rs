@@ -8,6 +8,7 @@
 use crate::error::NotifierError;
 use crate::journal::JournalStore;
 use crate::metrics;
+use crate::recorders::{Hold, Recorder, confirmed_of};
 use crate::relay::RelayState;
 use minium_protocol::Topic;
 use std::collections::BTreeMap;
@@ -96,6 +97,8 @@ pub(crate) struct Upkeep {
     pub(crate) grace: Duration,
     /// Between two looks at the days.
     pub(crate) days_interval: Duration,
+    /// How much more is kept for recorders.
+    pub(crate) hold: Hold,
 }
 
 /// What may be let go of in one step.
@@ -160,6 +163,13 @@ async fn usual(store: &dyn JournalStore, pause: Duration) -> Retentions {
     }
 }
 
+/// How long ago it is that the most silent one was heard of.
+fn tell(recorders: &[Recorder]) {
+    let silence = recorders.iter().map(|recorder| recorder.silence).max().unwrap_or_default();
+    ::metrics::gauge!(metrics::RECORDERS).set(recorders.len() as f64);
+    ::metrics::gauge!(metrics::RECORDERS_SILENCE).set(silence.as_secs_f64());
+}
+
 struct Keeper {
     store: Arc<dyn JournalStore>,
     upkeep: Upkeep,
@@ -186,15 +196,14 @@ impl Keeper {
             RelayState::Relaying(position) => Some(position.offset),
             RelayState::Starting | RelayState::Waiting { .. } => None,
         };
+        let recorders = store.recorders().await?;
+        tell(&recorders);
         if let Some(to) = relayed {
-            let trim = Trim { to, grace: self.upkeep.grace, batch };
             for (prefix, retention) in policy.all() {
-                loop {
-                    let trimmed = store.trim(prefix, retention, trim).await?;
-                    ::metrics::counter!(metrics::ENTRIES_TRIMMED).increment(trimmed.gone);
-                    if !trimmed.more {
-                        break;
-                    }
+                let free = confirmed_of(prefix, &recorders).map_or(to, |confirmed| confirmed.min(to));
+                self.trim(prefix, retention, free).await?;
+                if free < to {
+                    self.overrun(prefix, retention, to).await?;
                 }
             }
         }
@@ -202,6 +211,34 @@ impl Keeper {
         if self.tended.is_none_or(|at| at.elapsed() >= self.upkeep.days_interval) {
             store.tend().await?;
             self.tended = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Lets go of what a channel has beyond its retention, as far as an offset; how many that were.
+    async fn trim(&self, prefix: &str, retention: &Retention, to: u64) -> Result<u64, NotifierError> {
+        let trim = Trim { to, grace: self.upkeep.grace, batch: self.upkeep.batch };
+        let mut gone = 0;
+        loop {
+            let trimmed = self.store.trim(prefix, retention, trim).await?;
+            ::metrics::counter!(metrics::ENTRIES_TRIMMED).increment(trimmed.gone);
+            gone += trimmed.gone;
+            if !trimmed.more {
+                return Ok(gone);
+            }
+        }
+    }
+
+    /// What is beyond what is kept for recorders goes although somebody has not got it.
+    async fn overrun(&self, prefix: &str, retention: &Retention, to: u64) -> Result<(), NotifierError> {
+        let gone = self.trim(prefix, &self.upkeep.hold.beyond(retention), to).await?;
+        if gone > 0 {
+            ::metrics::counter!(metrics::RECORDERS_OVERRUN).increment(gone);
+            tracing::error!(
+                channel = prefix,
+                entries = gone,
+                "Entries were let go of that a recorder has not confirmed: it is too far behind."
+            );
         }
         Ok(())
     }

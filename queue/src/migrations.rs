@@ -75,6 +75,7 @@ migrations! {
         13 "pressure",
         14 "plans",
         15 "speed",
+        16 "recorders",
     }
 }
 

@@ -5,7 +5,7 @@
 
 use async_trait::async_trait;
 use minium_bus::{Bounds, Draft, History, HistoryError, Page};
-use minium_notifier::StoreSlot;
+use minium_notifier::{Journal, StoreSlot};
 use minium_protocol::{ErrorCode, Filter, Position, Problem};
 use minium_queue::Store;
 use std::fmt;
@@ -24,6 +24,8 @@ const PULSE_LIFE: Duration = Duration::from_secs(1);
 pub(crate) struct Open {
     /// The queue.
     pub(crate) store: Arc<dyn Store>,
+    /// The journal itself.
+    pub(crate) journal: Journal,
     /// The journal, read.
     pub(crate) history: Arc<dyn History>,
     /// Is the journal being relayed to the bus?

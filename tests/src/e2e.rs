@@ -50,6 +50,9 @@ mod locks;
 /// Logs of jobs, over HTTP, in events and by the command line.
 mod logs;
 
+/// Who archives the journal, over HTTP.
+mod recorders;
+
 /// Work that repeats, over HTTP, by the command line and from the configuration.
 mod schedules;
 

@@ -8,6 +8,7 @@
 mod keep;
 mod lag;
 mod read;
+mod recorders;
 mod retention;
 mod sequencer;
 
@@ -15,6 +16,7 @@ use crate::error::NotifierError;
 use crate::journal::{
     Entry, EnvelopeOptions, Found, JournalOptions, JournalStore, Kept, Lag, Place, Range, Step, Stored,
 };
+use crate::recorders::{Confirmation, Confirmed, Recorder};
 use crate::retention::{Retention, Trim, Trimmed};
 use async_trait::async_trait;
 use deadpool_postgres::Object;
@@ -209,6 +211,18 @@ impl JournalStore for PgJournal {
 
     async fn sweep(&self) -> Result<(), NotifierError> {
         self.query("sweep the journal", "select minium.journal_sweep()", &[]).await.map(drop)
+    }
+
+    async fn confirm(&self, confirmation: &Confirmation) -> Result<Confirmed, NotifierError> {
+        self.confirm_recorder(confirmation).await
+    }
+
+    async fn recorders(&self) -> Result<Vec<Recorder>, NotifierError> {
+        self.all_recorders().await
+    }
+
+    async fn forget_recorder(&self, name: &str) -> Result<bool, NotifierError> {
+        self.forget_one_recorder(name).await
     }
 
     async fn lag(&self, relayed: Option<u64>, count_max: u64) -> Result<Lag, NotifierError> {

@@ -3,6 +3,7 @@
 
 mod keep;
 mod read;
+mod recorders;
 mod retention;
 
 use crate::error::NotifierError;
@@ -10,6 +11,7 @@ use crate::journal::{
     Entry, EnvelopeOptions, Found, JournalOptions, JournalStore, Kept, Lag, Outcome, Place, Range, Step,
     Stored,
 };
+use crate::recorders::{Confirmation, Confirmed, Recorder};
 use crate::retention::{Retention, Trim, Trimmed};
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -176,6 +178,21 @@ impl JournalStore for SqliteJournal {
 
     async fn sweep(&self) -> Result<(), NotifierError> {
         self.write("sweep the journal", retention::sweep).await
+    }
+
+    async fn confirm(&self, confirmation: &Confirmation) -> Result<Confirmed, NotifierError> {
+        self.in_memory().await?;
+        let said = confirmation.clone();
+        self.write("confirm what a recorder has", move |conn| recorders::confirm(conn, &said)).await
+    }
+
+    async fn recorders(&self) -> Result<Vec<Recorder>, NotifierError> {
+        self.read("look which recorders there are", |_, conn| recorders::all(conn)).await
+    }
+
+    async fn forget_recorder(&self, name: &str) -> Result<bool, NotifierError> {
+        let name = name.to_owned();
+        self.write("forget a recorder", move |conn| recorders::forget(conn, &name)).await
     }
 
     async fn lag(&self, relayed: Option<u64>, _count_max: u64) -> Result<Lag, NotifierError> {

@@ -207,6 +207,19 @@ section! {
 }
 
 section! {
+    /// What the journal keeps for recorders.
+    Recorders {
+        /// So much longer than its retention says is an entry kept while a registered recorder has not confirmed it. What
+        /// is kept no longer is counted and logged as an error.
+        hold_age: Duration = "30d";
+        /// So many more entries than its retention says are kept of a channel.
+        hold_count: u32 = "1000000";
+        /// So many more bytes are kept of it.
+        hold_bytes: Size = "10GiB";
+    }
+}
+
+section! {
     /// Who may connect, and what they may do.
     Auth {
         /// Origins of pages that may connect besides the host's own: hosts (`example.com`, `*.example.com`) or whole
@@ -419,6 +432,7 @@ pub(crate) struct Config {
     pub(crate) channels: BTreeMap<String, Channel>,
     pub(crate) schedules: BTreeMap<String, Schedule>,
     pub(crate) notifier: Notifier,
+    pub(crate) recorders: Recorders,
     pub(crate) auth: Auth,
     pub(crate) queue: Queue,
     pub(crate) retention: BTreeMap<String, KeepQueue>,
@@ -436,6 +450,7 @@ impl Config {
             channels: reader.named("channels"),
             schedules: reader.named("schedules"),
             notifier: reader.section("notifier"),
+            recorders: reader.section("recorders"),
             auth: reader.section("auth"),
             queue: reader.section("queue"),
             retention: reader.named("retention"),

@@ -3,7 +3,7 @@
 use super::section::{Key, Section};
 use super::{
     Anonymous, Auth, AuthKey, AuthLimits, Certificate, Channel, Database, KeepQueue, LimitOf, Limits,
-    Notifier, Queue, Retention, Sandbox, Schedule, Schemas, Server, Task, Tls, Worker,
+    Notifier, Queue, Recorders, Retention, Sandbox, Schedule, Schemas, Server, Task, Tls, Worker,
 };
 use std::fmt::Write;
 
@@ -84,6 +84,12 @@ fn written() -> String {
         Schedule::KEYS,
     );
     section(&mut out, "notifier", "Between journal and bus.", Notifier::KEYS);
+    section(
+        &mut out,
+        "recorders",
+        "What the journal keeps for recorders (`PUT /api/v1/recorders/{name}`) that have not confirmed it, beyond each channel's retention.",
+        Recorders::KEYS,
+    );
     section(
         &mut out,
         "auth",

@@ -22,6 +22,7 @@ pub(crate) mod problem;
 mod publish;
 mod query;
 mod queues;
+mod recorders;
 mod routes;
 mod schedules;
 mod schemas;

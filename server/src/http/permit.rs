@@ -105,7 +105,6 @@ async fn judge(app: &App, need: Need, parts: &Parts) -> Result<Option<Arc<Grant>
     if let Some(grant) = &grant {
         match check(need, grant, parts) {
             Ok(()) => {}
-            // whoever shows nothing may show something
             Err(No::Forbidden(_)) if grant.key.is_none() => return Err(No::Unauthorized),
             Err(no) => return Err(no),
         }
@@ -195,12 +194,16 @@ fn is_page(headers: &HeaderMap) -> bool {
         && token::subprotocols(headers).any(|name| name.starts_with("minium."))
 }
 
+/// Whoever shows nothing may show something.
+pub(super) fn unauthorized() -> Refusal {
+    Refusal::new(ErrorCode::Unauthorized, UNAUTHORIZED)
+        .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"minium\""))
+}
+
 impl IntoResponse for No {
     fn into_response(self) -> Response {
         match self {
-            No::Unauthorized => Refusal::new(ErrorCode::Unauthorized, UNAUTHORIZED)
-                .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"minium\""))
-                .into_response(),
+            No::Unauthorized => unauthorized().into_response(),
             No::Forbidden(problem) => Refusal::from(*problem).into_response(),
             No::Other(refusal) => refusal.into_response(),
         }

@@ -4,12 +4,12 @@
 use super::permit::{self, Need};
 use super::problem::{self, Refusal};
 use super::{
-    App, gate, health, history, jobs, locks, metrics, page, publish, queues, schedules, schemas, session,
-    workers,
+    App, gate, health, history, jobs, locks, metrics, page, publish, queues, recorders, schedules, schemas,
+    session, workers,
 };
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, get, post, put};
 use minium_protocol::ErrorCode;
 use minium_protocol::Verb::{Bus, Pub, Pull, Push, Sub};
 use std::sync::Arc;
@@ -50,6 +50,8 @@ fn guarded(app: &Arc<App>) -> Router<Arc<App>> {
         .at("/api/v1/jobs/{id}/log", Need::Jobs, get(jobs::log))
         .at("/api/v1/locks", Need::Jobs, get(locks::list))
         .at("/api/v1/locks/{name}", Need::Jobs, post(locks::take).patch(locks::extend).delete(locks::release))
+        .at("/api/v1/recorders", Need::Figures, get(recorders::list))
+        .at("/api/v1/recorders/{name}", Need::Session, put(recorders::confirm).delete(recorders::forget))
         .at("/api/v1/schedules", Need::Jobs, get(schedules::list))
         .at(
             "/api/v1/schedules/{name}",

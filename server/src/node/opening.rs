@@ -16,7 +16,8 @@ use crate::spools;
 use anyhow::Context;
 use minium_bus::{Bus, Schemas};
 use minium_notifier::{
-    EnvelopeOptions, Journal, LagOptions, Relay, RelayOptions, RelayState, Retentions, TaskWork, WorkOptions,
+    EnvelopeOptions, Hold, Journal, LagOptions, Relay, RelayOptions, RelayState, Retentions, TaskWork,
+    WorkOptions,
 };
 use minium_protocol::{ErrorCode, Problem, SchemaFault};
 use minium_queue::postgres::PgOptions;
@@ -132,6 +133,7 @@ impl Opener {
         let watched = relay.states();
         self.door.opened(Open {
             store: store.clone(),
+            journal,
             history,
             relaying: Arc::new(move || matches!(*watched.borrow(), RelayState::Relaying(_))),
         });
@@ -184,7 +186,13 @@ impl Opener {
             age_max: notifier.lag,
             ..LagOptions::default()
         };
-        RelayOptions { minion_topic, retention, work, lag, ..RelayOptions::default() }
+        let recorders = &self.config.recorders;
+        let hold = Hold {
+            age: recorders.hold_age,
+            count: recorders.hold_count.into(),
+            bytes: recorders.hold_bytes.0,
+        };
+        RelayOptions { minion_topic, retention, work, lag, hold, ..RelayOptions::default() }
     }
 
     fn retention(&self) -> Retention {

@@ -117,7 +117,12 @@ async fn stop_worker(stage: &mut Stage, worker: usize) {
     let run = loop {
         let run = wait::until("it to run something", async || {
             let over = Stage::over(&stage.events().await?);
-            stage.effects().iter().rev().find(|(run, by)| *by == pid && !over.contains(run)).map(|(run, _)| *run)
+            stage
+                .effects()
+                .iter()
+                .rev()
+                .find(|(run, by)| *by == pid && !over.contains(run))
+                .map(|(run, _)| *run)
         })
         .await;
         stage.stop(worker);

@@ -63,10 +63,8 @@ impl Ward {
         })
         .await;
         self.serves_others().await;
-        wait::until("the memory to be given back", async || {
-            (self.grown_kib() < grown_kib_max).then_some(())
-        })
-        .await;
+        wait::until("the memory to be given back", async || (self.grown_kib() < grown_kib_max).then_some(()))
+            .await;
         let most = self.descriptors + DESCRIPTORS_SPARE;
         wait::until("the descriptors to be given back", async || {
             (self.node.descriptors() <= most).then_some(())

@@ -27,6 +27,9 @@ mod channels;
 /// Publishers and a PostgreSQL that crashes between commit and number.
 mod publishers;
 
+/// What is kept for recorders: on both databases.
+mod recorders;
+
 /// What is let go, and partitions.
 mod retention;
 

@@ -39,7 +39,12 @@ fn signed(claims: &Value) -> String {
 
 /// A good token with these scopes.
 pub(crate) fn token(scopes: &str) -> String {
-    signed(&json!({ "sub": "tester", "exp": now() + 3_600, "scope": scopes }))
+    token_of("tester", scopes)
+}
+
+/// The same, for somebody.
+pub(crate) fn token_of(subject: &str, scopes: &str) -> String {
+    signed(&json!({ "sub": subject, "exp": now() + 3_600, "scope": scopes }))
 }
 
 /// As it stands in `Authorization`.
