@@ -3,6 +3,7 @@
 use crate::support::curl::Stream;
 use crate::support::foreign::{Foreign, Session};
 use crate::support::node::{Node, Options, checkout};
+use crate::support::raw::Raw;
 use crate::support::{on_both, wait};
 use crate::trust::{Guarded, token};
 use reqwest::Method;
@@ -14,6 +15,12 @@ use tokio::io::AsyncWriteExt;
 on_both! {
     /// B-16: what is kept and what is pulled from the queue is counted, by task where it is about jobs.
     durable_topics_are_counted_as_they_are_relayed;
+}
+
+/// A node of several shards, whatever this machine has.
+async fn shards(options: Options) -> Node {
+    let env = vec![("MINIUM_SERVER__SHARDS", "3".to_owned())];
+    Node::start(Options { env, ..options }).await
 }
 
 async fn sessions(node: &Node) -> Vec<Value> {
@@ -50,7 +57,7 @@ async fn ask(session: &mut Session, frame: Value) -> Value {
 /// B-14: each kind of session says what it is, where it is, and what it was given.
 #[tokio::test]
 async fn sessions_say_what_they_are() {
-    let node = Node::memory().await;
+    let node = shards(Options::memory()).await;
     for client in Foreign::each() {
         let name = client.name;
         let mut plain = client.open(&node.ws(&format!("/sub/{name}"))).await;
@@ -100,7 +107,7 @@ async fn sessions_say_what_they_are() {
 /// B-14: page by page comes every session once, in the order of opening.
 #[tokio::test]
 async fn sessions_are_listed_by_the_page() {
-    let node = Node::memory().await;
+    let node = shards(Options::memory()).await;
     let client = Foreign::python();
     let mut open = Vec::new();
     for n in 0..7 {
@@ -122,10 +129,28 @@ async fn sessions_are_listed_by_the_page() {
     }
 }
 
+/// B-14: one that does not read is behind until it has read.
+#[tokio::test]
+async fn a_session_that_does_not_read_is_behind() {
+    let node = shards(Options::memory()).await;
+    let mut raw = Raw::connect_narrow(&node).await;
+    raw.upgrade(&node, "/sub/slow").await;
+    assert_eq!(session(&node, "the session", |_| true).await["behind"], false);
+    let message = "x".repeat(200_000);
+    for _ in 0..20 {
+        assert_eq!(node.post("/pub/slow", message.clone()).await.status, 200);
+    }
+    session(&node, "it to be behind", |s| s["behind"] == true).await;
+    for _ in 0..20 {
+        assert_eq!(raw.frame().await.unwrap().payload.len(), message.len());
+    }
+    session(&node, "it to have read", |s| s["behind"] == false && s["sent"] == 20).await;
+}
+
 /// B-15: the client hears why, in every mode, and only that one.
 #[tokio::test]
 async fn an_operator_closes_a_session() {
-    let node = Node::memory().await;
+    let node = shards(Options::memory()).await;
     let id = async |name: &str| {
         let found = session(&node, "the session", |s| s["filters"][0] == name).await;
         found["id"].as_u64().unwrap()
@@ -190,8 +215,10 @@ async fn only_an_admin_sees_addresses_and_subjects() {
     let headers = json!({ "headers": { "Authorization": with("sub:a") } });
     let _session = client.open_with(&node.ws("/sub/a"), headers).await;
     let list = async |scope: &str| {
-        let answer = node.request(Method::GET, "/api/v1/sessions", &[("authorization", &with(scope))], "");
-        answer.await.expect(200)["sessions"][0].clone()
+        let bearer = with(scope);
+        let headers = [("authorization", bearer.as_str())];
+        let answer = node.request(Method::GET, "/api/v1/sessions", &headers, "").await;
+        answer.expect(200)["sessions"][0].clone()
     };
     let all = list("admin").await;
     assert_eq!(all["subject"], "tester");
@@ -204,7 +231,7 @@ async fn only_an_admin_sees_addresses_and_subjects() {
 /// B-16: who receives is counted by hierarchy, what is sent by topic, however it is sent.
 #[tokio::test]
 async fn topics_say_who_receives_and_what_was_sent() {
-    let node = Node::memory().await;
+    let node = shards(Options::memory()).await;
     for (client, other) in [(Foreign::python(), Foreign::perl()), (Foreign::perl(), Foreign::python())] {
         let name = client.name;
         let mut exact = client.open(&node.ws(&format!("/sub/{name}/a/b"))).await;
@@ -255,7 +282,7 @@ async fn topics_say_who_receives_and_what_was_sent() {
 /// B-16: by name, then by pattern, by the page, below a prefix.
 #[tokio::test]
 async fn topics_are_listed_by_the_page() {
-    let node = Node::memory().await;
+    let node = shards(Options::memory()).await;
     for (pattern, topic) in
         [("pub", "p/b"), ("bus", "p/a"), ("pub", "p/a"), ("push", "p"), ("pub", "pa"), ("pub", "p/a/c")]
     {
@@ -281,7 +308,7 @@ async fn topics_are_listed_by_the_page() {
 
 async fn durable_topics_are_counted_as_they_are_relayed(options: Options) {
     let channels = "[channels.log]\ndurable = true\npatterns = [\"sub\"]\n[channels.work]\ndurable = true\npatterns = [\"push\"]\n";
-    let node = Node::start(options.config(channels)).await;
+    let node = shards(options.config(channels)).await;
     for n in 0..2 {
         assert_eq!(node.post("/pub/log/x", json!({ "n": n }).to_string()).await.status, 200);
         assert_eq!(node.post("/push/work", json!({ "n": n }).to_string()).await.status, 200);
@@ -350,7 +377,8 @@ async fn schemas_are_listed() {
 #[tokio::test]
 async fn a_document_is_tested_by_its_schema() {
     let node = described().await;
-    let mut client = Foreign::python().open(&node.ws("/sub/rack")).await;
+    let python = Foreign::python();
+    let mut client = python.open(&node.ws("/sub/rack")).await;
     let test = async |asked: Value| node.post_json("/api/v1/schemas:test", &asked).await;
     let by = async |asked: Value| test(asked).await.expect(200);
     let topic = "rack/7/label/x";
@@ -458,7 +486,8 @@ async fn operators_look_and_close_by_commands() {
         assert!(output.status.success(), "minium {args:?}: {output:?}");
         serde_json::from_slice(&output.stdout).unwrap()
     };
-    let mut client = Foreign::python().open(&node.ws("/sub/rack")).await;
+    let python = Foreign::python();
+    let mut client = python.open(&node.ws("/sub/rack")).await;
     let listed = says(&["session", "ls", "-n", "5"]).await;
     let id = listed["sessions"][0]["id"].to_string();
     assert_eq!(listed["sessions"][0]["filters"], json!(["rack"]));
