@@ -21,6 +21,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use tokio::sync::Semaphore;
 
 /// Which shards have receivers, for each encoding one bit a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,6 +69,8 @@ pub(crate) struct Hub {
     pub(crate) inboxes: Vec<Inbox>,
     pub(crate) lanes: Lanes,
     pub(crate) tallies: Tallies,
+    /// Room for questions.
+    pub(crate) asking: Arc<Semaphore>,
     pub(crate) sessions: AtomicUsize,
     pub(crate) closing: AtomicBool,
     next: AtomicUsize,
@@ -100,6 +103,7 @@ impl Hub {
             inboxes: (0..options.shards).map(|_| Inbox::new(inbox_bytes_max)).collect(),
             lanes: Lanes::new(&options),
             tallies: Tallies::new(options.topics_max),
+            asking: Arc::new(Semaphore::new(options.lists_max)),
             options,
             schemas,
             channels,

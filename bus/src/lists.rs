@@ -265,19 +265,27 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// Asks every shard, and waits for all of them, but not for ever.
+/// Asks every shard, and waits for all of them, but not for ever. So many questions are open at one time, that those of a
+/// shard that does not answer are bounded, too: a question keeps its room until its shard has heard it.
 async fn ask_all<T, Q>(hub: &Hub, question: impl Fn() -> Q) -> Result<Vec<T>, Problem>
 where
     T: Send + 'static,
     Q: FnOnce(&Shard) -> T + Send + 'static,
 {
     let unavailable = |words: &str| Problem::new(ErrorCode::Unavailable, words);
+    let Ok(room) = hub.asking.clone().try_acquire_owned() else {
+        return Err(unavailable("too much is asked at once"));
+    };
+    let room = Arc::new(room);
     let mut answers = Vec::with_capacity(hub.inboxes.len());
     for inbox in &hub.inboxes {
         let (tell, told) = oneshot::channel();
-        let ask = question();
-        // whoever asked may have gone by now
-        let question: Question = Box::new(move |shard| drop(tell.send(ask(shard))));
+        let (ask, room) = (question(), room.clone());
+        let question: Question = Box::new(move |shard| {
+            let _room = room;
+            // whoever asked may have gone by now
+            drop(tell.send(ask(shard)));
+        });
         inbox.put(Item::Ask(question)).map_err(|_| unavailable("the node goes down"))?;
         answers.push(told);
     }
@@ -291,6 +299,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inbox::Inbox;
     use crate::options::Options;
     use proptest::prelude::*;
     use std::time::Duration;
@@ -301,7 +310,10 @@ mod tests {
         let hub = Hub::alone(Options { lists_patience: Duration::from_millis(20), ..Options::default() });
         let asked = ask_all(&hub, || |shard: &Shard| shard.list_sessions(0, 1)).await;
         assert_eq!(asked.unwrap_err().code, ErrorCode::Unavailable);
-        hub.inboxes[0].close();
+        let open = hub.options.lists_max - hub.asking.available_permits();
+        assert_eq!(open, 1, "it is still to be heard");
+        hub.inboxes.iter().for_each(Inbox::close);
+        assert_eq!(hub.asking.available_permits(), hub.options.lists_max);
         let asked = ask_all(&hub, || |shard: &Shard| shard.id).await;
         assert_eq!(asked.unwrap_err().code, ErrorCode::Unavailable);
     }

@@ -84,6 +84,8 @@ pub struct Options {
     pub latest_bytes_max: usize,
     /// Topics of which it is known what was sent on them; those go first that were longest quiet.
     pub topics_max: usize,
+    /// Questions about all shards that are open at one time.
+    pub lists_max: usize,
     /// How long a shard may take to say what it has.
     pub lists_patience: Duration,
     /// Pages of history that are kept for others who ask for the same.
@@ -128,6 +130,7 @@ impl Default for Options {
             recent_bytes_max: 4 << 20,
             latest_bytes_max: 16 << 20,
             topics_max: 10_000,
+            lists_max: 64,
             lists_patience: Duration::from_secs(2),
             pages_bytes_max: 16 << 20,
             page_count_max: 512,

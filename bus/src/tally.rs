@@ -196,21 +196,21 @@ impl Tallies {
     /// Those go that were quiet for longest.
     fn make_room(&self, topics: &mut Topics) {
         let mut quiet: Vec<u32> = topics.iter().flat_map(HashMap::values).map(|t| t.quiet_since()).collect();
-        let mut left = quiet.len().div_ceil(SHARE);
-        let (_, until, _) = quiet.select_nth_unstable(left - 1);
-        let until = *until;
+        let count = quiet.len().div_ceil(SHARE);
+        let (_, until, _) = quiet.select_nth_unstable(count - 1);
+        let (until, mut left) = (*until, count);
         for table in topics {
             table.retain(|_, tally| {
                 let goes = left > 0 && tally.quiet_since() <= until;
                 if goes {
                     left -= 1;
                     tally.gone.store(true, Relaxed);
-                    self.forgotten.fetch_add(1, Relaxed);
-                    crate::metrics::topics_forgotten(1);
                 }
                 !goes
             });
         }
+        self.forgotten.fetch_add(count as u64, Relaxed);
+        crate::metrics::topics_forgotten(count as u64);
     }
 
     /// What is known of a topic.

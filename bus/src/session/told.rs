@@ -3,6 +3,7 @@
 use super::{Phase, Session, Speech};
 use crate::encode::Encoding;
 use crate::pattern::Pattern;
+use crate::peers::Sender;
 use minium_protocol::Verb;
 use std::collections::BTreeSet;
 
@@ -61,13 +62,10 @@ impl Session {
         if let Some(jobs) = &st.jobs {
             jobs.tasks().for_each(|task| add(Verb::Pull, task.as_str()));
         }
-        let mut sends = |sender: &crate::peers::Sender| {
-            let verb = match sender.pattern {
-                Pattern::Sub => Verb::Pub,
-                Pattern::Push => Verb::Push,
-                Pattern::Bus => Verb::Bus,
-            };
-            add(verb, sender.topic.as_str());
+        let mut sends = |sender: &Sender| match sender.pattern {
+            Pattern::Sub => add(Verb::Pub, sender.topic.as_str()),
+            Pattern::Push => add(Verb::Push, sender.topic.as_str()),
+            Pattern::Bus => {} // who sends there is a peer, and told already
         };
         match st.voice.as_ref().map(|voice| &voice.speech) {
             Some(Speech::Sender(sender)) => sends(sender),

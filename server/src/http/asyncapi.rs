@@ -126,7 +126,7 @@ fn describe(public_url: &str, guarded: bool, channels: &Channels, schemas: &Sche
                 });
                 operations.insert(format!("{action}.{key}"), operation);
             }
-            addresses.insert(key, channel(&entry, *way, address, public_url));
+            addresses.insert(key, channel(&entry, *way, &address, public_url));
         }
     }
     let mut server = server(public_url);
@@ -173,7 +173,7 @@ fn server(public_url: &str) -> Value {
     server
 }
 
-fn channel(entry: &Entry, way: Way, address: String, public_url: &str) -> Value {
+fn channel(entry: &Entry, way: Way, address: &str, public_url: &str) -> Value {
     let durable = entry.channel.as_ref().is_some_and(|channel| channel.durable);
     let kept = match (durable, entry.pattern) {
         (true, Pattern::Push) => format!("Durable: each message is a job of the task {}.", entry.topic),
