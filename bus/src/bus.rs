@@ -22,6 +22,7 @@ use minium_protocol::{After, ErrorCode, Filter, JobOptions, Position, Problem, T
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -108,6 +109,10 @@ impl Bus {
             bus.0.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
         Ok(bus)
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.0.hub
     }
 
     /// Room for one session more, to be asked for before the 101.
@@ -197,6 +202,7 @@ impl Bus {
         let hub = &self.0.hub;
         let (message, durable) = publish::accept(hub, Pattern::Push, topic, message)?;
         crate::metrics::published(Pattern::Push.as_str()).increment(1);
+        hub.tallies.count_one(Pattern::Push, topic.as_str());
         if durable {
             let pushed = Pushed { data: message.bytes().clone(), options };
             let ids = hub.outside.push(topic.clone(), vec![pushed]).await?;
@@ -235,7 +241,7 @@ impl Bus {
         }
     }
 
-    /// Subscribes as server-sent events. Registered when it returns.
+    /// Subscribes as server-sent events that go no further than this process. Registered when it returns.
     ///
     /// # Errors
     /// `unavailable` when the node goes down.
@@ -246,11 +252,26 @@ impl Bus {
         grant: Option<Arc<Grant>>,
         permit: Permit,
     ) -> Result<Subscription, Problem> {
+        self.subscribe_from(None, filter, start, grant, permit).await
+    }
+
+    /// Subscribes as server-sent events for a client at `remote`. Registered when it returns.
+    ///
+    /// # Errors
+    /// `unavailable` when the node goes down.
+    pub async fn subscribe_from(
+        &self,
+        remote: Option<SocketAddr>,
+        filter: Filter,
+        start: Option<Start>,
+        grant: Option<Arc<Grant>>,
+        permit: Permit,
+    ) -> Result<Subscription, Problem> {
         let hub = &self.0.hub;
         let pipe = Arc::new(Pipe::new(hub.options.stream_bytes_max));
         let subscription = Subscription::new(pipe.clone());
         let (ready, registered) = oneshot::channel();
-        let opening = StreamOpening { filter, start, grant, permit, pipe, ready };
+        let opening = StreamOpening { filter, start, grant, permit, remote, pipe, ready };
         // if the shard has ended, so has `ready`
         drop(hub.next_shard().put(Item::Subscribe(Box::new(opening))));
         registered.await.map_err(|_| Problem::new(ErrorCode::Unavailable, "the node goes down"))?;

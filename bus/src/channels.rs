@@ -117,6 +117,15 @@ impl Channels {
         topic.levels().find_map(|level| table.get(&(pattern, level.into())).cloned())
     }
 
+    /// All of them with the pattern for which they are, in the order of their prefixes.
+    pub fn list(&self) -> Vec<(Pattern, Arc<Channel>)> {
+        let table = self.table.load();
+        let mut all: Vec<_> =
+            table.iter().map(|((pattern, _), channel)| (*pattern, channel.clone())).collect();
+        all.sort_by(|(p, a), (q, b)| (a.prefix.as_str(), p).cmp(&(b.prefix.as_str(), q)));
+        all
+    }
+
     /// The channel that governs everything that a filter matches; nothing when part of it may be without.
     pub fn governing_all(&self, pattern: Pattern, filter: &Filter) -> Option<Arc<Channel>> {
         let prefix: Topic = filter.fixed_prefix().parse().ok()?;

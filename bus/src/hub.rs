@@ -14,11 +14,14 @@ use crate::outside::Outside;
 use crate::pattern::Pattern;
 use crate::routing::Routes;
 use crate::schemas::Schemas;
+use crate::tally::Tallies;
+use jiff::Timestamp;
 use minium_protocol::{Position, Topic};
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use tokio::sync::Semaphore;
 
 /// Which shards have receivers, for each encoding one bit a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,9 +68,14 @@ pub(crate) struct Hub {
     pub(crate) outside: Outside,
     pub(crate) inboxes: Vec<Inbox>,
     pub(crate) lanes: Lanes,
+    pub(crate) tallies: Tallies,
+    /// Room for questions.
+    pub(crate) asking: Arc<Semaphore>,
     pub(crate) sessions: AtomicUsize,
     pub(crate) closing: AtomicBool,
     next: AtomicUsize,
+    /// Of the session that was opened last.
+    session: AtomicU64,
     interest: RwLock<Interest>,
     generation: AtomicU64,
     relayed: Mutex<Option<Position>>,
@@ -94,6 +102,8 @@ impl Hub {
         Arc::new(Hub {
             inboxes: (0..options.shards).map(|_| Inbox::new(inbox_bytes_max)).collect(),
             lanes: Lanes::new(&options),
+            tallies: Tallies::new(options.topics_max),
+            asking: Arc::new(Semaphore::new(options.lists_max)),
             options,
             schemas,
             channels,
@@ -101,6 +111,7 @@ impl Hub {
             sessions: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
             next: AtomicUsize::new(0),
+            session: AtomicU64::new(first_session(Timestamp::now())),
             interest: RwLock::default(),
             generation: AtomicU64::new(1),
             relayed: Mutex::new(None),
@@ -119,6 +130,11 @@ impl Hub {
     pub(crate) fn next_shard(&self) -> &Inbox {
         let n = self.next.fetch_add(1, Release);
         &self.inboxes[n % self.inboxes.len()]
+    }
+
+    /// A number for a session.
+    pub(crate) fn next_session(&self) -> u64 {
+        self.session.fetch_add(1, Relaxed) + 1
     }
 
     /// Changes whenever an answer of [`Hub::targets`] may.
@@ -179,6 +195,15 @@ impl Hub {
         names
     }
 
+    /// Shows the names of topics that somebody receives or that have work waiting, without filters that have a `+`.
+    pub(crate) fn topics(&self, mut show: impl FnMut(Pattern, &str)) {
+        let interest = self.interest();
+        interest.subscribers.fixed().for_each(|topic| show(Pattern::Sub, topic));
+        interest.peers.keys().for_each(|topic| show(Pattern::Bus, topic));
+        drop(interest);
+        self.lanes.each(|topic| show(Pattern::Push, topic));
+    }
+
     /// The last durable messages, known here before any shard has them.
     pub(crate) fn latest(&self) -> MutexGuard<'_, Latest> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner)
@@ -193,6 +218,12 @@ impl Hub {
     pub(crate) fn set_relayed(&self, position: Position) {
         *self.relayed.lock().unwrap_or_else(PoisonError::into_inner) = Some(position);
     }
+}
+
+/// Numbers of sessions begin with the second of the start, so that a number from before a restart names nobody else: a
+/// node would have to open a million sessions a second from its start on. (They stay whole numbers in JavaScript, too.)
+fn first_session(start: Timestamp) -> u64 {
+    u64::try_from(start.as_second()).unwrap_or(0) << 20
 }
 
 #[cfg(test)]

@@ -10,11 +10,13 @@ use crate::opening::{Opening, Permit, Start};
 use crate::pattern::Pattern;
 use crate::publish::Batch;
 use crate::relay::RelayBatch;
+use crate::shard::Shard;
 use crate::subscription::Pipe;
 use crate::work::LeasedJob;
 use minium_protocol::{Filter, Position, Topic};
 use std::future::poll_fn;
 use std::mem;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -38,11 +40,16 @@ pub(crate) enum Item {
     Job(u64, usize, Box<LeasedJob>),
     /// A job of this puller was cancelled.
     Cancelled(u64, i64),
+    /// What it has is asked.
+    Ask(Question),
     /// Grants are to be judged anew.
     Review(Arc<Review>),
     /// Close all sessions, and end after so long at the latest.
     Shutdown(Duration),
 }
+
+/// Asks a shard something, on its own thread.
+pub(crate) type Question = Box<dyn FnOnce(&Shard) + Send>;
 
 /// All that a shard needs to begin an SSE subscription.
 pub(crate) struct StreamOpening {
@@ -50,6 +57,7 @@ pub(crate) struct StreamOpening {
     pub(crate) start: Option<Start>,
     pub(crate) grant: Option<Arc<Grant>>,
     pub(crate) permit: Permit,
+    pub(crate) remote: Option<SocketAddr>,
     pub(crate) pipe: Arc<Pipe>,
     /// Told once the session is registered.
     pub(crate) ready: oneshot::Sender<()>,

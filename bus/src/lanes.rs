@@ -248,6 +248,11 @@ impl Lanes {
         self.lanes.len()
     }
 
+    /// Shows the topic of each.
+    pub(crate) fn each(&self, mut show: impl FnMut(&str)) {
+        self.lanes.iter().for_each(|lane| show(lane.key()));
+    }
+
     pub(crate) fn names(&self, max: usize) -> Vec<String> {
         self.lanes.iter().take(max).map(|lane| lane.key().to_string()).collect()
     }

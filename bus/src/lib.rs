@@ -54,6 +54,7 @@ mod hub;
 mod inbox;
 mod lanes;
 mod latest;
+mod lists;
 mod log;
 mod merge;
 mod message;
@@ -71,11 +72,13 @@ mod resolve;
 mod ring;
 mod routing;
 mod schemas;
+mod seats;
 mod session;
 mod sessions;
 mod shard;
 mod shelf;
 mod subscription;
+mod tally;
 mod upkeep;
 mod walk;
 mod work;
@@ -86,12 +89,15 @@ pub use channels::{Channel, Channels, ChannelsError};
 pub use error::BusError;
 pub use grant::{Grant, Review, Revoked};
 pub use history::{Bounds, Draft, History, HistoryError, Page, Relayed};
+pub use lists::{SessionPage, SessionQuery, TopicPage, TopicQuery, TopicView};
 pub use message::Message;
 pub use opening::{Mode, Opening, Permit, Role, Socket, Start};
 pub use options::{Options, Slow};
 pub use pattern::Pattern;
 pub use schemas::{
-    BUILT_IN_SCHEMAS, BuiltInSchema, RefusedSchema, Report, Schema, SchemaFile, SchemaOptions, Schemas,
+    BUILT_IN_SCHEMAS, BuiltInSchema, Governs, RefusedSchema, Report, Schema, SchemaFile, SchemaOptions,
+    SchemaView, Schemas,
 };
+pub use seats::SessionView;
 pub use subscription::Subscription;
 pub use work::{LeasedJob, Order, Puller, Pulling, Pushed, Said, Saying, Word, Work};

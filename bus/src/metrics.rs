@@ -13,6 +13,8 @@ const DELIVERED: &str = "minium_bus_messages_delivered_total";
 const DROPPED: &str = "minium_bus_messages_dropped_total";
 /// Subscribers that lost their place in memory, by `policy`: what became of them.
 const FELL_BEHIND: &str = "minium_bus_slow_consumers_total";
+/// Topics that are counted no more, since others needed the room.
+const FORGOTTEN: &str = "minium_bus_topics_forgotten_total";
 /// Sessions that ended, by close `code`; 1006 without a word.
 const CLOSED: &str = "minium_bus_sessions_closed_total";
 
@@ -44,6 +46,11 @@ pub(crate) fn fell_behind(policy: Slow) {
         Slow::Gap => "gap",
     };
     counter!(FELL_BEHIND, "policy" => policy).increment(1);
+}
+
+/// Topics whose counts were given up.
+pub(crate) fn topics_forgotten(count: u64) {
+    counter!(FORGOTTEN).increment(count);
 }
 
 /// A session that ended.

@@ -82,6 +82,12 @@ pub struct Options {
     pub recent_bytes_max: usize,
     /// The last message of each topic, kept in memory for `?last=1`.
     pub latest_bytes_max: usize,
+    /// Topics of which it is known what was sent on them; those go first that were longest quiet.
+    pub topics_max: usize,
+    /// Questions about all shards that are open at one time.
+    pub lists_max: usize,
+    /// How long a shard may take to say what it has.
+    pub lists_patience: Duration,
     /// Pages of history that are kept for others who ask for the same.
     pub pages_bytes_max: usize,
     /// Entries in one page of history.
@@ -123,6 +129,9 @@ impl Default for Options {
             session_pulls_max: 64,
             recent_bytes_max: 4 << 20,
             latest_bytes_max: 16 << 20,
+            topics_max: 10_000,
+            lists_max: 64,
+            lists_patience: Duration::from_secs(2),
             pages_bytes_max: 16 << 20,
             page_count_max: 512,
             page_bytes_max: 64 << 10,

@@ -25,6 +25,11 @@ impl Pattern {
             Pattern::Bus => "bus",
         }
     }
+
+    /// The one that a word names.
+    pub fn named(word: &str) -> Option<Pattern> {
+        Pattern::ALL.into_iter().find(|pattern| pattern.as_str() == word)
+    }
 }
 
 impl fmt::Display for Pattern {

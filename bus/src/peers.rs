@@ -9,6 +9,7 @@ use crate::message::Message;
 use crate::opening::Mode;
 use crate::pattern::Pattern;
 use crate::publish::{Burst, Judge};
+use crate::tally::Counted;
 use minium_protocol::{Problem, Topic};
 use std::collections::VecDeque;
 
@@ -20,6 +21,7 @@ pub(crate) struct Sender {
     /// Of the interest table when `targets` was asked for.
     generation: u64,
     targets: Targets,
+    counted: Counted,
 }
 
 /// A peer's own messages, in the log that it reads.
@@ -56,6 +58,7 @@ impl Sender {
             topic,
             generation: 0,
             targets: Targets::default(),
+            counted: Counted::default(),
         }
     }
 
@@ -71,6 +74,12 @@ impl Sender {
             (self.generation, self.targets) = (now, hub.targets(self.pattern, &self.topic));
         }
         burst.begin(self.targets);
+    }
+
+    /// So many messages went out.
+    pub(crate) fn count(&mut self, hub: &Hub, messages: usize) {
+        let messages = u32::try_from(messages).unwrap_or(u32::MAX);
+        hub.tallies.count(&mut self.counted, self.pattern, self.topic.as_str(), messages);
     }
 
     pub(crate) fn judge(&self, message: Message) -> Result<Message, Problem> {

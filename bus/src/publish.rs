@@ -179,6 +179,7 @@ fn check(schema: &Schema, topic: &Topic, message: Message) -> Result<Message, Pr
 /// full.
 pub(crate) async fn publish(hub: &Hub, pattern: Pattern, topic: &Topic, message: &Message) {
     crate::metrics::published(pattern.as_str()).increment(1);
+    hub.tallies.count_one(pattern, topic.as_str());
     let targets = hub.targets(pattern, topic);
     if targets.is_empty() {
         return;

@@ -175,6 +175,7 @@ async fn send(hub: &Hub, entries: Vec<Relayed>, bytes: usize) {
         }
         entries.iter().for_each(|e| latest.set(e));
     }
+    hub.tallies.count_relayed(entries.iter().map(|e| e.topic.as_str()));
     let batch = Arc::new(RelayBatch::new(entries));
     for inbox in &hub.inboxes {
         inbox.send(|| Item::Relay(batch.clone()), bytes, None).await;

@@ -75,6 +75,11 @@ impl<V> Routes<V> {
         self.fixed.iter().map(|(f, v)| (&**f, v)).chain(wild)
     }
 
+    /// The names of those without `+`, in no order.
+    pub(crate) fn fixed(&self) -> impl Iterator<Item = &str> {
+        self.fixed.keys().map(|name| &**name)
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.fixed.len() + self.wild.values().map(Vec::len).sum::<usize>()

@@ -111,6 +111,28 @@ impl Report {
     }
 }
 
+/// What a schema governs, together with everything below that has no nearer one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Governs {
+    /// Messages on a topic.
+    Channel(Pattern, String),
+    /// Arguments of a task.
+    Task(String),
+    /// Nothing: it describes.
+    Nothing,
+}
+
+/// A schema as it is listed.
+#[derive(Debug, Clone)]
+pub struct SchemaView {
+    /// What it governs.
+    pub governs: Governs,
+    /// It comes with the program, and no file covers it.
+    pub built_in: bool,
+    /// The schema itself.
+    pub schema: Arc<Schema>,
+}
+
 /// One consistent set. Never changed, only replaced.
 #[derive(Debug, Default)]
 struct Set {
@@ -248,6 +270,21 @@ impl Schemas {
     /// The file at a path, as it is served.
     pub fn text(&self, path: &str) -> Option<Arc<str>> {
         self.current.load().by_path.get(path).map(|s| s.text().clone())
+    }
+
+    /// All of them with what they govern, in the order of their paths.
+    pub fn list(&self) -> Vec<SchemaView> {
+        let set = self.current.load();
+        let view = |(path, schema): (&Arc<str>, &Arc<Schema>)| SchemaView {
+            governs: match Place::of(path) {
+                Ok(Place::Channel(pattern, topic)) => Governs::Channel(pattern, topic.to_owned()),
+                Ok(Place::Task(task)) => Governs::Task(task.to_owned()),
+                Ok(Place::Document) | Err(_) => Governs::Nothing,
+            },
+            built_in: self.base.get(path).is_some_and(|base| Arc::ptr_eq(base, schema)),
+            schema: schema.clone(),
+        };
+        set.by_path.iter().map(view).collect()
     }
 
     /// All paths, in order.

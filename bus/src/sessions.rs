@@ -11,6 +11,7 @@ use crate::lanes::{Load, Puller};
 use crate::opening::{Mode, Opening, Role, Start};
 use crate::pattern::Pattern;
 use crate::peers::{Own, Sender};
+use crate::seats::Seat;
 use crate::session::following::Sub;
 use crate::session::jobs::{Acks, Jobs, Style};
 use crate::session::serve::Serve;
@@ -44,7 +45,7 @@ impl Shard {
             parts.own = Some(Box::new(Own::new(echo)));
         }
         let s = Session::new(sink, Encoding::from(o.mode), parts, o.permit);
-        self.register(&s);
+        self.register(&s, Seat::new(&self.hub, o.role, Some(o.remote)));
         self.take_role(&s, o.role, o.mode, o.filter, o.start);
         if !o.leftover.is_empty() {
             s.feed(&o.leftover, self, Waker::noop());
@@ -145,7 +146,8 @@ impl Shard {
         self.pullers.borrow_mut().insert(id, s.clone());
     }
 
-    fn register(&self, s: &Rc<Session>) {
+    fn register(&self, s: &Rc<Session>, seat: Seat) {
+        self.seats.borrow_mut().push(seat);
         let mut sessions = self.sessions.borrow_mut();
         s.set_place(sessions.len());
         sessions.push(s.clone());
@@ -155,7 +157,7 @@ impl Shard {
         let Some(me) = self.me.upgrade().filter(|_| self.ends.get().is_none()) else { return };
         let parts = Parts { ping_at: self.first_ping(), grant: o.grant, ..Parts::default() };
         let s = Session::new(Sink::Stream(o.pipe), Encoding::Sse, parts, o.permit);
-        self.register(&s);
+        self.register(&s, Seat::new(&self.hub, Role::Subscribe, o.remote));
         let durable = self.hub.channels.is_durable(Pattern::Sub, &o.filter);
         if let (true, Some(position)) = (durable, self.relayed.get()) {
             s.tell_position(o.start.map_or(position, |s| Position { epoch: s.epoch, offset: s.after }));
@@ -260,6 +262,7 @@ impl Shard {
         }
         let mut sessions = self.sessions.borrow_mut();
         sessions.swap_remove(left.place);
+        self.seats.borrow_mut().swap_remove(left.place);
         if let Some(moved) = sessions.get(left.place) {
             moved.set_place(left.place);
         }

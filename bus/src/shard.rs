@@ -11,6 +11,7 @@ use crate::pattern::Pattern;
 use crate::publish::{Batch, Burst, batch_bytes};
 use crate::reads::Reads;
 use crate::recent::Recent;
+use crate::seats::Seat;
 use crate::session::Session;
 use crate::shelf::Shelf;
 use metrics::Counter;
@@ -37,6 +38,8 @@ pub(crate) struct Shard {
     pub(crate) burst: RefCell<Burst>,
     pub(crate) shelf: RefCell<Shelf>,
     pub(crate) sessions: RefCell<Vec<Rc<Session>>>,
+    /// Of each session, in the same order.
+    pub(crate) seats: RefCell<Vec<Seat>>,
     pub(crate) lingering: RefCell<Vec<(Instant, Weak<Session>)>>,
     /// Logs whose publishers wait.
     pub(crate) crowds: RefCell<Vec<Rc<Log>>>,
@@ -92,6 +95,7 @@ impl Shard {
             burst: RefCell::default(),
             shelf: RefCell::default(),
             sessions: RefCell::default(),
+            seats: RefCell::default(),
             lingering: RefCell::default(),
             crowds: RefCell::default(),
             half_read: Cell::new(0),
@@ -165,6 +169,7 @@ impl Shard {
             Item::Work(assignment) => self.assign(assignment),
             Item::Job(puller, place, job) => self.give(puller, place, *job),
             Item::Cancelled(puller, job) => self.tell_cancelled(puller, job),
+            Item::Ask(question) => question(self),
             Item::Review(review) => self.review(&*review),
             Item::Open(opening) => self.open(*opening),
             Item::Subscribe(opening) => self.subscribe(*opening),

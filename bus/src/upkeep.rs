@@ -33,6 +33,7 @@ impl Shard {
         stopwatch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             stopwatch.tick().await;
+            self.hub.tallies.clock.tick();
             let tick = self.tick.get().wrapping_add(1);
             self.tick.set(tick);
             let slow = tick.is_multiple_of(SLOW_TICKS);

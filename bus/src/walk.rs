@@ -116,6 +116,7 @@ mod tests {
             start: None,
             grant: None,
             permit,
+            remote: None,
             pipe,
             ready,
         });

@@ -38,6 +38,7 @@ mod error;
 mod http;
 mod jobs;
 mod link;
+mod lists;
 mod locks;
 mod logs;
 mod many;
@@ -59,6 +60,7 @@ pub use connection::{
 };
 pub use error::ClientError;
 pub use jobs::{EnqueuedJob, JobInfo, JobList, JobQuery, ParentPage, RetryRequest, Statistics};
+pub use lists::{SchemaInfo, SessionInfo, SessionList, TopicInfo, TopicList, TopicListQuery};
 pub use locks::LockList;
 pub use logs::LogList;
 pub use many::{BulkAction, BulkDone};

@@ -59,6 +59,9 @@ mod schedules;
 /// Schemas: found by place, judged once, read again while the node runs.
 mod schemas;
 
+/// What the bus can tell: sessions, topics, schemas, AsyncAPI.
+mod lists;
+
 /// Secrets in arguments: who sees them, and who does not.
 mod masks;
 

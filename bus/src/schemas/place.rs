@@ -25,7 +25,7 @@ impl<'a> Place<'a> {
         let place = match folder {
             "tasks" => Place::Task(topic),
             _ => {
-                let pattern = Pattern::ALL.into_iter().find(|p| p.as_str() == folder).ok_or(FOLDERS)?;
+                let pattern = Pattern::named(folder).ok_or(FOLDERS)?;
                 Place::Channel(pattern, topic)
             }
         };

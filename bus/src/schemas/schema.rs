@@ -17,6 +17,7 @@ const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 pub struct Schema {
     path: Arc<str>,
     text: Arc<str>,
+    title: Option<Box<str>>,
     validator: Validator,
     write_only: Vec<Vec<String>>,
     options: SchemaOptions,
@@ -50,7 +51,9 @@ impl Schema {
             .build(&document)
             .map_err(|e| clip(unfit(&e), options.detail_bytes_max))?;
         let write_only = write_only::paths(&document);
-        Ok(Schema { path: path.into(), text: text.into(), validator, write_only, options: options.clone() })
+        let title = document.get("title").and_then(Value::as_str).map(Box::from);
+        let options = options.clone();
+        Ok(Schema { path: path.into(), text: text.into(), title, validator, write_only, options })
     }
 
     /// Where it stands, such as `sub/livesys.json`; `/schemas/` before it makes the URL's path.
@@ -61,6 +64,11 @@ impl Schema {
     /// The file it was compiled from.
     pub fn text(&self) -> &Arc<str> {
         &self.text
+    }
+
+    /// What it calls itself.
+    pub fn title(&self) -> Option<&str> {
+        self.title.as_deref()
     }
 
     /// The places that it marks `writeOnly`.

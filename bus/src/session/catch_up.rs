@@ -229,8 +229,8 @@ impl Session {
 
     /// The next thing to do for some that read together; nothing while the relay has not come as far as they have.
     fn step(&self, st: &mut State, group: &mut Group, sh: &Shard) -> Option<Step> {
-        let State { subs, control, .. } = st;
-        let mut given = Given { control, messages: 0, session: self, sh };
+        let State { subs, control, sent, .. } = st;
+        let mut given = Given { control, messages: 0, sent, session: self, sh };
         if !given.pages(group) || given.messages > 0 {
             return Some(Step::Again);
         }
@@ -260,7 +260,8 @@ impl Session {
     fn take_page(&self, filter: &Filter, page: &Arc<Page>, after: u64, sh: &Shard) {
         {
             let mut st = self.state.borrow_mut();
-            let State { phase: Phase::Open, catching_up: Some(catching), control, .. } = &mut *st else {
+            let State { phase: Phase::Open, catching_up: Some(catching), control, sent, .. } = &mut *st
+            else {
                 return;
             };
             // what this shard was not relayed yet comes live
@@ -270,7 +271,7 @@ impl Session {
             else {
                 return; // unsubscribed meanwhile
             };
-            Given { control, messages: 0, session: self, sh }.pages(group);
+            Given { control, messages: 0, sent, session: self, sh }.pages(group);
         }
         self.push_on(sh);
     }
@@ -343,11 +344,18 @@ impl Session {
 struct Given<'a> {
     control: &'a mut Vec<u8>,
     messages: u64,
+    /// By the session, ever.
+    sent: &'a mut u64,
     session: &'a Session,
     sh: &'a Shard,
 }
 
 impl Given<'_> {
+    fn count(&mut self, messages: u64) {
+        *self.sent += messages;
+        self.sh.count_delivered(messages);
+    }
+
     /// What its pages have for a group, as far as one piece goes. True: that was all.
     fn pages(&mut self, group: &mut Group) -> bool {
         let before = self.messages;
@@ -358,7 +366,7 @@ impl Given<'_> {
             self.messages += 1;
             self.control.len() < bytes_max
         });
-        self.sh.count_delivered(self.messages - before);
+        self.count(self.messages - before);
         all
     }
 
@@ -380,7 +388,7 @@ impl Given<'_> {
             }
         }
         group.took(last);
-        self.sh.count_delivered(self.messages - before);
+        self.count(self.messages - before);
         all
     }
 

@@ -110,6 +110,7 @@ impl State {
             }
             let messages = at.goal_seen.wrapping_sub(at.seen);
             log.delivered.set(log.delivered.get() + u64::from(messages));
+            self.sent += u64::from(messages);
             at.seen = at.goal_seen;
             (at.goal, at.goal_seen) = (ring.end(), ring.messages());
             if let Some(own) = &mut self.own {

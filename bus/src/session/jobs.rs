@@ -93,6 +93,11 @@ impl Jobs {
         }
     }
 
+    /// All tasks whose jobs it takes; one of several orders comes more than once.
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = &minium_protocol::Topic> {
+        self.places.iter().flat_map(|place| &place.tasks)
+    }
+
     /// How long leases hold.
     pub(super) fn lease(&self) -> Duration {
         self.lease
@@ -216,8 +221,8 @@ impl Jobs {
         !self.queue.is_empty()
     }
 
-    /// Encodes some of what was given to it.
-    pub(super) fn fill(&mut self, control: &mut Vec<u8>, encoding: Encoding) -> bool {
+    /// Encodes some of what was given to it. Answers how many jobs.
+    pub(super) fn fill(&mut self, control: &mut Vec<u8>, encoding: Encoding) -> u64 {
         let mut jobs = 0;
         while control.len() < SEGMENT_BYTES {
             let Some(job) = self.next() else { break };
@@ -241,7 +246,7 @@ impl Jobs {
         if jobs > 0 {
             crate::metrics::delivered().increment(jobs);
         }
-        jobs > 0
+        jobs
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod serve;
 pub(crate) mod sink;
 mod talk;
 pub(crate) mod tls;
+mod told;
 mod voice;
 mod write;
 
@@ -67,6 +68,8 @@ struct State {
     /// Messages up to `pos` and up to `goal`; they wrap.
     seen: u32,
     goal_seen: u32,
+    /// Messages and jobs that it was given so far.
+    sent: u64,
     control: Vec<u8>,
     /// How much of `control` was written.
     written: u32,

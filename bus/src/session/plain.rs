@@ -59,8 +59,11 @@ impl Session {
     /// Hands on what one read brought.
     pub(super) fn send(&self, said: Said, burst: &Burst, sh: &Shard) {
         let (pattern, topic) = {
-            let st = self.state.borrow();
-            let Some(super::Speech::Sender(sender)) = st.voice.as_ref().map(|v| &v.speech) else { return };
+            let mut st = self.state.borrow_mut();
+            let speech = st.voice.as_mut().map(|v| &mut v.speech);
+            let Some(super::Speech::Sender(sender)) = speech else { return };
+            // what is kept is counted when the journal relays it
+            sender.count(&sh.hub, burst.messages() as usize + said.lane.len() + said.pushed.len());
             (sender.pattern, sender.topic.clone())
         };
         let count = said.lane.len() + said.drafts.len() + said.pushed.len();

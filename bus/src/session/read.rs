@@ -235,7 +235,10 @@ impl Session {
                 _ => {}
             }
             let limited = match &mut st.voice {
-                Some(voice) => voice.take_allowance(self.grant.as_deref()).err(),
+                Some(voice) => {
+                    voice.received += 1;
+                    voice.take_allowance(self.grant.as_deref()).err()
+                }
                 None => None,
             };
             match limited {

@@ -103,6 +103,7 @@ impl Session {
                     Err(problem) => refuse(control, Encoding::V1, &reference, &problem),
                 }
             }
+            talk.senders[0].count(&sh.hub, burst.messages() as usize);
         });
         if burst.messages() > 0 {
             sh.count_published(pattern, burst.messages());
@@ -180,6 +181,7 @@ impl Session {
                     Ok(message) => handed.push_back(Handed { message, reference }),
                 }
             }
+            talk.senders[0].count(&sh.hub, handed.len() + pushed.len());
             Ok(topic)
         });
         let topic = match run {

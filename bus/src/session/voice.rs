@@ -29,6 +29,8 @@ pub(crate) struct Voice {
     allowance: Option<Allowance>,
     /// Messages in a row that were more than it may send.
     refused: u32,
+    /// Messages and words so far.
+    pub(super) received: u64,
     pub(super) pending: Pending,
     pub(super) speech: Speech,
 }
@@ -76,7 +78,8 @@ pub(super) type Reference = Option<Box<str>>;
 
 impl Voice {
     pub(crate) fn new(speech: Speech, rate: Option<Rate>) -> Box<Voice> {
-        Box::new(Voice { allowance: rate.map(Allowance::new), refused: 0, pending: Pending::Nothing, speech })
+        let allowance = rate.map(Allowance::new);
+        Box::new(Voice { allowance, refused: 0, received: 0, pending: Pending::Nothing, speech })
     }
 
     /// Is a subscription the next thing that is done, or being done?

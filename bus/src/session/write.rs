@@ -108,14 +108,18 @@ impl Session {
             catching.wake(); // for the next page
         }
         for pull in &mut st.pulls {
-            if pull.fill(&mut st.control, self.encoding) {
+            let messages = pull.fill(&mut st.control, self.encoding);
+            if messages > 0 {
+                st.sent += messages;
                 return true;
             }
         }
-        if let Some(jobs) = &mut st.jobs
-            && jobs.fill(&mut st.control, self.encoding)
-        {
-            return true;
+        if let Some(jobs) = &mut st.jobs {
+            let given = jobs.fill(&mut st.control, self.encoding);
+            if given > 0 {
+                st.sent += given;
+                return true;
+            }
         }
         let parked = st.is_parked();
         let Some((_, ring)) = log.filter(|(_, ring)| ring.end() > st.pos && !parked) else { return false };
@@ -175,6 +179,7 @@ impl State {
         if self.pos == self.goal {
             let messages = self.goal_seen.wrapping_sub(self.seen);
             log.delivered.set(log.delivered.get() + u64::from(messages));
+            self.sent += u64::from(messages);
             self.seen = self.goal_seen;
         }
     }
@@ -198,8 +203,8 @@ impl State {
 }
 
 impl super::Pull {
-    /// Encodes some of what is assigned.
-    fn fill(&mut self, control: &mut Vec<u8>, encoding: Encoding) -> bool {
+    /// Encodes some of what is assigned. Answers how many messages.
+    fn fill(&mut self, control: &mut Vec<u8>, encoding: Encoding) -> u64 {
         let mut messages = 0;
         while control.len() < SEGMENT_BYTES {
             let Some(message) = self.queue.pop_front().map(|work| work.message) else { break };
@@ -210,7 +215,7 @@ impl super::Pull {
         if messages > 0 {
             crate::metrics::delivered().increment(messages);
         }
-        messages > 0
+        messages
     }
 
     /// Takes off its load what was written. True: its lane waits to hear of it.

@@ -16,13 +16,18 @@ mod output;
 mod queue;
 mod remote;
 mod schedule;
+mod schemas;
+mod session;
 mod stream;
 mod stream_input;
 mod stream_render;
 mod stream_send;
+mod topic;
 mod trust;
 pub(crate) mod worker;
 mod workers;
+
+pub(crate) use schemas::SchemaList;
 
 use crate::command::{attach, config, dev, doctor, migrate, schema, serve, token};
 use crate::logging::LogFormat;
@@ -82,6 +87,12 @@ pub(crate) enum Command {
     Schedule(schedule::Schedule),
     /// Run jobs by commands, over the database or over a node's WebSocket; look at workers and steer them
     Worker(worker::Worker),
+    /// See which topics a node has
+    #[command(subcommand)]
+    Topic(topic::Topic),
+    /// See who is connected to a node, and close sessions
+    #[command(subcommand)]
+    Session(session::Session),
     /// Subscribe to a topic and all below it
     Sub(stream::Sub),
     /// Publish to all subscribers of a topic
@@ -112,13 +123,15 @@ impl Command {
             Command::Doctor(doctor) => doctor.run().await,
             Command::Attach(attach) => attach.run().await,
             Command::Config(config) => config.run(),
-            Command::Schema(schema) => schema.run(),
+            Command::Schema(schema) => schema.run().await,
             Command::Token(token) => token.run().await,
             Command::Job(job) => job.run().await,
             Command::Queue(queue) => queue.run().await,
             Command::Lock(lock) => lock.run().await,
             Command::Schedule(schedule) => schedule.run().await,
             Command::Worker(worker) => worker.run().await,
+            Command::Topic(topic) => topic.run().await,
+            Command::Session(session) => session.run().await,
             Command::Sub(sub) => sub.run().await,
             Command::Pub(publish) => publish.run().await,
             Command::Push(push) => push.run().await,

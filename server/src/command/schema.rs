@@ -1,5 +1,6 @@
-//! `minium schema`: are schema files valid, and do they stay inside the rules?
+//! `minium schema`: are schema files valid, and do they stay inside the rules? And which ones has a node?
 
+use crate::cli::SchemaList;
 use crate::config::{Flags, load};
 use crate::exit::{Exit, fault};
 use crate::schema_files::SchemaDir;
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 pub(crate) enum Schema {
     /// Check schema files: valid JSON Schema 2020-12, no reference to elsewhere, linear-time patterns
     Check(Check),
+    /// List the schemas that a node has in force
+    Ls(SchemaList),
 }
 
 /// Arguments of `minium schema check`.
@@ -27,13 +30,19 @@ pub(crate) struct Check {
 
 impl Schema {
     /// Does it.
-    pub(crate) fn run(self) -> anyhow::Result<()> {
-        let Schema::Check(check) = self;
-        if check.files.is_empty() { check.directory() } else { check.named() }
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        match self {
+            Schema::Check(check) => check.run(),
+            Schema::Ls(list) => list.run().await,
+        }
     }
 }
 
 impl Check {
+    fn run(&self) -> anyhow::Result<()> {
+        if self.files.is_empty() { self.directory() } else { self.named() }
+    }
+
     fn directory(&self) -> anyhow::Result<()> {
         let config = load(&self.flags)?.config;
         let dir = config.schemas.dir.unwrap_or_else(|| PathBuf::from("schemas"));
@@ -88,7 +97,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("x.json");
         std::fs::write(&file, text).unwrap();
-        Schema::Check(Check { files: vec![file], flags: Flags::default() }).run()
+        Check { files: vec![file], flags: Flags::default() }.run()
     }
 
     #[test]

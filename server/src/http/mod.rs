@@ -3,6 +3,7 @@
 //! Every request first passes [`gate`]: is the `Host` one of ours, may this `Origin` ask. Then each route has what it
 //! needs checked ([`permit`]). Everything that is refused, by whomever, leaves as a problem document ([`problem`]).
 
+mod asyncapi;
 mod body;
 pub(crate) mod connection;
 mod events;
@@ -27,8 +28,10 @@ mod routes;
 mod schedules;
 mod schemas;
 mod session;
+mod sessions;
 mod sse;
 mod token;
+mod topics;
 mod upgrade;
 mod workers;
 
@@ -77,6 +80,8 @@ pub(crate) struct App {
     pub(crate) auth: Arc<Auth>,
     pub(crate) limiter: Limiter,
     pub(crate) limits: Limits,
+    /// Where clients find the node.
+    pub(crate) public_url: String,
     /// When the node began.
     pub(crate) started: tokio::time::Instant,
     pub(crate) metrics: metrics_exporter_prometheus::PrometheusHandle,

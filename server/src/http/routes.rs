@@ -4,12 +4,12 @@
 use super::permit::{self, Need};
 use super::problem::{self, Refusal};
 use super::{
-    App, gate, health, history, jobs, locks, metrics, page, publish, queues, recorders, schedules, schemas,
-    session, workers,
+    App, asyncapi, gate, health, history, jobs, locks, metrics, page, publish, queues, recorders, schedules,
+    schemas, session, sessions, topics, workers,
 };
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{MethodRouter, get, post, put};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use minium_protocol::ErrorCode;
 use minium_protocol::Verb::{Bus, Pub, Pull, Push, Sub};
 use std::sync::Arc;
@@ -71,6 +71,11 @@ fn guarded(app: &Arc<App>) -> Router<Arc<App>> {
         .at("/api/v1/workers/{id}", Need::Figures, get(workers::show))
         .at("/api/v1/workers/{id}/command", Need::Admin, post(workers::command))
         .at("/api/v1/workers:broadcast", Need::Admin, post(workers::broadcast))
+        .at("/api/v1/sessions", Need::Figures, get(sessions::list))
+        .at("/api/v1/sessions/{id}", Need::Admin, delete(sessions::close))
+        .at("/api/v1/topics", Need::Figures, get(topics::list))
+        .at("/api/v1/schemas", Need::Figures, get(schemas::list))
+        .at("/api/v1/schemas:test", Need::Figures, post(schemas::test))
         .router
         .layer(from_fn_with_state((app.clone(), true), gate))
 }
@@ -85,6 +90,7 @@ fn open(app: &Arc<App>) -> Router<Arc<App>> {
         .at("/healthz", Need::Open, get(health::healthz))
         .at("/readyz", Need::Open, get(health::readyz))
         .at("/metrics", Need::Figures, get(metrics::metrics))
+        .at("/asyncapi.json", Need::Session, get(asyncapi::document))
         .at("/schemas/{*path}", Need::Open, get(schemas::schema))
         .at("/problems/{code}", Need::Open, get(problem::page))
         .router

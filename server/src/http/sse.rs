@@ -1,5 +1,6 @@
 //! `/sub` as Server-Sent Events. The bus writes the events; here is only the HTTP around them.
 
+use super::limit::Remote;
 use super::problem::Refusal;
 use super::session::{accepts, begin, granted};
 use super::{App, path, query};
@@ -35,7 +36,8 @@ async fn open(app: &App, parts: &Parts) -> Result<Response, Refusal> {
     }
     let permit = app.bus.admit()?;
     let start = begin(app, &filter, after).await?;
-    let events = app.bus.subscribe(filter, start, granted(parts)?, permit).await?;
+    let remote = parts.extensions.get::<Remote>().map(|remote| remote.0);
+    let events = app.bus.subscribe_from(remote, filter, start, granted(parts)?, permit).await?;
     let first = futures::stream::iter([Bytes::from_static(RETRY.as_bytes())]);
     let body = Body::from_stream(first.chain(events).map(Ok::<Bytes, Infallible>));
     let mut response = Response::new(body);

@@ -96,7 +96,7 @@ fn start(config: Config, extras: Extras) -> anyhow::Result<Up> {
     let signals = signals::Signals::listen()?;
 
     let node = Node::new(&config, &parts);
-    let app = parts::app(&config, &node, &auth, &parts, metrics.clone());
+    let app = parts::app(&config, &node, &auth, &parts, metrics.clone(), &base_url);
     node.serve(listener, app, &config, tls.clone());
     node.background.spawn(rounds::sweep(metrics, METRICS_SWEEP, node.closing.clone()));
     let again = Again {

@@ -55,6 +55,7 @@ pub(super) fn app(
     auth: &Arc<Auth>,
     parts: &Parts,
     metrics: PrometheusHandle,
+    base_url: &str,
 ) -> Arc<App> {
     let limits = &config.server.limits;
     Arc::new(App {
@@ -69,6 +70,7 @@ pub(super) fn app(
             request_bytes: limits.request_bytes.bytes(),
             patience: limits.handshake_timeout,
         },
+        public_url: config.server.public_url.as_ref().map_or(base_url, |url| url.0.as_str()).to_owned(),
         started: tokio::time::Instant::now(),
         metrics,
         waits: Semaphore::new(limits.waits as usize),
