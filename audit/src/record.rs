@@ -204,7 +204,10 @@ impl<'a> Recorder<'a> {
             let filter = self.tracks[n].filter.clone();
             debug!(topic = %filter, ?after, "Subscribing.");
             match self.client.plain_subscribe(&filter, options).await {
-                Ok(subscription) => return Ok(self.items.push(items(n, subscription))),
+                Ok(subscription) => {
+                    self.items.push(items(n, subscription));
+                    return Ok(());
+                }
                 Err(error) => self.lost(n, error).await?,
             }
         }

@@ -301,9 +301,11 @@ fn segments_that_are_changed_with_one_another_are_found() {
     assert_whole(dir.path());
     let files: Vec<Vec<u8>> = (1..=4).map(|n| fs::read(segment(dir.path(), n)).unwrap()).collect();
     let put = |number: u64, file: &[u8]| fs::write(segment(dir.path(), number), file).unwrap();
-    (put(2, &files[2]), put(3, &files[1]));
+    put(2, &files[2]);
+    put(3, &files[1]);
     assert_ne!(check(dir.path()).findings, []);
-    (put(2, &files[1]), put(3, &files[2]));
+    put(2, &files[1]);
+    put(3, &files[2]);
     assert_whole(dir.path());
     fs::remove_file(segment(dir.path(), 3)).unwrap();
     let findings = check(dir.path()).findings;
