@@ -26,13 +26,18 @@ pub(crate) async fn resolve(hub: &Hub, filter: &Filter, after: After) -> Result<
     let history: &Arc<dyn History> =
         hub.outside.history().ok_or_else(|| unavailable("this node has no journal"))?;
     let relayed = hub.relayed().ok_or_else(|| unavailable("the journal is not there yet"))?;
-    let bounds = history.bounds(filter).await.map_err(|e| unavailable(&e.to_string()))?;
+    let mut bounds = history.bounds(filter).await.map_err(|e| unavailable(&e.to_string()))?;
     if bounds.epoch != relayed.epoch {
         return Err(unavailable("the journal is beginning a new numbering"));
     }
     let after = match after {
         After::Last(0) | After::Latest => bounds.last,
-        After::Last(n) => history.before_last(filter, n).await.map_err(|e| refused(&bounds, &e))?,
+        After::Last(n) => {
+            let after = history.before_last(filter, n).await.map_err(|e| refused(&bounds, &e))?;
+            // what came between the two looks is no other numbering
+            bounds.last = bounds.last.max(after);
+            after
+        }
         After::Earliest => bounds.first.saturating_sub(1),
         After::Offset(offset) => offset,
         After::Position(p) if p.epoch == bounds.epoch => p.offset,

@@ -35,6 +35,7 @@ mod client;
 mod connection;
 mod dial;
 mod error;
+mod history;
 mod http;
 mod jobs;
 mod link;
@@ -45,6 +46,7 @@ mod many;
 mod message;
 mod order;
 mod queues;
+mod recorders;
 mod schedules;
 mod segment;
 mod socket;
@@ -59,6 +61,7 @@ pub use connection::{
     Puller, Receipt, Received, State, Subscription, TaskEvent, TokenSource, Work,
 };
 pub use error::ClientError;
+pub use history::HistoryPage;
 pub use jobs::{EnqueuedJob, JobInfo, JobList, JobQuery, ParentPage, RetryRequest, Statistics};
 pub use lists::{SchemaInfo, SessionInfo, SessionList, TopicInfo, TopicList, TopicListQuery};
 pub use locks::LockList;

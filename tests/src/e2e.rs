@@ -83,6 +83,9 @@ mod commands;
 /// The command line as a script sees it.
 mod cli;
 
+/// The recorder: archives that have everything once and show changes.
+mod audit;
+
 /// The benches, with loads that say nothing.
 mod benches;
 

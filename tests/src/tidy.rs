@@ -11,11 +11,12 @@ const CRATE_GRAPH: &[(&str, &[&str])] = &[
     ("queue", &["protocol"]),
     ("bus", &["protocol"]),
     ("client", &["protocol"]),
+    ("audit", &["protocol", "client"]),
     ("notifier", &["protocol", "queue", "bus"]),
     ("worker", &["protocol", "queue", "client"]),
     ("bench", &["protocol", "queue", "worker"]),
-    ("server", &["protocol", "queue", "bus", "notifier", "worker", "client", "bench"]),
-    ("tests", &["protocol", "queue", "bus", "notifier", "worker", "client"]),
+    ("server", &["protocol", "queue", "bus", "notifier", "worker", "client", "audit", "bench"]),
+    ("tests", &["protocol", "queue", "bus", "notifier", "worker", "client", "audit"]),
 ];
 
 /// Crates that only some may use: SQL stays in queue and notifier, HTTP in the server.
@@ -25,6 +26,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("deadpool-postgres", &["queue", "notifier"]),
     ("axum", &["server"]),
     ("jsonschema", &["bus"]),
+    ("zstd", &["audit"]),
 ];
 
 /// A longer file has more than one subject.

@@ -43,6 +43,14 @@ pub(super) fn public_key(der: &[u8]) -> Option<PublicKey<'_>> {
     }
 }
 
+/// The point of an Ed25519 key, if it is one.
+pub(crate) fn ed25519_point(der: &[u8]) -> Option<[u8; 32]> {
+    match public_key(der)? {
+        PublicKey::Ed25519(point) => point.try_into().ok(),
+        PublicKey::P256(_) | PublicKey::Rsa(..) => None,
+    }
+}
+
 /// The contents of the first element, which must have this tag, and what comes behind it.
 fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let rest = der.strip_prefix(&[tag])?;

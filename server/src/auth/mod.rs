@@ -22,6 +22,7 @@ mod sign;
 mod table;
 
 pub(crate) use claims::Claims;
+pub(crate) use der::ed25519_point;
 pub(crate) use holder::{Auth, Current};
 pub(crate) use jwks::JwksPlace;
 pub(crate) use jws::Jws;

@@ -3,6 +3,9 @@
 //! Commands that are a node or look after one (serve, dev, migrate, doctor, attach, config, schema, token) live in `command`. Data
 //! goes to stdout; progress, hints and logs to stderr. Exit codes are those of `exit`.
 
+mod audit;
+mod audit_keys;
+mod audit_show;
 mod completions;
 mod job;
 mod job_enqueue;
@@ -103,6 +106,9 @@ pub(crate) enum Command {
     Pull(stream::Pull),
     /// Talk with the peers of a bus
     Bus(stream_send::Bus),
+    /// Keep everything that topics say in an archive that shows changes; look at it
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Measure what queue, bus and the whole road do on this machine
     #[command(subcommand)]
     Bench(minium_bench::Bench),
@@ -137,6 +143,7 @@ impl Command {
             Command::Push(push) => push.run().await,
             Command::Pull(pull) => pull.run().await,
             Command::Bus(bus) => bus.run().await,
+            Command::Audit(audit) => audit.run().await,
             Command::Bench(bench) => minium_bench::run(bench).await,
             Command::Completions(completions) => completions.run(),
             // done before there is a runtime: see main

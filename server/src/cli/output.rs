@@ -99,6 +99,30 @@ impl Output {
         writeln!(io::stderr(), "{}", clean(text)).ok();
     }
 
+    /// Tells a person how far something has come, in the place of what was told before. `all` may be unknown: 0.
+    pub(crate) fn progress(self, done: u64, all: u64, text: &str) {
+        const BAR: u64 = 24;
+        if !self.watched {
+            return;
+        }
+        let bar = match all {
+            0 => String::new(),
+            _ => {
+                let filled = (done.min(all) * BAR / all) as usize;
+                let (full, rest) = ("█".repeat(filled), "░".repeat(BAR as usize - filled));
+                format!("{full}{rest} {:>3} % ", done.min(all) * 100 / all)
+            }
+        };
+        write!(io::stderr(), "\r{bar} {}\x1b[K", clean(text)).ok();
+    }
+
+    /// Takes the line of [`Output::progress`] away.
+    pub(crate) fn progress_ended(self) {
+        if self.watched {
+            write!(io::stderr(), "\r\x1b[K").ok();
+        }
+    }
+
     /// `text` in a colour, where there is colour.
     pub(crate) fn paint(self, colour: Colour, text: &str) -> String {
         match self.style {

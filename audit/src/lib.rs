@@ -1,0 +1,57 @@
+//! The recorder: everything that topics say, kept for ever, in an archive that shows whether anybody changed it.
+//!
+//! ```no_run
+//! use minium_audit::{Selection, VerifyOptions, read, verify};
+//! use std::ops::ControlFlow;
+//! use std::path::Path;
+//!
+//! # fn run() -> Result<(), minium_audit::AuditError> {
+//! let verdict = verify(Path::new("archive"), &VerifyOptions::default(), &mut |_| ())?;
+//! println!("{} events, {} findings", verdict.events, verdict.findings.len());
+//! let of_job = Selection { job: Some(42), ..Selection::default() };
+//! read(Path::new("archive"), &of_job, &mut |_, _| (), &mut |entry| {
+//!     println!("{}", entry.text);
+//!     Ok(ControlFlow::Continue(()))
+//! })?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **Map.** `block` is the format, `blocks` reads it; `writer` writes an archive, `home` is its directory, `manifest` its
+//! index, `disk` what is done to files; `record` follows topics and fills the writer; `verify`, `read` and `replay` are what
+//! an archive is good for.
+//!
+//! **Invariants.** An event is in the archive once, in the order of its topic, as it came on the wire, or a record says
+//! why it is not. The position is in the data: there is no second place that could disagree. What [`Writer::append`]
+//! returned for is on the disk. Whatever byte of an archive is changed, [`verify()`] finds it. All buffers have bounds.
+//!
+//! **Allowed imports**: client, protocol, zstd, ring. No SQL, no axum; neither environment nor files but those of archives.
+
+mod block;
+mod blocks;
+mod confirm;
+mod digest;
+mod disk;
+mod error;
+mod home;
+mod line;
+mod manifest;
+mod read;
+mod record;
+mod replay;
+mod seal;
+mod verify;
+mod writer;
+
+pub use block::Batch;
+pub use digest::{Digest, DigestError};
+pub use error::AuditError;
+pub use read::{Entry, Selection, read};
+pub use record::{RecordOptions, Recorded, TOPICS_MAX, record};
+pub use replay::{ReplayOptions, Replayed, replay};
+pub use seal::{CheckKey, SealKey};
+pub use verify::{Fact, Finding, Seen, Verdict, VerifyOptions, verify};
+pub use writer::{SegmentLimits, Writer};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! Reads events back: by job, task, topic and time. Blocks of another time are not unpacked.
+
+use crate::block::Summary;
+use crate::blocks::{Block, Blocks};
+use crate::error::{AuditError, disk};
+use crate::home::{Home, segment_name};
+use jiff::Timestamp;
+use minium_protocol::{Filter, Job, Position};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+/// Which events. Empty means all.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// Of this job.
+    pub job: Option<i64>,
+    /// Of jobs of this task.
+    pub task: Option<String>,
+    /// That a subscriber of this would have got.
+    pub topic: Option<Filter>,
+    /// Not before.
+    pub since: Option<Timestamp>,
+    /// Before.
+    pub until: Option<Timestamp>,
+}
+
+/// An event of an archive.
+#[derive(Debug, Deserialize)]
+pub struct Entry<'a> {
+    /// The line, as it came on the wire.
+    #[serde(skip)]
+    pub text: &'a str,
+    /// `task.finished`, `message` and so on.
+    #[serde(rename = "type", borrow)]
+    pub kind: Cow<'a, str>,
+    /// The job's id, or the topic.
+    #[serde(borrow)]
+    pub subject: Cow<'a, str>,
+    /// When it happened.
+    pub time: Option<Timestamp>,
+    #[serde(borrow)]
+    epoch: Cow<'a, str>,
+    #[serde(borrow)]
+    sequence: Cow<'a, str>,
+    /// The job, or the message.
+    #[serde(borrow, default)]
+    pub data: Option<&'a RawValue>,
+}
+
+impl Entry<'_> {
+    /// Reads a line.
+    pub(crate) fn parse(text: &str) -> Result<Entry<'_>, serde_json::Error> {
+        let entry: Entry<'_> = serde_json::from_str(text)?;
+        Ok(Entry { text, ..entry })
+    }
+
+    /// Where it stands in the journal.
+    pub fn position(&self) -> Option<Position> {
+        format!("{}:{}", self.epoch, self.sequence).parse().ok()
+    }
+
+    /// Is it of a job?
+    pub fn is_of_job(&self) -> bool {
+        self.kind.starts_with("task.")
+    }
+
+    /// The job's task.
+    pub fn task(&self) -> Option<Cow<'_, str>> {
+        #[derive(Deserialize)]
+        struct Task<'a> {
+            #[serde(borrow)]
+            task: Cow<'a, str>,
+        }
+        let data = self.data.filter(|_| self.is_of_job())?;
+        serde_json::from_str::<Task<'_>>(data.get()).ok().map(|found| found.task)
+    }
+
+    /// The job as it stood, if it can be read as one.
+    pub fn job(&self) -> Option<Job> {
+        serde_json::from_str(self.data.filter(|_| self.is_of_job())?.get()).ok()
+    }
+
+    /// On which topic it was heard.
+    pub fn topic(&self) -> String {
+        match self.task() {
+            Some(task) => format!("task/{task}/{}", self.subject),
+            None => self.subject.clone().into_owned(),
+        }
+    }
+}
+
+impl Selection {
+    /// May the block have some of them?
+    fn may_be_in(&self, summary: &Summary) -> bool {
+        let time = |text: &Option<String>| text.as_deref().and_then(|t| t.parse::<Timestamp>().ok());
+        let late = self.until.zip(time(&summary.from)).is_some_and(|(until, from)| from >= until);
+        let early = self.since.zip(time(&summary.to)).is_some_and(|(since, to)| to < since);
+        summary.events > 0 && !late && !early
+    }
+
+    /// May the line be one of them? Looks for what it must have, whatever it is.
+    fn may_be(&self, line: &str) -> bool {
+        let job = self.job.is_none_or(|job| line.contains(&format!("\"subject\":\"{job}\"")));
+        job && self.task.as_ref().is_none_or(|task| line.contains(task.as_str()))
+    }
+
+    fn is(&self, entry: &Entry<'_>) -> bool {
+        self.job.is_none_or(|job| entry.is_of_job() && *entry.subject == job.to_string())
+            && self.task.as_ref().is_none_or(|task| entry.task().is_some_and(|t| t == task.as_str()))
+            && self.topic.as_ref().is_none_or(|topic| topic.matches_str(&entry.topic()))
+            && self.since.is_none_or(|since| entry.time.is_some_and(|time| time >= since))
+            && self.until.is_none_or(|until| entry.time.is_some_and(|time| time < until))
+    }
+}
+
+/// Gives `each` the events of `dir` that are selected, in the order in which they were recorded, until it says stop.
+/// `tell` hears how many bytes on the disk were read, of how many.
+///
+/// # Errors
+/// [`AuditError::Damaged`] where a block is not as it was written; what `each` says.
+pub fn read(
+    dir: &Path,
+    selection: &Selection,
+    tell: &mut dyn FnMut(u64, u64),
+    each: &mut dyn FnMut(&Entry<'_>) -> Result<ControlFlow<()>, AuditError>,
+) -> Result<(), AuditError> {
+    let home = Home::open(dir)?;
+    let numbers = home.segments()?;
+    let length = |n: &u64| std::fs::metadata(home.path(&segment_name(*n))).map_or(0, |m| m.len());
+    let (mut seen, all) = (0, numbers.iter().map(length).sum());
+    for number in &numbers {
+        let name = segment_name(*number);
+        let path = home.path(&name);
+        let file = File::open(&path).map_err(disk("open", &path))?;
+        let mut blocks = Blocks::new(file).map_err(disk("read", &path))?;
+        while let Some(next) = blocks.next().map_err(disk("read", &path))? {
+            let mut block = match next {
+                Ok(block) => block,
+                // being written, or never confirmed
+                Err(broken) if broken.torn && numbers.last() == Some(number) => break,
+                Err(broken) => {
+                    let (offset, reason) = (broken.offset, broken.reason);
+                    return Err(AuditError::Damaged { file: name, offset, reason });
+                }
+            };
+            seen += block.bytes.len() as u64;
+            tell(seen, all);
+            if selection.may_be_in(&block.record.summary)
+                && block_of(&name, &mut block, selection, each)?.is_break()
+            {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn block_of(
+    name: &str,
+    block: &mut Block<'_>,
+    selection: &Selection,
+    each: &mut dyn FnMut(&Entry<'_>) -> Result<ControlFlow<()>, AuditError>,
+) -> Result<ControlFlow<()>, AuditError> {
+    let offset = block.offset;
+    let damaged = |reason: String| AuditError::Damaged { file: name.into(), offset, reason };
+    let lines = block.lines().map_err(damaged)?;
+    let text = std::str::from_utf8(lines).map_err(|_| damaged("its lines are not UTF-8".into()))?;
+    for line in text.lines().filter(|line| selection.may_be(line)) {
+        let entry = Entry::parse(line).map_err(|e| damaged(format!("a line is no event: {e}")))?;
+        if selection.is(&entry) && each(&entry)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}

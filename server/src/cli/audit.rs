@@ -1,0 +1,274 @@
+//! `minium audit record` and `verify`: fill an archive, and see whether anybody changed it.
+
+use super::audit_keys::{check_key, seal_key};
+use super::audit_show::{Export, Replay, Show};
+use super::output::{Output, Style};
+use super::remote::{Remote, explain};
+use super::stream::stopped;
+use crate::exit::{Exit, fault};
+use clap::{Args, Subcommand};
+use minium_audit::{
+    AuditError, Digest, RecordOptions, Seen, SegmentLimits, TOPICS_MAX, Verdict, VerifyOptions, Writer,
+    record, verify,
+};
+use minium_client::Backoff;
+use minium_protocol::{After, Filter, parse_bytes, parse_duration};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+/// Subcommands of `minium audit`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Archive everything that durable topics say, for ever
+    Record(Record),
+    /// See whether an archive is as it was written
+    Verify(Verify),
+    /// Show events of an archive
+    Show(Show),
+    /// Write events of an archive as NDJSON or CSV
+    Export(Export),
+    /// Publish an archive's events once more
+    Replay(Replay),
+}
+
+/// Arguments of `minium audit record`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Goes on behind the last event of the archive, at the next start as well. An event that the archive \
+    does not have and the server no longer has is a hole: it is put on record, and ends the command unless --accept-gaps. \
+    Several topics take a socket each.
+
+Examples:
+  minium audit record --to /var/lib/minium-audit
+  minium audit record --to archive --sign audit.pem --url https://hub.example --token-file token
+  minium audit record --to archive --once           what is there now, for cron"
+)]
+pub(crate) struct Record {
+    /// Directory of the archive; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// What to record, with all below it; must be durable, and the same for the archive's whole life
+    #[arg(long = "topic", value_name = "TOPIC", default_value = "task")]
+    topics: Vec<Filter>,
+    /// Where an empty archive begins: EPOCH:OFFSET, OFFSET, earliest or latest
+    #[arg(long, value_name = "POSITION", default_value = "earliest")]
+    after: After,
+    /// An event is on the disk after so long at the latest
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1s")]
+    flush: Duration,
+    /// Go on behind events that are missing; that they are is on record
+    #[arg(long)]
+    accept_gaps: bool,
+    /// End when everything is recorded that was there at the start
+    #[arg(long)]
+    once: bool,
+    /// Sign each block with this Ed25519 key (PKCS#8 in PEM)
+    #[arg(long, value_name = "FILE")]
+    sign: Option<PathBuf>,
+    /// Under what name the server keeps this recorder; by default this host's, and of the directory
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Begin a new segment at this size
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, default_value = "256MiB")]
+    segment: u64,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// Arguments of `minium audit verify`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Finds every byte that was changed, and blocks that are missing or moved. That the newest blocks were \
+    taken away cannot be seen in what is left: keep the head that is printed elsewhere, and ask for it by --head.
+
+Examples:
+  minium audit verify archive
+  minium audit verify archive --key audit-public.pem --head 3f5a…"
+)]
+pub(crate) struct Verify {
+    /// Directory of the archive
+    dir: PathBuf,
+    /// Each block must be signed with this key (Ed25519, PUBLIC KEY in PEM)
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// This head must be in the chain
+    #[arg(long, value_name = "HASH")]
+    head: Option<Digest>,
+    /// Write manifest.ndjson anew if it is not that of the segments and these are as they should be
+    #[arg(long)]
+    rebuild_manifest: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// An error of an archive in words for people, and with its exit code.
+pub(super) fn told(error: AuditError) -> anyhow::Error {
+    match error {
+        AuditError::Client(error) => explain(error),
+        AuditError::InUse(_) => fault(Exit::Conflict, error.to_string()),
+        AuditError::NoArchive { .. } => fault(Exit::NotFound, error.to_string()),
+        AuditError::Mismatch(_) | AuditError::Key(_) | AuditError::NotDurable(_) => {
+            fault(Exit::Usage, error.to_string())
+        }
+        AuditError::Reader(error) => match error.downcast::<Passed>() {
+            Ok(passed) => passed.0,
+            Err(error) => fault(Exit::Failed, error.to_string()),
+        },
+        _ => fault(Exit::Failed, error.to_string()),
+    }
+}
+
+/// What a reader of events fails of, on its way through the archive.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Passed(pub(super) anyhow::Error);
+
+/// As an error of the archive.
+pub(super) fn passed(error: anyhow::Error) -> AuditError {
+    AuditError::Reader(Box::new(Passed(error)))
+}
+
+impl Audit {
+    /// Does it.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        match self {
+            Audit::Record(record) => record.run().await,
+            Audit::Verify(verify) => verify.run(),
+            Audit::Show(show) => show.run(),
+            Audit::Export(export) => export.run(),
+            Audit::Replay(replay) => replay.run().await,
+        }
+    }
+}
+
+impl Record {
+    async fn run(self) -> anyhow::Result<()> {
+        if self.topics.len() > TOPICS_MAX {
+            return Err(fault(Exit::Usage, format!("an archive has at most {TOPICS_MAX} topics")));
+        }
+        let doubled = |a: &Filter| self.topics.iter().filter(|b| a.meets(b)).count() > 1;
+        if let Some(topic) = self.topics.iter().find(|topic| doubled(topic)) {
+            return Err(fault(Exit::Usage, format!("{topic} would be recorded twice: topics must not meet")));
+        }
+        let key = self.sign.as_deref().map(seal_key).transpose()?;
+        let client = self.remote.client()?;
+        let topics: Vec<String> = self.topics.iter().map(Filter::to_string).collect();
+        let limits = SegmentLimits { bytes_max: self.segment, ..SegmentLimits::default() };
+        let (dir, of) = (self.to.clone(), topics.clone());
+        let opened = tokio::task::spawn_blocking(move || Writer::open(&dir, &of, key, limits)).await?;
+        let writer = opened.map_err(told)?;
+        let name = self.name.unwrap_or_else(|| name_of(&self.to));
+        let last = topics.iter().filter_map(|topic| writer.position(topic)).map(|p| p.to_string());
+        let behind = last.collect::<Vec<_>>().join(", ");
+        info!(archive = %self.to.display(), topics = topics.join(", "), behind, name, "The recorder begins.");
+        let options = RecordOptions {
+            topics: self.topics,
+            after: self.after,
+            flush: self.flush,
+            accept_gaps: self.accept_gaps,
+            once: self.once,
+            name,
+            backoff: Backoff::default(),
+        };
+        let stop = CancellationToken::new();
+        let recording = Box::pin(record(&client, writer, options, stop.clone()));
+        let ending = async {
+            stopped().await;
+            stop.cancel();
+            std::future::pending().await
+        };
+        let result = tokio::select! {
+            result = recording => result,
+            () = ending => unreachable!("it waits for the recorder"),
+        };
+        client.close().await;
+        let recorded = result.map_err(told)?;
+        info!(events = recorded.events, blocks = recorded.blocks, "The recorder has ended.");
+        Ok(())
+    }
+}
+
+/// The same for the same directory of the same host, whatever runs there besides.
+fn name_of(dir: &Path) -> String {
+    let place = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    let digest = Digest::of(place.as_os_str().as_encoded_bytes()).to_string();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{host}-{}", &digest[..8])
+}
+
+impl Verify {
+    fn run(self) -> anyhow::Result<()> {
+        let output = Output::new(self.json);
+        let key = self.key.as_deref().map(check_key).transpose()?;
+        let options = VerifyOptions { key, head: self.head, rebuild_manifest: self.rebuild_manifest };
+        let mut shown = Shown::new(output);
+        let verdict = verify(&self.dir, &options, &mut |seen| shown.tell(seen)).map_err(told)?;
+        shown.end();
+        match output.style() {
+            Style::Json => output.line(&json!(verdict).to_string())?,
+            Style::People { .. } | Style::Plain => output.whole(words(&verdict).as_bytes())?,
+        }
+        match verdict.findings.len() as u64 + verdict.findings_more {
+            0 => Ok(()),
+            count => Err(fault(
+                Exit::Failed,
+                format!("{} is not as it was written: {count} found", self.dir.display()),
+            )),
+        }
+    }
+}
+
+fn words(verdict: &Verdict) -> String {
+    let mut rows = vec![
+        ("segments", verdict.segments.to_string()),
+        ("blocks", verdict.blocks.to_string()),
+        ("events", verdict.events.to_string()),
+        ("bytes", format!("{} ({} on the disk)", verdict.bytes, verdict.stored)),
+    ];
+    rows.extend(verdict.positions.iter().map(|(topic, at)| ("recorded", format!("{topic} up to {at}"))));
+    rows.extend(verdict.key.iter().map(|key| ("signed by", key.clone())));
+    rows.extend(verdict.head.iter().map(|head| ("head", head.to_string())));
+    rows.extend(verdict.in_use.then(|| ("in use", "a recorder writes; the end is not judged".to_owned())));
+    let place = |file: &str, offset: u64, what: &str| format!("{file} at byte {offset}: {what}");
+    let facts = verdict.facts.iter().map(|f| ("on record", place(&f.file, f.offset, &f.what)));
+    rows.extend(facts);
+    rows.extend(verdict.findings.iter().map(|f| ("FOUND", place(&f.file, f.offset, &f.what))));
+    if verdict.findings_more > 0 {
+        rows.push(("FOUND", format!("and {} more", verdict.findings_more)));
+    }
+    if verdict.findings.is_empty() {
+        rows.push(("verdict", "as it was written".into()));
+    }
+    rows.into_iter().map(|(name, value)| format!("{name:<10} {}\n", super::output::clean(&value))).collect()
+}
+
+/// Tells people how far a long look has come.
+struct Shown {
+    output: Output,
+    began: Instant,
+    last: Option<Instant>,
+}
+
+impl Shown {
+    fn new(output: Output) -> Shown {
+        Shown { output, began: Instant::now(), last: None }
+    }
+
+    fn tell(&mut self, seen: Seen) {
+        const EVERY: Duration = Duration::from_millis(200);
+        if self.last.is_some_and(|last| last.elapsed() < EVERY) {
+            return;
+        }
+        self.last = Some(Instant::now());
+        let rate = seen.events as f64 / self.began.elapsed().as_secs_f64().max(0.001);
+        self.output.progress(seen.bytes, seen.bytes_all, &format!("{} events, {rate:.0}/s", seen.events));
+    }
+
+    fn end(&self) {
+        self.output.progress_ended();
+    }
+}

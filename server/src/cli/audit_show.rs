@@ -1,0 +1,328 @@
+//! `minium audit show`, `export` and `replay`: what an archive holds, for people, for programs, and for a bus.
+
+use super::audit::{passed, told};
+use super::output::{Output, Style};
+use super::remote::{Remote, explain};
+use super::stream::stopped;
+use super::stream_render::write;
+use crate::exit::{Exit, fault};
+use clap::{Args, ValueEnum};
+use jiff::{SignedDuration, Timestamp};
+use minium_audit::{Entry, ReplayOptions, Selection, read, replay};
+use minium_client::{ConnectOptions, Message};
+use minium_protocol::{Filter, Topic, parse_duration};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Which events.
+#[derive(Debug, Args)]
+struct Which {
+    /// Directory of the archive
+    dir: PathBuf,
+    /// Of this job
+    #[arg(long, value_name = "ID")]
+    job: Option<i64>,
+    /// Of jobs of this task
+    #[arg(long, value_name = "NAME")]
+    task: Option<String>,
+    /// That a subscriber of this topic would have got
+    #[arg(long, value_name = "TOPIC")]
+    topic: Option<Filter>,
+    /// Not before this time (2026-11-22T02:00:00Z), or so long ago (90s, 2h, 7d)
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Timestamp>,
+    /// Before this time, or so long ago
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<Timestamp>,
+}
+
+/// A time, or how long ago it was.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let ago = parse_duration(text)
+        .map_err(|_| "it is neither a time in RFC 3339 nor as 90s, 2h or 7d".to_owned())?;
+    let ago = SignedDuration::try_from(ago).map_err(|e| e.to_string())?;
+    Timestamp::now().checked_sub(ago).map_err(|e| e.to_string())
+}
+
+impl Which {
+    fn selection(&self) -> Selection {
+        Selection {
+            job: self.job,
+            task: self.task.clone(),
+            topic: self.topic.clone(),
+            since: self.since,
+            until: self.until,
+        }
+    }
+}
+
+/// Arguments of `minium audit show`.
+#[derive(Debug, Args)]
+#[command(after_help = "In a pipe each event is a line, as it came on the wire.
+
+Examples:
+  minium audit show archive --job 42
+  minium audit show archive --topic task/livesys/7 --since 7d | jq .type")]
+pub(crate) struct Show {
+    #[command(flatten)]
+    which: Which,
+    /// One event a line, on a terminal too
+    #[arg(long)]
+    json: bool,
+}
+
+/// What to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// As it came on the wire, one event a line
+    Ndjson,
+    /// A table with a head, RFC 4180
+    Csv,
+}
+
+/// Arguments of `minium audit export`.
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    which: Which,
+    /// What to write: ndjson or csv
+    #[arg(long, value_enum)]
+    format: Format,
+    /// Write to this file, which must not be there; without it to stdout
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+}
+
+/// Arguments of `minium audit replay`.
+#[derive(Debug, Args)]
+#[command(after_help = "What is published is the data of each event, on its topic below --topic-prefix.
+
+Examples:
+  minium audit replay archive --url http://127.0.0.1:3000 --since 2h --speed 10
+  minium sub replay/task/import --topic")]
+pub(crate) struct Replay {
+    #[command(flatten)]
+    which: Which,
+    /// So many times as fast as it happened
+    #[arg(long, value_name = "N", default_value_t = 1.0, conflicts_with = "fast", value_parser = speed)]
+    speed: f64,
+    /// As fast as the server takes it
+    #[arg(long)]
+    fast: bool,
+    /// Goes before each topic
+    #[arg(long, value_name = "TOPIC", default_value = "replay")]
+    topic_prefix: Topic,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let speed = text.parse().ok().filter(|speed: &f64| speed.is_finite() && *speed > 0.0);
+    speed.ok_or_else(|| "it is a number above 0".into())
+}
+
+/// Tells people how far it is, now and then.
+struct Ticker {
+    output: Output,
+    last: Option<Instant>,
+}
+
+impl Ticker {
+    fn new(output: Output) -> Ticker {
+        Ticker { output, last: None }
+    }
+
+    /// Is it time to say something?
+    fn is_due(&mut self) -> bool {
+        const EVERY: Duration = Duration::from_millis(200);
+        let due = self.last.is_none_or(|last| last.elapsed() >= EVERY);
+        if due {
+            self.last = Some(Instant::now());
+        }
+        due
+    }
+
+    fn tell(&mut self, done: u64, all: u64, words: &str) {
+        if self.is_due() {
+            self.output.progress(done, all, words);
+        }
+    }
+}
+
+impl Show {
+    /// Does it.
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let output = Output::new(self.json);
+        let mut count = 0_u64;
+        let shown = read(&self.which.dir, &self.which.selection(), &mut |_, _| (), &mut |entry| {
+            count += 1;
+            let written = match output.style() {
+                Style::People { .. } => write(output, &Message::Text(entry.text.to_owned())),
+                Style::Plain | Style::Json => output.line(entry.text),
+            };
+            written.map(|()| ControlFlow::Continue(())).map_err(passed)
+        });
+        super::output::quietly(shown.map_err(told))?;
+        if count == 0 {
+            output.hint("No such event is in the archive.");
+        }
+        Ok(())
+    }
+}
+
+impl Export {
+    /// Does it.
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let output = Output::new(false);
+        match &self.to {
+            None => super::output::quietly(self.write(&mut BufWriter::new(Out(output)), None)),
+            Some(path) => {
+                let file = File::create_new(path)
+                    .map_err(|e| fault(Exit::Failed, format!("{} cannot be made: {e}", path.display())))?;
+                let mut file = BufWriter::new(file);
+                self.write(&mut file, Some(Ticker::new(output)))?;
+                file.flush().and_then(|()| file.get_ref().sync_all()).map_err(|e| failed(path, &e))?;
+                output.progress_ended();
+                Ok(())
+            }
+        }
+    }
+
+    fn write(&self, to: &mut dyn Write, ticker: Option<Ticker>) -> anyhow::Result<()> {
+        let path = self.to.as_deref().unwrap_or(Path::new("stdout"));
+        let lost = |e: std::io::Error| match e.downcast::<Lost>() {
+            Ok(lost) => passed(lost.0),
+            Err(e) => passed(failed(path, &e)),
+        };
+        let mut ticker = ticker;
+        if self.format == Format::Csv {
+            to.write_all(HEAD.as_bytes()).map_err(|e| told(lost(e)))?;
+        }
+        let mut tell = |done, all| {
+            if let Some(ticker) = &mut ticker {
+                ticker.tell(done, all, "exported");
+            }
+        };
+        let exported = read(&self.which.dir, &self.which.selection(), &mut tell, &mut |entry| {
+            let written = match self.format {
+                Format::Ndjson => to.write_all(entry.text.as_bytes()).and_then(|()| to.write_all(b"\n")),
+                Format::Csv => to.write_all(row(entry).as_bytes()),
+            };
+            written.map(|()| ControlFlow::Continue(())).map_err(lost)
+        });
+        exported.map_err(told)?;
+        to.flush().map_err(|e| told(lost(e)))
+    }
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> anyhow::Error {
+    fault(Exit::Failed, format!("{} cannot be written: {error}", path.display()))
+}
+
+/// Stdout, by the one place that writes there.
+struct Out(Output);
+
+/// What that place said.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Lost(anyhow::Error);
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.whole(bytes).map(|()| bytes.len()).map_err(|e| std::io::Error::other(Lost(e)))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The columns of an export.
+const HEAD: &str = "position,time,type,topic,job,task,queue,state,attempt,worker,error,data\r\n";
+
+/// One event as a row. What an event has not stays empty.
+fn row(entry: &Entry<'_>) -> String {
+    let job = entry.job();
+    let job = job.as_ref();
+    let text = |value: Option<String>| value.unwrap_or_default();
+    let fields = [
+        text(entry.position().map(|p| p.to_string())),
+        text(entry.time.map(|t| t.to_string())),
+        entry.kind.clone().into_owned(),
+        entry.topic(),
+        text(job.map(|j| j.id.to_string())),
+        text(job.map(|j| j.task.clone())),
+        text(job.map(|j| j.queue.clone())),
+        text(job.map(|j| j.state.to_string())),
+        text(job.map(|j| j.attempt.to_string())),
+        text(job.and_then(|j| j.worker.as_ref()).map(|w| w.id.to_string())),
+        text(job.and_then(|j| j.error.clone())),
+        text(entry.data.map(|data| data.get().to_owned())),
+    ];
+    let quoted = |field: String| match field.contains(['"', ',', '\n', '\r']) {
+        true => format!("\"{}\"", field.replace('"', "\"\"")),
+        false => field,
+    };
+    format!("{}\r\n", fields.map(quoted).join(","))
+}
+
+impl Replay {
+    /// Does it.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let output = Output::new(false);
+        let client = self.remote.client()?;
+        let connection = client.connect(ConnectOptions::default()).map_err(explain)?;
+        let options = ReplayOptions {
+            selection: self.which.selection(),
+            speed: (!self.fast).then_some(self.speed),
+            prefix: self.topic_prefix,
+        };
+        let stop = CancellationToken::new();
+        let mut ticker = Ticker::new(output);
+        let mut tell = |done: minium_audit::Replayed| {
+            let at = done.time.map_or_else(String::new, |time| time.to_string());
+            ticker.tell(0, 0, &format!("{} events, at {at}", done.events));
+        };
+        let replaying = Box::pin(replay(&connection, self.which.dir, options, stop.clone(), &mut tell));
+        let ending = async {
+            stopped().await;
+            stop.cancel();
+            std::future::pending().await
+        };
+        let result = tokio::select! {
+            result = replaying => result,
+            () = ending => unreachable!("it waits for the end of the replay"),
+        };
+        output.progress_ended();
+        client.close().await;
+        let replayed = result.map_err(told)?;
+        output.hint(&format!("Replayed {} events.", replayed.events));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_time_or_how_long_ago() {
+        assert_eq!(moment("2026-11-22T02:00:00Z").unwrap().as_second(), 1_795_312_800);
+        let ago = Timestamp::now().duration_since(moment("2h").unwrap()).as_secs();
+        assert!((7_199..7_300).contains(&ago), "{ago}");
+        assert!(
+            moment("yesterday").is_err()
+                && speed("0").is_err()
+                && speed("-1").is_err()
+                && speed("x").is_err()
+        );
+        assert_eq!(speed("2.5"), Ok(2.5));
+    }
+}

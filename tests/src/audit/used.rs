@@ -1,0 +1,114 @@
+//! What an archive is good for: `show`, `export`, `replay`.
+
+use super::{archive_of, archived, audit, audit_fails, audit_ok, record_once};
+use crate::cli::Running;
+use crate::support::node::{Node, Options};
+use crate::support::wait;
+use serde_json::{Value, json};
+
+const CONFIG: &str = "[tasks.quick]\ncommand = [\"cat\"]\n[tasks.wrong]\ncommand = [\"false\"]\n";
+
+/// Three jobs of two tasks, all over, in an archive.
+async fn filled() -> (Node, Vec<i64>) {
+    let node = Node::start(Options::file().config(CONFIG)).await;
+    let mut ids = Vec::new();
+    for (task, args) in [("quick", json!(["a, \"b\""])), ("quick", json!([2])), ("wrong", json!([]))] {
+        let id = node.enqueue(&json!({ "task": task, "args": args, "attempts": 1 })).await;
+        node.ended(id).await;
+        ids.push(id);
+    }
+    record_once(&node, &[]).await;
+    (node, ids)
+}
+
+/// Events by job, task, topic and time: exactly those, as they were recorded.
+#[tokio::test]
+async fn events_are_shown_by_job_task_topic_and_time() {
+    let (node, ids) = filled().await;
+    let (dir, all) = (archive_of(&node), archived(&archive_of(&node)));
+    let to = dir.to_str().unwrap();
+    let parsed = |line: &String| serde_json::from_str::<Value>(line).unwrap();
+    let of = |keep: &dyn Fn(&Value) -> bool| {
+        all.iter().filter(|line| keep(&parsed(line))).cloned().collect::<Vec<_>>()
+    };
+    let shown = async |more: &[&str]| {
+        let text = audit_ok(&node, &[&["show", to], more].concat()).await;
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&[]).await, all);
+    let job = ids[1].to_string();
+    let expected = of(&|event| event["subject"] == job.as_str());
+    assert!(expected.len() >= 3 && expected.len() < all.len());
+    assert_eq!(shown(&["--job", &job]).await, expected);
+    assert_eq!(shown(&["--topic", &format!("task/quick/{job}")]).await, expected);
+    let expected = of(&|event| event["data"]["task"] == "wrong");
+    assert_eq!(shown(&["--task", "wrong"]).await, expected);
+    assert_eq!(shown(&["--topic", "task/wrong"]).await, expected);
+    let middle = parsed(&all[all.len() / 2])["time"].as_str().unwrap().to_owned();
+    assert_eq!(
+        shown(&["--since", &middle]).await,
+        of(&|event| event["time"].as_str().unwrap() >= middle.as_str())
+    );
+    assert_eq!(
+        shown(&["--until", &middle]).await,
+        of(&|event| event["time"].as_str().unwrap() < middle.as_str())
+    );
+    assert_eq!(shown(&["--until", "1h"]).await, [] as [&str; 0]);
+    audit_fails(&node, &["show", to, "--since", "yesterday"], 2).await;
+    audit_fails(&node, &["show", "/nowhere"], 3).await;
+}
+
+/// As NDJSON and as CSV, to a file and to stdout; a file that is there is not overwritten.
+#[tokio::test]
+async fn events_are_exported_as_ndjson_and_csv() {
+    let (node, ids) = filled().await;
+    let (dir, all) = (archive_of(&node), archived(&archive_of(&node)));
+    let to = dir.to_str().unwrap();
+    assert_eq!(audit_ok(&node, &["export", to, "--format", "ndjson"]).await, all.join("\n") + "\n");
+    let file = node.dir().join("events.csv");
+    let name = file.to_str().unwrap();
+    audit_ok(&node, &["export", to, "--format", "csv", "--to", name]).await;
+    audit_fails(&node, &["export", to, "--format", "csv", "--to", name], 1).await;
+    // read by somebody else's reader
+    let python = std::env::var("MINIUM_TEST_PYTHON").unwrap();
+    let script =
+        "import csv, json, sys\nprint(json.dumps(list(csv.DictReader(open(sys.argv[1], newline='')))))";
+    let output = tokio::process::Command::new(python).args(["-c", script, name]).output().await.unwrap();
+    let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(rows.len(), all.len());
+    for (row, line) in rows.iter().zip(&all) {
+        let event: Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&row["type"], &row["job"]), (&event["type"], &event["subject"]));
+        assert_eq!(serde_json::from_str::<Value>(row["data"].as_str().unwrap()).unwrap(), event["data"]);
+        assert_eq!((&row["task"], &row["state"]), (&event["data"]["task"], &event["data"]["state"]));
+    }
+    let of_job = audit_ok(&node, &["export", to, "--format", "csv", "--job", &ids[2].to_string()]).await;
+    assert!(of_job.starts_with("position,time,type,topic,job,") && of_job.lines().count() < rows.len());
+}
+
+/// What happened is said once more, below a prefix, in order.
+#[tokio::test]
+async fn events_are_replayed_below_a_prefix() {
+    let (node, _) = filled().await;
+    let (dir, all) = (archive_of(&node), archived(&archive_of(&node)));
+    let to = dir.to_str().unwrap();
+    let events: Vec<Value> = all.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for (prefix, how) in
+        [("replay", &["--fast"][..]), ("again/x", &["--speed", "1000", "--topic-prefix", "again/x"])]
+    {
+        let count = all.len().to_string();
+        let mut reader = Running::start(&node, &["sub", prefix, "--topic", "-n", &count]);
+        wait::until("the reader", async || (node.metric("minium_bus_sessions").await >= 1.0).then_some(()))
+            .await;
+        audit_ok(&node, &[&["replay", to], how].concat()).await;
+        for event in &events {
+            let line = reader.line().await;
+            let (task, job) = (event["data"]["task"].as_str().unwrap(), event["subject"].as_str().unwrap());
+            assert_eq!(line["topic"], format!("{prefix}/task/{task}/{job}"));
+            assert_eq!(line["data"], event["data"]);
+        }
+        assert_eq!(reader.ended().await, 0);
+    }
+    let refused = audit(&node, &["replay", to, "--fast", "--topic-prefix", "task"]).await;
+    assert_eq!(refused.status.code(), Some(4), "nobody makes task events: {refused:?}");
+}
