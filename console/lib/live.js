@@ -25,13 +25,19 @@ const TOGETHER = 120;
 
 /** @type {import("../sdk.js").Connection | null} */
 let connection = null;
+/** The token that it was made with. */
+let shown = "";
 /** @type {Set<() => void>} */
 const restarts = new Set();
+/** The subscriptions that are open. Without any the connection is ended: it would keep a socket. */
+const running = new Set();
 
 function line() {
   // errors end a subscription, which tells them; a refused token ends the connection, and a new one is made
+  if (connection && shown !== session.token.value) hangUp();
+  shown = session.token.value;
   connection ??= connect(location.origin, {
-    token: session.token.value || undefined,
+    token: shown || undefined,
     onstate: (now) => {
       if (state.value === "resting" || state.value === "refused") return;
       if (now !== "closed") state.set(now === "open" ? "open" : "connecting");
@@ -87,6 +93,7 @@ export function follow(filter, from, ear) {
       ear.state?.("open", null);
       const subscription = line().subscribe(filter, options);
       open = subscription;
+      running.add(subscription);
       try {
         for await (const event of subscription) {
           if (mine !== round || over) return;
@@ -103,6 +110,7 @@ export function follow(filter, from, ear) {
         if (mine === round && !over) ear.state?.("refused", "the server has ended it");
         return;
       } catch (e) {
+        running.delete(subscription);
         if (mine !== round || over) return;
         const why = /** @type {any} */ (e);
         if (why.code === "invalid_request" && (options.last !== undefined || options.after !== undefined)) {
@@ -120,7 +128,9 @@ export function follow(filter, from, ear) {
   const rest = () => {
     round += 1;
     open?.close();
+    running.delete(open);
     open = null;
+    if (running.size === 0) hangUp();
   };
   const seen = () => {
     if (document.hidden) {
@@ -131,7 +141,6 @@ export function follow(filter, from, ear) {
   document.addEventListener("visibilitychange", seen);
   const restart = () => {
     rest();
-    hangUp();
     behind = null;
     void start();
   };

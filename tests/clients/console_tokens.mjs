@@ -17,14 +17,17 @@ run(async () => {
     await page.locator("dialog[open] button[type=submit]").click();
     await page.locator("dialog[open]").waitFor({ state: "detached" });
   };
-  await page.goto(`${origin}/#/jobs`);
+  await page.goto(`${origin}/#/topics/task`);
   await page.locator("#token").waitFor();
   assert.deepEqual(await accessibility(page), [], "signing in");
   await page.locator("#token").fill("rubbish");
   await page.getByText("This does not look like a token.").waitFor();
   await signIn(reader);
-  await page.locator(`[data-row="${id}"]`).waitFor();
+  // every stream of the page begins anew, with the token
+  await page.locator(".tail li").waitFor();
   await page.locator('[data-live="live"]').waitFor();
+  assert.equal(await page.locator("main .failure").count(), 0);
+  await go(page, origin, "jobs", `[data-row="${id}"]`);
   tell({ done: "signed in" });
 
   // it looks, and is offered nothing that would be refused

@@ -68,14 +68,13 @@ async fn all_pages(scheme: &str) {
         node.post_json("/pub/livesys/rack-01", &message).await.expect(200);
     }
     wait::until("the failure and the run", async || {
-        let state = async |id: &Value| node.get(&format!("/api/v1/jobs/{id}")).await.expect(200)["state"].clone();
+        let state =
+            async |id: &Value| node.get(&format!("/api/v1/jobs/{id}")).await.expect(200)["state"].clone();
         (state(&failed["id"]).await == "failed" && state(slow).await == "active").then_some(())
     })
     .await;
-    let mut script = Script::start(
-        &mut node_script("console_pages.mjs"),
-        &[&node.http(""), scheme, &slow.to_string()],
-    );
+    let mut script =
+        Script::start(&mut node_script("console_pages.mjs"), &[&node.http(""), scheme, &slow.to_string()]);
     while piece(&mut script, "a page").await["page"] != "end" {}
 }
 
@@ -152,12 +151,16 @@ async fn its_files_are_served_with_care() {
         let other = node.request(reqwest::Method::GET, path, &[("if-none-match", "\"other\"")], "").await;
         assert_eq!((other.status, other.body), (200, answer.body), "{path}");
     }
-    for path in ["/console/nothing.js", "/console/", "/console/vendor/README.md", "/console/..%2fCargo.toml"] {
+    for path in ["/console/nothing.js", "/console/", "/console/vendor/README.md", "/console/..%2fCargo.toml"]
+    {
         node.get(path).await.problem(404, "not_found");
     }
     let page = node.get("/").await;
     let page = page.text();
-    assert!(!page.contains("<script>") && !page.contains("style="), "nothing stands in the page itself: {page}");
+    assert!(
+        !page.contains("<script>") && !page.contains("style="),
+        "nothing stands in the page itself: {page}"
+    );
 }
 
 /// The parts that need no page, by Node's own runner.
@@ -191,7 +194,10 @@ fn nothing_comes_from_elsewhere() {
                 assert!(import.starts_with('.'), "{}: {import}", path.display());
                 assert!(dir.join(import).exists(), "{}: {import}", path.display());
             }
-            assert!(path.starts_with(checkout().join("console/vendor")) || text.starts_with("// @ts-check"), "{path:?}");
+            assert!(
+                path.starts_with(checkout().join("console/vendor")) || text.starts_with("// @ts-check"),
+                "{path:?}"
+            );
         }
     }
     assert!(seen > 30, "{seen} files");

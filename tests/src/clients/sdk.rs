@@ -109,7 +109,16 @@ async fn it_does_the_same_in_a_page() {
 async fn its_types_are_in_order() {
     let mut check = Command::new("node");
     check.arg(packages().join("typescript/bin/tsc"));
-    check.args(["--noEmit", "--allowJs", "--checkJs", "--strict", "--target", "es2022", "--module", "es2022"]);
+    check.args([
+        "--noEmit",
+        "--allowJs",
+        "--checkJs",
+        "--strict",
+        "--target",
+        "es2022",
+        "--module",
+        "es2022",
+    ]);
     check.args(["--moduleResolution", "bundler", "--lib", "es2023,dom,dom.iterable"]);
     check.args(["console/sdk.js", "console/app.js"].map(|file| checkout().join(file)));
     let output = wait::within("tsc", check.output()).await.unwrap();
