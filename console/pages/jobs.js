@@ -87,7 +87,7 @@ function useRows(query, paused) {
     let timer = 0;
     const renew = () => {
       timer = 0;
-      if (!hold.current.paused && !hold.current.deep) hold.current.reload();
+      if (!hold.current.paused && !hold.current.deep && !document.hidden) hold.current.reload();
     };
     const stop = onTasks((events) => {
       if (hold.current.paused) return;
@@ -108,6 +108,8 @@ function useRows(query, paused) {
     const listed = [...(first.data?.jobs ?? []), ...(older?.rows ?? [])];
     return listed.map((row) => (changed.has(row.id) ? renewed(row, changed.get(row.id)) : row));
   }, [first.data, older, changed]);
+  const still = useRef(rows);
+  if (!paused) still.current = rows;
   const next = older ? older.next : (first.data?.next ?? null);
   const more = async () => {
     setOlder((now) => ({ rows: now?.rows ?? [], next, busy: true, error: null }));
@@ -118,7 +120,7 @@ function useRows(query, paused) {
       setOlder((now) => ({ rows: now?.rows ?? [], next, busy: false, error }));
     }
   };
-  return { rows, next, more, older, first, newest: () => setOlder(null) };
+  return { rows: paused ? still.current : rows, next, more, older, first, newest: () => setOlder(null) };
 }
 
 /** @param {any} job */

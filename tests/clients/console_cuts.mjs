@@ -18,7 +18,8 @@ async function want(what) {
 
 /** A node that was killed is waited for; what happened meanwhile and later shows. */
 async function theNodeIsKilled() {
-  const { page, errors } = await open(origin);
+  // it listens before its database is there
+  const { page, errors } = await open(origin, { allow: [/status of 503/] });
   await go(page, origin, "jobs");
   await page.locator('[data-live="live"]').waitFor();
   await page.locator(`[data-row="${await enqueue()}"]`).waitFor();

@@ -26,7 +26,7 @@ run(async () => {
   // every stream of the page begins anew, with the token
   await page.locator(".tail li").waitFor();
   await page.locator('[data-live="live"]').waitFor();
-  assert.equal(await page.locator("main .failure").count(), 0);
+  await page.waitForFunction(() => !document.querySelector("main .failure"));
   await go(page, origin, "jobs", `[data-row="${id}"]`);
   tell({ done: "signed in" });
 
