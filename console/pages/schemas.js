@@ -43,7 +43,7 @@ export function Schemas({ rest }) {
     ["Tasks", all.filter((e) => e.task)],
     ["Further", all.filter((e) => !e.task && !["sub", "push", "bus"].includes(e.pattern))],
   ]);
-  const one = (/** @type {any} */ e) => html`<a href=${write("schemas", e.path)} data-row=${e.path} data-open aria-current=${e.path === rest ? "true" : undefined}><span class="name">${e.topic ?? e.task ?? e.path}</span><span class="soft">${e.built_in ? "built in" : ""}</span><span></span></a>`;
+  const one = (/** @type {any} */ e) => html`<a href=${write("schemas", e.path)} data-row=${e.path} data-open aria-current=${e.path === rest ? "true" : undefined}><span class="name">${e.topic ?? e.task ?? e.path}</span><span></span><span class="soft">${e.built_in ? "built in" : ""}</span></a>`;
   if (list.error?.status === 404) return html`<${Head} title="Schemas" /><${Empty}>This node has no list of its schemas. Each is served by its path: <a href="/schemas/sub/task.json">/schemas/sub/task.json</a>, <a href="/schemas/job.json">/schemas/job.json</a>.</${Empty}>`;
   return html`<${Head} title="Schemas" about="What messages and arguments are judged by." /><${Status} loaded=${list} many=${all.length} none="There is none." />
     ${all.length > 0 && html`<div class="halves left"><section class="panel" aria-label="All schemas"><div class="tree" tabindex="0" role="region" aria-label="Schemas">${groups.map(([title, of]) => of.length > 0 && html`<h2 class="group">${title}</h2>${of.map(one)}`)}</div></section>

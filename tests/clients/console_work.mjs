@@ -243,10 +243,49 @@ async function aFormIsMadeOfASchema() {
   assert.deepEqual(job.args, { serial: "XYZ", site: "lab", rows: 12, dry: true });
 }
 
+/** What the bus knows of itself: its topics as a tree, its sessions, of which one is closed, its schemas, and what fits them. */
+async function theBusIsLookedAt() {
+  // a node without these lists says so on the page
+  if (!(await fetch(`${origin}/api/v1/sessions`)).ok) {
+    await at("sessions", "main .empty");
+    await at("schemas", "main .empty");
+    return;
+  }
+  await page.unroute("**/api/v1/schemas");
+  await page.reload();
+  await api("POST", "/pub/tree/a/b", "1");
+  await at("topics", '.tree a[href="#/topics/tree/a/b"]');
+  assert.equal(await page.locator('.tree a[href="#/topics/tree"]').count(), 1, "what lies between is there");
+  await page.locator('.tree a[href="#/topics/tree/a/b"]').click();
+  await page.locator("#h-tail", { hasText: "tree/a/b" }).waitFor();
+  const other = new WebSocket(`${origin.replace("http", "ws")}/sub/watched`);
+  await new Promise((resolve) => (other.onopen = resolve));
+  const closed = new Promise((resolve) => (other.onclose = (event) => resolve(event.code)));
+  await at("sessions", "[data-row]");
+  const mine = page.locator("[data-row]", { hasText: "watched" });
+  await button("Dismiss…", mine).click();
+  await dialog().getByRole("button", { name: "Dismiss it" }).click();
+  assert.equal(await closed, 1008);
+  await mine.waitFor({ state: "detached" });
+  await at("schemas/tasks/judged.json", ".document .fields");
+  await page.getByLabel("serial").fill("X");
+  await button("Test").click();
+  await page.locator("[data-valid=no] code", { hasText: "/serial" }).waitFor();
+  await page.getByLabel("serial").fill("XYZ");
+  await button("Test").click();
+  await page.locator("[data-valid=yes]").waitFor();
+  // a message by the fields of its kind
+  await at("topics/livesys/m-8", "#say-topic");
+  await button("status", page.getByRole("group", { name: "Kind" })).click();
+  await page.getByLabel("state").selectOption({ label: "ready" });
+  await button("Send").click();
+  await page.locator(".tail li", { hasText: '{"type":"status","state":"ready"}' }).waitFor();
+}
+
 run(async () => {
   const opened = await open(origin, { allow: [/status of 4(00|22)/] });
   page = opened.page;
-  for (const piece of [aJobIsEnqueuedAndFollowed, rowsFollowEvents, countsAndKeysLeadToJobs, manyAreRetriedAndRemoved, oneIsHandled, topicsAreTailed, theRestIsTold, machinesAreCommanded, aFormIsMadeOfASchema]) {
+  for (const piece of [aJobIsEnqueuedAndFollowed, rowsFollowEvents, countsAndKeysLeadToJobs, manyAreRetriedAndRemoved, oneIsHandled, topicsAreTailed, theRestIsTold, machinesAreCommanded, aFormIsMadeOfASchema, theBusIsLookedAt]) {
     await piece().catch((error) => {
       error.message = `${piece.name}: ${error.message}`;
       throw error;
