@@ -60,20 +60,23 @@ const LIVE = {
 /** How it stands with the stream. */
 function Pulse() {
   const [tone, word, why] = LIVE[useStore(live.state)];
-  return html`<button type="button" class="pulse" data-tone=${tone} data-live=${word} title=${why} onClick=${live.tryAgain}><span role="status">${word}</span></button>`;
+  return html`<button type="button" class="pulse" data-tone=${tone} data-live=${word} title=${why} onClick=${live.tryAgain}><span role="status">
+    ${word}</span></button>`;
 }
 
 function Theme() {
   const now = useStore(theme.choice);
   const words = { auto: "as the system", light: "light", dark: "dark" };
-  return html`<button type="button" class="bare" title="Dark or light" onClick=${() => theme.choose(theme.next(now))}><span class="soft">Theme</span> ${words[now]}</button>`;
+  return html`<button type="button" class="bare" title="Dark or light" onClick=${() => theme.choose(theme.next(now))}>
+    <span class="soft">Theme</span> ${words[now]}</button>`;
 }
 
 function Who() {
   const held = useStore(session.token);
   const known = held ? session.claims(held) : null;
   if (!held) return html`<button type="button" class="bare" onClick=${() => session.wanted.set("")}>Sign in</button>`;
-  return html`<div class="who" title=${known?.scopes.join("\n")}><span>${known?.subject ?? "a token"}</span><button type="button" class="bare link" onClick=${() => session.signIn("")}>Sign out</button></div>`;
+  return html`<div class="who" title=${known?.scopes.join("\n")}><span>${known?.subject ?? "a token"}</span>
+    <button type="button" class="bare link" onClick=${() => session.signIn("")}>Sign out</button></div>`;
 }
 
 /** @param {{page: string}} props */
@@ -85,7 +88,8 @@ function Nav({ page }) {
       <button type="button" class="menu" aria-expanded=${open ? "true" : "false"} aria-controls="pages" onClick=${() => setOpen(!open)}>Menu</button></div>
     <nav id="pages" aria-label="Pages">${GROUPS.map(
       ([title, pages]) => html`<h2>${title}</h2><ul>${pages.map(
-        ([name, label]) => html`<li><a href=${write(name)} aria-current=${name === page ? "page" : undefined}>${label}<kbd aria-hidden="true">${LETTERS[name]}</kbd></a></li>`,
+        ([name, label]) => html`<li><a href=${write(name)} aria-current=${name === page ? "page" : undefined}>${label}<kbd aria-hidden="true">
+          ${LETTERS[name]}</kbd></a></li>`,
       )}</ul>`,
     )}</nav>
     <footer><${Who} /><${Theme} /><button type="button" class="bare" onClick=${() => help.set(true)}>Keys <kbd aria-hidden="true">?</kbd></button></footer>
@@ -126,14 +130,16 @@ function act(action) {
 
 /** @param {{page: string}} props */
 function Nowhere({ page }) {
-  return html`<${Head} title="Nothing here" /><p class="empty">There is no page “${page}”. <a href="#/overview">The overview</a> leads to all that there are.</p>`;
+  return html`<${Head} title="Nothing here" />
+    <p class="empty">There is no page “${page}”. <a href="#/overview">The overview</a> leads to all that there are.</p>`;
 }
 
 /** A page that cannot be drawn takes no other one with it. @param {{children: any}} props */
 function Boundary({ children }) {
   const [error, again] = useErrorBoundary();
   if (!error) return children;
-  return html`<${Head} title="This page could not be drawn" /><p class="failure" role="alert">${String(error)}</p><button type="button" onClick=${again}>Try again</button>`;
+  return html`<${Head} title="This page could not be drawn" /><p class="failure" role="alert">${String(error)}</p>
+    <button type="button" onClick=${again}>Try again</button>`;
 }
 
 function App() {
@@ -152,7 +158,8 @@ function App() {
   const found = GROUPS.flatMap(([, list]) => list).find(([name]) => name === page)?.[2];
   const Page = page === "jobs" && rest ? Job : (found ?? Nowhere);
   return html`<a class="skip" href="#main" onClick=${(/** @type {Event} */ e) => (e.preventDefault(), main.current.focus())}>To the content</a>
-    <${Nav} page=${page} /><main id="main" tabindex="-1" ref=${main}><${Boundary} key=${page + (page === "jobs" ? rest : "")}><${Page} page=${page} rest=${rest} query=${query} /></${Boundary}></main>
+    <${Nav} page=${page} /><main id="main" tabindex="-1" ref=${main}><${Boundary} key=${page + (page === "jobs" ? rest : "")}>
+      <${Page} page=${page} rest=${rest} query=${query} /></${Boundary}></main>
     <${Toasts} /><${Confirm} /><${Help} /><${SignIn} />`;
 }
 

@@ -48,8 +48,11 @@ function Entry({ message }) {
   const [open, setOpen] = useState(false);
   const type = message.type === "message" ? (message.data?.type ?? "message") : message.type;
   const gist = message.type.startsWith("task.") ? `${message.data?.state ?? ""} ${message.data?.error ?? ""}` : line(message.data, 400);
-  return html`<li data-row=${message.sequence}><button type="button" class="bare" data-open aria-expanded=${open ? "true" : "false"} onClick=${() => setOpen(!open)}><time datetime=${message.time}>${absolute(message.time)}</time>
-      <span class="topic">${message.type === "message" ? message.subject : `${message.data?.task ?? ""}/${message.subject}`}</span><span class="what">${type}</span><span class="said soft">${gist}</span></button>
+  return html`<li data-row=${message.sequence}>
+    <button type="button" class="bare" data-open aria-expanded=${open ? "true" : "false"} onClick=${() => setOpen(!open)}>
+    <time datetime=${message.time}>${absolute(message.time)}</time>
+      <span class="topic">${message.type === "message" ? message.subject : `${message.data?.task ?? ""}/${message.subject}`}</span><span class="what">
+        ${type}</span><span class="said soft">${gist}</span></button>
     ${open && html`<${Json} value=${message} label=${`Entry ${message.sequence}`} />`}</li>`;
 }
 
@@ -96,8 +99,11 @@ function Entries({ query }) {
   const word = (query.q ?? "").toLowerCase();
   const shown = word ? rows.filter((m) => JSON.stringify(m).toLowerCase().includes(word)) : rows;
   return html`${unkept ? html`<${Empty}>Nothing is kept of this topic. <code>durable = true</code> in <code>[channels."${topic.split("/")[0]}"]</code> keeps what is said from then on.</${Empty}>` : html`<${Failure} error=${error} />`}
-    <section class="panel" aria-labelledby="h-said"><header><h2 id="h-said">What was said on <span class="mono">${topic}</span></h2><span class="soft" role="status">${state === "busy" ? "reading…" : `${count(shown.length)} entries`}</span><button type="button" class="small" disabled=${shown.length === 0} onClick=${() => save(shown, topic)}>Save as NDJSON</button></header>
-      ${shown.length === 0 && state !== "busy" && !error && html`<${Empty}>${state === "more" ? "Nothing so far." : "Nothing, in that time."}</${Empty}>`}
+    <section class="panel" aria-labelledby="h-said"><header><h2 id="h-said">What was said on <span class="mono">${topic}</span></h2>
+      <span class="soft" role="status">${state === "busy" ? "reading…" : `${count(shown.length)} entries`}</span>
+      <button type="button" class="small" disabled=${shown.length === 0} onClick=${() => save(shown, topic)}>Save as NDJSON</button></header>
+      ${shown.length === 0 && state !== "busy" && !error && html`<${Empty}>
+        ${state === "more" ? "Nothing so far." : "Nothing, in that time."}</${Empty}>`}
       <ol class="entries">${shown.map((m) => html`<${Entry} key=${m.id} message=${m} />`)}</ol></section>
     <div class="more">${state === "more" && rows.length < ROWS_MAX && html`<button type="button" onClick=${() => read(next, false)}>Read on</button>`}${rows.length >= ROWS_MAX && html`<span class="soft">That many are shown at most; a later beginning shows those behind.</span>`}</div>`;
 }
@@ -116,9 +122,15 @@ export function Audit({ query }) {
   };
   const since = (/** @type {number} */ ms) => write("audit", "", { ...typed, topic: typed.topic || "task", from: local(Date.now() - ms), to: "" });
   return html`<${Head} title="Audit" about="What this machine, job or topic was told, in order, in some time." />
-    <form class="filters" onSubmit=${go}><div class="field broad"><label for="topic">Topic</label><input id="topic" required data-search list="kept" placeholder="livesys/rack-01, task/import/42" autocomplete="off" spellcheck="false" value=${typed.topic ?? ""} onInput=${set("topic")} /><datalist id="kept">${["task", ...topics].map((t) => html`<option value=${t}></option>`)}</datalist></div>
-      <div class="field"><label for="from">From</label><input id="from" type="datetime-local" value=${typed.from ?? ""} onInput=${set("from")} /></div><div class="field"><label for="to">To</label><input id="to" type="datetime-local" value=${typed.to ?? ""} onInput=${set("to")} /></div>
-      <div class="field"><label for="q">Containing</label><input id="q" type="search" value=${typed.q ?? ""} onInput=${set("q")} /></div><button type="submit" class="main">Read</button>
+    <form class="filters" onSubmit=${go}><div class="field broad"><label for="topic">Topic</label>
+      <input id="topic" required data-search list="kept" placeholder="livesys/rack-01, task/import/42" autocomplete="off" spellcheck="false" value=${typed.topic ?? ""} onInput=${set("topic")} />
+      <datalist id="kept">${["task", ...topics].map((t) => html`<option value=${t}></option>`)}</datalist></div>
+      <div class="field"><label for="from">From</label>
+        <input id="from" type="datetime-local" value=${typed.from ?? ""} onInput=${set("from")} /></div><div class="field"><label for="to">To</label>
+        <input id="to" type="datetime-local" value=${typed.to ?? ""} onInput=${set("to")} /></div>
+      <div class="field"><label for="q">Containing</label><input id="q" type="search" value=${typed.q ?? ""} onInput=${set("q")} /></div>
+        <button type="submit" class="main">Read</button>
       <a class="button" href=${since(3600e3)}>Last hour</a><a class="button" href=${since(86_400e3)}>Last day</a></form>
-    ${query.topic?.trim() ? html`<${Entries} key=${known} query=${query} />` : html`<section class="panel"><${Empty}>Name a topic whose messages are kept: <code>task</code> is every event of every job, <code>task/import/42</code> those of one, <code>livesys/rack-01</code> what one machine said and was told.</${Empty}></section>`}`;
+    ${query.topic?.trim() ? html`<${Entries} key=${known} query=${query} />` : html`<section class="panel">
+      <${Empty}>Name a topic whose messages are kept: <code>task</code> is every event of every job, <code>task/import/42</code> those of one, <code>livesys/rack-01</code> what one machine said and was told.</${Empty}></section>`}`;
 }

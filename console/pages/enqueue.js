@@ -84,12 +84,15 @@ export function Enqueue({ query }) {
   return html`<${Head} title="Enqueue a job" about=${like ? `Like job ${like.id}.` : undefined} />
     ${!may && html`<p class="failure" role="status">This token may look at jobs, and not enqueue any.</p>`}
     <form class="form panel" onSubmit=${submit}><div class="body">
-      <div class="field"><label for="task">Task<span class="need" title="needed">*</span></label><input id="task" required autocomplete="off" spellcheck="false" list="tasks" data-search value=${task} onInput=${(/** @type {any} */ e) => setTask(e.target.value)} />
+      <div class="field"><label for="task">Task<span class="need" title="needed">*</span></label>
+        <input id="task" required autocomplete="off" spellcheck="false" list="tasks" data-search value=${task} onInput=${(/** @type {any} */ e) => setTask(e.target.value)} />
         <datalist id="tasks">${tasks.map((t) => html`<option value=${t}></option>`)}</datalist>
-        <small>${entry ? html`Its arguments are judged by <a href=${write("schemas", entry.path)}>${entry.title ?? entry.path}</a>.` : settled && tasks.length > 0 && !tasks.includes(settled) ? "No living worker has said that it knows this task." : "Those that living workers know are offered."}</small></div>
+        <small>${entry ? html`Its arguments are judged by <a href=${write("schemas", entry.path)}>
+          ${entry.title ?? entry.path}</a>.` : settled && tasks.length > 0 && !tasks.includes(settled) ? "No living worker has said that it knows this task." : "Those that living workers know are offered."}</small></div>
       <${Document} key=${`${entry?.url ?? ""}${like?.id ?? ""}`} schema=${like ? null : schema} label="Arguments" initial=${initial} rows=${like ? 10 : 5} change=${setArgs} />
       <div class="fields">${OPTIONS.map(
-        ([name, label, hint, kind]) => html`<div class="field"><label for=${`o-${name}`}>${label}</label><input id=${`o-${name}`} class=${kind === "json" ? "mono" : ""} inputmode=${kind === "number" ? "numeric" : undefined} placeholder=${hint} autocomplete="off" value=${typed[name] ?? ""}
+        ([name, label, hint, kind]) => html`<div class="field"><label for=${`o-${name}`}>${label}</label>
+          <input id=${`o-${name}`} class=${kind === "json" ? "mono" : ""} inputmode=${kind === "number" ? "numeric" : undefined} placeholder=${hint} autocomplete="off" value=${typed[name] ?? ""}
           onInput=${(/** @type {any} */ e) => setTyped((now) => ({ ...now, [name]: e.target.value }))} /></div>`,
       )}</div>
       <${Failure} error=${error} what="Not enqueued." />

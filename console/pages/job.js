@@ -68,14 +68,16 @@ function Facts({ job }) {
 function Timeline({ id, task, beat }) {
   const loaded = useFresh(at(`/api/v1/jobs/${id}/events`, { task, limit: 500 }), beat);
   const events = loaded.data?.events ?? [];
-  return html`<section class="panel" aria-labelledby="h-time"><header><h2 id="h-time">Timeline</h2><a href=${write("audit", "", { topic: `task/${task ?? ""}/${id}` })}>journal</a></header>
+  return html`<section class="panel" aria-labelledby="h-time"><header><h2 id="h-time">Timeline</h2>
+    <a href=${write("audit", "", { topic: `task/${task ?? ""}/${id}` })}>journal</a></header>
     <${Failure} error=${loaded.error} />
     ${events.length > 0 && events[0].type !== "task.enqueue" && html`<${Empty}>What came before is no longer kept.</${Empty}>`}
     <ol class="timeline">${events.map((/** @type {any} */ e, /** @type {number} */ i) => {
       const since = i > 0 ? span((Date.parse(e.time) - Date.parse(events[i - 1].time)) / 1000) : "";
       const said = e.type === "task.progress" ? (e.data.progress ? `${Math.round(e.data.progress.percent)} % ${e.data.progress.text ?? ""}` : "") : e.type === "task.dequeue" ? `attempt ${e.data.attempt} by worker #${e.data.worker?.id ?? "?"}` : /finished|failed|lost|late/.test(e.type) ? gist(e.data) : "";
       return html`<li key=${e.id} data-state=${e.data.state}><span class="what">${e.type.replace(/^task\./, "")}</span>
-        <span><${Time} at=${e.time} />${since ? html` <span class="soft">+${since}</span>` : ""} ${said && html`<span class="mono soft">${line(said, 160)}</span>`}</span></li>`;
+        <span><${Time} at=${e.time} />${since ? html` <span class="soft">+${since}</span>` : ""} ${said && html`<span class="mono soft">
+          ${line(said, 160)}</span>`}</span></li>`;
     })}</ol></section>`;
 }
 
@@ -85,7 +87,8 @@ function Failures({ id, beat }) {
   const failures = loaded.data?.failures ?? [];
   if (failures.length === 0) return null;
   return html`<section class="panel" aria-labelledby="h-fail"><header><h2 id="h-fail">Why runs failed</h2></header><div class="body">${failures.map(
-    (/** @type {any} */ f) => html`<div><p><b>Attempt ${f.attempt}</b> <span class="soft"><${Time} at=${f.at} />${f.worker ? ` on ${f.worker.host ?? `worker ${f.worker.id ?? f.worker}`}` : ""}</span></p>
+    (/** @type {any} */ f) => html`<div><p><b>Attempt ${f.attempt}</b> <span class="soft"><${Time} at=${f.at} />
+      ${f.worker ? ` on ${f.worker.host ?? `worker ${f.worker.id ?? f.worker}`}` : ""}</span></p>
       <${Json} value=${f.backtrace ? `${f.error}\n\n${typeof f.backtrace === "string" ? f.backtrace : JSON.stringify(f.backtrace, null, 2)}` : f.error} label=${`Error of attempt ${f.attempt}`} /></div>`,
   )}</div></section>`;
 }
@@ -96,37 +99,42 @@ function Log({ id, beat }) {
   const [dropped, setDropped] = useState(0);
   const [error, setError] = useState(/** @type {any} */ (null));
   const box = useRef(/** @type {any} */ (null));
-  const last = useRef(0);
-  const busy = useRef(false);
+  const read = useRef(() => {});
   useEffect(() => {
-    let over = false;
-    const read = async () => {
-      if (busy.current) return;
-      busy.current = true;
+    let [over, busy, again, last] = [false, false, false, 0];
+    read.current = async () => {
+      // what comes while it reads is read after that
+      if (busy) return void (again = true);
+      busy = true;
       try {
         for (let more = true; more && !over; ) {
-          const answer = await get(at(`/api/v1/jobs/${id}/log`, { after: last.current, limit: LOG_MAX }));
-          const fresh = answer.lines.filter((/** @type {any} */ l) => l.n > last.current);
-          if (fresh.length > 0) last.current = fresh.at(-1).n;
+          const answer = await get(at(`/api/v1/jobs/${id}/log`, { after: last, limit: LOG_MAX }));
+          const fresh = answer.lines.filter((/** @type {any} */ l) => l.n > last);
+          if (fresh.length > 0) last = fresh.at(-1).n;
           if (!over) [setError(null), setDropped(answer.dropped), fresh.length > 0 && setLines((now) => [...now, ...fresh].slice(-LOG_MAX))];
           more = answer.next !== null && fresh.length > 0;
         }
       } catch (e) {
         if (!over) setError(e);
       }
-      busy.current = false;
+      busy = false;
+      if (again && !over) [again] = [false, void read.current()];
     };
-    void read();
     return () => void (over = true);
-  }, [id, beat]);
+  }, [id]);
+  useEffect(() => read.current(), [id, beat]);
   // who reads further up is left there
   useEffect(() => {
     const list = box.current;
     if (list && list.scrollHeight - list.scrollTop - list.clientHeight < 160) list.scrollTop = list.scrollHeight;
   }, [lines]);
-  return html`<section class="panel" aria-labelledby="h-log"><header><h2 id="h-log">Log</h2><span class="soft">${lines.length > 0 ? `${lines.length} ${lines.length === 1 ? "line" : "lines"}${dropped ? `, ${dropped} older ones are gone` : ""}` : ""}</span></header><${Failure} error=${error} />
-    ${lines.length === 0 ? html`<${Empty}>It has said nothing.</${Empty}>` : html`<ol class="log" ref=${box} tabindex="0" aria-label="Log lines">${lines.map(
-      (l) => html`<li key=${l.n} data-level=${l.level}><time datetime=${l.at} title=${l.at}>${clock(l.at)}</time><span class="level">${l.level}</span><span class="said">${l.text}</span></li>`,
+  return html`<section class="panel" aria-labelledby="h-log"><header><h2 id="h-log">Log</h2><span class="soft">
+    ${lines.length > 0 ? `${lines.length} ${lines.length === 1 ? "line" : "lines"}${dropped ? `, ${dropped} older ones are gone` : ""}` : ""}</span></header>
+    <${Failure} error=${error} />
+    ${lines.length === 0 ? html`<${Empty}>It has said nothing.</${Empty}>` : html`<ol class="log" ref=${box} tabindex="0" aria-label="Log lines">
+      ${lines.map(
+      (l) => html`<li key=${l.n} data-level=${l.level}><time datetime=${l.at} title=${l.at}>${clock(l.at)}</time><span class="level">${l.level}</span>
+        <span class="said">${l.text}</span></li>`,
     )}</ol>`}</section>`;
 }
 
@@ -138,7 +146,8 @@ function Kin({ job }) {
   if (ids.length === 0) return null;
   const known = new Map((loaded.data?.jobs ?? []).map((/** @type {any} */ j) => [j.id, j]));
   const one = (/** @type {number} */ id) => ({ id, state: known.get(id)?.state ?? (loaded.data ? "gone" : ""), task: known.get(id)?.task ?? null });
-  return html`<section class="panel" aria-labelledby="h-kin"><header><h2 id="h-kin">Parents and children</h2>${job.lax && html`<span class="soft">runs though parents fail</span>`}</header><${Failure} error=${loaded.error} />
+  return html`<section class="panel" aria-labelledby="h-kin"><header><h2 id="h-kin">Parents and children</h2>
+    ${job.lax && html`<span class="soft">runs though parents fail</span>`}</header><${Failure} error=${loaded.error} />
     <${Graph} parents=${job.parents.map(one)} job=${{ id: job.id, state: job.state, task: job.task }} children=${(job.children ?? []).map(one)} /></section>`;
 }
 
@@ -179,14 +188,23 @@ export function Job({ rest }) {
     return html`<${Head} title=${`Job ${rest}`} />${words ? html`<${Empty}>${words}</${Empty}>` : html`<${Failure} error=${loaded.error} />`}`;
   }
   const notes = Object.keys(job.notes ?? {}).length > 0;
-  return html`<${Head} title=${`Job ${id}`} about=${html`<span class="mono">${job.task}</span>`}>${!gone && html`<${Acts} job=${job} reload=${loaded.reload} />`}</${Head}>
+  return html`<${Head} title=${`Job ${id}`} about=${html`<span class="mono">${job.task}</span>`}>
+    ${!gone && html`<${Acts} job=${job} reload=${loaded.reload} />`}</${Head}>
     ${gone && html`<p class="failure" role="status">This job was removed. What is shown is the last that was known.</p>`}
     <div class="halves even"><div class="stack">
-      <section class="panel" aria-labelledby="h-job"><header><h2 id="h-job">The job</h2>${job.state === "active" && job.progress && html`<span><${Progress} percent=${job.progress.percent} text=${job.progress.text} /></span>`}</header><${Facts} job=${job} /></section>
-      ${job.error && html`<section class="panel" aria-labelledby="h-error"><header><h2 id="h-error">Error</h2></header><div class="body"><${Json} value=${job.error} label="Error" /></div></section>`}
-      ${job.result !== null && job.result !== undefined && html`<section class="panel" aria-labelledby="h-result"><header><h2 id="h-result">Result</h2></header><div class="body"><${Json} value=${job.result} label="Result" /></div></section>`}
-      <section class="panel" aria-labelledby="h-args"><header><h2 id="h-args">Arguments</h2></header><div class="body"><${Json} value=${job.args} label="Arguments" /></div></section>
-      ${notes && html`<section class="panel" aria-labelledby="h-notes"><header><h2 id="h-notes">Notes</h2></header><dl class="facts">${Object.entries(job.notes).map(([name, value]) => html`<dt class="mono">${name}</dt><dd>${typeof value === "object" ? html`<${Fold} value=${value} label=${name} />` : html`<span class="mono">${String(value)}</span>`}</dd>`)}</dl></section>`}
+      <section class="panel" aria-labelledby="h-job"><header><h2 id="h-job">The job</h2>${job.state === "active" && job.progress && html`<span>
+        <${Progress} percent=${job.progress.percent} text=${job.progress.text} /></span>`}</header><${Facts} job=${job} /></section>
+      ${job.error && html`<section class="panel" aria-labelledby="h-error"><header><h2 id="h-error">Error</h2></header><div class="body">
+        <${Json} value=${job.error} label="Error" /></div></section>`}
+      ${job.result !== null && job.result !== undefined && html`<section class="panel" aria-labelledby="h-result"><header>
+        <h2 id="h-result">Result</h2></header><div class="body"><${Json} value=${job.result} label="Result" /></div></section>`}
+      <section class="panel" aria-labelledby="h-args"><header><h2 id="h-args">Arguments</h2></header><div class="body">
+        <${Json} value=${job.args} label="Arguments" /></div></section>
+      ${notes && html`<section class="panel" aria-labelledby="h-notes"><header><h2 id="h-notes">Notes</h2></header><dl class="facts">
+        ${Object.entries(job.notes).map(([name, value]) => html`<dt class="mono">${name}</dt><dd>
+        ${typeof value === "object" ? html`<${Fold} value=${value} label=${name} />` : html`<span class="mono">
+        ${String(value)}</span>`}</dd>`)}</dl></section>`}
       <${Timeline} id=${id} task=${job.task} beat=${beat} />
-    </div><div class="stack"><${Kin} job=${job} />${!gone && html`<${Failures} id=${id} beat=${beat} /><${Log} id=${id} beat=${beat} />`}</div></div>`;
+    </div><div class="stack"><${Kin} job=${job} />${!gone && html`<${Failures} id=${id} beat=${beat} />
+      <${Log} id=${id} beat=${beat} />`}</div></div>`;
 }

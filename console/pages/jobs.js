@@ -62,11 +62,14 @@ function Filters({ query }) {
     event.preventDefault();
     location.hash = write("jobs", "", typed);
   };
-  const field = (/** @type {[string, string, string, string?]} */ [name, label, hint, kind], /** @type {number} */ i) => html`<div class=${`field ${kind ?? ""}`}><label for=${`f-${name}`}>${label}</label>
+  const field = (/** @type {[string, string, string, string?]} */ [name, label, hint, kind], /** @type {number} */ i) => html`<div class=${`field ${kind ?? ""}`}>
+    <label for=${`f-${name}`}>${label}</label>
     <input id=${`f-${name}`} type="search" placeholder=${hint} autocomplete="off" spellcheck="false" data-search=${name === "q" && i === 0 ? "yes" : undefined} value=${typed[name] ?? ""}
       onInput=${(/** @type {any} */ e) => setTyped((now) => ({ ...now, [name]: e.target.value }))} /></div>`;
   return html`<form class="filters" role="search" aria-label="Jobs" onSubmit=${go}>${FIELDS.map(field)}${further && FURTHER.map((f) => field(f, 1))}
-    <button type="submit">Apply</button><button type="button" class="bare" aria-expanded=${further ? "true" : "false"} onClick=${() => setFurther(!further)}>${further ? "Fewer" : "More"} filters</button>
+    <button type="submit">Apply</button>
+      <button type="button" class="bare" aria-expanded=${further ? "true" : "false"} onClick=${() => setFurther(!further)}>
+      ${further ? "Fewer" : "More"} filters</button>
     ${some(query) && html`<a class="button" href=${write("jobs")}>Clear</a>`}</form>`;
 }
 
@@ -163,17 +166,22 @@ export function Jobs({ query }) {
     newest();
     first.reload();
   };
-  return html`<${Head} title="Jobs"><button type="button" data-pause aria-pressed=${paused ? "true" : "false"} onClick=${() => (paused && first.reload(), setPaused(!paused))}>${paused ? "Go on" : "Pause"}</button>
+  return html`<${Head} title="Jobs">
+    <button type="button" data-pause aria-pressed=${paused ? "true" : "false"} onClick=${() => (paused && first.reload(), setPaused(!paused))}>
+    ${paused ? "Go on" : "Pause"}</button>
       ${may && html`<a class="button main" href=${write("enqueue")}>Enqueue</a>`}</${Head}>
     <${States} query=${query} /><${Filters} query=${query} /><${Failure} error=${first.error ?? older?.error} />
     <${Table} label="Jobs" columns=${columns(picked, pick, may)} rows=${rows} id=${(/** @type {any} */ j) => j.id} mark=${(/** @type {any} */ j) => (picked.has(j.id) ? "selected" : undefined)} />
-    ${rows.length === 0 && !first.error && html`<p class="empty" aria-busy=${first.loading ? "true" : "false"}>${first.loading ? "Loading…" : next ? "None so far: the server has looked at a part." : filtered ? "No job matches." : "No job yet."}</p>`}
-    <div class="more">${next !== null && rows.length < ROWS_MAX && html`<button type="button" disabled=${older?.busy} onClick=${more}>${rows.length === 0 ? "Look further" : "Older ones"}</button>`}
+    ${rows.length === 0 && !first.error && html`<p class="empty" aria-busy=${first.loading ? "true" : "false"}>
+      ${first.loading ? "Loading…" : next ? "None so far: the server has looked at a part." : filtered ? "No job matches." : "No job yet."}</p>`}
+    <div class="more">${next !== null && rows.length < ROWS_MAX && html`<button type="button" disabled=${older?.busy} onClick=${more}>
+      ${rows.length === 0 ? "Look further" : "Older ones"}</button>`}
       ${older && html`<button type="button" onClick=${newest}>Back to the newest</button>`}
       ${rows.length > 0 && html`<span class="soft">${count(rows.length)} shown${next === null ? ", that is all" : ""}</span>`}</div>
     ${may && (picked.size > 0 || (filtered && rows.length > 0)) && html`<div class="bulk" role="group" aria-label="Actions on many">
       <span>${picked.size > 0 ? html`<b>${picked.size}</b> selected` : "All that match"}</span>
-      <button type="button" onClick=${() => begin("retry")}>Retry…</button><button type="button" onClick=${() => begin("cancel")}>Cancel…</button><button type="button" class="harmful" onClick=${() => begin("remove")}>Remove…</button>
+      <button type="button" onClick=${() => begin("retry")}>Retry…</button><button type="button" onClick=${() => begin("cancel")}>Cancel…</button>
+        <button type="button" class="harmful" onClick=${() => begin("remove")}>Remove…</button>
       ${picked.size > 0 && html`<button type="button" class="bare" onClick=${() => setPicked(new Set())}>Select none</button>`}
       ${picked.size < rows.length && html`<button type="button" class="bare" onClick=${() => setPicked(new Set(rows.map((j) => j.id)))}>Select what is shown</button>`}</div>`}
     ${task && html`<${Bulk} task=${task} close=${ended} />`}`;

@@ -101,10 +101,14 @@ function Send({ to, known, close }) {
     }
   };
   return html`<${Dialog} title="Send a command" close=${close}><form onSubmit=${submit}>
-    <div class="field"><label for="to">Machine</label><select id="to" value=${name} onChange=${(/** @type {any} */ e) => setName(e.target.value)}>${[...new Set([to, ...known, ALL])].map((n) => html`<option value=${n}>${n === ALL ? "all of them" : n}</option>`)}</select></div>
-    <div class="field"><label for="command">Command</label><input id="command" required autofocus autocomplete="off" spellcheck="false" placeholder="burn-in, reboot" value=${command} onInput=${(/** @type {any} */ e) => setCommand(e.target.value)} /></div>
-    <div class="field"><label for="args">Arguments</label><textarea id="args" class="mono" rows="3" placeholder="JSON; may be left empty" spellcheck="false" value=${args} onInput=${(/** @type {any} */ e) => setArgs(e.target.value)}></textarea></div>
-    <${Failure} error=${error} what="Not sent." /><footer><button type="button" onClick=${close}>Leave it</button><button type="submit" class="main">Send</button></footer></form></${Dialog}>`;
+    <div class="field"><label for="to">Machine</label><select id="to" value=${name} onChange=${(/** @type {any} */ e) => setName(e.target.value)}>
+      ${[...new Set([to, ...known, ALL])].map((n) => html`<option value=${n}>${n === ALL ? "all of them" : n}</option>`)}</select></div>
+    <div class="field"><label for="command">Command</label>
+      <input id="command" required autofocus autocomplete="off" spellcheck="false" placeholder="burn-in, reboot" value=${command} onInput=${(/** @type {any} */ e) => setCommand(e.target.value)} /></div>
+    <div class="field"><label for="args">Arguments</label>
+      <textarea id="args" class="mono" rows="3" placeholder="JSON; may be left empty" spellcheck="false" value=${args} onInput=${(/** @type {any} */ e) => setArgs(e.target.value)}></textarea></div>
+    <${Failure} error=${error} what="Not sent." /><footer><button type="button" onClick=${close}>Leave it</button>
+      <button type="submit" class="main">Send</button></footer></form></${Dialog}>`;
 }
 
 /** The word goes into the address as it is typed, and makes no history. @param {any} event */
@@ -120,12 +124,17 @@ function Image({ image, connected, may, send }) {
   const { order, inventory } = image;
   const lately = image.heard !== null && Date.now() - Date.parse(image.heard) < SPEAKS_FOR;
   const there = connected?.has(image.name);
-  return html`<section class="panel image" aria-label=${image.name} data-row=${image.name}><header><h2><a data-open class="mono" href=${write("livesys", image.name)}>${image.name}</a></h2>
+  return html`<section class="panel image" aria-label=${image.name} data-row=${image.name}><header><h2>
+    <a data-open class="mono" href=${write("livesys", image.name)}>${image.name}</a></h2>
       ${there ? html`<${Dot} tone="good">connected</${Dot}>` : html`<${Dot} tone=${lately ? "good" : "calm"} title="No session listens for it; it may listen to all.">heard <${Time} at=${image.heard} none="never" /></${Dot}>`}</header>
-    <dl class="facts">${image.state && html`<dt>state</dt><dd><${Dot} tone=${TONES[image.state] ?? "calm"}>${image.state}</${Dot}> ${image.text}</dd>`}
-      ${order && html`<dt>told</dt><dd><b>${order.command}</b> <${Time} at=${order.at} /><br />${order.outcome ? html`<${Dot} tone=${TONES[order.outcome.state] ?? "calm"}>${order.outcome.state}</${Dot}> ${order.outcome.text}` : html`<span class="soft">no answer yet</span>`}</dd>`}
+    <dl class="facts">${image.state && html`<dt>state</dt><dd><${Dot} tone=${TONES[image.state] ?? "calm"}>
+      ${image.state}</${Dot}> ${image.text}</dd>`}
+      ${order && html`<dt>told</dt><dd><b>${order.command}</b> <${Time} at=${order.at} /><br />
+        ${order.outcome ? html`<${Dot} tone=${TONES[order.outcome.state] ?? "calm"}>
+        ${order.outcome.state}</${Dot}> ${order.outcome.text}` : html`<span class="soft">no answer yet</span>`}</dd>`}
       ${inventory && summary(inventory, bytes).map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>
-    <footer>${may && html`<button type="button" class="small" onClick=${send}>Send a command…</button>`}<a class="button small" href=${write("topics", `${TOPIC}/${image.name}`)}>Tail</a><a class="button small" href=${write("audit", "", { topic: `${TOPIC}/${image.name}` })}>History</a></footer></section>`;
+    <footer>${may && html`<button type="button" class="small" onClick=${send}>Send a command…</button>`}<a class="button small" href=${write("topics", `${TOPIC}/${image.name}`)}>Tail</a>
+      <a class="button small" href=${write("audit", "", { topic: `${TOPIC}/${image.name}` })}>History</a></footer></section>`;
 }
 
 /** @param {{rest: string, query: Record<string, string>}} props */
@@ -140,10 +149,13 @@ export function Livesys({ rest, query }) {
   const one = rest ? (images.get(rest) ?? null) : null;
   return html`<${Head} title=${rest ? `Livesys: ${rest}` : "Livesys"} about=${rest ? html`<a href=${write("livesys")}>All machines</a>` : "Machines that run an image, as they tell of themselves."}>${may && html`<button type="button" onClick=${() => setTo(rest || ALL)}>${rest ? "Send a command…" : "Command to all…"}</button>`}</${Head}>
     ${refused !== null && html`<${Failure} error=${new Error(refused)} what="Machines are not heard." />`}
-    ${!rest && html`<div class="filters"><div class="field broad"><label for="q">Narrow</label><input id="q" type="search" data-search placeholder="name, serial, model" value=${query.q ?? ""} onInput=${narrow} /></div></div>`}
-    ${shown.length === 0 ? html`<${Empty}>${all.length > 0 ? "No machine is called so or has that." : html`No machine has spoken yet. This makes one: <code>minium pub livesys/7 '{"type":"status","state":"ready"}'</code>`}</${Empty}>` : html`<div class="images">${shown.map(
+    ${!rest && html`<div class="filters"><div class="field broad"><label for="q">Narrow</label>
+      <input id="q" type="search" data-search placeholder="name, serial, model" value=${query.q ?? ""} onInput=${narrow} /></div></div>`}
+    ${shown.length === 0 ? html`<${Empty}>
+      ${all.length > 0 ? "No machine is called so or has that." : html`No machine has spoken yet. This makes one: <code>minium pub livesys/7 '{"type":"status","state":"ready"}'</code>`}</${Empty}>` : html`<div class="images">${shown.map(
       (image) => html`<${Image} key=${image.name} image=${image} connected=${connected} may=${may} send=${() => setTo(image.name)} />`,
     )}</div>`}
-    ${one?.inventory && html`<section class="panel later" aria-labelledby="h-inv"><header><h2 id="h-inv">Inventory</h2><span class="soft"><${Time} at=${one.inventoried} /></span></header><div class="body"><${Fold} value=${one.inventory} label="Inventory" /></div></section>`}
+    ${one?.inventory && html`<section class="panel later" aria-labelledby="h-inv"><header><h2 id="h-inv">Inventory</h2><span class="soft">
+      <${Time} at=${one.inventoried} /></span></header><div class="body"><${Fold} value=${one.inventory} label="Inventory" /></div></section>`}
     ${to && html`<${Send} to=${to} known=${all.map((i) => i.name)} close=${() => setTo(null)} />`}`;
 }

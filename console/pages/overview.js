@@ -59,7 +59,8 @@ function Tiles({ stats }) {
     ["cancelled", stats?.cancelled, { state: "cancelled" }],
   ]);
   return html`<ul class="tiles" aria-label="Jobs by state">${tiles.map(
-    ([word, value, query]) => html`<li><a href=${write("jobs", "", query)} data-state=${word} data-some=${value ? "yes" : undefined}><b>${count(value)}</b><span>${word}</span></a></li>`,
+    ([word, value, query]) => html`<li><a href=${write("jobs", "", query)} data-state=${word} data-some=${value ? "yes" : undefined}><b>
+      ${count(value)}</b><span>${word}</span></a></li>`,
   )}</ul>`;
 }
 
@@ -81,7 +82,9 @@ function Charts() {
   const per = (/** @type {number} */ n) => rate(n / length);
   const words = (/** @type {number | null} */ n) => (n === null ? "none" : span(n));
   return html`<section class="panel" aria-labelledby="h-rates"><header><h2 id="h-rates">Throughput and times</h2>
-      <div class="choice" role="group" aria-label="Window">${WINDOWS.map(([label], i) => html`<button type="button" aria-pressed=${i === which ? "true" : "false"} onClick=${() => choose(i)}>${label}</button>`)}</div></header>
+      <div class="choice" role="group" aria-label="Window">
+        ${WINDOWS.map(([label], i) => html`<button type="button" aria-pressed=${i === which ? "true" : "false"} onClick=${() => choose(i)}>
+        ${label}</button>`)}</div></header>
     <div class="charts">
       <${Chart} key=${`r${which}`} title="Jobs per second" series=${RATES} data=${ratesData} write=${rate}
         words=${`${per(total.enqueued)} enqueued, ${per(total.finished)} finished, ${per(total.failed)} failed on the average`} />
@@ -89,7 +92,8 @@ function Charts() {
         words=${`median wait ${words(total.wait50)}, 95 % ${words(total.wait95)}; median run ${words(total.run50)}, 95 % ${words(total.run95)}`} />
     </div>
     <dl class="sums"><div><dt>enqueued</dt><dd>${count(total.enqueued)}</dd></div><div><dt>finished</dt><dd>${count(total.finished)}</dd></div>
-      <div><dt>failed</dt><dd>${count(total.failed)}</dd></div><div><dt>wait, median</dt><dd>${words(total.wait50)}</dd></div><div><dt>wait, 95 %</dt><dd>${words(total.wait95)}</dd></div>
+      <div><dt>failed</dt><dd>${count(total.failed)}</dd></div><div><dt>wait, median</dt><dd>${words(total.wait50)}</dd></div><div><dt>wait, 95 %</dt>
+        <dd>${words(total.wait95)}</dd></div>
       <div><dt>run, median</dt><dd>${words(total.run50)}</dd></div><div><dt>run, 95 %</dt><dd>${words(total.run95)}</dd></div></dl>
   </section>`;
 }
@@ -104,8 +108,10 @@ function Day() {
     return [at, hours.map((/** @type {any} */ h) => h.finished + h.failed), hours.map((/** @type {any} */ h) => h.failed)];
   }, [hours]);
   const sum = (/** @type {string} */ what) => (hours ?? []).reduce((/** @type {number} */ n, /** @type {any} */ h) => n + h[what], 0);
-  return html`<section class="panel" aria-labelledby="h-day"><header><h2 id="h-day">The last day</h2><span class="soft">${count(sum("finished"))} finished, ${count(sum("failed"))} failed, ${count(sum("cancelled"))} cancelled</span></header>
-    <${Failure} error=${loaded.error} />${data && html`<${Chart} title="Jobs per hour" series=${DAY} data=${data} write=${(/** @type {number} */ n) => count(Math.round(n))} words=${`${sum("finished")} finished, ${sum("failed")} failed`} />`}</section>`;
+  return html`<section class="panel" aria-labelledby="h-day"><header><h2 id="h-day">The last day</h2><span class="soft">
+    ${count(sum("finished"))} finished, ${count(sum("failed"))} failed, ${count(sum("cancelled"))} cancelled</span></header>
+    <${Failure} error=${loaded.error} />
+      ${data && html`<${Chart} title="Jobs per hour" series=${DAY} data=${data} write=${(/** @type {number} */ n) => count(Math.round(n))} words=${`${sum("finished")} finished, ${sum("failed")} failed`} />`}</section>`;
 }
 
 /** What /readyz and /metrics say. */
@@ -141,18 +147,23 @@ function Health({ stats }) {
     <dt>Sessions</dt><dd><a href=${write("sessions")}>${count(stats?.sessions)}</a></dd>
     <dt>Notifier</dt><dd>${lag === null ? "–" : behind === 0 ? "up to date" : `${count(behind)} events, ${span(lag)} behind`}</dd>
     <dt>Journal</dt><dd class="mono">${stats?.position ?? "–"}</dd>
-    <dt>Schedules</dt><dd><a href=${write("schedules")}>${count(stats?.schedules)}</a>${stats?.inactive_schedules ? html` <span class="soft">${stats.inactive_schedules} paused</span>` : ""}</dd>
+    <dt>Schedules</dt><dd><a href=${write("schedules")}>${count(stats?.schedules)}</a>${stats?.inactive_schedules ? html` <span class="soft">
+      ${stats.inactive_schedules} paused</span>` : ""}</dd>
     <dt>Locks</dt><dd><a href=${write("locks")}>${count(stats?.active_locks)}</a></dd></dl></section>`;
 }
 
 function Crew() {
   const loaded = useLoad("/api/v1/workers?limit=8", { every: 5000 });
   const workers = loaded.data?.workers ?? [];
-  return html`<section class="panel" aria-labelledby="h-crew"><header><h2 id="h-crew">Workers</h2><a href=${write("workers")}>all</a></header><${Failure} error=${loaded.error} />
+  return html`<section class="panel" aria-labelledby="h-crew"><header><h2 id="h-crew">Workers</h2><a href=${write("workers")}>all</a></header>
+    <${Failure} error=${loaded.error} />
     ${workers.length === 0 && !loaded.loading && html`<p class="empty">No worker is there, so nothing is run.</p>`}
     <ul class="crew">${workers.map(
-      (/** @type {any} */ w) => html`<li key=${w.id}><${Dot} tone=${w.state === "stale" ? "bad" : w.paused ? "calm" : w.state === "processing" ? "busy" : "good"}>${w.host}</${Dot}> <span class="soft mono">#${w.id}</span>
-        <span class="slots" role="img" aria-label=${`${w.running} of ${w.concurrency} slots`}>${Array.from({ length: Math.min(24, w.concurrency ?? 0) }, (_, i) => html`<i data-on=${i < w.running ? "yes" : undefined}></i>`)}</span>
+      (/** @type {any} */ w) => html`<li key=${w.id}>
+        <${Dot} tone=${w.state === "stale" ? "bad" : w.paused ? "calm" : w.state === "processing" ? "busy" : "good"}>
+        ${w.host}</${Dot}> <span class="soft mono">#${w.id}</span>
+        <span class="slots" role="img" aria-label=${`${w.running} of ${w.concurrency} slots`}>
+          ${Array.from({ length: Math.min(24, w.concurrency ?? 0) }, (_, i) => html`<i data-on=${i < w.running ? "yes" : undefined}></i>`)}</span>
         <span class="soft">${w.paused ? "paused" : `${w.running}/${w.concurrency ?? "–"}`}</span></li>`,
     )}</ul></section>`;
 }
@@ -160,11 +171,14 @@ function Crew() {
 function Recent() {
   const [, draw] = useState(0);
   useEffect(() => onTasks(() => draw((n) => n + 1)), []);
-  return html`<section class="panel grow" aria-labelledby="h-recent"><header><h2 id="h-recent">Newest events</h2><a href=${write("topics", "task")}>tail</a></header>
+  return html`<section class="panel grow" aria-labelledby="h-recent"><header><h2 id="h-recent">Newest events</h2>
+    <a href=${write("topics", "task")}>tail</a></header>
     ${recent.length === 0 && html`<p class="empty">No event yet. <a href=${write("enqueue")}>Enqueue a job</a>, and it shows here.</p>`}
     <ol class="feed">${recent.map(
-      (e) => html`<li key=${e.id}><time datetime=${e.time} title=${e.time}>${clock(e.time)}</time><a href=${write("jobs", e.data.id)}>#${e.data.id}</a><span class="task">${e.data.task}</span>
-        <span class="state" data-state=${e.data.state} title=${e.data.state}>${e.type.replace(/^task\./, "")}</span><span class="gist mono">${gist(e.data)}</span></li>`,
+      (e) => html`<li key=${e.id}><time datetime=${e.time} title=${e.time}>${clock(e.time)}</time>
+        <a href=${write("jobs", e.data.id)}>#${e.data.id}</a><span class="task">${e.data.task}</span>
+        <span class="state" data-state=${e.data.state} title=${e.data.state}>${e.type.replace(/^task\./, "")}</span><span class="gist mono">
+          ${gist(e.data)}</span></li>`,
     )}</ol></section>`;
 }
 
@@ -172,5 +186,6 @@ export function Overview() {
   const stats = useLoad("/api/v1/stats", { every: 2000 });
   return html`<${Head} title="Overview"><a class="button main" href=${write("enqueue")}>Enqueue a job</a></${Head}><${Failure} error=${stats.error} />
     <${Tiles} stats=${stats.data} />
-    <div class="halves"><div class="stack"><${Charts} /><${Recent} /></div><div class="stack side"><${Health} stats=${stats.data} /><${Crew} /><${Day} /></div></div>`;
+    <div class="halves"><div class="stack"><${Charts} /><${Recent} /></div><div class="stack side"><${Health} stats=${stats.data} /><${Crew} />
+      <${Day} /></div></div>`;
 }

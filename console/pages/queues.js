@@ -24,10 +24,12 @@ export function Queues() {
     return attempt(q.paused ? `${q.name} goes on.` : `${q.name} stands still; what runs runs on.`, () => post(`/api/v1/queues/${encodeURIComponent(q.name)}/${word}`)).then(loaded.reload);
   };
   const columns = [
-    { title: "Queue", kind: "lead", cell: (/** @type {any} */ q) => html`<a data-open class="mono" href=${write("jobs", "", { queue: q.name })}>${q.name}</a>` },
+    { title: "Queue", kind: "lead", cell: (/** @type {any} */ q) => html`<a data-open class="mono" href=${write("jobs", "", { queue: q.name })}>
+      ${q.name}</a>` },
     { title: "Ready", kind: "number", cell: (/** @type {any} */ q) => html`${count(q.ready)}${q.ready >= READY_MAX ? " or more" : ""}` },
     { title: "State", cell: (/** @type {any} */ q) => (q.paused ? html`<${Dot} tone="calm">paused <${Time} at=${q.paused} /></${Dot}>` : html`<${Dot} tone="good">open</${Dot}>`) },
-    ...(may ? [{ title: "", kind: "hand", cell: (/** @type {any} */ q) => html`<button type="button" class="small" onClick=${() => turn(q)}>${q.paused ? "Resume" : "Pause"}</button>` }] : []),
+    ...(may ? [{ title: "", kind: "hand", cell: (/** @type {any} */ q) => html`<button type="button" class="small" onClick=${() => turn(q)}>
+      ${q.paused ? "Resume" : "Pause"}</button>` }] : []),
   ];
   const per = (/** @type {any} */ l) => (l.rate ? `${l.rate} in ${l.per} s` : "–");
   const bound = [
@@ -39,5 +41,6 @@ export function Queues() {
   return html`<${Head} title="Queues" about="Those with jobs that are ready, and those that are paused." />
     <${Status} loaded=${loaded} many=${queues.length} none="Nothing waits, and nothing is paused." />
     <${Table} label="Queues" columns=${columns} rows=${queues} id=${(/** @type {any} */ q) => q.name} />
-    ${bounds.length > 0 && html`<header class="head later"><h2>Limits</h2></header><${Table} label="Limits" columns=${bound} rows=${bounds} id=${(/** @type {any} */ l) => l.task} />`}`;
+    ${bounds.length > 0 && html`<header class="head later"><h2>Limits</h2></header>
+      <${Table} label="Limits" columns=${bound} rows=${bounds} id=${(/** @type {any} */ l) => l.task} />`}`;
 }

@@ -22,14 +22,23 @@ function Tree({ topic, query }) {
   const loaded = useLoad(at("/api/v1/topics", { limit: TOPICS }), { every: 3000 });
   const all = /** @type {any[]} */ (loaded.data?.topics ?? []);
   const shown = useMemo(() => tree(all.filter((t) => t.topic.includes(prefix.trim()))), [loaded.data, prefix]);
-  if (loaded.error?.status === 404) return html`<section class="panel" aria-label="Topics"><${Empty}>This node has no list of its topics. A topic that you know can be tailed all the same.</${Empty}>${["task", "livesys"].map((t) => html`<div class="tree"><a href=${write("topics", t)}><span class="name">${t}</span></a></div>`)}</section>`;
-  return html`<section class="panel" aria-label="Topics"><div class="body"><div class="field"><label for="prefix">Topics</label><input id="prefix" type="search" placeholder="narrow" autocomplete="off" data-search value=${prefix} onInput=${(/** @type {any} */ e) => setPrefix(e.target.value)} /></div></div>
+  if (loaded.error?.status === 404) return html`<section class="panel" aria-label="Topics">
+    <${Empty}>This node has no list of its topics. A topic that you know can be tailed all the same.</${Empty}>
+    ${["task", "livesys"].map((t) => html`<div class="tree"><a href=${write("topics", t)}><span class="name">${t}</span></a></div>`)}</section>`;
+  return html`<section class="panel" aria-label="Topics"><div class="body"><div class="field"><label for="prefix">Topics</label>
+    <input id="prefix" type="search" placeholder="narrow" autocomplete="off" data-search value=${prefix} onInput=${(/** @type {any} */ e) => setPrefix(e.target.value)} /></div></div>
     <${Failure} error=${loaded.error} />
-    <div class="tree" tabindex="0" role="region" aria-label="List of topics">${shown.length > 0 && html`<p class="columns" aria-hidden="true"><span>topic</span><span>listen</span><span>rate, or last</span></p>`}${shown.map(({ topic: name, deep, entry, rate: all, patterns: [pattern] }) => {
+    <div class="tree" tabindex="0" role="region" aria-label="List of topics">${shown.length > 0 && html`<p class="columns" aria-hidden="true">
+      <span>topic</span><span>listen</span>
+      <span>rate, or last</span></p>`}${shown.map(({ topic: name, deep, entry, rate: all, patterns: [pattern] }) => {
       const ears = !entry ? null : pattern === "push" || pattern === "pull" ? entry.pullers : pattern === "bus" ? entry.peers : entry.subscribers;
       return html`<a key=${`${pattern} ${name}`} href=${write("topics", name, { pattern: pattern === "sub" ? "" : pattern, view: query.view })} data-row data-open aria-current=${name === topic && (query.pattern ?? "sub") === pattern ? "true" : undefined}
-        title=${entry ? `${name}: ${count(entry.messages)} messages${entry.durable ? ", kept" : ""}` : `${name} and below`}><span class="name" style=${{ "--deep": deep }}>${name.split("/").at(-1)}${pattern === "sub" ? "" : html` <span class="soft">${pattern}</span>`}</span><span class="soft">${ears === null ? "" : count(ears)}</span><span class="soft">${all >= 0.01 ? rate(all) : entry?.last ? html`<${Time} at=${entry.last} />` : ""}</span></a>`;
-    })}${shown.length === 0 && html`<${Empty}>${loaded.loading ? "Loading…" : all.length > 0 ? "None of them matches." : "Nothing has been said yet."}</${Empty}>`}</div></section>`;
+        title=${entry ? `${name}: ${count(entry.messages)} messages${entry.durable ? ", kept" : ""}` : `${name} and below`}>
+          <span class="name" style=${{ "--deep": deep }}>${name.split("/").at(-1)}${pattern === "sub" ? "" : html` <span class="soft">
+          ${pattern}</span>`}</span><span class="soft">${ears === null ? "" : count(ears)}</span><span class="soft">
+          ${all >= 0.01 ? rate(all) : entry?.last ? html`<${Time} at=${entry.last} />` : ""}</span></a>`;
+    })}${shown.length === 0 && html`<${Empty}>
+      ${loaded.loading ? "Loading…" : all.length > 0 ? "None of them matches." : "Nothing has been said yet."}</${Empty}>`}</div></section>`;
 }
 
 /** An event says when it was; anything else is as old as its arrival, unless it was there before. @param {any} data @param {boolean} past */
@@ -48,8 +57,10 @@ function Row({ row, pretty }) {
   const whole = typeof row.data === "string" ? row.data : row.data instanceof Uint8Array ? short(row.data) : JSON.stringify(row.data, null, 2);
   const at = row.at === null ? undefined : new Date(row.at).toISOString();
   const place = row.position ? `position ${row.position.epoch}:${row.position.offset}` : at;
-  return html`<li data-row=${row.n} data-whole=${open || pretty ? "yes" : undefined}>${at ? html`<time datetime=${at} title=${place}>${clock(row.at)}</time>` : html`<span class="soft" title=${place}>earlier</span>`}<a class="topic" title=${row.topic} href=${write("topics", row.topic)}>${row.topic}</a>
-    ${pretty ? html`<span class="said">${whole}</span>` : html`<button type="button" class="bare said" data-open aria-expanded=${open ? "true" : "false"} onClick=${() => setOpen(!open)}>${open ? whole : short(row.data)}</button>`}</li>`;
+  return html`<li data-row=${row.n} data-whole=${open || pretty ? "yes" : undefined}>${at ? html`<time datetime=${at} title=${place}>
+    ${clock(row.at)}</time>` : html`<span class="soft" title=${place}>earlier</span>`}<a class="topic" title=${row.topic} href=${write("topics", row.topic)}>${row.topic}</a>
+    ${pretty ? html`<span class="said">
+      ${whole}</span>` : html`<button type="button" class="bare said" data-open aria-expanded=${open ? "true" : "false"} onClick=${() => setOpen(!open)}>${open ? whole : short(row.data)}</button>`}</li>`;
 }
 
 /** @param {{topic: string, query: Record<string, string>}} props */
@@ -95,14 +106,24 @@ function Tail({ topic, query }) {
     return word ? rows.filter((r) => r.note || r.topic.toLowerCase().includes(word) || JSON.stringify(r.data).toLowerCase().includes(word)) : rows;
   }, [rows, needle]);
   const view = (/** @type {string} */ word) => write("topics", topic, { ...query, view: word });
-  return html`<section class="panel" aria-labelledby="h-tail"><header><h2 id="h-tail">Tail of <span class="mono">${topic}</span></h2><div class="acts">
-      <label class="away" for="needle">Filter what is shown</label><input id="needle" type="search" placeholder="filter" value=${needle} onInput=${(/** @type {any} */ e) => setNeedle(e.target.value)} />
-      <label class="away" for="from">Begin</label><select id="from" value=${["latest", "last:50", "last:500", "earliest"].includes(from) ? from : "at"} onChange=${(/** @type {any} */ e) => e.target.value !== "at" && (location.hash = write("topics", topic, { ...query, after: e.target.value }))}>
-        <option value="latest">from now on</option><option value="last:50">last 50 and on</option><option value="last:500">last 500 and on</option><option value="earliest">from the beginning</option>${!["latest", "last:50", "last:500", "earliest"].includes(from) && html`<option value="at">behind ${from}</option>`}</select>
-      <div class="choice" role="group" aria-label="Layout"><button type="button" aria-pressed=${pretty ? "false" : "true"} onClick=${() => (location.hash = view(""))}>Compact</button><button type="button" aria-pressed=${pretty ? "true" : "false"} onClick=${() => (location.hash = view("pretty"))}>Pretty</button></div>
-      <button type="button" data-pause aria-pressed=${paused ? "true" : "false"} onClick=${pause}>${paused ? `Go on${waiting ? ` (${waiting})` : ""}` : "Pause"}</button><button type="button" onClick=${() => setRows([])}>Clear</button></div></header>
+  return html`<section class="panel" aria-labelledby="h-tail"><header><h2 id="h-tail">Tail of <span class="mono">${topic}</span></h2>
+    <div class="acts">
+      <label class="away" for="needle">Filter what is shown</label>
+        <input id="needle" type="search" placeholder="filter" value=${needle} onInput=${(/** @type {any} */ e) => setNeedle(e.target.value)} />
+      <label class="away" for="from">Begin</label>
+        <select id="from" value=${["latest", "last:50", "last:500", "earliest"].includes(from) ? from : "at"} onChange=${(/** @type {any} */ e) => e.target.value !== "at" && (location.hash = write("topics", topic, { ...query, after: e.target.value }))}>
+        <option value="latest">from now on</option><option value="last:50">last 50 and on</option><option value="last:500">last 500 and on</option>
+          <option value="earliest">from the beginning</option>
+          ${!["latest", "last:50", "last:500", "earliest"].includes(from) && html`<option value="at">behind ${from}</option>`}</select>
+      <div class="choice" role="group" aria-label="Layout">
+        <button type="button" aria-pressed=${pretty ? "false" : "true"} onClick=${() => (location.hash = view(""))}>Compact</button>
+        <button type="button" aria-pressed=${pretty ? "true" : "false"} onClick=${() => (location.hash = view("pretty"))}>Pretty</button></div>
+      <button type="button" data-pause aria-pressed=${paused ? "true" : "false"} onClick=${pause}>
+        ${paused ? `Go on${waiting ? ` (${waiting})` : ""}` : "Pause"}</button>
+        <button type="button" onClick=${() => setRows([])}>Clear</button></div></header>
     ${state[0] === "refused" && html`<${Failure} error=${new Error(state[1] ?? "")} what="Not heard." />`}
-    ${shown.length === 0 ? html`<${Empty}>${rows.length > 0 ? "Nothing of it matches." : "Nothing yet. What is said here shows as it is said."}</${Empty}>` : html`<ol class=${pretty ? "tail pretty" : "tail"} ref=${box} tabindex="0" aria-label="Messages, newest first">${shown.map((r) =>
+    ${shown.length === 0 ? html`<${Empty}>
+      ${rows.length > 0 ? "Nothing of it matches." : "Nothing yet. What is said here shows as it is said."}</${Empty}>` : html`<ol class=${pretty ? "tail pretty" : "tail"} ref=${box} tabindex="0" aria-label="Messages, newest first">${shown.map((r) =>
       r.note ? html`<li class="note" key=${r.n}>${r.note}</li>` : html`<${Row} key=${r.n} row=${r} pretty=${pretty} />`,
     )}</ol>`}</section>`;
 }
@@ -126,11 +147,19 @@ function Publish({ topic: around, pattern: first }) {
       setError(e);
     }
   };
-  return html`<section class="panel" aria-labelledby="h-say"><header><h2 id="h-say">Say something</h2>${entry && html`<span class="soft">judged by <a href=${write("schemas", entry.path)}>${entry.path}</a></span>`}</header><form class="body form" onSubmit=${send}>
-    <div class="fields"><div class="field"><label for="say-how">How</label><select id="say-how" value=${pattern} onChange=${(/** @type {any} */ e) => setPattern(e.target.value)}><option value="pub">publish to all who subscribe</option><option value="push">push to one who pulls</option><option value="bus">send to all peers</option></select></div>
-      <div class="field"><label for="say-topic">Topic</label><input id="say-topic" required autocomplete="off" spellcheck="false" value=${topic} onInput=${(/** @type {any} */ e) => setTopic(e.target.value)} /></div></div>
-    <${Document} key=${entry?.url ?? ""} schema=${schema} label="Message" text=${!schema} rows=${3} change=${setTyped} /><${Failure} error=${error} what="Not sent." />
-    <footer><button type="submit" class="main" disabled=${!may || !topic.trim() || !typed.ok}>Send</button>${!may && html`<span class="soft">This token may not.</span>`}</footer></form></section>`;
+  return html`<section class="panel" aria-labelledby="h-say"><header><h2 id="h-say">Say something</h2>
+    ${entry && html`<span class="soft">judged by <a href=${write("schemas", entry.path)}>${entry.path}</a></span>`}</header>
+    <form class="body form" onSubmit=${send}>
+    <div class="fields"><div class="field"><label for="say-how">How</label>
+      <select id="say-how" value=${pattern} onChange=${(/** @type {any} */ e) => setPattern(e.target.value)}>
+      <option value="pub">publish to all who subscribe</option><option value="push">push to one who pulls</option>
+      <option value="bus">send to all peers</option></select></div>
+      <div class="field"><label for="say-topic">Topic</label>
+        <input id="say-topic" required autocomplete="off" spellcheck="false" value=${topic} onInput=${(/** @type {any} */ e) => setTopic(e.target.value)} /></div></div>
+    <${Document} key=${entry?.url ?? ""} schema=${schema} label="Message" text=${!schema} rows=${3} change=${setTyped} />
+      <${Failure} error=${error} what="Not sent." />
+    <footer><button type="submit" class="main" disabled=${!may || !topic.trim() || !typed.ok}>Send</button>
+      ${!may && html`<span class="soft">This token may not.</span>`}</footer></form></section>`;
 }
 
 /** @param {{rest: string, query: Record<string, string>}} props */
@@ -144,8 +173,12 @@ export function Topics({ rest, query }) {
     location.hash = write("topics", typed.trim(), { view: query.view, after: position.trim() });
   };
   return html`<${Head} title="Topics" /><div class="halves left"><${Tree} topic=${topic} query=${query} /><div class="stack">
-    <form class="filters" onSubmit=${go}><div class="field broad"><label for="topic">Topic or filter</label><input id="topic" placeholder="livesys/+" autocomplete="off" spellcheck="false" value=${typed} onInput=${(/** @type {any} */ e) => setTyped(e.target.value)} /></div>
-      <div class="field"><label for="position">Replay from</label><input id="position" placeholder="epoch:offset" autocomplete="off" spellcheck="false" value=${position} onInput=${(/** @type {any} */ e) => setPosition(e.target.value)} /></div><button type="submit">Tail</button></form>
-    ${topic ? html`<${Tail} key=${topic} topic=${topic} query=${query} />` : html`<section class="panel"><${Empty}>Choose a topic, or name one. Its subtopics are heard, too; <code>+</code> stands for any one segment.</${Empty}></section>`}
+    <form class="filters" onSubmit=${go}><div class="field broad"><label for="topic">Topic or filter</label>
+      <input id="topic" placeholder="livesys/+" autocomplete="off" spellcheck="false" value=${typed} onInput=${(/** @type {any} */ e) => setTyped(e.target.value)} /></div>
+      <div class="field"><label for="position">Replay from</label>
+        <input id="position" placeholder="epoch:offset" autocomplete="off" spellcheck="false" value=${position} onInput=${(/** @type {any} */ e) => setPosition(e.target.value)} /></div>
+        <button type="submit">Tail</button></form>
+    ${topic ? html`<${Tail} key=${topic} topic=${topic} query=${query} />` : html`<section class="panel">
+      <${Empty}>Choose a topic, or name one. Its subtopics are heard, too; <code>+</code> stands for any one segment.</${Empty}></section>`}
     <${Publish} key=${`${topic} ${query.pattern ?? ""}`} topic=${topic} pattern=${query.pattern ?? "sub"} /></div></div>`;
 }

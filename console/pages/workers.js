@@ -45,12 +45,18 @@ function Tell({ to, close, reload }) {
       setError(e);
     }
   };
-  const field = (/** @type {string} */ label, /** @type {number} */ i) => html`<div class="field"><label for=${`a${i}`}>${label[0].toUpperCase() + label.slice(1)}</label><input id=${`a${i}`} autocomplete="off" value=${args[i]} onInput=${(/** @type {any} */ e) => setArgs((now) => now.map((v, n) => (n === i ? e.target.value : v)))} /></div>`;
+  const field = (/** @type {string} */ label, /** @type {number} */ i) => html`<div class="field"><label for=${`a${i}`}>
+    ${label[0].toUpperCase() + label.slice(1)}</label>
+    <input id=${`a${i}`} autocomplete="off" value=${args[i]} onInput=${(/** @type {any} */ e) => setArgs((now) => now.map((v, n) => (n === i ? e.target.value : v)))} /></div>`;
   return html`<${Dialog} title=${to ? `Tell worker ${to.id} on ${to.host}` : "Tell all workers"} close=${close}><form onSubmit=${submit}>
-    <div class="field"><label for="word">Command</label><select id="word" value=${word} onChange=${(/** @type {any} */ e) => setWord(e.target.value)}>${COMMANDS.map(([name]) => html`<option value=${name}>${name}</option>`)}<option value="">one of the program's own</option></select><small>${known ? known[1] : "A worker that does not know it logs that and goes on."}</small></div>
-    ${!known && html`<div class="field"><label for="own">Name</label><input id="own" required autocomplete="off" value=${own} onInput=${(/** @type {any} */ e) => setOwn(e.target.value)} /></div>`}
+    <div class="field"><label for="word">Command</label><select id="word" value=${word} onChange=${(/** @type {any} */ e) => setWord(e.target.value)}>
+      ${COMMANDS.map(([name]) => html`<option value=${name}>${name}</option>`)}<option value="">one of the program's own</option></select><small>
+      ${known ? known[1] : "A worker that does not know it logs that and goes on."}</small></div>
+    ${!known && html`<div class="field"><label for="own">Name</label>
+      <input id="own" required autocomplete="off" value=${own} onInput=${(/** @type {any} */ e) => setOwn(e.target.value)} /></div>`}
     ${known ? known[2].map(field) : field("arguments, parted by blanks", 0)}
-    <${Failure} error=${error} /><footer><button type="button" onClick=${close}>Leave it</button><button type="submit" class="main">Send</button></footer></form></${Dialog}>`;
+    <${Failure} error=${error} /><footer><button type="button" onClick=${close}>Leave it</button>
+      <button type="submit" class="main">Send</button></footer></form></${Dialog}>`;
 }
 
 const TONES = /** @type {Record<string, string>} */ ({ idle: "good", processing: "busy", stale: "bad" });
@@ -65,15 +71,19 @@ export function Workers() {
   const shutdown = (/** @type {any} */ w) => confirm({ title: `End worker ${w.id} on ${w.host}?`, text: "It claims no more, and gives its jobs time, as with SIGTERM.", yes: "End it", harmful: true, act: () => post(`/api/v1/workers/${w.id}/command`, { command: "shutdown", args: [] }).then(loaded.reload) });
   const columns = [
     { title: "Worker", kind: "lead", cell: (/** @type {any} */ w) => html`#${w.id} <b>${w.host}</b> <span class="soft">pid ${w.pid}</span>` },
-    { title: "State", kind: "lead", cell: (/** @type {any} */ w) => html`<${Dot} tone=${w.paused ? "calm" : TONES[w.state]}>${w.paused ? "paused" : w.state}</${Dot}>` },
+    { title: "State", kind: "lead", cell: (/** @type {any} */ w) => html`<${Dot} tone=${w.paused ? "calm" : TONES[w.state]}>
+      ${w.paused ? "paused" : w.state}</${Dot}>` },
     { title: "Slots", kind: "number", cell: (/** @type {any} */ w) => (w.kind === "pullers" ? `${w.running ?? 0}` : `${w.running}/${w.concurrency}${w.spare ? `+${w.spare}` : ""}`) },
     { title: "Runs", cell: (/** @type {any} */ w) => (w.jobs?.length ? w.jobs.slice(0, 6).map((/** @type {any} */ j) => html`<a href=${write("jobs", j.id ?? j)}>#${j.id ?? j}</a> `) : html`<span class="soft">–</span>`) },
     { title: "Done", kind: "number", cell: (/** @type {any} */ w) => count(w.performed) },
     { title: "Queues", cell: (/** @type {any} */ w) => (w.queues ?? []).join(", ") },
-    { title: "Tasks", cell: (/** @type {any} */ w) => html`<span class="mono soft">${w.kind === "pullers" ? "over WebSocket" : (w.tasks ?? []).join(" ")}</span>` },
+    { title: "Tasks", cell: (/** @type {any} */ w) => html`<span class="mono soft">
+      ${w.kind === "pullers" ? "over WebSocket" : (w.tasks ?? []).join(" ")}</span>` },
     { title: "Heard", kind: "no-wrap", cell: (/** @type {any} */ w) => html`<${Time} at=${w.heartbeat} />` },
     { title: "Since", kind: "no-wrap", cell: (/** @type {any} */ w) => html`<${Time} at=${w.started} />` },
-    ...(may ? [{ title: "", kind: "hand", cell: (/** @type {any} */ w) => takes(w) && html`<button type="button" class="small" onClick=${() => tell(w, w.paused ? "resume" : "pause")}>${w.paused ? "Resume" : "Pause"}</button><button type="button" class="small" onClick=${() => setTo({ worker: w })}>Tell…</button><button type="button" class="small harmful" onClick=${() => shutdown(w)}>End…</button>` }] : []),
+    ...(may ? [{ title: "", kind: "hand", cell: (/** @type {any} */ w) => takes(w) && html`<button type="button" class="small" onClick=${() => tell(w, w.paused ? "resume" : "pause")}>${w.paused ? "Resume" : "Pause"}</button>
+      <button type="button" class="small" onClick=${() => setTo({ worker: w })}>Tell…</button>
+      <button type="button" class="small harmful" onClick=${() => shutdown(w)}>End…</button>` }] : []),
   ];
   return html`<${Head} title="Workers">${may && html`<button type="button" onClick=${() => setTo({ worker: null })}>Tell all…</button>`}</${Head}>
     <${Status} loaded=${loaded} many=${workers.length} none=${html`No worker is there. <code>minium worker --task NAME=COMMAND</code> is one.`} />

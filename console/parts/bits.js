@@ -60,7 +60,8 @@ export function Head({ title, children, about }) {
   useEffect(() => {
     document.title = `${title} · Minium`;
   }, [title]);
-  return html`<header class="head"><div><h1 tabindex="-1">${title}</h1>${about && html`<p class="about">${about}</p>`}</div><div class="acts">${children}</div></header>`;
+  return html`<header class="head"><div><h1 tabindex="-1">${title}</h1>${about && html`<p class="about">${about}</p>`}</div><div class="acts">
+    ${children}</div></header>`;
 }
 
 /** A value in one line that opens to all of it. @param {{value: any, label: string}} props */
@@ -73,5 +74,7 @@ export function Fold({ value, label }) {
 
 /** How far something is. @param {{percent: number, text?: string}} props */
 export function Progress({ percent, text }) {
-  return html`<span class="progress" role="img" aria-label=${`${Math.round(percent)} %`}><i style=${{ width: `${Math.max(0, Math.min(100, percent))}%` }}></i></span><span class="mono">${Math.round(percent)} %${text ? ` ${text}` : ""}</span>`;
+  return html`<span class="progress" role="img" aria-label=${`${Math.round(percent)} %`}>
+    <i style=${{ width: `${Math.max(0, Math.min(100, percent))}%` }}></i></span><span class="mono">
+    ${Math.round(percent)} %${text ? ` ${text}` : ""}</span>`;
 }

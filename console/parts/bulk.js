@@ -84,7 +84,9 @@ export function Bulk({ task, close }) {
     if (!told) return "Looking…";
     const still = told.done ? "" : " so far";
     if (phase === "run") return `${count(told.changed)} of ${count(told.matched)} done${still}.`;
-    return html`<b data-preview=${told.done ? "done" : "counting"}>${count(told.changed)}</b> of ${count(told.matched)} that match would be changed${still}${told.refused ? html`; the state of <b>${count(told.refused)}</b> forbids it` : ""}.`;
+    return html`<b data-preview=${told.done ? "done" : "counting"}>
+      ${count(told.changed)}</b> of ${count(told.matched)} that match would be changed${still}${told.refused ? html`; the state of <b>
+      ${count(told.refused)}</b> forbids it` : ""}.`;
   };
   return html`<${Dialog} title=${`${verb} jobs`} close=${() => close(false)}>
     <p class="soft">${task.words}</p><p aria-live="polite">${words()}</p><${Failure} error=${error ?? (told?.error ? new Error(told.error) : null)} />

@@ -16,7 +16,8 @@ export function Dialog({ title, close, children, wide = false }) {
   }, []);
   const outside = (/** @type {any} */ event) => event.target === box.current && close();
   return html`<dialog ref=${box} class=${wide ? "wide" : ""} aria-labelledby=${label} onCancel=${close} onClose=${close} onClick=${outside}>
-    <div class="dialog"><header><h2 id=${label}>${title}</h2><button type="button" class="bare" aria-label="Close" onClick=${close}>×</button></header>${children}</div>
+    <div class="dialog"><header><h2 id=${label}>${title}</h2>
+      <button type="button" class="bare" aria-label="Close" onClick=${close}>×</button></header>${children}</div>
   </dialog>`;
 }
 

@@ -23,7 +23,8 @@ function Input({ field, value, wrong, change }) {
     const type = field.kind === "secret" ? "password" : field.kind === "text" ? "text" : "number";
     return html`<input ...${common} type=${type} min=${field.min} max=${field.max} step=${field.kind === "number" ? "any" : undefined} autocomplete="off" value=${value ?? ""} onInput=${typed} />`;
   };
-  return html`<div class=${`field kind-${field.kind}`}><label for=${id}>${field.label}${field.required ? html`<span class="need" title="needed">*</span>` : ""}</label>${input()}
+  return html`<div class=${`field kind-${field.kind}`}><label for=${id}>
+    ${field.label}${field.required ? html`<span class="need" title="needed">*</span>` : ""}</label>${input()}
     ${(field.help || wrong) && html`<small id=${described}>${wrong ? html`<b class="bad">${wrong}</b> ` : ""}${field.help}</small>`}</div>`;
 }
 
@@ -53,13 +54,17 @@ export function Document({ schema, label, initial = "", change, text = false, ro
     if (form) setJson(JSON.stringify(document, null, 2));
     setAsForm(!form);
   };
-  return html`<fieldset class="document"><legend>${label}${shape && html` <button type="button" class="bare link" onClick=${switched}>${form ? "as JSON" : "as a form"}</button>`}</legend>
-    ${form && kinds.length > 0 && html`<div class="choice" role="group" aria-label="Kind">${kinds.map((k, i) => html`<button type="button" aria-pressed=${i === kind ? "true" : "false"} onClick=${() => setKind(i)}>${k.name}</button>`)}</div>`}
+  return html`<fieldset class="document"><legend>${label}${shape && html` <button type="button" class="bare link" onClick=${switched}>
+    ${form ? "as JSON" : "as a form"}</button>`}</legend>
+    ${form && kinds.length > 0 && html`<div class="choice" role="group" aria-label="Kind">
+      ${kinds.map((k, i) => html`<button type="button" aria-pressed=${i === kind ? "true" : "false"} onClick=${() => setKind(i)}>
+      ${k.name}</button>`)}</div>`}
     ${form && shape
       ? html`<div class="fields">${shape.map((f) => html`<${Input} key=${key(f)} field=${f} value=${filled[key(f)]}
           wrong=${filled[key(f)] === undefined ? undefined : wrong[key(f)]} change=${(/** @type {any} */ v) => setFilled((now) => ({ ...now, [key(f)]: v }))} />`)}</div>`
       : html`<label class="away" for=${id}>${label}</label><textarea id=${id} class="mono" rows=${rows} spellcheck="false" value=${json}
-          aria-invalid=${parsed.ok ? undefined : "true"} onInput=${(/** @type {any} */ e) => setJson(e.target.value)}></textarea>${!parsed.ok && html`<small class="bad">${parsed.why}</small>`}`}
+          aria-invalid=${parsed.ok ? undefined : "true"} onInput=${(/** @type {any} */ e) => setJson(e.target.value)}></textarea>
+            ${!parsed.ok && html`<small class="bad">${parsed.why}</small>`}`}
   </fieldset>`;
 }
 

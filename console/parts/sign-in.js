@@ -23,10 +23,13 @@ export function SignIn() {
       <div class="field"><label for="token">Token</label>
         <input id="token" type="password" autocomplete="off" spellcheck="false" autofocus value=${text} onInput=${(/** @type {any} */ e) => setText(e.target.value)} />
         <small>A JWT, as <code>minium token mint</code> makes it. It is kept for this tab alone and never stands in an address.</small></div>
-      ${known && html`<dl class="facts"><dt>Subject</dt><dd>${known.subject}</dd><dt>Scopes</dt><dd class="mono">${known.scopes.join(" ") || "none"}</dd>
-        ${known.ends && html`<dt>Until</dt><dd>${new Date(known.ends * 1000).toLocaleString()}${over ? html` <b class="bad">over</b>` : ""}</dd>`}</dl>`}
+      ${known && html`<dl class="facts"><dt>Subject</dt><dd>${known.subject}</dd><dt>Scopes</dt><dd class="mono">
+        ${known.scopes.join(" ") || "none"}</dd>
+        ${known.ends && html`<dt>Until</dt><dd>
+          ${new Date(known.ends * 1000).toLocaleString()}${over ? html` <b class="bad">over</b>` : ""}</dd>`}</dl>`}
       ${text.trim() && !known && html`<p class="bad">This does not look like a token.</p>`}
-      <footer><button type="button" onClick=${session.leave}>Not now</button><button type="submit" class="main" disabled=${!text.trim()}>Sign in</button></footer>
+      <footer><button type="button" onClick=${session.leave}>Not now</button>
+        <button type="submit" class="main" disabled=${!text.trim()}>Sign in</button></footer>
     </form>
   </${Dialog}>`;
 }

@@ -24,7 +24,8 @@ function open(event) {
 export function Table({ label, columns, rows, id, mark }) {
   if (rows.length === 0) return null;
   return html`<div class="sheet"><table role="table" aria-label=${label}>
-    <thead role="rowgroup"><tr role="row">${columns.map((c) => html`<th role="columnheader" scope="col" class=${c.kind ?? ""}>${c.title}</th>`)}</tr></thead>
+    <thead role="rowgroup"><tr role="row">${columns.map((c) => html`<th role="columnheader" scope="col" class=${c.kind ?? ""}>
+      ${c.title}</th>`)}</tr></thead>
     <tbody role="rowgroup">${rows.map(
       (row) => html`<tr role="row" key=${id(row)} data-row=${id(row)} data-mark=${mark?.(row)} onClick=${open}>
         ${columns.map((c) => html`<td role="cell" class=${c.kind ?? ""} data-label=${c.title}>${c.cell(row)}</td>`)}

@@ -36,7 +36,8 @@ function One({ toast }) {
     const timer = setTimeout(gone, toast.tone === "bad" ? 9000 : 4000);
     return () => clearTimeout(timer);
   }, [toast.id]);
-  return html`<li data-tone=${toast.tone}><span>${toast.text}</span><button type="button" class="bare" aria-label="Dismiss" onClick=${gone}>×</button></li>`;
+  return html`<li data-tone=${toast.tone}><span>${toast.text}</span>
+    <button type="button" class="bare" aria-label="Dismiss" onClick=${gone}>×</button></li>`;
 }
 
 export function Toasts() {
