@@ -241,7 +241,15 @@ class Line {
       opened = true;
       this.connected();
     };
-    socket.onmessage = (/** @type {any} */ { data }) => this.socket === socket && this.heard(JSON.parse(data));
+    socket.onmessage = (/** @type {any} */ { data }) => {
+      if (this.socket !== socket) return;
+      try {
+        this.heard(JSON.parse(data));
+      } catch (e) {
+        // no node says that; what is between may have broken it, and over another socket nothing is lost
+        this.drop(1006, `a frame that cannot be read: ${e}`);
+      }
+    };
     const gone = (/** @type {any} */ { code = 1006, reason = "" }) => {
       if (this.socket !== socket) return;
       this.socket = null;

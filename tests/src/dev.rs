@@ -67,7 +67,7 @@ async fn dev_tells_where_to_look_and_what_to_try() {
     let linked = page
         .text()
         .split(['"', '\''])
-        .filter(|l| l.starts_with("/page/"))
+        .filter(|l| l.starts_with("/console/"))
         .map(str::to_owned)
         .collect::<Vec<_>>();
     assert!(!linked.is_empty(), "the page has a script and a style");

@@ -92,6 +92,9 @@ mod benches;
 /// Our own clients: cut, restarted, and looked at.
 mod clients;
 
+/// The console, in a real browser.
+mod console;
+
 /// Tokens, scopes, rates: who may do what.
 mod trust;
 

@@ -1,46 +1,96 @@
-//! The page at `/`: live events, in plain HTML and one script. The full console comes later.
+//! The console at `/`, and `/sdk.js`: the files of `console/`, embedded in the binary. A debug build reads them from
+//! the checkout at each request, so that whoever works on a page sees it by loading it again.
+//!
+//! What must hold: a page runs nothing and loads nothing that does not come from this node ([`POLICY`]), and a browser
+//! asks each time whether a file has changed, so that no page is put together of two versions.
 
 use super::problem::Refusal;
 use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
+use http::{HeaderMap, StatusCode};
 use minium_protocol::ErrorCode;
+use rust_embed::{Embed, EmbeddedFile};
+use std::fmt::Write;
 
 /// Nothing from elsewhere, nothing inline.
 const POLICY: &str =
     "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-fn content(kind: &'static str, text: &'static str) -> Response {
-    let headers: [(HeaderName, &'static str); 5] = [
-        (CONTENT_TYPE, kind),
-        (CONTENT_SECURITY_POLICY, POLICY),
-        (CACHE_CONTROL, "no-cache"),
-        (REFERRER_POLICY, "no-referrer"),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
-    (headers, text).into_response()
-}
+/// What stands in `console/`.
+#[derive(Embed)]
+#[folder = "../console/"]
+struct Console;
 
-/// GET `/`.
-pub(crate) async fn index() -> Response {
-    content("text/html; charset=utf-8", include_str!("../page/index.html"))
-}
-
-/// GET `/page/…`.
-pub(crate) async fn file(Path(name): Path<String>) -> Result<Response, Refusal> {
-    match name.as_str() {
-        "app.js" => Ok(content("text/javascript; charset=utf-8", include_str!("../page/app.js"))),
-        "style.css" => Ok(content("text/css; charset=utf-8", include_str!("../page/style.css"))),
-        _ => Err(Refusal::new(ErrorCode::NotFound, "the page has no such file")),
+/// What a browser is told that a file is. What it needs for nothing, such as the notes on the libraries, is not served;
+/// their licences are.
+fn kind(name: &str) -> Option<&'static str> {
+    let base = name.rsplit('/').next().unwrap_or(name);
+    if base.starts_with("LICENSE-") {
+        return Some("text/plain; charset=utf-8");
+    }
+    match base.rsplit_once('.')?.1 {
+        "html" => Some("text/html; charset=utf-8"),
+        "js" => Some("text/javascript; charset=utf-8"),
+        "css" => Some("text/css; charset=utf-8"),
+        "svg" => Some("image/svg+xml"),
+        _ => None,
     }
 }
 
+fn tag(file: &EmbeddedFile) -> String {
+    let mut text = String::from("\"");
+    for byte in &file.metadata.sha256_hash()[..16] {
+        // writing to a text cannot fail
+        let _ = write!(text, "{byte:02x}");
+    }
+    text + "\""
+}
+
+/// Does the browser have it already? Tags may be weak, and several.
+fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let known = headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).unwrap_or("");
+    known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)
+}
+
+fn serve(name: &str, headers: &HeaderMap) -> Result<Response, Refusal> {
+    let none = || Refusal::new(ErrorCode::NotFound, "the console has no such file");
+    let kind = kind(name).ok_or_else(none)?;
+    let file = Console::get(name).ok_or_else(none)?;
+    let tag = tag(&file);
+    let known = is_known(headers, &tag);
+    let text = |text: &'static str| HeaderValue::from_static(text);
+    let etag = HeaderValue::from_str(&tag).map_err(|_| none())?;
+    let told: [(HeaderName, HeaderValue); 6] = [
+        (CONTENT_TYPE, text(kind)),
+        (ETAG, etag),
+        (CONTENT_SECURITY_POLICY, text(POLICY)),
+        (CACHE_CONTROL, text("no-cache")),
+        (REFERRER_POLICY, text("no-referrer")),
+        (X_CONTENT_TYPE_OPTIONS, text("nosniff")),
+    ];
+    if known {
+        return Ok((StatusCode::NOT_MODIFIED, told).into_response());
+    }
+    Ok((told, file.data.into_owned()).into_response())
+}
+
+/// GET `/`.
+pub(crate) async fn index(headers: HeaderMap) -> Result<Response, Refusal> {
+    serve("index.html", &headers)
+}
+
+/// GET `/console/…`.
+pub(crate) async fn file(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Refusal> {
+    serve(&name, &headers)
+}
+
 /// GET `/sdk.js`: the client for pages and for Node.
-pub(crate) async fn sdk() -> Response {
-    content("text/javascript; charset=utf-8", include_str!("../../../console/sdk.js"))
+pub(crate) async fn sdk(headers: HeaderMap) -> Result<Response, Refusal> {
+    serve("sdk.js", &headers)
 }
 
 /// Browsers ask for it unbidden.

@@ -84,7 +84,7 @@ fn guarded(app: &Arc<App>) -> Router<Arc<App>> {
 fn open(app: &Arc<App>) -> Router<Arc<App>> {
     Routes::new(app)
         .at("/", Need::Open, get(page::index))
-        .at("/page/{file}", Need::Open, get(page::file))
+        .at("/console/{*file}", Need::Open, get(page::file))
         .at("/sdk.js", Need::Open, get(page::sdk))
         .at("/favicon.ico", Need::Open, get(page::icon))
         .at("/healthz", Need::Open, get(health::healthz))

@@ -22,9 +22,16 @@ pub(crate) fn node() -> Command {
 }
 
 /// Node with a script of tests/clients.
-pub(super) fn node_script(name: &str) -> Command {
+pub(crate) fn node_script(name: &str) -> Command {
     let mut command = node();
     command.arg(checkout().join("tests/clients").join(name));
+    command
+}
+
+/// A file of tests of tests/clients, by Node's own runner.
+pub(crate) fn node_tests(name: &str) -> Command {
+    let mut command = Command::new("node");
+    command.arg("--test").arg(checkout().join("tests/clients").join(name)).kill_on_drop(true);
     command
 }
 
@@ -36,14 +43,14 @@ pub(super) fn page_script(name: &str) -> Command {
 }
 
 /// A script that talks in lines.
-pub(super) struct Script {
+pub(crate) struct Script {
     lines: Lines<BufReader<ChildStdout>>,
     stdin: ChildStdin,
     _process: Child,
 }
 
 impl Script {
-    pub(super) fn start(command: &mut Command, args: &[&str]) -> Script {
+    pub(crate) fn start(command: &mut Command, args: &[&str]) -> Script {
         let command = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().expect("stdout is piped")).lines();
@@ -51,17 +58,17 @@ impl Script {
     }
 
     /// The next line, as JSON. Nothing is lost when this is dropped.
-    pub(super) async fn line(&mut self) -> Value {
+    pub(crate) async fn line(&mut self) -> Value {
         let line = self.lines.next_line().await.unwrap().expect("the script goes on");
         serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"))
     }
 
-    pub(super) async fn say(&mut self, text: &str) {
+    pub(crate) async fn say(&mut self, text: &str) {
         self.stdin.write_all(format!("{text}\n").as_bytes()).await.unwrap();
     }
 }
 
-fn succeeded(what: &str, output: &Output) {
+pub(crate) fn checked(what: &str, output: &Output) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{what}: {}{}", text(&output.stdout), text(&output.stderr));
 }
@@ -83,7 +90,7 @@ async fn it_does_what_it_says() {
     let node = Node::start(Options::memory().config(config)).await;
     let mut tour = node_script("sdk_tour.mjs");
     let output = wait::within("the tour", tour.arg(node.http("")).output()).await.unwrap();
-    succeeded("sdk_tour.mjs", &output);
+    checked("sdk_tour.mjs", &output);
 }
 
 /// The same, where dashboards live.
@@ -94,10 +101,10 @@ async fn it_does_the_same_in_a_page() {
     let mut tour = page_script("sdk_tour.mjs");
     let tour = tour.arg(node.http("")).stdin(Stdio::null());
     let output = wait::within("the tour", tour.output()).await.unwrap();
-    succeeded("sdk_tour.mjs in Chromium", &output);
+    checked("sdk_tour.mjs in Chromium", &output);
 }
 
-/// `tsc --checkJs` has nothing to say about it.
+/// `tsc --checkJs` has nothing to say about it, nor about the console, which is made with it.
 #[tokio::test]
 async fn its_types_are_in_order() {
     let mut check = Command::new("node");
@@ -112,7 +119,8 @@ async fn its_types_are_in_order() {
         "--module",
         "es2022",
     ]);
-    check.args(["--lib", "es2022,dom,dom.iterable"]).arg(checkout().join("console/sdk.js"));
+    check.args(["--moduleResolution", "bundler", "--lib", "es2023,dom,dom.iterable"]);
+    check.args(["console/sdk.js", "console/app.js"].map(|file| checkout().join(file)));
     let output = wait::within("tsc", check.output()).await.unwrap();
-    succeeded("tsc", &output);
+    checked("tsc", &output);
 }

@@ -37,7 +37,7 @@ fn routes() -> Vec<Route> {
 /// What everybody may have. A new route that needs nothing has to be said here, too.
 const OPEN: &[&str] = &[
     "/",
-    "/page/{file}",
+    "/console/{*file}",
     "/sdk.js",
     "/favicon.ico",
     "/healthz",
@@ -48,7 +48,7 @@ const OPEN: &[&str] = &[
 
 /// A path that the route answers.
 fn example(path: &str) -> String {
-    let path = path.replace("{*topic}", "a/b").replace("{id}", "1").replace("{file}", "app.js");
+    let path = path.replace("{*topic}", "a/b").replace("{id}", "1").replace("{*file}", "app.js");
     let path = path
         .replace("{*path}", "job.json")
         .replace("{code}", "forbidden")

@@ -1,0 +1,188 @@
+// @ts-check
+// The jobs: filters that stand in the address, rows that follow events, one action on many.
+
+import { at, get, useLoad } from "../lib/api.js";
+import { asked, body, renewed, some } from "../lib/filter.js";
+import { count, gist } from "../lib/format.js";
+import { html, useEffect, useMemo, useRef, useState } from "../lib/html.js";
+import { onTasks } from "../lib/live.js";
+import { useMay } from "../lib/may.js";
+import { write } from "../lib/route.js";
+import { Failure, Head, Progress, State, Time } from "../parts/bits.js";
+import { Bulk } from "../parts/bulk.js";
+import { Table } from "../parts/table.js";
+
+const PAGE = 50;
+/** Beyond that many rows one narrows the filter instead of reading on. */
+const ROWS_MAX = 1000;
+/** After events the first page is read anew, this often at most. In milliseconds. */
+const RENEW = 1500;
+
+const FIELDS = /** @type {[string, string, string, string?][]} */ ([
+  ["q", "Search", "in task, arguments, notes, error", "broad"],
+  ["task", "Task", "import"],
+  ["queue", "Queue", "default"],
+  ["note", "Note", "rack or rack=3"],
+]);
+const FURTHER = /** @type {[string, string, string, string?][]} */ ([
+  ["arg", "Argument", "/0/serial=ABC"],
+  ["id", "Ids", "1, 2, 3"],
+  ["origin", "Enqueued by", "id of a job"],
+  ["enqueued_after", "Enqueued from", "2026-11-28 08:00"],
+  ["enqueued_before", "Enqueued before", ""],
+  ["ended_after", "Ended from", ""],
+  ["ended_before", "Ended before", ""],
+]);
+
+/** @param {{query: Record<string, string>}} props */
+function States({ query }) {
+  const { data } = useLoad("/api/v1/stats", { every: 3000 });
+  const waiting = data ? Math.max(0, data.inactive - data.delayed - data.blocked) : null;
+  const all = data ? data.inactive + data.active + data.finished + data.failed + data.cancelled : null;
+  const chips = /** @type {[string, Record<string, string>, number | null][]} */ ([
+    ["all", { state: "", phase: "" }, all],
+    ["ready", { state: "inactive", phase: "ready" }, waiting],
+    ["delayed", { state: "inactive", phase: "delayed" }, data?.delayed],
+    ["blocked", { state: "inactive", phase: "blocked" }, data?.blocked],
+    ...["active", "finished", "failed", "cancelled"].map((s) => [s, { state: s, phase: "" }, data?.[s]]),
+  ]);
+  return html`<nav class="chips" aria-label="States">${chips.map(([word, part, many]) => {
+    const here = (query.state ?? "") === part.state && (query.phase ?? "") === part.phase;
+    return html`<a href=${write("jobs", "", { ...query, ...part })} aria-current=${here ? "true" : undefined}>${word} <b>${count(many)}</b></a>`;
+  })}</nav>`;
+}
+
+/** @param {{query: Record<string, string>}} props */
+function Filters({ query }) {
+  const [further, setFurther] = useState(FURTHER.some(([name]) => query[name]));
+  const [typed, setTyped] = useState(query);
+  const known = JSON.stringify(query);
+  useEffect(() => setTyped(query), [known]);
+  const go = (/** @type {Event} */ event) => {
+    event.preventDefault();
+    location.hash = write("jobs", "", typed);
+  };
+  const field = (/** @type {[string, string, string, string?]} */ [name, label, hint, kind], /** @type {number} */ i) => html`<div class=${`field ${kind ?? ""}`}>
+    <label for=${`f-${name}`}>${label}</label>
+    <input id=${`f-${name}`} type="search" placeholder=${hint} autocomplete="off" spellcheck="false" data-search=${name === "q" && i === 0 ? "yes" : undefined} value=${typed[name] ?? ""}
+      onInput=${(/** @type {any} */ e) => setTyped((now) => ({ ...now, [name]: e.target.value }))} /></div>`;
+  return html`<form class="filters" role="search" aria-label="Jobs" onSubmit=${go}>${FIELDS.map(field)}${further && FURTHER.map((f) => field(f, 1))}
+    <button type="submit">Apply</button>
+      <button type="button" class="bare" aria-expanded=${further ? "true" : "false"} onClick=${() => setFurther(!further)}>
+      ${further ? "Fewer" : "More"} filters</button>
+    ${some(query) && html`<a class="button" href=${write("jobs")}>Clear</a>`}</form>`;
+}
+
+/**
+ * The rows, kept fresh: those that are shown follow their events at once, and the first page is read anew after some.
+ * @param {Record<string, string>} query @param {boolean} paused
+ */
+function useRows(query, paused) {
+  const path = at("/api/v1/jobs", { ...asked(query), limit: PAGE });
+  const first = useLoad(path);
+  const [older, setOlder] = useState(/** @type {{rows: any[], next: number | null, busy: boolean, error: any} | null} */ (null));
+  const [changed, setChanged] = useState(/** @type {ReadonlyMap<number, any>} */ (new Map()));
+  const hold = useRef({ paused, deep: false, reload: first.reload });
+  hold.current = { paused, deep: older !== null, reload: first.reload };
+  useEffect(() => setOlder(null), [path]);
+  useEffect(() => setChanged(new Map()), [first.data]);
+  useEffect(() => {
+    let timer = 0;
+    const renew = () => {
+      timer = 0;
+      if (!hold.current.paused && !hold.current.deep && !document.hidden) hold.current.reload();
+    };
+    const stop = onTasks((events) => {
+      if (hold.current.paused) return;
+      setChanged((now) => {
+        const next = new Map(now);
+        for (const event of events) next.set(event.data.id, event.type === "task.removed" ? { ...event.data, state: "removed" } : event.data);
+        // only those that are shown matter; the rest comes with the next page
+        return next.size > ROWS_MAX * 2 ? new Map([...next].slice(-ROWS_MAX)) : next;
+      });
+      timer ||= window.setTimeout(renew, RENEW);
+    }, () => hold.current.reload());
+    return () => {
+      stop();
+      clearTimeout(timer);
+    };
+  }, [path]);
+  const rows = useMemo(() => {
+    const listed = [...(first.data?.jobs ?? []), ...(older?.rows ?? [])];
+    return listed.map((row) => (changed.has(row.id) ? renewed(row, changed.get(row.id)) : row));
+  }, [first.data, older, changed]);
+  const still = useRef(rows);
+  if (!paused) still.current = rows;
+  const next = older ? older.next : (first.data?.next ?? null);
+  const more = async () => {
+    setOlder((now) => ({ rows: now?.rows ?? [], next, busy: true, error: null }));
+    try {
+      const answer = await get(at("/api/v1/jobs", { ...asked(query), limit: PAGE, before: next }));
+      setOlder((now) => ({ rows: [...(now?.rows ?? []), ...answer.jobs], next: answer.next, busy: false, error: null }));
+    } catch (error) {
+      setOlder((now) => ({ rows: now?.rows ?? [], next, busy: false, error }));
+    }
+  };
+  return { rows: paused ? still.current : rows, next, more, older, first, newest: () => setOlder(null) };
+}
+
+/** @param {any} job */
+function told(job) {
+  if (job.state === "active" && job.progress) return html`<${Progress} percent=${job.progress.percent} text=${job.progress.text} />`;
+  return html`<span class="mono soft" title=${gist(job)}>${gist(job)}</span>`;
+}
+
+/** @param {any} picked @param {(id: number, on: boolean) => void} pick @param {boolean} may */
+const columns = (picked, pick, may) => [
+  ...(may ? [{ title: "", kind: "pick", cell: (/** @type {any} */ j) => html`<input type="checkbox" aria-label=${`Select job ${j.id}`} checked=${picked.has(j.id)} onChange=${(/** @type {any} */ e) => pick(j.id, e.target.checked)} />` }] : []),
+  { title: "Job", kind: "lead", cell: (/** @type {any} */ j) => html`<a data-open href=${write("jobs", j.id)}>#${j.id}</a>` },
+  { title: "Task", kind: "lead", cell: (/** @type {any} */ j) => html`<span class="mono">${j.task}</span>` },
+  { title: "State", kind: "lead", cell: (/** @type {any} */ j) => html`<${State} job=${j} />` },
+  { title: "Queue", cell: (/** @type {any} */ j) => j.queue },
+  { title: "Try", kind: "number", cell: (/** @type {any} */ j) => `${j.attempt}/${j.attempts}` },
+  { title: "Enqueued", kind: "no-wrap", cell: (/** @type {any} */ j) => html`<${Time} at=${j.created} />` },
+  { title: "Ended", kind: "no-wrap", cell: (/** @type {any} */ j) => html`<${Time} at=${j.finished} />` },
+  { title: "Result, error, progress", kind: "wide", cell: told },
+];
+
+/** @param {{query: Record<string, string>}} props */
+export function Jobs({ query }) {
+  const [paused, setPaused] = useState(false);
+  const [picked, setPicked] = useState(/** @type {ReadonlySet<number>} */ (new Set()));
+  const [task, setTask] = useState(/** @type {import("../parts/bulk.js").Task | null} */ (null));
+  const { rows, next, more, older, first, newest } = useRows(query, paused);
+  const may = useMay("jobs:write");
+  const filtered = some(query);
+  const pick = (/** @type {number} */ id, /** @type {boolean} */ on) => setPicked((now) => (on ? new Set([...now, id]) : new Set([...now].filter((n) => n !== id))));
+  const begin = (/** @type {"retry" | "cancel" | "remove"} */ action) =>
+    setTask({
+      action, ids: picked.size > 0 ? [...picked] : null, filter: body(query),
+      words: picked.size > 0 ? `The ${count(picked.size)} that you selected.` : `All that match: ${Object.entries(asked(query)).map(([k, v]) => `${k}=${v}`).join(", ")}.`,
+    });
+  const ended = (/** @type {boolean} */ done) => {
+    setTask(null);
+    if (!done) return;
+    setPicked(new Set());
+    newest();
+    first.reload();
+  };
+  return html`<${Head} title="Jobs">
+    <button type="button" data-pause aria-pressed=${paused ? "true" : "false"} onClick=${() => (paused && first.reload(), setPaused(!paused))}>
+    ${paused ? "Go on" : "Pause"}</button>
+      ${may && html`<a class="button main" href=${write("enqueue")}>Enqueue</a>`}</${Head}>
+    <${States} query=${query} /><${Filters} query=${query} /><${Failure} error=${first.error ?? older?.error} />
+    <${Table} label="Jobs" columns=${columns(picked, pick, may)} rows=${rows} id=${(/** @type {any} */ j) => j.id} mark=${(/** @type {any} */ j) => (picked.has(j.id) ? "selected" : undefined)} />
+    ${rows.length === 0 && !first.error && html`<p class="empty" aria-busy=${first.loading ? "true" : "false"}>
+      ${first.loading ? "Loading…" : next ? "None so far: the server has looked at a part." : filtered ? "No job matches." : "No job yet."}</p>`}
+    <div class="more">${next !== null && rows.length < ROWS_MAX && html`<button type="button" disabled=${older?.busy} onClick=${more}>
+      ${rows.length === 0 ? "Look further" : "Older ones"}</button>`}
+      ${older && html`<button type="button" onClick=${newest}>Back to the newest</button>`}
+      ${rows.length > 0 && html`<span class="soft">${count(rows.length)} shown${next === null ? ", that is all" : ""}</span>`}</div>
+    ${may && (picked.size > 0 || (filtered && rows.length > 0)) && html`<div class="bulk" role="group" aria-label="Actions on many">
+      <span>${picked.size > 0 ? html`<b>${picked.size}</b> selected` : "All that match"}</span>
+      <button type="button" onClick=${() => begin("retry")}>Retry…</button><button type="button" onClick=${() => begin("cancel")}>Cancel…</button>
+        <button type="button" class="harmful" onClick=${() => begin("remove")}>Remove…</button>
+      ${picked.size > 0 && html`<button type="button" class="bare" onClick=${() => setPicked(new Set())}>Select none</button>`}
+      ${picked.size < rows.length && html`<button type="button" class="bare" onClick=${() => setPicked(new Set(rows.map((j) => j.id)))}>Select what is shown</button>`}</div>`}
+    ${task && html`<${Bulk} task=${task} close=${ended} />`}`;
+}

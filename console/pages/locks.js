@@ -1,0 +1,29 @@
+// @ts-check
+// Named locks: who holds which until when.
+
+import { ask, useLoad } from "../lib/api.js";
+import { html } from "../lib/html.js";
+import { useMay } from "../lib/may.js";
+import { Head, Status, Time } from "../parts/bits.js";
+import { confirm } from "../parts/dialog.js";
+import { Table } from "../parts/table.js";
+
+export function Locks() {
+  const loaded = useLoad("/api/v1/locks?limit=500", { every: 2000 });
+  const may = useMay("jobs:write");
+  const locks = (loaded.data?.locks ?? []).map((/** @type {any} */ l, /** @type {number} */ i) => ({ ...l, i }));
+  const release = (/** @type {any} */ l) => confirm({
+    title: `Let ${l.name} go?`, text: "All holds of this name end. Whoever holds it is not told, and goes on as if it were held.", yes: "Let go", harmful: true,
+    act: () => ask("DELETE", `/api/v1/locks/${encodeURIComponent(l.name)}`).then(loaded.reload),
+  });
+  const columns = [
+    { title: "Lock", kind: "lead", cell: (/** @type {any} */ l) => html`<span class="mono">${l.name}</span>` },
+    { title: "Owner", cell: (/** @type {any} */ l) => l.owner ?? "–" },
+    { title: "Limit", kind: "number", cell: (/** @type {any} */ l) => l.limit },
+    { title: "Taken", kind: "no-wrap", cell: (/** @type {any} */ l) => html`<${Time} at=${l.taken} />` },
+    { title: "Until", kind: "no-wrap", cell: (/** @type {any} */ l) => html`<${Time} at=${l.until} />` },
+    ...(may ? [{ title: "", kind: "hand", cell: (/** @type {any} */ l) => html`<button type="button" class="small harmful" onClick=${() => release(l)}>Let go…</button>` }] : []),
+  ];
+  return html`<${Head} title="Locks" /><${Status} loaded=${loaded} many=${locks.length} none="Nothing is locked." />
+    <${Table} label="Locks" columns=${columns} rows=${locks} id=${(/** @type {any} */ l) => `${l.name} ${l.taken} ${l.i}`} />`;
+}

@@ -1,0 +1,209 @@
+// The parts of the console that need no page.
+//
+//     node --test console_parts.mjs
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { nearest } from "../../console/lib/catalogue.js";
+import { Figures, bin, quantile } from "../../console/lib/figures.js";
+import { asked, body, renewed, some } from "../../console/lib/filter.js";
+import * as format from "../../console/lib/format.js";
+import { heard, summary } from "../../console/lib/images.js";
+import { read as key } from "../../console/lib/keys.js";
+import { ROW_MAX, WIDTH, lay } from "../../console/lib/kin.js";
+import { read, write } from "../../console/lib/route.js";
+import { assemble, fields, variants } from "../../console/lib/schema-form.js";
+import { SLACK, seek } from "../../console/lib/seek.js";
+import { claims, mayTry } from "../../console/lib/session.js";
+import { machineOf, tree, uses } from "../../console/lib/topic.js";
+
+test("spans, times, counts and rates are told in words", () => {
+  const spans = [[0, "0 s"], [0.004, "4 ms"], [1, "1 s"], [2.25, "2.3 s"], [42.4, "42 s"], [59.99, "1 min"], [90, "2 min"], [3600, "1 h"], [86_400 * 3, "3 d"], [NaN, "–"]];
+  for (const [seconds, words] of spans) assert.equal(format.span(seconds), words, String(seconds));
+  const now = Date.parse("2026-11-28T04:00:00Z");
+  assert.equal(format.ago("2026-11-28T03:59:56.100Z", now), "3 s ago");
+  assert.equal(format.ago("2026-11-28T04:10:00Z", now), "in 10 min");
+  assert.equal(format.ago("2026-11-28T03:59:59.900Z", now), "now");
+  assert.deepEqual([null, "never"].map((t) => format.ago(t, now)), ["–", "–"]);
+  assert.equal(format.absolute("never"), "");
+  assert.match(format.absolute("2026-11-28T03:59:56.100Z"), /^2026-11-2\d \d\d:59:56\.100 (UTC|[+-]\d\d:\d\d)$/);
+  assert.deepEqual([0, 0.25, 1.5, 1234.5].map(format.rate), ["0/s", "0.25/s", "1.5/s", "1,235/s"]);
+  assert.deepEqual([0, 1023, 1536, 25276502016].map(format.bytes), ["0 B", "1023 B", "1.5 KiB", "23.5 GiB"]);
+  assert.equal(format.line({ a: "x".repeat(50) }, 20), '{"a":"xxxxxxxxxxxxx…');
+});
+
+test("a job is told by its error, its result, its progress or its notes", () => {
+  assert.equal(format.gist({ state: "failed", error: "line 17\n has none" }), "line 17 has none");
+  assert.equal(format.gist({ state: "finished", result: { rows: 1 } }), '{"rows":1}');
+  assert.equal(format.gist({ state: "active", progress: { percent: 1, text: "half" } }), "half");
+  assert.equal(format.gist({ state: "inactive", notes: { rack: 3, of: "a" } }), "rack=3 of=a");
+  assert.equal(format.stateOf({ state: "inactive", phase: "blocked" }), "blocked");
+});
+
+test("places stand in the hash, and come out as they went in", () => {
+  assert.deepEqual(read(""), { page: "overview", rest: "", query: {} });
+  for (const [page, rest, query] of [["jobs", "", { state: "failed", note: "rack=a b&c" }], ["topics", "livesys/+", {}], ["jobs", "42", {}], ["audit", "", { topic: "a/b", from: "2026-11-28T04:00" }]]) {
+    assert.deepEqual(read(write(page, rest, query)), { page, rest, query });
+  }
+  assert.equal(write("jobs", "", { state: "", task: null, q: undefined }), "#/jobs");
+  assert.deepEqual(read("#/topics/%E0%A4%A"), { page: "topics", rest: "%E0%A4%A", query: {} });
+});
+
+test("an hour of events becomes columns; what is older or unknown is not made up", () => {
+  const start = Date.parse("2026-11-28T04:00:00Z");
+  const at = (ms) => new Date(start + ms).toISOString();
+  const figures = new Figures();
+  const event = (type, ms, data = {}) => figures.add({ type: `task.${type}`, time: at(ms), data });
+  for (let n = 0; n < 10; n += 1) event("enqueue", 60_000);
+  event("dequeue", 60_500, { created: at(60_000), delayed: at(60_000), retried: null, started: at(60_500) });
+  event("finished", 62_500, { started: at(60_500), finished: at(62_500) });
+  event("failed", 63_000, { started: at(62_000), finished: null });
+  event("progress", 63_000);
+  figures.add({ type: "task.enqueue", time: "never", data: {} });
+  const columns = figures.columns(start + 70_000, 300, 5);
+  assert.equal(columns.at.length, 60);
+  const column = columns.at.indexOf(start / 1000 + 60);
+  assert.deepEqual([columns.enqueued[column], columns.finished[column], columns.failed[column]], [2, 0.2, 0.2]);
+  assert.deepEqual([columns.enqueued[column - 1], columns.enqueued[column + 1]], [null, 0]);
+  assert.ok(Math.abs(columns.wait50[column] - 0.5) < 0.07, String(columns.wait50[column]));
+  assert.ok(Math.abs(columns.run95[column] - 2) < 0.27, String(columns.run95[column]));
+  assert.equal(figures.total(start + 70_000, 3600).enqueued, 10);
+  assert.equal(figures.total(start + 70_000 + 3_600_000, 3600).enqueued, 0);
+  // the ring goes round: what is older than it is not counted to a newer piece
+  event("enqueue", 3_660_000);
+  event("enqueue", 60_000);
+  assert.equal(figures.total(start + 3_661_000, 3600).enqueued, 1);
+  assert.equal(quantile(new Uint32Array(4), 0.5), null);
+  assert.ok(bin(1e9) < 84 && bin(-1) === 0 && bin(NaN) === 0);
+});
+
+test("filters go into a query and a body", () => {
+  const query = { state: "failed, cancelled", id: "1 2,3", note: "rack=a,b", origin: "7", q: " ", enqueued_after: "2026-11-28T04:00:00Z", page: "x" };
+  assert.deepEqual(asked(query), { state: ["failed", "cancelled"], id: ["1", "2", "3"], note: "rack=a,b", origin: "7", enqueued_after: "2026-11-28T04:00:00.000Z" });
+  assert.deepEqual([body(query).id, body(query).origin], [[1, 2, 3], 7]);
+  assert.deepEqual([some({}), some({ q: "  " }), some({ q: "a" })], [false, false, true]);
+  const row = { id: 1, state: "inactive", phase: "blocked" };
+  assert.equal(renewed(row, { id: 1, state: "inactive" }).phase, "blocked");
+  assert.equal(renewed(row, { id: 1, state: "active" }).phase, null);
+  assert.equal(renewed({ id: 1, state: "failed" }, { id: 1, state: "inactive", delayed: "2999-01-01T00:00:00Z" }).phase, "delayed");
+});
+
+test("keys stand for actions, pairs for pages", () => {
+  assert.deepEqual(key(false, "j"), { action: { type: "next" }, second: false });
+  assert.deepEqual(key(false, "g"), { action: null, second: true });
+  assert.deepEqual(key(true, "j"), { action: { type: "page", page: "jobs" }, second: false });
+  assert.deepEqual(key(true, "z"), { action: null, second: false });
+  assert.deepEqual(key(false, "toString"), { action: null, second: false });
+});
+
+test("a schema becomes fields, and they a document", () => {
+  const schema = {
+    type: "object", required: ["serial", "disk"], $defs: { size: { type: "integer", minimum: 1, description: "In GiB." } },
+    properties: {
+      serial: { type: "string", title: "Serial" }, site: { enum: ["north", null, 7] }, dry: { type: "boolean" }, secret: { type: "string", writeOnly: true },
+      disk: { type: "object", required: ["size"], properties: { size: { $ref: "#/$defs/size" }, "a/b": { type: ["number", "null"] } } }, tags: { type: "array" },
+    },
+  };
+  const all = fields(schema);
+  assert.deepEqual(all.map((f) => [f.label, f.kind, f.required]), [
+    ["Serial", "text", true], ["site", "choice", false], ["dry", "boolean", false], ["secret", "secret", false], ["disk.size", "integer", true], ["disk.a/b", "number", false], ["tags", "json", false],
+  ]);
+  assert.deepEqual([all[4].help, all[4].min], ["In GiB.", 1]);
+  const filled = { "/serial": "X", "/site": "1", "/dry": true, "/disk/size": "4", "/disk/a~1b": "0.5", "/tags": '["a"]' };
+  assert.deepEqual(assemble(all, filled), { document: { serial: "X", site: null, dry: true, disk: { size: 4, "a/b": 0.5 }, tags: ["a"] }, wrong: {} });
+  assert.deepEqual(Object.keys(assemble(all, { "/disk/size": "4.5", "/tags": "a" }).wrong), ["/serial", "/disk/size", "/tags"]);
+  const list = fields({ type: "array", minItems: 1, prefixItems: [{ type: "string" }, { type: "integer" }] });
+  assert.deepEqual(assemble(list, { "/0": "a", "/1": "2" }).document, ["a", 2]);
+  assert.deepEqual([fields({ type: "string" }), fields(true), fields(null)], [null, null, null]);
+  assert.equal(fields({ $ref: "#/$defs/a", $defs: { a: { $ref: "#/$defs/a" } } }), null);
+});
+
+test("what a schema tells apart by one value is a form of its own", () => {
+  const schema = {
+    properties: { type: { type: "string" }, host: { type: "string" } }, $defs: { order: { required: ["command"], properties: { command: { type: "string" } } } },
+    allOf: [{ if: { properties: { type: { const: "command" } } }, then: { $ref: "#/$defs/order" } }, { if: { properties: { type: { const: "status" } } }, then: {} }, { if: { required: ["x"] }, then: {} }, { not: {} }],
+  };
+  const kinds = variants(schema);
+  assert.deepEqual(kinds.map((k) => k.name), ["command", "status"]);
+  const all = fields(kinds[0].schema);
+  assert.deepEqual(all.map((f) => [f.label, f.required, f.initial]), [["type", true, "command"], ["host", false, undefined], ["command", true, undefined]]);
+  assert.deepEqual(assemble(all, { "/type": "0", "/command": "reboot" }).document, { type: "command", command: "reboot" });
+  assert.deepEqual([variants({}), variants(null), variants({ properties: {} })], [[], [], []]);
+});
+
+test("topics are a tree, with what lies between", () => {
+  const entry = (topic, pattern, rate) => ({ topic, pattern, rate });
+  const nodes = tree([entry("a/b/c", "sub", 1), entry("a-b", "sub", 0), entry("a/b", "sub", 2), entry("a/b", "push", 5), entry("q/r", "push", 1)]);
+  assert.deepEqual(nodes.map((n) => [n.topic, n.patterns[0], n.deep, n.rate, Boolean(n.entry)]), [
+    ["a", "sub", 0, 3, false], ["a/b", "push", 1, 5, true], ["a/b", "sub", 1, 3, true], ["a/b/c", "sub", 2, 1, true], ["a-b", "sub", 0, 0, true], ["q/r", "push", 1, 1, true],
+  ]);
+});
+
+test("a time is found in the journal by few looks", async () => {
+  // every third offset is of this topic
+  const entries = Array.from({ length: 10_000 }, (_, i) => ({ offset: 7 + i * 3, time: i * 1000 }));
+  let looks = 0;
+  const look = async (behind) => ((looks += 1), entries.find((e) => e.offset > behind) ?? null);
+  for (const time of [0, 15_000, 5_000_000, 9_999_000, 20_000_000]) {
+    looks = 0;
+    const behind = await seek(time, 7, 40_000, look);
+    const first = entries.find((e) => e.offset > behind);
+    assert.ok(!first || first.time <= Math.max(time, entries[1].time), `${time}: begins at ${first?.time}`);
+    assert.ok(!first || first.time >= Math.min(time - SLACK, entries.at(-1).time) - 1000, `${time}: begins at ${first?.time}`);
+    assert.ok(looks < 25, `${looks} looks`);
+  }
+});
+
+test("images are what their messages tell", () => {
+  const at = "2026-11-28T04:00:00Z";
+  let images = new Map();
+  const say = (topic, data, time = at) => (images = heard(images, { topic, data, at: time }));
+  say("livesys/a", { type: "status", state: "ready" });
+  say("livesys/b", { type: "inventory", host: "b", time: "2026-11-28T03:00:00Z", cpu: { threads: 4 } });
+  say("livesys/all", { type: "command", command: "reboot", id: "1" });
+  say("livesys/a", { type: "status", state: "failed", text: "no", answers: "1" });
+  say("livesys/a", { type: "status", state: "busy", answers: "other" });
+  say("livesys", "text");
+  say("livesys/c", null);
+  const [a, b] = [images.get("a"), images.get("b")];
+  assert.deepEqual([a.state, a.order.command, a.order.outcome.state, a.order.outcome.text], ["busy", "reboot", "failed", "no"]);
+  assert.deepEqual([b.heard, b.order.outcome, images.size], ["2026-11-28T03:00:00Z", null, 2]);
+  assert.deepEqual(summary({ memory: { total_bytes: 1024 }, block: [null, { name: "vda" }], network: "odd" }, format.bytes), [["memory", "1.0 KiB"], ["disks", "vda"]]);
+});
+
+test("a family is laid out in rows that are bounded", () => {
+  const one = (id) => ({ id, state: "finished", task: "t" });
+  const { places, lines, width } = lay([one(1), one(2)], one(3), Array.from({ length: 20 }, (_, i) => one(10 + i)));
+  assert.deepEqual([places.length, lines.length, places.filter((p) => p.me).length], [3 + ROW_MAX, 2 + ROW_MAX, 1]);
+  assert.ok(places.every((p) => p.x >= 0 && p.x + WIDTH <= width));
+  assert.equal(lay([], one(3), []).lines.length, 0);
+});
+
+test("the nearest schema governs, a task has its own or none", () => {
+  const entry = (pattern, topic, task = null) => ({ pattern, topic, task });
+  const all = [entry("sub", "livesys"), entry("sub", "livesys/all"), entry("bus", "livesys/all/x"), entry(null, null, "livesys")];
+  assert.equal(nearest(all, "sub", "livesys/7/x"), all[0]);
+  assert.equal(nearest(all, "sub", "livesys/all/x"), all[1]);
+  assert.equal(nearest(all, "sub", "live"), null);
+  assert.equal(nearest(all, "tasks", "livesys"), all[3]);
+  assert.equal(nearest(all, "tasks", "livesys/inventory"), null);
+});
+
+test("what a token says decides what is offered, until the server refused it", () => {
+  const token = (said) => `x.${Buffer.from(JSON.stringify(said)).toString("base64url")}.x`;
+  const [reader, admin, ops] = [token({ sub: "é", scope: "jobs:read sub:task" }), token({ scopes: ["admin"] }), token({ scope: "jobs:write pub:livesys/+" })];
+  assert.deepEqual(claims(reader), { subject: "é", scopes: ["jobs:read", "sub:task"], ends: null });
+  assert.deepEqual([claims("rubbish"), claims("a.b.c")], [null, null]);
+  const none = new Set();
+  assert.deepEqual(["jobs:write", "admin", "pub"].map((s) => mayTry(s, reader, none)), [false, false, false]);
+  assert.deepEqual(["jobs:write", "admin", "pub"].map((s) => mayTry(s, admin, none)), [true, true, true]);
+  assert.deepEqual(["jobs:write", "admin", "pub", "bus"].map((s) => mayTry(s, ops, none)), [true, false, true, false]);
+  assert.deepEqual([mayTry("admin", "", none), mayTry("admin", admin, new Set(["admin"]))], [true, false]);
+});
+
+test("what a session does stands in its filters", () => {
+  assert.deepEqual(uses({ pattern: "sub", filters: ["sub/x"] }), [{ verb: "sub", filter: "sub/x" }]);
+  assert.deepEqual(uses({ pattern: null, filters: ["sub/livesys/7", "pull/a/b"] }), [{ verb: "sub", filter: "livesys/7" }, { verb: "pull", filter: "a/b" }]);
+  const machine = (filter, verb = "sub") => machineOf({ verb, filter }, "livesys", "all");
+  assert.deepEqual(["livesys/7", "livesys", "livesys/+", "livesys/all", "livesys/7/x", "other/7"].map((f) => machine(f)), ["7", null, null, null, null, null]);
+  assert.equal(machine("livesys/7", "pub"), null);
+});

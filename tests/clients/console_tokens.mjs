@@ -1,0 +1,63 @@
+// The console of a node that asks for tokens: signing in, what a token that only reads is shown, and what it is not.
+//
+//     console_tokens.mjs ORIGIN READER ADMIN
+import assert from "node:assert/strict";
+import { accessibility, ask, go, open, run, tell } from "./console.mjs";
+
+const [origin, reader, admin] = process.argv.slice(2);
+
+run(async () => {
+  const { page, errors } = await open(origin, { allow: [/status of 401/] });
+  const addresses = [];
+  page.on("request", (request) => addresses.push(request.url()));
+  page.on("websocket", (socket) => addresses.push(socket.url()));
+  const { id } = await ask(origin, "POST", "/api/v1/jobs", { task: "nobody", args: [] }, admin);
+  const signIn = async (token) => {
+    await page.locator("#token").fill(token);
+    await page.locator("dialog[open] button[type=submit]").click();
+    await page.locator("dialog[open]").waitFor({ state: "detached" });
+  };
+  await page.goto(`${origin}/#/topics/task`);
+  await page.locator("#token").waitFor();
+  assert.deepEqual(await accessibility(page), [], "signing in");
+  await page.locator("#token").fill("rubbish");
+  await page.getByText("This does not look like a token.").waitFor();
+  await signIn(reader);
+  // every stream of the page begins anew, with the token
+  await page.locator(".tail li").waitFor();
+  await page.locator('[data-live="live"]').waitFor();
+  await page.waitForFunction(() => !document.querySelector("main .failure"));
+  await go(page, origin, "jobs", `[data-row="${id}"]`);
+  tell({ done: "signed in" });
+
+  // it looks, and is offered nothing that would be refused
+  assert.equal(await page.getByRole("link", { name: "Enqueue", exact: true }).count(), 1, "in the list of pages alone");
+  assert.equal(await page.getByRole("checkbox").count(), 0);
+  await go(page, origin, `jobs/${id}`, ".facts");
+  await page.getByText("read only").waitFor();
+  assert.equal(await page.getByRole("button", { name: "Retry" }).count(), 0);
+  await go(page, origin, "workers");
+  assert.equal(await page.getByRole("button", { name: "Tell all…" }).count(), 0);
+  await go(page, origin, "enqueue", "#task");
+  await page.getByText("This token may look at jobs, and not enqueue any.").waitFor();
+  // the tab keeps it, and another one does not have it
+  await page.reload();
+  await page.locator(".who", { hasText: "tester" }).waitFor();
+  const other = await page.context().newPage();
+  await other.goto(`${origin}/#/jobs`);
+  await other.locator("#token").waitFor();
+  await other.close();
+  tell({ done: "reads" });
+
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.locator("#token").waitFor();
+  await signIn(admin);
+  await go(page, origin, `jobs/${id}`, ".facts");
+  await page.getByRole("button", { name: "Cancel", exact: true }).click();
+  await page.locator('.facts .state[data-state="cancelled"]').waitFor();
+  assert.equal((await ask(origin, "GET", `/api/v1/jobs/${id}`, undefined, admin)).state, "cancelled");
+  for (const token of [reader, admin]) assert.ok(addresses.every((address) => !address.includes(token)), "no token stands in an address");
+  assert.ok(addresses.some((address) => address.startsWith("ws")), "it listened");
+  assert.deepEqual(errors, []);
+  tell({ done: "end" });
+});

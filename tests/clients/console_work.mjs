@@ -1,0 +1,299 @@
+// What people do with the console, each through the page and then looked at from outside, and what others do, which
+// must show in the page by itself.
+//
+//     console_work.mjs ORIGIN      a line of JSON for each piece
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { ask, go, open, run, tell, until } from "./console.mjs";
+
+const [origin] = process.argv.slice(2);
+const api = (method, path, body) => ask(origin, method, path, body);
+const enqueue = (job) => api("POST", "/api/v1/jobs", job);
+const state = async (id) => (await api("GET", `/api/v1/jobs/${id}`)).state;
+let page;
+const at = (hash, drawn) => go(page, origin, hash, drawn);
+const button = (name, within = page) => within.getByRole("button", { name, exact: true });
+const row = (id) => page.locator(`[data-row="${id}"]`);
+const dialog = () => page.locator("dialog[open]");
+
+/** A job by the form, by keys alone to the form, and followed to its end. */
+async function aJobIsEnqueuedAndFollowed() {
+  await at("overview");
+  await page.keyboard.press("g");
+  await page.keyboard.press("e");
+  await page.waitForSelector("#task");
+  await page.keyboard.press("/");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "task");
+  await page.keyboard.type("echo");
+  await page.locator("fieldset textarea").fill('{"serial": "ABC123"}');
+  await page.locator("#o-notes").fill('{"rack": 3}');
+  await page.locator("#o-notes").press("Enter");
+  await page.waitForURL(/#\/jobs\/\d+$/);
+  const id = Number(page.url().split("/").at(-1));
+  await page.locator('.facts .state[data-state="finished"]').waitFor();
+  await page.locator(".timeline li", { hasText: "finished" }).waitFor();
+  assert.match(await page.locator("pre[aria-label=Result]").textContent(), /ABC123/);
+  const job = await api("GET", `/api/v1/jobs/${id}`);
+  assert.deepEqual([job.task, job.args, job.notes], ["echo", { serial: "ABC123" }, { rack: 3 }]);
+  // what is wrong is told in the form, and nothing is enqueued
+  await at("enqueue", "#task");
+  await page.locator("#task").fill("echo");
+  await page.locator("fieldset textarea").fill("[1,");
+  assert.ok(await button("Enqueue").isDisabled());
+  await page.locator("fieldset textarea").fill("[]");
+  await page.locator("#o-delay").fill("soon");
+  await button("Enqueue").click();
+  await page.locator("main .failure").waitFor();
+}
+
+/** Rows that others make and change, with no hand on the page; a pause keeps them still. */
+async function rowsFollowEvents() {
+  await at("jobs?task=slow");
+  const { id } = await enqueue({ task: "slow" });
+  await row(id).locator('.state[data-state="active"]').waitFor();
+  await row(id).getByText("40 % half").waitFor();
+  await page.keyboard.press("p");
+  await page.locator("[data-pause][aria-pressed=true]").waitFor();
+  await api("POST", `/api/v1/jobs/${id}/cancel`);
+  const other = (await enqueue({ task: "slow", queue: "slow" })).id;
+  await until("the cancellation", async () => (await state(id)) === "cancelled");
+  assert.equal(await row(id).locator(".state").textContent(), "active");
+  assert.equal(await row(other).count(), 0);
+  await page.keyboard.press("p");
+  await row(id).locator('.state[data-state="cancelled"]').waitFor();
+  await row(other).waitFor();
+}
+
+/** Counts lead to their jobs, filters stand in the address, keys walk the rows. */
+async function countsAndKeysLeadToJobs() {
+  const ids = [];
+  for (let n = 0; n < 3; n += 1) ids.push((await enqueue({ task: "fails", notes: { batch: "a" } })).id);
+  await until("their failures", async () => (await Promise.all(ids.map(state))).every((s) => s === "failed"));
+  await at("overview", '.tiles [data-state="failed"][data-some]');
+  await page.locator('.tiles [data-state="failed"]').click();
+  await page.waitForURL(/#\/jobs\?state=failed$/);
+  await row(ids[2]).waitFor();
+  assert.deepEqual([...new Set(await page.locator("tbody .state").allTextContents())], ["failed"]);
+  await page.locator("#f-note").fill("nothing");
+  await page.locator("#f-note").press("Enter");
+  await page.getByText("No job matches.").waitFor();
+  await page.waitForURL(/state=failed&note=nothing/);
+  await page.goBack();
+  await row(ids[0]).waitFor();
+  await page.keyboard.press("Escape");
+  await page.evaluate(() => document.activeElement.blur());
+  await page.keyboard.press("j");
+  await page.keyboard.press("j");
+  await page.keyboard.press("k");
+  await page.keyboard.press("j");
+  await page.keyboard.press("Enter");
+  await page.waitForURL(new RegExp(`#/jobs/${ids[1]}$`));
+  await page.getByText("line 17 has no serial").first().waitFor();
+  await page.getByRole("heading", { name: "Why runs failed" }).waitFor();
+  await page.keyboard.press("?");
+  await dialog().getByText("Next, previous row").waitFor();
+  await page.keyboard.press("Escape");
+  await dialog().waitFor({ state: "detached" });
+}
+
+/** One action on all that match: what it would do, then that; and on those that were selected. */
+async function manyAreRetriedAndRemoved() {
+  const jobs = (await api("GET", "/api/v1/jobs?task=fails&state=failed")).jobs;
+  const ids = jobs.map((j) => j.id);
+  const retries = async () => (await Promise.all(ids.map((id) => api("GET", `/api/v1/jobs/${id}`)))).map((j) => j.state === "failed" && j.retries);
+  await at("jobs?state=failed&task=fails", `[data-row="${ids[0]}"]`);
+  await button("Retry…").click();
+  await dialog().locator("[data-preview=done]").waitFor();
+  assert.equal(await dialog().locator("[data-preview=done]").textContent(), String(ids.length));
+  assert.deepEqual(await retries(), jobs.map((j) => j.retries), "a look changes nothing");
+  await dialog().getByRole("button", { name: `Retry ${ids.length}` }).click();
+  await dialog().waitFor({ state: "detached" });
+  await until("the retries", async () => (await retries()).every((n, i) => n === jobs[i].retries + 1));
+  // the row goes while its job waits and runs, and comes back
+  await until("the selection", async () => {
+    await row(ids[0]).getByRole("checkbox").setChecked(true, { timeout: 5000 }).catch(() => {});
+    return page.getByText("1 selected").isVisible();
+  });
+  await button("Remove…").click();
+  await dialog().getByRole("button", { name: "Remove 1" }).click();
+  await row(ids[0]).waitFor({ state: "detached" });
+  await assert.rejects(state(ids[0]), /404/);
+  assert.equal(await state(ids[1]), "failed");
+}
+
+/** Retry, cancel and removal of one, its log as it is written, and its family. */
+async function oneIsHandled() {
+  const parent = (await enqueue({ task: "slow" })).id;
+  const child = (await enqueue({ task: "echo", parents: [parent] })).id;
+  await at(`jobs/${parent}`, ".log li");
+  await page.locator(".log").getByText("first words").waitFor();
+  await page.locator(".graph a", { hasText: `#${child}` }).waitFor();
+  await button("Cancel").click();
+  await page.locator('.facts .state[data-state="cancelled"]').waitFor();
+  assert.equal(await state(parent), "cancelled");
+  await page.locator(".graph a", { hasText: `#${child}` }).click();
+  await page.waitForURL(new RegExp(`#/jobs/${child}$`));
+  await page.locator(".graph a", { hasText: `#${parent}` }).waitFor();
+  await button("Remove…").click();
+  await dialog().getByRole("button", { name: "Remove", exact: true }).click();
+  await page.waitForURL(/#\/jobs$/);
+  await assert.rejects(state(child), /404/);
+}
+
+/** A tail: what comes, what is kept while it is paused, what is published from the box, replay. */
+async function topicsAreTailed() {
+  await at("topics/chat", ".tail, main .empty");
+  // that it listens is known when something comes
+  await until("the tail", async () => (await api("POST", "/pub/chat/a", '"first"'), await page.locator(".tail li").count()) > 0);
+  await page.locator("#say-topic").fill("chat/b");
+  await page.locator("fieldset textarea").fill('{"said": "from the box"}');
+  await button("Send").click();
+  await page.locator(".tail li", { hasText: "from the box" }).locator(".topic", { hasText: "chat/b" }).waitFor();
+  await button("Pause").click();
+  await api("POST", "/pub/chat/c", '"while paused"');
+  const goOn = page.getByRole("button", { name: /^Go on \(\d+\)$/ });
+  await goOn.waitFor();
+  assert.equal(await page.getByText("while paused").count(), 0);
+  await goOn.click();
+  await page.locator(".tail li", { hasText: "while paused" }).waitFor();
+  await page.locator("#needle").fill("nowhere");
+  await page.getByText("Nothing of it matches.").waitFor();
+  // a channel that keeps: the past by position
+  const [one, two] = [await api("POST", "/pub/livesys/replay", '{"host":"replay","n":"one"}'), await api("POST", "/pub/livesys/replay", '{"host":"replay","n":"two"}')];
+  await at("topics");
+  await page.locator("#topic").fill("livesys/replay");
+  await page.locator("#position").fill(`${one.epoch}:${one.offset}`);
+  await button("Tail").click();
+  await page.locator(".tail li", { hasText: "two" }).waitFor();
+  assert.equal(await page.locator(".tail li", { hasText: "one" }).count(), 0);
+  assert.ok(two.offset > one.offset);
+}
+
+/** Workers, queues, schedules and locks are told what to do. */
+async function theRestIsTold() {
+  await at("workers", "[data-row]");
+  await button("Pause").first().click();
+  await button("Resume").first().waitFor();
+  await until("the pause", async () => (await api("GET", "/api/v1/workers")).workers[0].paused);
+  await button("Resume").first().click();
+  await button("Pause").first().waitFor();
+  await at("queues", "[data-row=slow]");
+  await button("Resume", row("slow")).click();
+  await row("slow").getByText("open").waitFor();
+  await button("Pause", row("slow")).click();
+  await row("slow").getByText("paused").waitFor();
+  await at("schedules", "[data-row=nightly]");
+  await button("Pause", row("nightly")).click();
+  await button("Resume", row("nightly")).click();
+  await button("Run now", row("nightly")).click();
+  await page.waitForURL(/#\/jobs\/\d+$/);
+  await page.locator('.facts .state[data-state="finished"]').waitFor();
+  await api("POST", "/api/v1/locks/mine", { for: "1h" });
+  await at("locks", "[data-row^=mine]");
+  await button("Let go…", page.locator("[data-row^=mine]")).click();
+  await dialog().getByRole("button", { name: "Let go" }).click();
+  await page.locator("[data-row^=mine]").waitFor({ state: "detached" });
+}
+
+/** A machine speaks, is told something, answers; and the audit has all of it, from the time on that one names. */
+async function machinesAreCommanded() {
+  await api("POST", "/pub/livesys/m-7", { type: "status", host: "m-7", state: "ready" });
+  await at("livesys", "[data-row=m-7]");
+  await row("m-7").getByText("ready").waitFor();
+  await button("Send a command…", row("m-7")).click();
+  await dialog().locator("#command").fill("burn-in");
+  await dialog().locator("#args").fill('{"minutes": 30}');
+  await button("Send", dialog()).click();
+  await row("m-7").getByText("no answer yet").waitFor();
+  const order = (await api("GET", "/history/livesys/m-7?last=1")).messages[0].data;
+  assert.deepEqual([order.type, order.command, order.args], ["command", "burn-in", { minutes: 30 }]);
+  await api("POST", "/pub/livesys/m-7", { type: "status", host: "m-7", state: "busy", text: "pass 1", answers: order.id });
+  await row("m-7").getByText("pass 1").first().waitFor();
+  assert.equal(await row("m-7").getByText("no answer yet").count(), 0);
+  await page.locator("#q").fill("m-7");
+  await page.waitForURL(/livesys\?q=m-7$/);
+  await row("rack-01").waitFor({ state: "detached" });
+  await row("m-7").getByRole("link", { name: "History" }).click();
+  await page.locator(".entries li").nth(2).waitFor();
+  assert.deepEqual(await page.locator(".entries .what").allTextContents(), ["status", "command", "status"]);
+  await page.getByRole("link", { name: "Last hour" }).click();
+  await page.waitForURL(/from=/);
+  await page.locator(".entries li").nth(2).waitFor();
+  const [saved] = await Promise.all([page.waitForEvent("download"), button("Save as NDJSON").click()]);
+  assert.equal((await readFile(await saved.path(), "utf8")).trim().split("\n").length, 3);
+}
+
+/** Arguments by the fields of their task's schema, judged by the server. */
+async function aFormIsMadeOfASchema() {
+  // a node without a list of its schemas is told one here
+  const listed = (await fetch(`${origin}/api/v1/schemas`)).ok;
+  const entry = { path: "tasks/judged.json", url: "/schemas/tasks/judged.json", pattern: null, topic: null, task: "judged", title: "Judged", built_in: false };
+  if (!listed) await page.route("**/api/v1/schemas", (route) => route.fulfill({ json: { schemas: [entry] } }));
+  await page.reload();
+  await at("enqueue?task=judged", ".document .fields");
+  assert.deepEqual(await page.locator(".document .fields label").allTextContents(), ["serial*", "site", "rows", "dry"]);
+  await page.getByLabel("serial").fill("X");
+  await page.getByLabel("site").selectOption({ label: "lab" });
+  await page.getByLabel("rows").fill("12");
+  await page.getByLabel("dry").check();
+  await button("Enqueue").click();
+  await page.locator("main .failure", { hasText: "/serial" }).waitFor();
+  await page.getByLabel("serial").fill("XYZ");
+  await button("Enqueue").click();
+  await page.waitForURL(/#\/jobs\/\d+$/);
+  const job = await api("GET", `/api/v1/jobs/${page.url().split("/").at(-1)}`);
+  assert.deepEqual(job.args, { serial: "XYZ", site: "lab", rows: 12, dry: true });
+}
+
+/** What the bus knows of itself: its topics as a tree, its sessions, of which one is closed, its schemas, and what fits them. */
+async function theBusIsLookedAt() {
+  // a node without these lists says so on the page
+  if (!(await fetch(`${origin}/api/v1/sessions`)).ok) {
+    await at("sessions", "main .empty");
+    await at("schemas", "main .empty");
+    return;
+  }
+  await page.unroute("**/api/v1/schemas");
+  await page.reload();
+  await api("POST", "/pub/tree/a/b", "1");
+  await at("topics", '.tree a[href="#/topics/tree/a/b"]');
+  assert.equal(await page.locator('.tree a[href="#/topics/tree"]').count(), 1, "what lies between is there");
+  await page.locator('.tree a[href="#/topics/tree/a/b"]').click();
+  await page.locator("#h-tail", { hasText: "tree/a/b" }).waitFor();
+  const other = new WebSocket(`${origin.replace("http", "ws")}/sub/watched`);
+  await new Promise((resolve) => (other.onopen = resolve));
+  const closed = new Promise((resolve) => (other.onclose = (event) => resolve(event.code)));
+  await at("sessions", "[data-row]");
+  const mine = page.locator("[data-row]", { hasText: "watched" });
+  await button("Dismiss…", mine).click();
+  await dialog().getByRole("button", { name: "Dismiss it" }).click();
+  assert.equal(await closed, 1008);
+  await mine.waitFor({ state: "detached" });
+  await at("schemas/tasks/judged.json", ".document .fields");
+  await page.getByLabel("serial").fill("X");
+  await button("Test").click();
+  await page.locator("[data-valid=no] code", { hasText: "/serial" }).waitFor();
+  await page.getByLabel("serial").fill("XYZ");
+  await button("Test").click();
+  await page.locator("[data-valid=yes]").waitFor();
+  // a message by the fields of its kind
+  await at("topics/livesys/m-8", "#say-topic");
+  await button("status", page.getByRole("group", { name: "Kind" })).click();
+  await page.getByLabel("state").selectOption({ label: "ready" });
+  await button("Send").click();
+  await page.locator(".tail li", { hasText: '{"type":"status","state":"ready"}' }).waitFor();
+}
+
+run(async () => {
+  const opened = await open(origin, { allow: [/status of 4(00|22)/] });
+  page = opened.page;
+  for (const piece of [aJobIsEnqueuedAndFollowed, rowsFollowEvents, countsAndKeysLeadToJobs, manyAreRetriedAndRemoved, oneIsHandled, topicsAreTailed, theRestIsTold, machinesAreCommanded, aFormIsMadeOfASchema, theBusIsLookedAt]) {
+    await piece().catch((error) => {
+      error.message = `${piece.name}: ${error.message}`;
+      throw error;
+    });
+    assert.deepEqual(opened.errors, [], piece.name);
+    tell({ done: piece.name });
+  }
+  tell({ done: "end" });
+});
