@@ -40,6 +40,8 @@ fn guarded(app: &Arc<App>) -> Router<Arc<App>> {
         .at("/history/{*topic}", Need::Topic(Sub), get(history::history))
         .at("/api/v1/jobs", Need::Jobs, get(jobs::list).post(jobs::enqueue))
         .at("/api/v1/jobs:bulk", Need::Jobs, post(jobs::bulk))
+        .at("/api/v1/bulk", Need::Jobs, get(jobs::bulks::list))
+        .at("/api/v1/bulk/{id}", Need::Jobs, get(jobs::bulks::show).delete(jobs::bulks::stop))
         .at("/api/v1/jobs/{id}", Need::Jobs, get(jobs::show).patch(jobs::change).delete(jobs::remove))
         .at("/api/v1/jobs/{id}/events", Need::Jobs, get(jobs::events))
         .at("/api/v1/jobs/{id}/parents", Need::Kin, get(jobs::parents))
