@@ -11,6 +11,8 @@ use serde_json::value::RawValue;
 
 /// A condition's text has no more bytes.
 pub const FILTER_TEXT_BYTES_MAX: usize = 1_024;
+/// So many values at places are looked for at most: each of them in each job.
+pub const FILTER_PLACES_MAX: usize = 10;
 /// A path leads through no more levels.
 const PATH_STEPS_MAX: usize = 64;
 
@@ -118,17 +120,22 @@ impl JobFilter {
             ("phase", self.phases.len()),
             ("task", self.tasks.len()),
             ("queue", self.queues.len()),
-            ("note", self.notes.len() + self.notes_at.len()),
-            ("arg", self.args_at.len()),
+            ("note", self.notes.len()),
             ("id", self.ids.len()),
         ];
-        if let Some((what, count)) = lists.into_iter().find(|(_, count)| *count > FILTER_NAMES_MAX) {
-            let words = format!("{count} times {what} are asked for, at most {FILTER_NAMES_MAX} may be");
+        let places = [("note with a value", self.notes_at.len()), ("arg", self.args_at.len())];
+        let lists = lists.map(|(what, count)| (what, count, FILTER_NAMES_MAX));
+        let places = places.map(|(what, count)| (what, count, FILTER_PLACES_MAX));
+        if let Some((what, count, most)) =
+            lists.into_iter().chain(places).find(|(_, count, most)| count > most)
+        {
+            let words = format!("{count} times {what} are asked for, at most {most} may be");
             return Err(QueueError::Invalid(words));
         }
         let places = || self.notes_at.iter().chain(&self.args_at);
-        let texts = places().flat_map(|at| at.path.iter().chain([&at.value])).chain(&self.text);
-        if texts.into_iter().any(|text| text.len() > FILTER_TEXT_BYTES_MAX) {
+        let at = |at: &ValueAt| at.value.len() + at.path.iter().map(String::len).sum::<usize>();
+        let names = self.tasks.iter().chain(&self.queues).chain(&self.notes).chain(&self.text);
+        if places().map(at).chain(names.map(String::len)).any(|bytes| bytes > FILTER_TEXT_BYTES_MAX) {
             let words = format!("a text to look for has at most {FILTER_TEXT_BYTES_MAX} bytes");
             return Err(QueueError::Invalid(words));
         }
@@ -247,6 +254,11 @@ mod tests {
             JobFilter { notes_at: at(vec![], &long), ..JobFilter::default() },
             JobFilter { args_at: at(vec!["0".into(); PATH_STEPS_MAX + 1], ""), ..JobFilter::default() },
             JobFilter { phases: vec![Phase::Ready; FILTER_NAMES_MAX + 1], ..JobFilter::default() },
+            JobFilter {
+                args_at: vec![at(vec![], "")[0].clone(); FILTER_PLACES_MAX + 1],
+                ..JobFilter::default()
+            },
+            JobFilter { queues: vec![long.clone()], ..JobFilter::default() },
         ] {
             assert!(matches!(bad.check(), Err(QueueError::Invalid(_))), "{bad:?}");
         }

@@ -53,7 +53,7 @@ pub use bulk::{BulkAction, BulkDone, bulk, check_bulk};
 pub use commands::{COMMAND_BYTES_MAX, CONCURRENCY_MAX, Command, JobSignal};
 pub use cron::{CRON_BYTES_MAX, Cron, CronError};
 pub use error::{QueueError, causes, is_told};
-pub use filter::{FILTER_TEXT_BYTES_MAX, JobFilter, Span, ValueAt};
+pub use filter::{FILTER_PLACES_MAX, FILTER_TEXT_BYTES_MAX, JobFilter, Span, ValueAt};
 pub use limits::{Limit, LimitView, Limits, Rate, check_limits};
 pub use listing::JobPage;
 pub use locks::{LockFilter, LockGuard, LockHeld, LockPage, Locks};

@@ -25,6 +25,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("deadpool-postgres", &["queue", "notifier"]),
     ("axum", &["server"]),
     ("jsonschema", &["bus"]),
+    ("utoipa", &["server"]),
 ];
 
 /// A longer file has more than one subject.

@@ -54,11 +54,8 @@ mod tests {
         }
         for unknown in [one.trim_matches('"'), "\"x\"", ""] {
             let response = tagged(&asked(unknown), "{\"id\":1}".into());
-            assert_eq!(
-                (response.status().as_u16(), &response.headers()[ETAG]),
-                (200, one.as_str()),
-                "{unknown}"
-            );
+            let told = response.headers()[ETAG].to_str().unwrap();
+            assert_eq!((response.status().as_u16(), told), (200, one.as_str()), "{unknown}");
         }
     }
 }

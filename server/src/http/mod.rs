@@ -15,6 +15,7 @@ mod jobs;
 pub(crate) mod limit;
 mod locks;
 mod metrics;
+mod openapi;
 pub(crate) mod origin;
 mod page;
 mod path;

@@ -4,8 +4,8 @@
 use super::permit::{self, Need};
 use super::problem::{self, Refusal};
 use super::{
-    App, gate, health, history, jobs, locks, metrics, page, publish, queues, schedules, schemas, session,
-    workers,
+    App, gate, health, history, jobs, locks, metrics, openapi, page, publish, queues, schedules, schemas,
+    session, workers,
 };
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -85,6 +85,7 @@ fn open(app: &Arc<App>) -> Router<Arc<App>> {
         .at("/healthz", Need::Open, get(health::healthz))
         .at("/readyz", Need::Open, get(health::readyz))
         .at("/metrics", Need::Figures, get(metrics::metrics))
+        .at("/openapi.json", Need::Open, get(openapi::document))
         .at("/schemas/{*path}", Need::Open, get(schemas::schema))
         .at("/problems/{code}", Need::Open, get(problem::page))
         .router

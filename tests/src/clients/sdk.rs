@@ -29,7 +29,7 @@ pub(super) fn node_script(name: &str) -> Command {
 }
 
 /// As [`node_script`], in a page of Chromium.
-pub(super) fn page_script(name: &str) -> Command {
+pub(crate) fn page_script(name: &str) -> Command {
     let mut command = node_script("browser.mjs");
     command.arg(name);
     command

@@ -113,6 +113,8 @@ mod tests {
             r#"{"action":"retry","filter":{"id":1},"dryrun":true}"#,
             r#"{"action":"retry","filter":{"before":7},"all":true}"#,
             r#"{"action":"retry","filter":{"q":""}}"#,
+            r#"{"action":"retry","filter":{"task":["a",""]}}"#,
+            r#"{"action":"retry","filter":{"queue":""}}"#,
             r#"{"action":"retry","filter":{"enqueued_after":7}}"#,
         ] {
             assert!(asked(bad).is_err(), "{bad}");

@@ -107,6 +107,13 @@ impl Said {
         if self.id.0.iter().chain(&self.before).chain(&self.origin).any(|id| *id < 0) {
             return Err(Refusal::invalid("a job's id is a whole number"));
         }
+        let lists = [("task", &self.task), ("queue", &self.queue), ("note", &self.note)];
+        let lists = lists.into_iter().flat_map(|(name, all)| all.0.iter().map(move |text| (name, text)));
+        if let Some((name, _)) =
+            lists.chain(self.q.iter().map(|q| ("q", q))).find(|(_, text)| text.is_empty())
+        {
+            return Err(Refusal::invalid(format!("{name} is empty; leave it out to ask for all")));
+        }
         let (mut notes, mut notes_at) = (Vec::new(), Vec::new());
         for note in self.note.0 {
             match note.split_once('=') {
@@ -115,9 +122,6 @@ impl Said {
                 }
                 None => notes.push(note),
             }
-        }
-        if self.q.as_ref().is_some_and(|text| text.is_empty()) {
-            return Err(Refusal::invalid("q is empty; leave it out to ask for all"));
         }
         Ok(JobFilter {
             states: words::<State>("state", &self.state)?,
