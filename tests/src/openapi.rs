@@ -59,7 +59,7 @@ async fn the_api_is_as_its_document_has_it(options: Options) {
     command.args(["--exclude-path-regex", LEFT_OUT, "--max-examples", "5", "--no-color"]);
     // the same requests each time
     command.args(["--generation-deterministic", "--request-timeout", "60", "--workers", "1"]);
-    command.args(["--phases", "coverage,fuzzing", "--generation-database", "none"]);
+    command.args(["--phases", "coverage,fuzzing"]);
     command.args(["--suppress-health-check", "all"]);
     command.current_dir(node.dir()).stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(DEADLINE, command.output()).await.expect("schemathesis ends").unwrap();

@@ -40,10 +40,11 @@ const NAMED: Walk = Walk {
     keys: None,
 };
 /// From one that the job has enqueued to the next. Both ends are written as ranges of the index, and its order is asked for
-/// whole: an equality would let the key serve, and so a walk over every job.
+/// whole: an equality, or a range of numbers alone, would let the key serve, and so a walk over every job.
 const BORN: Walk = Walk {
     over: "(select x.origin, x.id as born from minium.job x
-             where (x.origin, x.id) < ($9::bigint, {below}) and x.origin >= $9::bigint order by x.origin desc, x.id desc) b,
+             where (x.origin, x.id) < ($9::bigint, {below}) and (x.origin, x.id) >= ($9::bigint, {low})
+             order by x.origin desc, x.id desc) b,
            lateral (select x as j from minium.job x where x.id = b.born offset 0) l",
     id: "b.born",
     order: "b.origin desc, b.born desc",
@@ -54,7 +55,7 @@ const BORN: Walk = Walk {
     ),
 };
 
-/// What a list walks over (`{below}` is where it stands), its key, the order from the newest on, and the job as the conditions
+/// What a list walks over (`{below}` is where it stands, `{low}` where its piece ends), its key, the order from the newest on, and the job as the conditions
 /// name it.
 struct Walk {
     over: &'static str,
@@ -209,14 +210,18 @@ fn piece_sql(filter: &JobFilter, Walk { over, id, order, job, keys }: Walk) -> S
         if absent { parameter } else { condition }
     };
     let conditions = conditions.map(form).join(" and ").replace("{j}", job);
-    let (measured, low, above) = match keys.filter(|_| !filter.shows_all()) {
+    let (measured, low, end) = match keys.filter(|_| !filter.shows_all()) {
         Some(keys) => (
             format!("select min(k.id) as low, count(*) as n from ({keys} limit $20::bigint) k"),
             "case when w.n = $20::bigint then w.low end",
-            format!("{id} >= (select m.low from measured m) and "),
+            "(select m.low from measured m)",
         ),
-        None => ("select null::bigint as low, $20::bigint as n".into(), "w.low", String::new()),
+        None => ("select null::bigint as low, $20::bigint as n".into(), "w.low", "0"),
     };
+    // said once: a walk that knows its end by itself gets no other range
+    let above =
+        if over.contains("{low}") || end == "0" { String::new() } else { format!("{id} >= {end} and ") };
+    let over = over.replace("{low}", end);
     let (first, next) = (over.replace("{below}", "$1::bigint"), over.replace("{below}", "p.id"));
     format!(
         "with recursive measured as materialized ({measured}),

@@ -115,6 +115,8 @@ mod tests {
             r#"{"action":"retry","filter":{"q":""}}"#,
             r#"{"action":"retry","filter":{"task":["a",""]}}"#,
             r#"{"action":"retry","filter":{"queue":""}}"#,
+            r#"{"action":"retry","filter":{"state":"failed","q":null}}"#,
+            r#"{"action":"retry","filter":{"state":"failed","origin":null}}"#,
             r#"{"action":"retry","filter":{"enqueued_after":7}}"#,
         ] {
             assert!(asked(bad).is_err(), "{bad}");

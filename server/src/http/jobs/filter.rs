@@ -42,14 +42,25 @@ pub(super) struct Said {
     queue: Many<String>,
     note: Many<String>,
     arg: Many<String>,
+    #[serde(deserialize_with = "given")]
     q: Option<String>,
+    #[serde(deserialize_with = "given")]
     enqueued_after: Option<String>,
+    #[serde(deserialize_with = "given")]
     enqueued_before: Option<String>,
+    #[serde(deserialize_with = "given")]
     ended_after: Option<String>,
+    #[serde(deserialize_with = "given")]
     ended_before: Option<String>,
     id: Many<i64>,
+    #[serde(deserialize_with = "given")]
     origin: Option<i64>,
     before: Option<i64>,
+}
+
+/// What is named is there: a null, as an unset variable of a script makes it, is no wish for all that there is.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(d).map(Some)
 }
 
 /// What a query asks for. Lists are parameters that are repeated, or parted by commas.
