@@ -46,12 +46,18 @@ pub struct EnqueuedJob {
 pub struct JobQuery {
     /// Any of these states.
     pub states: Vec<State>,
+    /// Waits for any of these reasons.
+    pub phases: Vec<Phase>,
     /// Any of these tasks.
     pub tasks: Vec<String>,
     /// Any of these queues.
     pub queues: Vec<String>,
-    /// Has all of these notes.
+    /// Has all of these notes: a name, or a name and its value as `rack=3`.
     pub notes: Vec<String>,
+    /// Has all of these values in its arguments, as `/0/serial=ABC`.
+    pub args: Vec<String>,
+    /// Has this text in its task, arguments, notes or error.
+    pub text: Option<String>,
     /// Any of these jobs.
     pub ids: Vec<i64>,
     /// Was enqueued by this job.
@@ -67,7 +73,7 @@ pub struct JobQuery {
 pub struct JobList {
     /// The jobs.
     pub jobs: Vec<JobInfo>,
-    /// `before` of the next page, if there is one.
+    /// `before` of the next page, if there may be more: a short or empty page is not the last for that.
     pub next: Option<i64>,
     /// What the server answered.
     pub raw: Box<RawValue>,
@@ -386,9 +392,12 @@ impl JobQuery {
     fn pairs(&self) -> Vec<(&'static str, String)> {
         let mut pairs = Vec::new();
         pairs.extend(self.states.iter().map(|s| ("state", s.to_string())));
+        pairs.extend(self.phases.iter().map(|p| ("phase", p.to_string())));
         pairs.extend(self.tasks.iter().map(|t| ("task", t.clone())));
         pairs.extend(self.queues.iter().map(|q| ("queue", q.clone())));
         pairs.extend(self.notes.iter().map(|n| ("note", n.clone())));
+        pairs.extend(self.args.iter().map(|a| ("arg", a.clone())));
+        pairs.extend(self.text.iter().map(|t| ("q", t.clone())));
         pairs.extend(self.ids.iter().map(|id| ("id", id.to_string())));
         pairs.extend(self.origin.map(|o| ("origin", o.to_string())));
         pairs.extend(self.before.map(|b| ("before", b.to_string())));

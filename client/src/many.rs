@@ -93,9 +93,17 @@ impl Client {
             "state": query.states, "task": query.tasks, "queue": query.queues, "note": query.notes,
             "id": query.ids, "before": query.before,
         });
-        if let Some(origin) = query.origin {
-            // a node of before knows no such member, and refuses the call rather than act on more
-            filter["origin"] = json!(origin);
+        // a node of before knows no such members, and refuses the call rather than act on more
+        let more = [
+            ("origin", query.origin.map(|origin| json!(origin))),
+            ("phase", (!query.phases.is_empty()).then(|| json!(query.phases))),
+            ("arg", (!query.args.is_empty()).then(|| json!(query.args))),
+            ("q", query.text.as_ref().map(|text| json!(text))),
+        ];
+        for (name, value) in more {
+            if let Some(value) = value {
+                filter[name] = value;
+            }
         }
         let options = match action {
             BulkAction::Retry(options) => json!(options),

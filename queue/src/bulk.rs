@@ -5,8 +5,9 @@
 //! not met again.
 
 use crate::error::QueueError;
+use crate::filter::JobFilter;
 use crate::rules;
-use crate::store::{JobFilter, RetryOptions, Store};
+use crate::store::{RetryOptions, Store};
 use futures::{StreamExt, TryStreamExt, stream};
 use minium_protocol::State;
 use serde::Deserialize;
@@ -48,9 +49,7 @@ pub async fn bulk(
     filter: &JobFilter,
     dry_run: bool,
 ) -> Result<BulkDone, QueueError> {
-    if let BulkAction::Retry(options) = action {
-        rules::check_retry(options)?;
-    }
+    check_bulk(action, filter)?;
     let page = store.list(filter).await?;
     let jobs: Vec<Brief> = page
         .jobs
@@ -83,6 +82,17 @@ pub async fn bulk(
     let done: Vec<bool> = stream::iter(jobs).map(act).buffer_unordered(AT_ONCE).try_collect().await?;
     let changed = done.into_iter().filter(|changed| *changed).count() as u64;
     Ok(BulkDone { matched, changed, refused: matched - changed, next: page.next })
+}
+
+/// Checks what is to be done, and with whom, before anything is.
+///
+/// # Errors
+/// [`QueueError::Invalid`].
+pub fn check_bulk(action: &BulkAction, filter: &JobFilter) -> Result<(), QueueError> {
+    if let BulkAction::Retry(options) = action {
+        rules::check_retry(options)?;
+    }
+    filter.check()
 }
 
 /// What is looked at of a job before it is acted on.

@@ -29,7 +29,9 @@ mod caps;
 mod commands;
 mod cron;
 mod error;
+mod filter;
 mod limits;
+mod listing;
 pub mod locks;
 pub mod logs;
 mod mask;
@@ -47,11 +49,13 @@ mod workers;
 mod workflow;
 
 pub use backend::{Backend, DatabaseUrl, SqlitePlace};
-pub use bulk::{BulkAction, BulkDone, bulk};
+pub use bulk::{BulkAction, BulkDone, bulk, check_bulk};
 pub use commands::{COMMAND_BYTES_MAX, CONCURRENCY_MAX, Command, JobSignal};
 pub use cron::{CRON_BYTES_MAX, Cron, CronError};
 pub use error::{QueueError, causes, is_told};
+pub use filter::{FILTER_PLACES_MAX, FILTER_TEXT_BYTES_MAX, JobFilter, Span, ValueAt};
 pub use limits::{Limit, LimitView, Limits, Rate, check_limits};
+pub use listing::JobPage;
 pub use locks::{LockFilter, LockGuard, LockHeld, LockPage, Locks};
 pub use logs::{LogPage, Logs};
 pub use migrations::{Migration, MigrationStatus};
@@ -60,8 +64,8 @@ pub use queues::{QueueView, Queues, READY_COUNTED_MAX};
 pub use retention::{Keep, Retention};
 pub use schedules::{Schedule, ScheduleFilter, SchedulePage, Schedules, Timing};
 pub use store::{
-    Annotation, ArgsMask, AttemptFailure, Claim, Ending, Enqueued, Exchanged, Extension, Hour, JobFilter,
-    JobPage, Leased, Outcome, Pause, Pull, Pulled, RetryOptions, Stats, Store, UpkeepRules, Upkept, Verdict,
+    Annotation, ArgsMask, AttemptFailure, Claim, Ending, Enqueued, Exchanged, Extension, Hour, Leased,
+    Outcome, Pause, Pull, Pulled, RetryOptions, Stats, Store, UpkeepRules, Upkept, Verdict,
 };
 pub use workers::{
     COMMAND_KEPT, INBOX_MAX, STALE_AFTER, STATUS_NAMES_MAX, WorkerFilter, WorkerInfo, WorkerPage,

@@ -5,7 +5,7 @@
 //! microseconds since 1970 throughout, since that is what both databases keep.
 
 use crate::error::QueueError;
-use crate::store::{Annotation, Claim, Ending, JobFilter, Outcome, Pause, Pull, RetryOptions, Verdict};
+use crate::store::{Annotation, Claim, Ending, Outcome, Pause, Pull, RetryOptions, Verdict};
 use crate::workflow;
 use minium_protocol::{
     EnqueueRequest, JobOptions, Phase, Progress, State, Unique, check_json, check_log, check_members,
@@ -335,38 +335,6 @@ fn without_nul(value: &Value) -> Value {
         Value::Array(items) => items.iter().map(without_nul).collect(),
         Value::Object(members) => Value::Object(storable_notes(members).into_owned()),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
-    }
-}
-
-/// Checks what a list is to be narrowed by: each of its names is a condition of its own.
-///
-/// # Errors
-/// [`QueueError::Invalid`].
-pub fn check_filter(filter: &JobFilter) -> Result<(), QueueError> {
-    let lists = [
-        ("state", filter.states.len()),
-        ("task", filter.tasks.len()),
-        ("queue", filter.queues.len()),
-        ("note", filter.notes.len()),
-        ("id", filter.ids.len()),
-    ];
-    match lists.into_iter().find(|(_, count)| *count > FILTER_NAMES_MAX) {
-        Some((what, count)) => {
-            let words = format!("{count} times {what} are asked for, at most {FILTER_NAMES_MAX} may be");
-            Err(QueueError::Invalid(words))
-        }
-        None => Ok(()),
-    }
-}
-
-/// A filter that every database can read. No job has a name with a NUL character in it.
-pub fn storable_filter(filter: &JobFilter) -> JobFilter {
-    let each = |names: &[String]| names.iter().map(|name| storable(name).into_owned()).collect();
-    JobFilter {
-        tasks: each(&filter.tasks),
-        queues: each(&filter.queues),
-        notes: each(&filter.notes),
-        ..filter.clone()
     }
 }
 

@@ -5,7 +5,9 @@
 //! exactly one event per change. One conformance suite runs over all implementations.
 
 use crate::error::QueueError;
+use crate::filter::JobFilter;
 use crate::limits::Limits;
+use crate::listing::JobPage;
 use crate::locks::Locks;
 use crate::logs::Logs;
 use crate::pressure::Pressured;
@@ -15,7 +17,7 @@ use crate::schedules::Schedules;
 use crate::workers::Workers;
 use async_trait::async_trait;
 use jiff::Timestamp;
-use minium_protocol::{EnqueueRequest, JobResult, JobView, LeaseToken, LogLine, Progress, State, WorkerRef};
+use minium_protocol::{EnqueueRequest, JobResult, JobView, LeaseToken, LogLine, Progress, WorkerRef};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -324,54 +326,6 @@ pub struct RetryOptions {
     pub parents: Option<Vec<i64>>,
 }
 
-/// Which jobs to list.
-#[derive(Debug, Clone)]
-pub struct JobFilter {
-    /// Any of these states; empty means all.
-    pub states: Vec<State>,
-    /// Any of these tasks; empty means all.
-    pub tasks: Vec<String>,
-    /// Any of these queues; empty means all.
-    pub queues: Vec<String>,
-    /// Has all of these notes (top-level keys).
-    pub notes: Vec<String>,
-    /// Any of these jobs; empty means all.
-    pub ids: Vec<i64>,
-    /// Was enqueued by this job: the next step of a cascade.
-    pub origin: Option<i64>,
-    /// Only ids below this: the cursor.
-    pub before: Option<i64>,
-    /// At most so many.
-    pub limit: u32,
-    /// And no more behind the one with which their snapshots have so many bytes together.
-    pub bytes_max: usize,
-}
-
-impl Default for JobFilter {
-    fn default() -> JobFilter {
-        JobFilter {
-            states: vec![],
-            tasks: vec![],
-            queues: vec![],
-            notes: vec![],
-            ids: vec![],
-            origin: None,
-            before: None,
-            limit: 50,
-            bytes_max: 8 << 20,
-        }
-    }
-}
-
-/// One page of jobs, newest first.
-#[derive(Debug)]
-pub struct JobPage {
-    /// Snapshots.
-    pub jobs: Vec<Box<RawValue>>,
-    /// `before` of the next page, if there is one.
-    pub next: Option<i64>,
-}
-
 /// Figures of the whole queue.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
@@ -543,7 +497,7 @@ pub trait Store:
     /// Why the runs of a job failed, the first one first. Nothing for a job that does not exist.
     async fn failures(&self, job: i64) -> Result<Vec<AttemptFailure>, QueueError>;
 
-    /// A page of jobs, newest first.
+    /// A page of jobs, newest first. It takes no lock, and looks at a bounded number of jobs: see [`JobPage::next`].
     async fn list(&self, filter: &JobFilter) -> Result<JobPage, QueueError>;
 
     /// Figures.

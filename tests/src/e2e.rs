@@ -77,6 +77,15 @@ mod kin;
 /// Many jobs at once, and what else an operator does to them.
 mod many;
 
+/// Lists that are narrowed, tags of jobs, and actions behind their requests.
+mod narrowed;
+
+/// What pages of other origins may ask.
+mod origins;
+
+/// The HTTP API as its document has it, tried by schemathesis.
+mod openapi;
+
 /// Programs as tasks: what holds them back, and those that live longer than a job.
 mod commands;
 

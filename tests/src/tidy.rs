@@ -27,6 +27,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("axum", &["server"]),
     ("jsonschema", &["bus"]),
     ("zstd", &["audit"]),
+    ("utoipa", &["server"]),
 ];
 
 /// A longer file has more than one subject.

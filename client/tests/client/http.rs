@@ -68,6 +68,9 @@ async fn lists_ask_for_what_was_asked() {
     let query = JobQuery {
         states: vec![State::Failed, State::Cancelled],
         tasks: vec!["livesys/7".into()],
+        notes: vec!["rack=3".into()],
+        args: vec!["/0/serial=A,B".into()],
+        text: Some("disk lost".into()),
         origin: Some(5),
         before: Some(99),
         limit: Some(1),
@@ -77,7 +80,9 @@ async fn lists_ask_for_what_was_asked() {
     assert_eq!((page.jobs.len(), page.jobs[0].job.state, page.next), (1, State::Failed, Some(42)));
     assert_eq!(
         server.asked(),
-        ["/api/v1/jobs?state=failed&state=cancelled&task=livesys%2F7&origin=5&before=99&limit=1"]
+        [
+            "/api/v1/jobs?state=failed&state=cancelled&task=livesys%2F7&note=rack%3D3&arg=%2F0%2Fserial%3DA%2CB&q=disk+lost&origin=5&before=99&limit=1"
+        ]
     );
 }
 

@@ -18,6 +18,7 @@ mod giving_back;
 mod judging;
 mod lanes;
 mod limits;
+mod list;
 mod listener;
 mod locks;
 mod log;
@@ -41,10 +42,12 @@ mod workers;
 pub use connection::discreet;
 
 use crate::error::QueueError;
+use crate::filter::JobFilter;
+use crate::listing::JobPage;
 use crate::pressure::Slowing;
 use crate::store::{
-    Annotation, ArgsMask, AttemptFailure, Claim, Enqueued, Exchanged, Extension, Hour, JobFilter, JobPage,
-    Outcome, Pull, Pulled, RetryOptions, Stats, Store, UpkeepRules, Upkept,
+    Annotation, ArgsMask, AttemptFailure, Claim, Enqueued, Exchanged, Extension, Hour, Outcome, Pull, Pulled,
+    RetryOptions, Stats, Store, UpkeepRules, Upkept,
 };
 use async_trait::async_trait;
 use deadpool_postgres::{Object, Pool};

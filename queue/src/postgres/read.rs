@@ -1,14 +1,13 @@
-//! Reads: one job, a page of jobs, figures.
+//! Reads: one job, figures.
 
 use super::PgStore;
 use super::session::Session;
 use crate::error::QueueError;
 use crate::rules;
-use crate::store::{AttemptFailure, Hour, JobFilter, JobPage, Stats};
+use crate::store::{AttemptFailure, Hour, Stats};
 use crate::workers::STALE_AFTER;
 use minium_protocol::{JobResult, JobView, Phase, State};
 use serde_json::value::RawValue;
-use tokio_postgres::types::ToSql;
 
 /// One that is ready stays so when the clock is put back to before its time. Indexes: the keys of job and edge.
 const GET: &str = "
@@ -75,49 +74,6 @@ impl PgStore {
             phase: phase(state, left, ahead),
             children: row.get(4),
         }))
-    }
-
-    pub(super) async fn list_jobs(&self, filter: &JobFilter) -> Result<JobPage, QueueError> {
-        rules::check_filter(filter)?;
-        let filter = &rules::storable_filter(filter);
-        let limit = i64::from(filter.limit.clamp(1, rules::PAGE_MAX));
-        let bytes_max = i64::try_from(filter.bytes_max).unwrap_or(i64::MAX);
-        let states: Vec<&str> = filter.states.iter().map(|s| s.as_str()).collect();
-        // the dead are found without walking over the living
-        let from = match states[..] {
-            _ if !filter.ids.is_empty() => NAMED,
-            _ if filter.origin.is_some() => BORN,
-            ["failed"] => DEAD,
-            _ => ALL,
-        };
-        let sql = list_sql(filter, from);
-        let before = filter.before.unwrap_or(i64::MAX);
-        // zero is no job's number
-        let origin = filter.origin.unwrap_or(0);
-        let params: [&(dyn ToSql + Sync); 9] = [
-            &before,
-            &limit,
-            &states,
-            &filter.tasks,
-            &filter.queues,
-            &filter.notes,
-            &bytes_max,
-            &filter.ids,
-            &origin,
-        ];
-        let (sql, params) = (&sql, &params);
-        let list = |client: Session| async move {
-            let statement = client.prepare_cached(sql).await?;
-            client.query(&statement, params).await
-        };
-        let rows = self.connections.run("list jobs", list).await?;
-        let (mut jobs, mut last) = (Vec::with_capacity(rows.len()), None);
-        for row in rows {
-            let Some(snapshot) = row.get(1) else { return Ok(JobPage { jobs, next: last }) };
-            jobs.push(json(snapshot));
-            last = Some(row.get(0));
-        }
-        Ok(JobPage { jobs, next: None })
     }
 
     pub(super) async fn figures(&self) -> Result<Stats, QueueError> {
@@ -205,98 +161,18 @@ impl PgStore {
     }
 }
 
-/// Where a list walks: over every job, by its key; over those that have failed for good, by failure_final; over those that one
-/// job has enqueued, by job_origin; or over those that it names.
-const ALL: Walk = Walk { over: "minium.job j", id: "j.id", order: "j.id desc", job: "j" };
-/// From one of the dead to the next, each job looked up by its key: a join could be answered by reading both tables for every
-/// step. What is sorted, and what has an offset, stays as it is written.
-const DEAD: Walk = Walk {
-    over: "(select job as dead from minium.failure where final order by job desc) d,
-           lateral (select x as j from minium.job x where x.id = d.dead offset 0) l",
-    id: "d.dead",
-    order: "d.dead desc",
-    job: "(l.j)",
-};
-/// From one that is named to the next, looked up as the dead are.
-const NAMED: Walk = Walk {
-    over: "(select unnest($8::bigint[]) as named order by named desc) n,
-           lateral (select x as j from minium.job x where x.id = n.named offset 0) l",
-    id: "n.named",
-    order: "n.named desc",
-    job: "(l.j)",
-};
-/// From one that the job has enqueued to the next. Both ends are written as ranges of the index, and its order is asked for
-/// whole: an equality would let the key serve, and so a walk over every job.
-const BORN: Walk = Walk {
-    over: "(select x.origin, x.id as born from minium.job x
-             where (x.origin, x.id) < ($9::bigint, {below}) and x.origin >= $9::bigint order by x.origin desc, x.id desc) b,
-           lateral (select x as j from minium.job x where x.id = b.born offset 0) l",
-    id: "b.born",
-    order: "b.origin desc, b.born desc",
-    job: "(l.j)",
-};
-
-/// What a list walks over (`{below}` is where it stands), its key, the order from the newest on, and the job as the conditions
-/// name it.
-struct Walk {
-    over: &'static str,
-    id: &'static str,
-    order: &'static str,
-    job: &'static str,
-}
-
-/// Walks the key from the newest job downwards: the first page is fast, however many jobs there are, and a filter that
-/// few jobs pass costs a longer walk. Conditions that are not asked for are left out, so that each form has its own plan;
-/// every parameter is named, so that all forms take the same.
-///
-/// Step by step, so that no snapshot is made beyond the page's bytes. A last row without one says that there are more.
-fn list_sql(filter: &JobFilter, Walk { over, id, order, job }: Walk) -> String {
-    let conditions = [
-        (filter.states.is_empty(), "state::text = any ($3::text[])", "$3::text[]"),
-        (filter.tasks.is_empty(), "task = any ($4::text[])", "$4::text[]"),
-        (filter.queues.is_empty(), "queue = any ($5::text[])", "$5::text[]"),
-        (filter.notes.is_empty(), "notes ?& $6::text[]", "$6::text[]"),
-        (filter.ids.is_empty(), "id = any ($8::bigint[])", "$8::bigint[]"),
-        (filter.origin.is_none(), "origin = $9::bigint", "$9::bigint"),
-    ];
-    let form = |(absent, condition, parameter): (bool, &str, &str)| {
-        if absent { format!("{parameter} is not null") } else { format!("{job}.{condition}") }
-    };
-    let conditions = conditions.map(form).join(" and ");
-    let (first, next) = (over.replace("{below}", "$1::bigint"), over.replace("{below}", "p.id"));
-    format!(
-        "with recursive page (n, id, snapshot, bytes) as (
-           select 1::bigint, f.id, f.snapshot, octet_length(f.snapshot)::bigint from (
-             select {id} as id, minium.snapshot({job})::text as snapshot from {first}
-              where {id} < $1::bigint and {conditions} order by {order} limit 1) f
-           union all
-           select p.n + 1, f.id, f.snapshot, p.bytes + coalesce(octet_length(f.snapshot), 0) from page p, lateral (
-             select {id} as id, case when p.n < $2::bigint and p.bytes < $7::bigint then minium.snapshot({job})::text end as snapshot
-               from {next} where {id} < p.id and {conditions} order by {order} limit 1) f
-            where p.snapshot is not null)
-         select id, snapshot from page order by n"
-    )
-}
-
 fn phase(state: State, left: i32, ahead: bool) -> Option<Phase> {
     // the database's clock has decided what lies ahead; the rule only needs to know that it does
     rules::phase(state, left.into(), i64::from(ahead), 0)
 }
 
-fn json(text: String) -> Box<RawValue> {
+pub(super) fn json(text: String) -> Box<RawValue> {
     RawValue::from_string(text).expect("the column's type admits JSON only")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_list_asks_only_what_it_is_asked() {
-        let sql = list_sql(&JobFilter { tasks: vec!["a".into()], ..JobFilter::default() }, ALL);
-        assert!(sql.contains("j.task = any ($4::text[])") && sql.contains("$3::text[] is not null"));
-        assert!(!sql.contains("j.queue ="));
-    }
 
     #[test]
     fn phases_are_those_of_the_rules() {

@@ -17,6 +17,7 @@ mod exchange;
 mod failure;
 mod handlers;
 mod limits;
+mod list;
 mod locks;
 mod log;
 mod masks;
@@ -35,12 +36,14 @@ pub use failure::failure;
 
 use crate::backend::SqlitePlace;
 use crate::error::QueueError;
+use crate::filter::JobFilter;
+use crate::listing::{self, JobPage};
 use crate::migrations::{self, Migration, MigrationStatus, SQLITE};
 use crate::pressure::Slowing;
 use crate::rules;
 use crate::store::{
-    Annotation, ArgsMask, AttemptFailure, Claim, Enqueued, Exchanged, Extension, Hour, JobFilter, JobPage,
-    Outcome, Pull, Pulled, RetryOptions, Stats, Store, UpkeepRules, Upkept,
+    Annotation, ArgsMask, AttemptFailure, Claim, Enqueued, Exchanged, Extension, Hour, Outcome, Pull, Pulled,
+    RetryOptions, Stats, Store, UpkeepRules, Upkept,
 };
 use actor::{Actor, ActorOptions, Signals, Touched};
 use async_trait::async_trait;
@@ -342,9 +345,10 @@ impl Store for SqliteStore {
     }
 
     async fn list(&self, filter: &JobFilter) -> Result<JobPage, QueueError> {
-        rules::check_filter(filter)?;
-        let filter = rules::storable_filter(filter);
-        self.read(move |conn| read::list(conn, &filter)).await?
+        filter.check()?;
+        // a piece at a time: those who write to a database in memory wait for no more than one
+        let read = |asked, step| async move { self.read(move |conn| list::piece(conn, &asked, step)).await? };
+        listing::page(&filter.storable(), read).await
     }
 
     async fn stats(&self) -> Result<Stats, QueueError> {

@@ -1,4 +1,4 @@
-//! What is only asked: one job, a page of jobs, figures.
+//! What is only asked: one job, figures.
 
 use super::change::{HOUR, now_micros};
 use super::failure::failure;
@@ -6,11 +6,9 @@ use super::row::{COLUMNS, Job, state, timestamp};
 use super::workers;
 use crate::error::QueueError;
 use crate::rules;
-use crate::store::{AttemptFailure, Hour, JobFilter, JobPage, Stats};
+use crate::store::{AttemptFailure, Hour, Stats};
 use minium_protocol::{JobResult, JobView};
-use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, params_from_iter};
-use serde::Serialize;
+use rusqlite::{Connection, OptionalExtension};
 use serde_json::value::RawValue;
 
 /// One job.
@@ -32,67 +30,6 @@ pub(super) fn get(conn: &Connection, id: i64) -> Result<Option<JobView>, QueueEr
         Ok(Some(JobView { snapshot: raw(job.snapshot()), phase, children }))
     };
     run().map_err(|e| failure("read a job", e))
-}
-
-/// A page of jobs, newest first. It walks the ids downwards, so a filter that few jobs pass is slow on many jobs.
-pub(super) fn list(conn: &Connection, filter: &JobFilter) -> Result<JobPage, QueueError> {
-    let limit = filter.limit.clamp(1, rules::PAGE_MAX) as usize;
-    let (sql, params) = list_sql(filter, limit + 1);
-    let run = || -> rusqlite::Result<JobPage> {
-        let mut statement = conn.prepare_cached(&sql)?;
-        let mut rows = statement.query(params_from_iter(&params))?;
-        let (mut jobs, mut bytes, mut last) = (Vec::new(), 0, None);
-        while let Some(row) = rows.next()? {
-            if jobs.len() == limit || bytes >= filter.bytes_max && last.is_some() {
-                return Ok(JobPage { jobs, next: last });
-            }
-            let job = Job::read(row)?;
-            let snapshot = job.snapshot();
-            bytes += snapshot.len();
-            last = Some(job.id);
-            jobs.push(raw(snapshot));
-        }
-        Ok(JobPage { jobs, next: None })
-    };
-    run().map_err(|e| failure("list jobs", e))
-}
-
-fn list_sql(filter: &JobFilter, limit: usize) -> (String, Vec<Value>) {
-    // by its index, whatever the planner thinks: a cascade lies together in it, and in the order of the page
-    let by = if filter.origin.is_some() && filter.ids.is_empty() { "indexed by job_origin" } else { "" };
-    let mut sql = format!("select {COLUMNS} from job {by} where true");
-    let mut params = Vec::new();
-    let mut term = |text: &str, value: Value| {
-        params.push(value);
-        sql.push_str(&text.replace("{}", &format!("?{}", params.len())));
-    };
-    if let Some(before) = filter.before {
-        term(" and id < {}", before.into());
-    }
-    if !filter.states.is_empty() {
-        term(" and state in (select value from json_each({}))", json(&filter.states));
-    }
-    if !filter.tasks.is_empty() {
-        term(" and task in (select value from json_each({}))", json(&filter.tasks));
-    }
-    if !filter.queues.is_empty() {
-        term(" and queue in (select value from json_each({}))", json(&filter.queues));
-    }
-    if !filter.ids.is_empty() {
-        term(" and id in (select value from json_each({}))", json(&filter.ids));
-    }
-    if let Some(origin) = filter.origin {
-        term(" and origin = {}", origin.into());
-    }
-    for name in &filter.notes {
-        term(" and exists (select 1 from json_each(notes) where key = {})", name.clone().into());
-    }
-    term(" order by id desc limit {}", i64::try_from(limit).unwrap_or(i64::MAX).into());
-    (sql, params)
-}
-
-fn json(words: &impl Serialize) -> Value {
-    serde_json::to_string(words).expect("words always serialise").into()
 }
 
 /// Figures. Jobs by state are kept by the changes; only those that wait are counted.
@@ -206,6 +143,6 @@ pub(super) fn hours(conn: &Connection) -> Result<Vec<Hour>, QueueError> {
     run().map_err(|e| failure("read what each hour brought", e))
 }
 
-fn raw(json: String) -> Box<RawValue> {
+pub(super) fn raw(json: String) -> Box<RawValue> {
     RawValue::from_string(json).expect("snapshots and results are JSON")
 }

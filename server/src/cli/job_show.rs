@@ -17,15 +17,24 @@ pub(super) struct List {
     /// Only jobs in this state; may be given several times
     #[arg(long, value_delimiter = ',', value_name = "STATE")]
     state: Vec<State>,
+    /// Only jobs that wait for this reason; may be given several times
+    #[arg(long, value_delimiter = ',', value_name = "PHASE")]
+    phase: Vec<Phase>,
     /// Only jobs of this task; may be given several times
     #[arg(long, value_delimiter = ',', value_name = "TASK")]
     task: Vec<String>,
     /// Only jobs of this queue; may be given several times
     #[arg(long, value_delimiter = ',', value_name = "QUEUE")]
     queue: Vec<String>,
-    /// Only jobs that have this note; may be given several times
-    #[arg(long, value_name = "NAME")]
+    /// Only jobs that have this note, or this value in it; may be given several times
+    #[arg(long, value_name = "NAME[=VALUE]")]
     note: Vec<String>,
+    /// Only jobs that have this value in their arguments, as /0/serial=ABC; may be given several times
+    #[arg(long, value_name = "POINTER=VALUE")]
+    arg: Vec<String>,
+    /// Only jobs that have this text in their task, arguments, notes or error
+    #[arg(long, short = 'q', value_name = "TEXT")]
+    text: Option<String>,
     /// Only this job; may be given several times
     #[arg(long, value_delimiter = ',', value_name = "ID")]
     id: Vec<i64>,
@@ -50,9 +59,12 @@ impl List {
         let output = Output::new(self.json);
         let query = JobQuery {
             states: self.state,
+            phases: self.phase,
             tasks: self.task,
             queues: self.queue,
             notes: self.note,
+            args: self.arg,
+            text: self.text,
             ids: self.id,
             origin: self.origin,
             before: self.before,
@@ -64,6 +76,9 @@ impl List {
         }
         table(output, &page)?;
         match page.next {
+            Some(next) if page.jobs.is_empty() => {
+                output.hint(&format!("None among the newest; to look further down: --before {next}"))
+            }
             Some(next) => output.hint(&format!("There are more: --before {next}")),
             None if page.jobs.is_empty() => output.hint("No jobs."),
             None => {}

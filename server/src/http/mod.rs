@@ -6,6 +6,7 @@
 mod asyncapi;
 mod body;
 pub(crate) mod connection;
+mod etag;
 mod events;
 mod goodbye;
 mod health;
@@ -15,6 +16,7 @@ mod jobs;
 pub(crate) mod limit;
 mod locks;
 mod metrics;
+mod openapi;
 pub(crate) mod origin;
 mod page;
 mod path;
@@ -36,6 +38,7 @@ mod upgrade;
 mod workers;
 
 pub(crate) use jobs::HISTORIES_MAX;
+pub(crate) use jobs::bulks::Bulks;
 pub(crate) use metrics::describe as describe_metrics;
 pub(crate) use routes::router;
 
@@ -89,6 +92,8 @@ pub(crate) struct App {
     pub(crate) waits: Semaphore,
     /// Room for histories: each may hold many megabytes until its reader has it.
     pub(crate) histories: Arc<Semaphore>,
+    /// Bulk actions that go on behind their requests.
+    pub(crate) bulks: Bulks,
     /// The node goes down.
     pub(crate) closing: CancellationToken,
 }
@@ -137,12 +142,15 @@ fn share(response: &mut Response, origin: HeaderValue, preflight: bool) {
     headers.append(VARY, HeaderValue::from_static("Origin"));
     headers.insert(
         ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("Location, Minium-Earliest, Minium-Next, Retry-After, WWW-Authenticate"),
+        HeaderValue::from_static(
+            "ETag, Location, Minium-Earliest, Minium-Next, Retry-After, WWW-Authenticate",
+        ),
     );
     if preflight {
         headers
             .insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE"));
-        let allowed = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Traceparent";
+        let allowed =
+            "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Traceparent";
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
         headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     }
@@ -167,7 +175,8 @@ mod tests {
         let mut response = Response::default();
         share(&mut response, HeaderValue::from_static("https://example.com"), false);
         let exposed = response.headers()[ACCESS_CONTROL_EXPOSE_HEADERS].to_str().unwrap().to_lowercase();
-        for name in [history::NEXT.as_str(), jobs::EARLIEST.as_str(), "location", "www-authenticate"] {
+        for name in [history::NEXT.as_str(), jobs::EARLIEST.as_str(), "etag", "location", "www-authenticate"]
+        {
             assert!(exposed.split(", ").any(|header| header == name), "{name}: {exposed}");
         }
     }

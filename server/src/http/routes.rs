@@ -4,8 +4,8 @@
 use super::permit::{self, Need};
 use super::problem::{self, Refusal};
 use super::{
-    App, asyncapi, gate, health, history, jobs, locks, metrics, page, publish, queues, recorders, schedules,
-    schemas, session, sessions, topics, workers,
+    App, asyncapi, gate, health, history, jobs, locks, metrics, openapi, page, publish, queues, recorders,
+    schedules, schemas, session, sessions, topics, workers,
 };
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -40,6 +40,8 @@ fn guarded(app: &Arc<App>) -> Router<Arc<App>> {
         .at("/history/{*topic}", Need::Topic(Sub), get(history::history))
         .at("/api/v1/jobs", Need::Jobs, get(jobs::list).post(jobs::enqueue))
         .at("/api/v1/jobs:bulk", Need::Jobs, post(jobs::bulk))
+        .at("/api/v1/bulk", Need::Jobs, get(jobs::bulks::list))
+        .at("/api/v1/bulk/{id}", Need::Jobs, get(jobs::bulks::show).delete(jobs::bulks::stop))
         .at("/api/v1/jobs/{id}", Need::Jobs, get(jobs::show).patch(jobs::change).delete(jobs::remove))
         .at("/api/v1/jobs/{id}/events", Need::Jobs, get(jobs::events))
         .at("/api/v1/jobs/{id}/parents", Need::Kin, get(jobs::parents))
@@ -91,6 +93,7 @@ fn open(app: &Arc<App>) -> Router<Arc<App>> {
         .at("/readyz", Need::Open, get(health::readyz))
         .at("/metrics", Need::Figures, get(metrics::metrics))
         .at("/asyncapi.json", Need::Session, get(asyncapi::document))
+        .at("/openapi.json", Need::Open, get(openapi::document))
         .at("/schemas/{*path}", Need::Open, get(schemas::schema))
         .at("/problems/{code}", Need::Open, get(problem::page))
         .router

@@ -75,6 +75,7 @@ pub(super) fn app(
         metrics,
         waits: Semaphore::new(limits.waits as usize),
         histories: Arc::new(Semaphore::new(http::HISTORIES_MAX)),
+        bulks: http::Bulks::new(node.background.clone()),
         closing: node.closing.clone(),
     })
 }

@@ -36,7 +36,7 @@ pub(crate) fn node_tests(name: &str) -> Command {
 }
 
 /// As [`node_script`], in a page of Chromium.
-pub(super) fn page_script(name: &str) -> Command {
+pub(crate) fn page_script(name: &str) -> Command {
     let mut command = node_script("browser.mjs");
     command.arg(name);
     command

@@ -10,7 +10,7 @@ use crate::store::fixture::*;
 use crate::support::postgres::{Cluster, ClusterOptions};
 use explained::{Plan, plans};
 use minium_notifier::{EnvelopeOptions, Journal};
-use minium_protocol::{EnqueueRequest, LogLevel, LogLine, State};
+use minium_protocol::{EnqueueRequest, LogLevel, LogLine, Phase, State};
 use minium_queue::{
     Annotation, Backend, Claim, JobFilter, Leased, Limit, Outcome, Pressure, Pull, QueueError, RetryOptions,
     Store, WorkerInfo,
@@ -259,6 +259,23 @@ async fn look(store: &dyn Store, stock: &Stock) -> Result<(), QueueError> {
     ];
     for filter in &lists {
         assert!(!store.list(filter).await?.jobs.is_empty());
+    }
+    let closely = |text: &str| JobFilter {
+        phases: vec![Phase::Blocked],
+        notes_at: vec![minium_queue::ValueAt { path: vec!["k".into()], value: text.into() }],
+        args_at: vec![minium_queue::ValueAt { path: vec!["0".into()], value: text.into() }],
+        text: Some(text.into()),
+        ..JobFilter::default()
+    };
+    // nothing passes: each walks as far as it may
+    for filter in [
+        JobFilter { tasks: vec!["none".into()], ..JobFilter::default() },
+        JobFilter { states: vec![State::Failed], queues: vec!["none".into()], ..JobFilter::default() },
+        JobFilter { origin: Some(stock.parent.id), queues: vec!["none".into()], ..JobFilter::default() },
+        JobFilter { ids: vec![stock.failed + 1], ..closely("none") },
+        closely("none"),
+    ] {
+        assert!(store.list(&filter).await?.jobs.is_empty());
     }
     store.results(&[stock.ended, stock.failed, stock.waiting[1]], 1 << 20).await?;
     assert!(!store.log(stock.waiting[9_000], 0, FEW).await?.lines.is_empty());

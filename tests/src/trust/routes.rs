@@ -42,6 +42,7 @@ const OPEN: &[&str] = &[
     "/favicon.ico",
     "/healthz",
     "/readyz",
+    "/openapi.json",
     "/schemas/{*path}",
     "/problems/{code}",
 ];

@@ -1,20 +1,17 @@
-//! POST `/api/v1/jobs:bulk`: one action on the jobs that a filter finds, a piece for each request.
+//! POST `/api/v1/jobs:bulk`: one action on the jobs that a filter finds: a piece for each request, or all behind one.
 
 use super::super::problem::Refusal;
 use super::super::{App, body, json};
 use super::act::options;
+use super::bulks::{self, Order};
+use super::filter::Said;
 use super::parse;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
-use minium_protocol::State as JobState;
 use minium_queue::{BulkAction, JobFilter};
-use serde::de::value::SeqAccessDeserializer;
-use serde::de::{self, IntoDeserializer, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 /// One request acts on so many jobs at most, so that it is answered in time; the answer's `next` leads to the others.
@@ -24,74 +21,27 @@ const PIECE: u32 = 500;
 #[serde(deny_unknown_fields)]
 struct Wire {
     action: String,
-    filter: Filter,
+    filter: Said,
     #[serde(default)]
     options: Map<String, Value>,
     #[serde(default)]
     dry_run: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[derive(Default)]
-struct Filter {
-    state: Many<String>,
-    task: Many<String>,
-    queue: Many<String>,
-    note: Many<String>,
-    id: Many<i64>,
-    origin: Option<i64>,
-    before: Option<i64>,
-}
-
-/// One, or an array of them. Read by hand: serde's untagged enums do not say what is wrong.
-struct Many<T>(Vec<T>);
-
-impl<T> Default for Many<T> {
-    fn default() -> Many<T> {
-        Many(Vec::new())
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Many<T> {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Many<T>, D::Error> {
-        d.deserialize_any(OneOrAll(PhantomData))
-    }
-}
-
-struct OneOrAll<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrAll<T> {
-    type Value = Many<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("one, or an array of them")
-    }
-
-    fn visit_str<E: de::Error>(self, one: &str) -> Result<Many<T>, E> {
-        T::deserialize(one.into_deserializer()).map(|one| Many(vec![one]))
-    }
-
-    fn visit_u64<E: de::Error>(self, one: u64) -> Result<Many<T>, E> {
-        T::deserialize(one.into_deserializer()).map(|one| Many(vec![one]))
-    }
-
-    fn visit_i64<E: de::Error>(self, one: i64) -> Result<Many<T>, E> {
-        T::deserialize(one.into_deserializer()).map(|one| Many(vec![one]))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, all: A) -> Result<Many<T>, A::Error> {
-        Vec::deserialize(SeqAccessDeserializer::new(all)).map(Many)
-    }
+    #[serde(default)]
+    all: bool,
 }
 
 /// The handler.
 pub(crate) async fn bulk(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
     let bytes = body::read(request.into_body(), app.limits.request_bytes, app.limits.patience).await?;
     let wire: Wire = parse(&bytes)?;
-    let dry_run = wire.dry_run;
+    let (dry_run, all) = (wire.dry_run, wire.all);
     let (action, filter) = read(wire)?;
     let store = app.database.store()?;
+    if all {
+        // what is wrong with it is told now, not by its progress
+        minium_queue::check_bulk(&action, &filter)?;
+        return bulks::begin(&app, store, Order { action, filter, dry_run });
+    }
     let done = minium_queue::bulk(&*store, &action, &filter, dry_run).await?;
     let answer = serde_json::json!({
         "dry_run": dry_run,
@@ -113,33 +63,18 @@ fn read(wire: Wire) -> Result<(BulkAction, JobFilter), Refusal> {
         "remove" => BulkAction::Remove,
         _ => return Err(Refusal::invalid("action must be retry, cancel or remove")),
     };
-    let named = wire.filter;
-    let states = named.state.0.iter().map(|state| state.parse::<JobState>()).collect::<Result<_, _>>();
-    if named.id.0.iter().chain(&named.before).chain(&named.origin).any(|id| *id < 0) {
-        return Err(Refusal::invalid("a job's id is a whole number"));
-    }
-    let filter = JobFilter {
-        states: states.map_err(|why| Refusal::invalid(format!("state: {why}")))?,
-        tasks: named.task.0,
-        queues: named.queue.0,
-        notes: named.note.0,
-        ids: named.id.0,
-        origin: named.origin,
-        before: named.before,
-        limit: PIECE,
-        ..JobFilter::default()
-    };
-    let names = [filter.tasks.len(), filter.queues.len(), filter.notes.len(), filter.ids.len()];
-    if filter.states.is_empty() && filter.origin.is_none() && names.iter().all(|count| *count == 0) {
+    if !wire.filter.says_something() {
         // a mistake in a script must not be all jobs that there are
-        return Err(Refusal::invalid("filter must name a state, task, queue, note, id or origin"));
+        let detail = "filter must name a state, phase, task, queue, note, arg, q, time, id or origin";
+        return Err(Refusal::invalid(detail));
     }
-    Ok((action, filter))
+    Ok((action, JobFilter { limit: PIECE, ..wire.filter.read()? }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use minium_protocol::State as JobState;
 
     fn asked(json: &str) -> Result<(BulkAction, JobFilter), Refusal> {
         read(parse(json.as_bytes())?)
@@ -156,6 +91,10 @@ mod tests {
         assert_eq!((filter.before, filter.limit), (Some(7), PIECE));
         assert_eq!(asked(r#"{"action":"remove","filter":{"id":[3,4]}}"#).unwrap().1.ids, [3, 4]);
         assert_eq!(asked(r#"{"action":"cancel","filter":{"origin":2}}"#).unwrap().1.origin, Some(2));
+        let closely = r#"{"action":"cancel","filter":{"note":["a","b=1"],"arg":"/0=x","q":"disk"}}"#;
+        let filter = asked(closely).unwrap().1;
+        assert_eq!((filter.notes, filter.notes_at[0].value.as_str()), (vec!["a".to_owned()], "1"));
+        assert_eq!((filter.args_at[0].path[0].as_str(), filter.text.as_deref()), ("0", Some("disk")));
     }
 
     #[test]
@@ -172,6 +111,13 @@ mod tests {
             r#"{"action":"retry","filter":{"state":"failed","before":-7}}"#,
             r#"{"action":"cancel","filter":{"id":1},"options":{"delay":5}}"#,
             r#"{"action":"retry","filter":{"id":1},"dryrun":true}"#,
+            r#"{"action":"retry","filter":{"before":7},"all":true}"#,
+            r#"{"action":"retry","filter":{"q":""}}"#,
+            r#"{"action":"retry","filter":{"task":["a",""]}}"#,
+            r#"{"action":"retry","filter":{"queue":""}}"#,
+            r#"{"action":"retry","filter":{"state":"failed","q":null}}"#,
+            r#"{"action":"retry","filter":{"state":"failed","origin":null}}"#,
+            r#"{"action":"retry","filter":{"enqueued_after":7}}"#,
         ] {
             assert!(asked(bad).is_err(), "{bad}");
         }

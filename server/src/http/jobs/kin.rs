@@ -23,8 +23,9 @@ pub(crate) async fn parents(
 ) -> Result<Response, Refusal> {
     let (id, pairs) = (path::job(&id)?, pairs(&uri)?);
     only(&pairs, &["from", "lease"])?;
-    let from = one(&pairs, "from")?.map_or(Ok(0), str::parse::<usize>);
-    let from = from.map_err(|_| Refusal::invalid("from must be a whole number"))?;
+    let from = one(&pairs, "from")?.map_or(Ok(0), path::job);
+    let from = from.ok().and_then(|from| usize::try_from(from).ok());
+    let from = from.ok_or_else(|| Refusal::invalid("from must be a whole number"))?;
     let lease = one(&pairs, "lease")?.map(|text| text.parse().map(LeaseToken)).transpose();
     let lease = lease.map_err(|_| Refusal::invalid("lease must be a UUID"))?;
     let store = app.database.store()?;

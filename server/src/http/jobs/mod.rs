@@ -2,8 +2,10 @@
 
 mod act;
 mod bulk;
+pub(super) mod bulks;
 mod enqueue;
 mod events;
+mod filter;
 mod kin;
 mod log;
 mod read;

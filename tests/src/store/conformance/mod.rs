@@ -17,6 +17,7 @@ mod lists;
 mod locks;
 mod logs;
 mod masks;
+mod narrowed;
 mod operations;
 mod outcomes;
 mod parents;
@@ -301,6 +302,15 @@ macro_rules! conformance {
                 jobs_are_listed_by_their_ids
                 workers_count_while_their_heartbeat_is_fresh
                 the_store_answers
+            }
+            narrowed {
+                phases_narrow_a_list
+                values_of_notes_narrow_a_list
+                values_of_arguments_narrow_a_list
+                what_is_hidden_is_found_by_nobody
+                texts_narrow_a_list
+                times_narrow_a_list
+                a_walk_that_finds_little_ends_and_goes_on
             }
             locks {
                 a_lock_is_held_by_one
