@@ -7,6 +7,8 @@
 use super::problem::Refusal;
 use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH,
     REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -14,7 +16,6 @@ use http::header::{
 use http::{HeaderMap, StatusCode};
 use minium_protocol::ErrorCode;
 use rust_embed::{Embed, EmbeddedFile};
-use std::fmt::Write;
 
 /// Nothing from elsewhere, nothing inline.
 const POLICY: &str =
@@ -42,12 +43,7 @@ fn kind(name: &str) -> Option<&'static str> {
 }
 
 fn tag(file: &EmbeddedFile) -> String {
-    let mut text = String::from("\"");
-    for byte in &file.metadata.sha256_hash()[..16] {
-        // writing to a text cannot fail
-        let _ = write!(text, "{byte:02x}");
-    }
-    text + "\""
+    format!("\"{}\"", URL_SAFE_NO_PAD.encode(&file.metadata.sha256_hash()[..16]))
 }
 
 /// Does the browser have it already? Tags may be weak, and several.
