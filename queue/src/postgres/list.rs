@@ -40,11 +40,12 @@ const NAMED: Walk = Walk {
     keys: None,
 };
 /// From one that the job has enqueued to the next. Both ends are written as ranges of the index, and its order is asked for
-/// whole: an equality, or a range of numbers alone, would let the key serve, and so a walk over every job.
+/// whole: an equality, or a range of numbers alone, would let the key serve, and so a walk over every job. Only the range of
+/// `origin` by itself says that it is not null, as the index wants it.
 const BORN: Walk = Walk {
     over: "(select x.origin, x.id as born from minium.job x
-             where (x.origin, x.id) < ($9::bigint, {below}) and (x.origin, x.id) >= ($9::bigint, {low})
-             order by x.origin desc, x.id desc) b,
+             where (x.origin, x.id) < ($9::bigint, {below}) and x.origin >= $9::bigint
+               and (x.origin, x.id) >= ($9::bigint, {low}) order by x.origin desc, x.id desc) b,
            lateral (select x as j from minium.job x where x.id = b.born offset 0) l",
     id: "b.born",
     order: "b.origin desc, b.born desc",
@@ -55,8 +56,8 @@ const BORN: Walk = Walk {
     ),
 };
 
-/// What a list walks over (`{below}` is where it stands, `{low}` where its piece ends), its key, the order from the newest on, and the job as the conditions
-/// name it.
+/// What a list walks over (`{below}` is where it stands, `{low}` where its piece ends), its key, the order from the newest on,
+/// and the job as the conditions name it.
 struct Walk {
     over: &'static str,
     id: &'static str,

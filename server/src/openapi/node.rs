@@ -17,8 +17,8 @@ pub(super) fn operations() -> Vec<Operation> {
             .refuses(&[NotFound]),
         file("/sdk.js", "sdk", "The client for pages and for Node.", "text/javascript"),
         open("/favicon.ico", "icon", "There is none.").answers_nothing(204, "Nothing."),
-        file("/healthz", "healthz", "Does the process live?", "text/plain"),
-        open("/readyz", "readyz", "Is everything there that it needs?")
+        file("/healthz", "healthz", "Whether the process lives.", "text/plain"),
+        open("/readyz", "readyz", "Whether everything is there that it needs.")
             .answers(200, "It is.", "Ready")
             .refuses(&[Unavailable]),
         file(
