@@ -50,7 +50,7 @@ make_venv() {
 # The clients that no one here wrote: $MINIUM_TEST_PYTHON
 python_clients() {
     make_venv
-    if ! "$venv/bin/python" -c 'import websockets, jsonschema, kosoku' 2>/dev/null; then
+    if ! "$venv/bin/python" -c 'import websockets, jsonschema, kosoku, schemathesis' 2>/dev/null; then
         "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/clients/requirements.txt ||
             die "the Python packages of tests/clients/requirements.txt cannot be installed"
     fi

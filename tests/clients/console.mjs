@@ -14,9 +14,8 @@ export const DEADLINE = 50_000;
 
 let browser;
 
-/** What is no error of the page: a node that is down or refuses, and lists that an older node does not have. */
+/** What is no error of the page: a node that is down or refuses. */
 const usual = [/net::ERR_(CONNECTION|EMPTY|SOCKET|INCOMPLETE|NETWORK)/, /^WebSocket connection to/];
-const older = /\/api\/v1\/(topics|sessions|schemas)\b/;
 
 /**
  * A page of its own. `allow` are further errors that are to come, as patterns of their text.
@@ -33,7 +32,6 @@ export async function open(origin, { scheme = "light", width = 1280, allow = [] 
     if (message.type() !== "error" && message.type() !== "warning") return;
     const [text, url] = [message.text(), message.location().url];
     if ([...usual, ...allow].some((known) => known.test(text))) return;
-    if (older.test(url) && /404/.test(text)) return;
     errors.push(`${text} ${url}`);
   });
   return { page, context, errors };

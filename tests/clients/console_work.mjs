@@ -225,10 +225,6 @@ async function machinesAreCommanded() {
 
 /** Arguments by the fields of their task's schema, judged by the server. */
 async function aFormIsMadeOfASchema() {
-  // a node without a list of its schemas is told one here
-  const listed = (await fetch(`${origin}/api/v1/schemas`)).ok;
-  const entry = { path: "tasks/judged.json", url: "/schemas/tasks/judged.json", pattern: null, topic: null, task: "judged", title: "Judged", built_in: false };
-  if (!listed) await page.route("**/api/v1/schemas", (route) => route.fulfill({ json: { schemas: [entry] } }));
   await page.reload();
   await at("enqueue?task=judged", ".document .fields");
   assert.deepEqual(await page.locator(".document .fields label").allTextContents(), ["serial*", "site", "rows", "dry"]);
@@ -247,14 +243,6 @@ async function aFormIsMadeOfASchema() {
 
 /** What the bus knows of itself: its topics as a tree, its sessions, of which one is closed, its schemas, and what fits them. */
 async function theBusIsLookedAt() {
-  // a node without these lists says so on the page
-  if (!(await fetch(`${origin}/api/v1/sessions`)).ok) {
-    await at("sessions", "main .empty");
-    await at("schemas", "main .empty");
-    return;
-  }
-  await page.unroute("**/api/v1/schemas");
-  await page.reload();
   await api("POST", "/pub/tree/a/b", "1");
   await at("topics", '.tree a[href="#/topics/tree/a/b"]');
   assert.equal(await page.locator('.tree a[href="#/topics/tree"]').count(), 1, "what lies between is there");

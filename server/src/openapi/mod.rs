@@ -6,6 +6,7 @@
 
 mod bus;
 mod jobs;
+mod lists;
 mod node;
 mod operation;
 mod queue;
@@ -28,7 +29,7 @@ const TAGS: [(&str, &str); 6] = [
     ("schedules", "Schedules and named locks."),
     ("workers", "Workers, and what they are told."),
     ("node", "The node itself: health, page, documents. Open to everybody."),
-    ("bus", "Topics: one message, or a page of those that are kept. Sessions are described by AsyncAPI."),
+    ("bus", "Topics, sessions, schemas, recorders. What sockets say is described by AsyncAPI."),
 ];
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| document().to_string());
@@ -39,7 +40,9 @@ pub(crate) fn text() -> &'static str {
 }
 
 fn operations() -> impl Iterator<Item = Operation> {
-    [jobs::operations(), queue::operations(), bus::operations(), node::operations()].into_iter().flatten()
+    [jobs::operations(), queue::operations(), bus::operations(), lists::operations(), node::operations()]
+        .into_iter()
+        .flatten()
 }
 
 fn document() -> Value {

@@ -11,9 +11,8 @@ pub(super) fn operations() -> Vec<Operation> {
     };
     vec![
         file("/", "console", "The page for people.", "text/html"),
-        file("/page/{file}", "consoleFile", "What that page is made of.", "text/javascript")
+        file("/console/{file}", "consoleFile", "What that page is made of.", "text/javascript")
             .of("file", "Text", "The file.")
-            .answers_as(200, "The file.", &[("text/javascript", "Text"), ("text/css", "Text")], &[])
             .refuses(&[NotFound]),
         file("/sdk.js", "sdk", "The client for pages and for Node.", "text/javascript"),
         open("/favicon.ico", "icon", "There is none.").answers_nothing(204, "Nothing."),
