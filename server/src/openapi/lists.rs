@@ -22,7 +22,7 @@ pub(super) fn operations() -> Vec<Operation> {
             READ,
             "A page of sessions, the oldest first.",
         )
-        .query("after", "Place", "Behind this session: the cursor.")
+        .query("after", "SessionNumber", "Behind this session: the cursor.")
         .query("limit", "Limit", "At most so many.")
         .answers(200, "The page. A page may be short and still have a `next`.", "SessionPage"),
         operation(
@@ -32,7 +32,7 @@ pub(super) fn operations() -> Vec<Operation> {
             Scope::Of("admin"),
             "Closes a session.",
         )
-        .of("id", "Place", "The session.")
+        .of("id", "SessionNumber", "The session.")
         .query("reconnect", "Choice", "Is its client to come back? Unless it is said, it is.")
         .answers_nothing(204, "It is being closed.")
         .refuses(&[NotFound]),
@@ -55,10 +55,16 @@ pub(super) fn operations() -> Vec<Operation> {
             "All of them.",
             "SchemaList",
         ),
-        operation(Post, "/api/v1/schemas:test", ("bus", "testSchema"), READ, "Would a document pass?")
-            .takes("SchemaTest", Required::True)
-            .answers(200, "What the schema says.", "SchemaVerdict")
-            .refuses(&[NotFound, TopicInvalid]),
+        operation(
+            Post,
+            "/api/v1/schemas:test",
+            ("bus", "testSchema"),
+            READ,
+            "Says whether a document would pass.",
+        )
+        .takes("SchemaTest", Required::True)
+        .answers(200, "What the schema says.", "SchemaVerdict")
+        .refuses(&[NotFound, TopicInvalid]),
         operation(Get, "/api/v1/recorders", ("bus", "listRecorders"), READ, "Who archives the journal.")
             .asks_the_store()
             .answers(200, "All of them, by name.", "Recorders"),

@@ -20,14 +20,10 @@ pub(super) fn operations() -> Vec<Operation> {
         open("/readyz", "readyz", "Whether everything is there that it needs.")
             .answers(200, "It is.", "Ready")
             .refuses(&[Unavailable]),
-        file(
-            "/schemas/{path}",
-            "schema",
-            "A schema, by the path that `dataschema` names.",
-            "application/schema+json",
-        )
-        .of("path", "Text", "The file.")
-        .refuses(&[NotFound]),
+        open("/schemas/{path}", "schema", "A schema, by the path that `dataschema` names.")
+            .answers_as(200, "The file.", &[("application/schema+json", "Anything")], &[])
+            .of("path", "Text", "The file.")
+            .refuses(&[NotFound]),
         file("/problems/{code}", "problem", "What a problem's code means.", "text/plain")
             .of("code", "Text", "The code.")
             .refuses(&[NotFound]),

@@ -39,11 +39,23 @@ async fn an_archive_is_the_journal_byte_for_byte(options: Options) {
     let segment = dir.join("000001.ndjson.zst");
     let plain = std::process::Command::new("zstdcat").arg(segment).output().unwrap();
     assert_eq!(String::from_utf8(plain.stdout).unwrap(), all.join("\n") + "\n");
-    assert_eq!(verdict(&node, &[]).await.1, Some(0));
+    let (found, status) = verdict(&node, &[]).await;
+    assert_eq!(status, Some(0));
+    // the node knows how far that is
+    let known = node.get("/api/v1/recorders").await.expect(200);
+    let [recorder] = &known["recorders"].as_array().unwrap()[..] else { panic!("{known}") };
+    let end = found["positions"]["task"].as_str().unwrap().split_once(':').unwrap().1;
+    assert_eq!(
+        (recorder["offset"].to_string().as_str(), &recorder["topics"]),
+        (end, &json!(["task"])),
+        "{known}"
+    );
 }
 
 async fn a_hole_is_on_record_and_is_not_passed_over(options: Options) {
-    let node = Node::start(options.config("[channels.task]\nretention = { count = 5 }\n")).await;
+    // as it is registered, so much more is kept for it, and no more
+    let config = "[channels.task]\nretention = { count = 5 }\n[recorders]\nhold_count = 20\n";
+    let node = Node::start(options.config(config)).await;
     let dir = archive_of(&node);
     enqueue_idle(&node, 5).await;
     record_once(&node, &[]).await;
@@ -71,6 +83,7 @@ async fn a_hole_is_on_record_and_is_not_passed_over(options: Options) {
     let all = archived(&dir);
     let kept = journal(&node, "task").await;
     assert!(kept.len() >= 5 && all.ends_with(&kept[kept.len() - 5..]), "the rest is recorded");
+    assert!(node.log().contains("that a recorder has not confirmed"), "the node said what it did");
     assert!(all.len() > before && all.len() < 65, "and the hole is one: {}", all.len());
     let (found, status) = verdict(&node, &[]).await;
     assert_eq!((status, found["facts"].as_array().unwrap().len()), (Some(0), 2), "{found}");
