@@ -168,6 +168,39 @@ fn each_clause_is_cited_by_a_test_and_each_citation_exists() {
     assert!(missing.is_empty(), "no test cites {missing:?}");
 }
 
+/// Names of our metrics in a text, without what a histogram adds.
+fn metrics(text: &str) -> BTreeSet<&str> {
+    let starts = text.match_indices("minium_").map(|(at, _)| &text[at..]);
+    starts
+        .map(|rest| rest.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap())
+        .map(|name| name.trim_end_matches("_bucket"))
+        .collect()
+}
+
+#[test]
+fn alerts_and_dashboards_know_the_metrics_and_each_alert_its_entry() {
+    let (known, operations) = (document("metrics.md"), document("operations.md"));
+    let rules = read(&checkout().join("deploy/prometheus/minium.rules.yml"));
+    let dashboard = read(&checkout().join("deploy/grafana/minium.json"));
+    let panels: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    assert!(panels["panels"].as_array().unwrap().len() > 10);
+    for (text, count) in [(&rules, 10), (&dashboard, 15)] {
+        let used = metrics(text);
+        assert!(used.len() >= count, "{used:?}");
+        for metric in used {
+            assert!(known.contains(&format!("| `{metric}` |")), "{metric} is not in docs/metrics.md");
+        }
+    }
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 10);
+    for alert in alerts {
+        assert!(
+            operations.contains(&format!("\n| `{alert}` | ")),
+            "{alert} has no entry in docs/operations.md"
+        );
+    }
+}
+
 #[test]
 fn each_error_code_has_its_section() {
     let errors = document("errors.md");
