@@ -8,7 +8,7 @@ use crate::workers::{WorkerInfo, WorkerQuery};
 use futures::stream::{self, Stream, TryStreamExt};
 use http::Method;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// What is to be done with each job that a filter finds.
 #[derive(Debug, Clone)]
@@ -89,22 +89,22 @@ impl Client {
         dry_run: bool,
     ) -> Result<BulkDone, ClientError> {
         const PATH: &str = "api/v1/jobs:bulk";
-        let mut filter = json!({
-            "state": query.states, "task": query.tasks, "queue": query.queues, "note": query.notes,
-            "id": query.ids, "before": query.before,
-        });
-        // a node of before knows no such members, and refuses the call rather than act on more
-        let more = [
+        let list = |all: &[String]| (!all.is_empty()).then(|| json!(all));
+        // a node refuses members that say nothing, and those that it does not know: rather that than act on more
+        let said = [
+            ("state", (!query.states.is_empty()).then(|| json!(query.states))),
+            ("task", list(&query.tasks)),
+            ("queue", list(&query.queues)),
+            ("note", list(&query.notes)),
+            ("id", (!query.ids.is_empty()).then(|| json!(query.ids))),
+            ("before", query.before.map(|before| json!(before))),
             ("origin", query.origin.map(|origin| json!(origin))),
             ("phase", (!query.phases.is_empty()).then(|| json!(query.phases))),
-            ("arg", (!query.args.is_empty()).then(|| json!(query.args))),
+            ("arg", list(&query.args)),
             ("q", query.text.as_ref().map(|text| json!(text))),
         ];
-        for (name, value) in more {
-            if let Some(value) = value {
-                filter[name] = value;
-            }
-        }
+        let said = said.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        let filter = Value::Object(said.collect());
         let options = match action {
             BulkAction::Retry(options) => json!(options),
             BulkAction::Cancel | BulkAction::Remove => json!({}),

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// More recorders than this are not registered at one time.
 pub const RECORDERS_MAX: u32 = 100;
 
+/// No more of them by one owner, where there are owners: so that none can leave the others without.
+pub const RECORDERS_OF_ONE_MAX: u32 = 20;
+
 /// How much more than its retention a channel keeps for those who have not confirmed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
@@ -21,7 +24,7 @@ pub struct Hold {
     pub age: Duration,
     /// So many more entries are kept.
     pub count: u64,
-    /// So many more bytes are kept.
+    /// So many more bytes are kept, of a channel whose retention bounds its bytes.
     pub bytes: u64,
 }
 
@@ -33,6 +36,11 @@ impl Default for Hold {
 }
 
 impl Hold {
+    /// For a journal in memory: 100,000 entries.
+    pub fn in_memory() -> Hold {
+        Hold { count: 100_000, ..Hold::default() }
+    }
+
     /// What a channel keeps at most, whoever has not confirmed it.
     pub(crate) fn beyond(&self, usual: &Retention) -> Retention {
         Retention {
@@ -48,7 +56,7 @@ impl Hold {
 pub struct Recorder {
     /// Its name, which is its own.
     pub name: String,
-    /// The subject that registered it; empty where nobody needs a token.
+    /// Who registered it; empty where nobody needs a token.
     pub owner: String,
     /// What it follows.
     pub topics: Vec<Filter>,
@@ -67,7 +75,7 @@ pub struct Recorder {
 pub struct Confirmation {
     /// Its name.
     pub name: String,
-    /// The subject that says it.
+    /// Who says it.
     pub owner: String,
     /// May it be said for a recorder that somebody else registered?
     pub for_anyone: bool,
@@ -91,7 +99,7 @@ pub enum Confirmed {
     Ahead,
     /// The name is somebody else's; nothing has changed.
     Foreign,
-    /// There are [`RECORDERS_MAX`] already; nothing has changed.
+    /// There are [`RECORDERS_MAX`] already, or [`RECORDERS_OF_ONE_MAX`] by its owner; nothing has changed.
     TooMany,
 }
 

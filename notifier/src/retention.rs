@@ -8,6 +8,7 @@
 use crate::error::NotifierError;
 use crate::journal::JournalStore;
 use crate::metrics;
+use crate::reach::Reach;
 use crate::recorders::{Hold, Recorder, confirmed_of};
 use crate::relay::RelayState;
 use minium_protocol::Topic;
@@ -133,8 +134,15 @@ pub(crate) async fn keep(
             Some(retentions) => retentions.clone(),
             None => usual(&*store, upkeep.interval).await,
         };
-        let mut keeper =
-            Keeper { store, upkeep, policies: retentions.watch(), states, assigned: None, tended: None };
+        let mut keeper = Keeper {
+            store,
+            upkeep,
+            policies: retentions.watch(),
+            states,
+            assigned: None,
+            tended: None,
+            reach: Reach::default(),
+        };
         let mut failing = false;
         loop {
             match keeper.round().await {
@@ -178,12 +186,13 @@ struct Keeper {
     /// The channels that we have told the store of.
     assigned: Option<Vec<String>>,
     tended: Option<Instant>,
+    reach: Reach,
 }
 
 impl Keeper {
     async fn round(&mut self) -> Result<(), NotifierError> {
         let policy = self.policies.borrow_and_update().clone();
-        let (store, batch) = (&self.store, self.upkeep.batch);
+        let (store, batch) = (self.store.clone(), self.upkeep.batch);
         while store.forget_ids(batch).await? >= u64::from(batch) {}
         let prefixes = policy.prefixes();
         if self.assigned.as_ref() != Some(&prefixes) {
@@ -196,9 +205,10 @@ impl Keeper {
             RelayState::Relaying(position) => Some(position.offset),
             RelayState::Starting | RelayState::Waiting { .. } => None,
         };
-        let recorders = store.recorders().await?;
+        let mut recorders = store.recorders().await?;
         tell(&recorders);
         if let Some(to) = relayed {
+            self.reach.stretch(&*store, &mut recorders, to).await?;
             for (prefix, retention) in policy.all() {
                 let free = confirmed_of(prefix, &recorders).map_or(to, |confirmed| confirmed.min(to));
                 self.trim(prefix, retention, free).await?;

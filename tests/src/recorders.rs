@@ -109,7 +109,7 @@ async fn a_recorder_belongs_to_whoever_registered_it() {
     assert_eq!(said.status, 201);
     let list =
         node.request(Method::GET, "/api/v1/recorders", &[("authorization", &admin)], "").await.expect(200);
-    assert_eq!(list["recorders"][0]["owner"], "tester");
+    assert_eq!(list["recorders"][0]["owner"], "ops/tester");
     let forget = async |headers: &[(&str, &str)]| {
         node.request(Method::DELETE, "/api/v1/recorders/r", headers, "").await
     };

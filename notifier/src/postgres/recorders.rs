@@ -2,7 +2,7 @@
 
 use super::{Parameter, PgJournal, failed};
 use crate::error::NotifierError;
-use crate::recorders::{Confirmation, Confirmed, RECORDERS_MAX, Recorder};
+use crate::recorders::{Confirmation, Confirmed, RECORDERS_MAX, RECORDERS_OF_ONE_MAX, Recorder};
 use jiff::Timestamp;
 use minium_protocol::Filter;
 use std::time::Duration;
@@ -20,7 +20,7 @@ impl PgJournal {
         const WHAT: &str = "confirm what a recorder has";
         let topics: Vec<&str> = said.topics.iter().map(Filter::as_str).collect();
         let (epoch, offset) = (signed(said.position.epoch), signed(said.position.offset));
-        let parameters: [Parameter<'_>; 7] = [
+        let parameters: [Parameter<'_>; 8] = [
             (&said.name, Type::TEXT),
             (&said.owner, Type::TEXT),
             (&said.for_anyone, Type::BOOL),
@@ -28,8 +28,9 @@ impl PgJournal {
             (&epoch, Type::INT8),
             (&offset, Type::INT8),
             (&signed(RECORDERS_MAX.into()), Type::INT8),
+            (&signed(RECORDERS_OF_ONE_MAX.into()), Type::INT8),
         ];
-        let sql = "select minium.recorder_confirm($1, $2, $3, $4, $5, $6, $7::integer)";
+        let sql = "select minium.recorder_confirm($1, $2, $3, $4, $5, $6, $7, $8)";
         let rows = self.query(WHAT, sql, &parameters).await?;
         let answer: Option<&str> = match rows.first() {
             Some(row) => row.try_get(0).map_err(|e| failed(WHAT, e))?,

@@ -1,7 +1,7 @@
 //! Recorders, in SQLite's table of them: as `minium.recorder_confirm` does it (`migrations/postgres/0016_recorders.sql`).
 
 use super::read;
-use crate::recorders::{Confirmation, Confirmed, RECORDERS_MAX, Recorder};
+use crate::recorders::{Confirmation, Confirmed, RECORDERS_MAX, RECORDERS_OF_ONE_MAX, Recorder};
 use jiff::Timestamp;
 use minium_protocol::Filter;
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
@@ -32,7 +32,9 @@ pub(super) fn confirm(conn: &mut Connection, said: &Confirmation) -> rusqlite::R
         }
         None => {
             let count: u32 = transaction.query_row("select count(*) from recorder", [], |row| row.get(0))?;
-            if count >= RECORDERS_MAX {
+            let sql = "select count(*) from recorder where owner = ?1 and owner <> ''";
+            let own: u32 = transaction.query_row(sql, params![said.owner], |row| row.get(0))?;
+            if count >= RECORDERS_MAX || own >= RECORDERS_OF_ONE_MAX {
                 return Ok(Confirmed::TooMany);
             }
             let sql = "insert into recorder values (?1, ?2, ?3, ?4, ?5, ?5)";

@@ -70,8 +70,13 @@ fn says(job: &Job, filter: &JobFilter) -> bool {
 }
 
 fn piece_sql(filter: &JobFilter, low: Option<i64>) -> (String, Vec<Value>) {
-    // by its index, whatever the planner thinks: a cascade lies together in it, and in the order of the page
-    let by = if filter.origin.is_some() && filter.ids.is_empty() { "indexed by job_origin" } else { "" };
+    // Whatever the planner thinks: a cascade lies together in its index, in the order of the page; all else is walked by the key,
+    // since any other index would have to be read to its end and sorted before the first job of a piece.
+    let by = if filter.origin.is_some() && filter.ids.is_empty() {
+        "indexed by job_origin"
+    } else {
+        "not indexed"
+    };
     let mut sql = format!("select {COLUMNS} from job {by} where true");
     let mut params = Vec::new();
     let mut term = |text: &str, value: Value| {

@@ -105,8 +105,7 @@ impl Config {
 
     /// How much is kept of each channel that is kept, and of what belongs to none of them any more.
     pub(crate) fn retention_policy(&self) -> Policy {
-        let memory = self.database.url == "sqlite::memory:";
-        let others = if memory { Retention::in_memory() } else { Retention::default() };
+        let others = if self.is_in_memory() { Retention::in_memory() } else { Retention::default() };
         let tree = Tree::new(&self.channels);
         let task: Topic = TASK.parse().expect("it is a topic");
         let kept = tree.0.keys().filter(|prefix| {

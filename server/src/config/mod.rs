@@ -212,9 +212,9 @@ section! {
         /// So much longer than its retention says is an entry kept while a registered recorder has not confirmed it. What
         /// is kept no longer is counted and logged as an error.
         hold_age: Duration = "30d";
-        /// So many more entries than its retention says are kept of a channel.
-        hold_count: u32 = "1000000";
-        /// So many more bytes are kept of it.
+        /// So many more entries than its retention says are kept of a channel. Without it a million, or 100000 in memory.
+        hold_count: Option<u32> = "";
+        /// So many more bytes are kept of it, where its retention bounds the bytes.
         hold_bytes: Size = "10GiB";
     }
 }
@@ -458,6 +458,11 @@ impl Config {
             worker: reader.section("worker"),
             tasks: reader.named("tasks"),
         }
+    }
+
+    /// Is everything gone with the process?
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.database.url == "sqlite::memory:"
     }
 
     /// Must whoever comes show who they are? Else everybody may do everything.

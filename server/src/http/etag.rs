@@ -33,7 +33,7 @@ fn tag(text: &str) -> String {
 }
 
 /// Does `If-None-Match` name it? Weakness does not count there (RFC 9110, 13.1.2). Our tags have no comma.
-fn has_it(asked: &HeaderMap, tag: &str) -> bool {
+pub(super) fn has_it(asked: &HeaderMap, tag: &str) -> bool {
     let lists = asked.get_all(IF_NONE_MATCH).iter().filter_map(|list| list.to_str().ok());
     let mut tags = lists.flat_map(|list| list.split(',')).map(str::trim);
     tags.any(|named| named == "*" || named.strip_prefix("W/").unwrap_or(named) == tag)

@@ -4,14 +4,15 @@
 //! What must hold: a page runs nothing and loads nothing that does not come from this node ([`POLICY`]), and a browser
 //! asks each time whether a file has changed, so that no page is put together of two versions.
 
+use super::etag::has_it;
 use super::problem::Refusal;
 use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH,
-    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, StatusCode};
 use minium_protocol::ErrorCode;
@@ -46,18 +47,12 @@ fn tag(file: &EmbeddedFile) -> String {
     format!("\"{}\"", URL_SAFE_NO_PAD.encode(&file.metadata.sha256_hash()[..16]))
 }
 
-/// Does the browser have it already? Tags may be weak, and several.
-fn is_known(headers: &HeaderMap, tag: &str) -> bool {
-    let known = headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).unwrap_or("");
-    known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)
-}
-
 fn serve(name: &str, headers: &HeaderMap) -> Result<Response, Refusal> {
     let none = || Refusal::new(ErrorCode::NotFound, "the console has no such file");
     let kind = kind(name).ok_or_else(none)?;
     let file = Console::get(name).ok_or_else(none)?;
     let tag = tag(&file);
-    let known = is_known(headers, &tag);
+    let known = has_it(headers, &tag);
     let text = |text: &'static str| HeaderValue::from_static(text);
     let etag = HeaderValue::from_str(&tag).map_err(|_| none())?;
     let told: [(HeaderName, HeaderValue); 6] = [

@@ -11,7 +11,9 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use http::{StatusCode, Uri};
 use minium_bus::Grant;
-use minium_notifier::{Confirmation, Confirmed, NotifierError, RECORDERS_MAX, Recorder};
+use minium_notifier::{
+    Confirmation, Confirmed, NotifierError, RECORDERS_MAX, RECORDERS_OF_ONE_MAX, Recorder,
+};
 use minium_protocol::{ErrorCode, Filter, Position, Verb};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -35,19 +37,24 @@ impl From<NotifierError> for Refusal {
     }
 }
 
-/// GET `/api/v1/recorders`: all of them, by name, and how far the journal is on this node.
-pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Refusal> {
+/// GET `/api/v1/recorders`: all of them, by name, and how far the journal is on this node. Whose they are is for admins.
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Extension(granted): Extension<Granted>,
+    uri: Uri,
+) -> Result<Response, Refusal> {
     only(&pairs(&uri)?, &[])?;
     let recorders = app.database.open()?.journal.recorders().await?;
-    let recorders: Vec<Value> = recorders.iter().map(shown).collect();
+    let whole = is_admin(granted.0.as_deref());
+    let recorders: Vec<Value> = recorders.iter().map(|recorder| shown(recorder, whole)).collect();
     let position = app.bus.stats().relayed.map(|position| position.to_string());
     Ok(json(StatusCode::OK, json!({ "recorders": recorders, "position": position }).to_string()))
 }
 
-fn shown(recorder: &Recorder) -> Value {
+fn shown(recorder: &Recorder, whole: bool) -> Value {
     json!({
         "name": recorder.name,
-        "owner": recorder.owner,
+        "owner": whole.then_some(&recorder.owner),
         "topics": recorder.topics,
         "offset": recorder.offset,
         "registered": recorder.registered,
@@ -97,9 +104,12 @@ pub(crate) async fn confirm(
         Confirmed::Foreign => {
             refused(ErrorCode::Forbidden, format!("the recorder {name:?} was registered by somebody else"))
         }
-        Confirmed::TooMany => {
-            refused(ErrorCode::Conflict, format!("there are {RECORDERS_MAX} recorders already: forget one"))
-        }
+        Confirmed::TooMany => refused(
+            ErrorCode::Conflict,
+            format!(
+                "there are {RECORDERS_MAX} recorders already, or {RECORDERS_OF_ONE_MAX} of yours: forget one"
+            ),
+        ),
         _ => refused(ErrorCode::Internal, "the journal's answer is not known here".into()),
     }
 }
@@ -145,6 +155,10 @@ fn is_admin(grant: Option<&Grant>) -> bool {
     grant.is_none_or(|grant| grant.scopes.allow_admin())
 }
 
+/// Whose a recorder is. A subject is somebody for whoever vouches for it, so the name of the key is part of it; not what
+/// tells one key from the next of that name, or a recorder would be locked out when its key is replaced.
 fn owner(grant: Option<&Grant>) -> String {
-    grant.map(|grant| grant.subject.clone()).unwrap_or_default()
+    let Some(grant) = grant else { return String::new() };
+    let key = grant.key.as_deref().map_or("", |key| key.rsplit_once(':').map_or(key, |(name, _)| name));
+    format!("{key}/{}", grant.subject)
 }

@@ -187,9 +187,13 @@ impl Opener {
             ..LagOptions::default()
         };
         let recorders = &self.config.recorders;
+        let usual = match self.config.is_in_memory() {
+            true => Hold::in_memory(),
+            false => Hold::default(),
+        };
         let hold = Hold {
             age: recorders.hold_age,
-            count: recorders.hold_count.into(),
+            count: recorders.hold_count.map_or(usual.count, u64::from),
             bytes: recorders.hold_bytes.0,
         };
         RelayOptions { minion_topic, retention, work, lag, hold, ..RelayOptions::default() }

@@ -5,7 +5,8 @@ use super::home::{Home, keep, on_both};
 use crate::support::wait;
 use minium_bus::History;
 use minium_notifier::{
-    Confirmation, Confirmed, Hold, Journal, Policy, RECORDERS_MAX, RelayOptions, Retention, Retentions,
+    Confirmation, Confirmed, Hold, Journal, Policy, RECORDERS_MAX, RECORDERS_OF_ONE_MAX, RelayOptions,
+    Retention, Retentions,
 };
 use minium_protocol::{Filter, Position};
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ on_both! {
     beyond_the_limit_it_goes
     what_is_said_of_a_recorder_is_judged
     there_is_a_bound_on_recorders
+    a_quiet_topic_holds_nothing_else_of_its_channel
 }
 
 fn so_many(count: u64) -> Retention {
@@ -160,12 +162,42 @@ async fn there_is_a_bound_on_recorders(home: Home) {
     // of many that come at once no more get in
     let answers = futures::future::join_all((0..RECORDERS_MAX + 5).map(|n| {
         let journal = journal.clone();
-        async move { confirm(&journal, &format!("r{n}"), &["a"], 0).await }
+        let owner = format!("o{}", n / RECORDERS_OF_ONE_MAX);
+        async move { confirm_as(&journal, &format!("r{n}"), &owner, false, &["a"], 0).await }
     }))
     .await;
     let new = answers.iter().filter(|answer| **answer == Confirmed::New).count();
     let many = answers.iter().filter(|answer| **answer == Confirmed::TooMany).count();
     assert_eq!((new, many), (RECORDERS_MAX as usize, 5));
-    let known = journal.recorders().await.unwrap()[7].name.clone();
-    assert_eq!(confirm(&journal, &known, &["b"], 0).await, Confirmed::Known);
+    let known = journal.recorders().await.unwrap().swap_remove(7);
+    let again = confirm_as(&journal, &known.name, &known.owner, false, &["b"], 0).await;
+    assert_eq!(again, Confirmed::Known);
+    // and no owner leaves the others without
+    for recorder in journal.recorders().await.unwrap() {
+        assert!(journal.forget_recorder(&recorder.name).await.unwrap());
+    }
+    for n in 0..RECORDERS_OF_ONE_MAX {
+        assert_eq!(confirm(&journal, &format!("r{n}"), &["a"], 0).await, Confirmed::New);
+    }
+    assert_eq!(confirm(&journal, "more", &["a"], 0).await, Confirmed::TooMany);
+    assert_eq!(confirm_as(&journal, "more", "another", false, &["a"], 0).await, Confirmed::New);
+}
+
+async fn a_quiet_topic_holds_nothing_else_of_its_channel(home: Home) {
+    let (_backend, journal) = home.open().await;
+    let history = journal.history();
+    assert_eq!(confirm(&journal, "one", &["a/quiet", "a/+/quiet"], 0).await, Confirmed::New);
+    let node = Node::start_with(&journal, options(5, u64::MAX));
+    node.begun().await;
+    publish(&history, 40).await;
+    until_first(&history, "a", 30).await;
+    // what it follows and has not got yet stays, with all behind it
+    keep(&history, "a/x/quiet", None, "1").await.unwrap();
+    publish(&history, 40).await;
+    until_first(&history, "b", 72).await;
+    let first = history.bounds(&filters(&["a"])[0]).await.unwrap().first;
+    assert!(first <= 41, "{first}");
+    assert_eq!(confirm(&journal, "one", &["a/quiet", "a/+/quiet"], 41).await, Confirmed::Known);
+    until_first(&history, "a", 71).await;
+    node.stop().await;
 }

@@ -178,12 +178,19 @@ fn argument(said: &str) -> Result<ValueAt, Refusal> {
     let (pointer, value) = said.split_once('=').ok_or_else(fault)?;
     let path = match pointer.strip_prefix('/') {
         Some(steps) => {
-            steps.split('/').map(|step| unescaped(step).ok_or_else(fault)).collect::<Result<_, _>>()?
+            let step = |step| unescaped(step).filter(|step| !counts_from_the_end(step)).ok_or_else(fault);
+            steps.split('/').map(step).collect::<Result<_, _>>()?
         }
         None if pointer.is_empty() => vec![],
         None => return Err(fault()),
     };
     Ok(ValueAt { path, value: value.to_owned() })
+}
+
+/// PostgreSQL would take it for an element from the end, and SQLite for a member's name; a JSON pointer has no such element.
+fn counts_from_the_end(step: &str) -> bool {
+    step.strip_prefix('-')
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// A step of a pointer as it is meant: `~1` is a slash, `~0` a tilde, and no other tilde is allowed.
@@ -238,7 +245,12 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrAll<T> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, all: A) -> Result<Many<T>, A::Error> {
-        Vec::deserialize(SeqAccessDeserializer::new(all)).map(Many)
+        let all = Vec::deserialize(SeqAccessDeserializer::new(all))?;
+        match all.is_empty() {
+            // as an empty parameter of a query, it is no wish for all that there is
+            true => Err(de::Error::custom("an empty array; leave it out to ask for all")),
+            false => Ok(Many(all)),
+        }
     }
 }
 

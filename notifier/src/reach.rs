@@ -1,0 +1,64 @@
+//! How far recorders really are: behind what one has confirmed there may be nothing that it follows, and that is as good
+//! as confirmed. Without this a recorder of one quiet task would hold all the others of its channel.
+//!
+//! What was looked at is remembered while a recorder stays where it is, and each round looks a bounded way further. Who
+//! is not looked at to the end counts as less far than it is: more is kept, never less.
+
+use crate::error::NotifierError;
+use crate::journal::{JournalStore, Range};
+use crate::recorders::Recorder;
+use minium_protocol::Filter;
+use std::collections::HashMap;
+
+/// Pages of the journal that one round looks at, of all recorders together.
+const PAGES_MAX: usize = 200;
+
+/// Up to where there is nothing that a recorder has not confirmed.
+#[derive(Debug, Default)]
+pub(crate) struct Reach {
+    /// By recorder and filter: where it was then, and how far nothing was found behind that.
+    seen: HashMap<(String, Filter), (u64, u64)>,
+}
+
+impl Reach {
+    /// Moves each recorder to the entry before the next one that it follows, as far as `to`.
+    pub(crate) async fn stretch(
+        &mut self,
+        store: &dyn JournalStore,
+        recorders: &mut [Recorder],
+        to: u64,
+    ) -> Result<(), NotifierError> {
+        let mut seen = HashMap::new();
+        let mut pages = 0;
+        for recorder in recorders.iter_mut().filter(|recorder| recorder.offset < to) {
+            let mut reached = to;
+            for topic in &recorder.topics {
+                let key = (recorder.name.clone(), topic.clone());
+                let before = self.seen.get(&key).filter(|(at, _)| *at == recorder.offset);
+                let mut end = before.map_or(recorder.offset, |(_, end)| *end);
+                while end < to && pages < PAGES_MAX {
+                    pages += 1;
+                    let found = store.read(next(topic, end, to)).await?;
+                    if let Some(first) = found.entries.first() {
+                        end = end.max(first.position.offset - 1);
+                        break;
+                    }
+                    if found.scanned_to <= end {
+                        break;
+                    }
+                    end = found.scanned_to;
+                }
+                seen.insert(key, (recorder.offset, end));
+                reached = reached.min(end);
+            }
+            recorder.offset = recorder.offset.max(reached);
+        }
+        self.seen = seen;
+        Ok(())
+    }
+}
+
+/// The first entry of a filter.
+fn next(topic: &Filter, after: u64, to: u64) -> Range {
+    Range { filter: topic.clone(), after, to, count_max: 1, bytes_max: 1 }
+}
