@@ -80,6 +80,7 @@ test("filters go into a query and a body", () => {
   const query = { state: "failed, cancelled", id: "1 2,3", note: "rack=a,b", origin: "7", q: " ", enqueued_after: "2026-11-28T04:00:00Z", page: "x" };
   assert.deepEqual(asked(query), { state: ["failed", "cancelled"], id: ["1", "2", "3"], note: "rack=a,b", origin: "7", enqueued_after: "2026-11-28T04:00:00.000Z" });
   assert.deepEqual([body(query).id, body(query).origin], [[1, 2, 3], 7]);
+  assert.deepEqual([body({ note: "rack,site" }).note, body({ note: "rack=3,4" }).note], [["rack", "site"], "rack=3,4"], "as the list reads it");
   assert.deepEqual([some({}), some({ q: "  " }), some({ q: "a" })], [false, false, true]);
   const row = { id: 1, state: "inactive", phase: "blocked" };
   assert.equal(renewed(row, { id: 1, state: "inactive" }).phase, "blocked");
