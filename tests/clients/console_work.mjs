@@ -39,7 +39,7 @@ async function aJobIsEnqueuedAndFollowed() {
   await at("enqueue", "#task");
   await page.locator("#task").fill("echo");
   await page.locator("fieldset textarea").fill("[1,");
-  assert.ok(await button("Enqueue").isDisabled());
+  await until("the refusal", () => button("Enqueue").isDisabled());
   await page.locator("fieldset textarea").fill("[]");
   await page.locator("#o-delay").fill("soon");
   await button("Enqueue").click();
@@ -56,7 +56,11 @@ async function rowsFollowEvents() {
   await page.locator("[data-pause][aria-pressed=true]").waitFor();
   await api("POST", `/api/v1/jobs/${id}/cancel`);
   const other = (await enqueue({ task: "slow", queue: "slow" })).id;
-  await until("the cancellation", async () => (await state(id)) === "cancelled");
+  // a page that is not paused says when both events have come
+  const second = await page.context().newPage();
+  await go(second, origin, "jobs?task=slow", `[data-row="${other}"]`);
+  await second.locator(`[data-row="${id}"] .state[data-state="cancelled"]`).waitFor();
+  await second.close();
   assert.equal(await row(id).locator(".state").textContent(), "active");
   assert.equal(await row(other).count(), 0);
   await page.keyboard.press("p");
@@ -119,6 +123,68 @@ async function manyAreRetriedAndRemoved() {
   await row(ids[0]).waitFor({ state: "detached" });
   await assert.rejects(state(ids[0]), /404/);
   assert.equal(await state(ids[1]), "failed");
+}
+
+/** A node that cannot be looked at meanwhile: it is told to stop all the same. */
+async function whatCannotBeSeenIsStopped() {
+  const { id } = await enqueue({ task: "echo", queue: "slow" });
+  await at("jobs?task=echo&queue=slow", `[data-row="${id}"]`);
+  await button("Cancel…").click();
+  await dialog().locator("[data-preview=done]").waitFor();
+  // it has begun and not ended, as far as the page knows
+  const begins = (url) => url.pathname === "/api/v1/jobs:bulk";
+  await page.route(begins, async (route) => {
+    const answer = await route.fetch();
+    await route.fulfill({ response: answer, json: { ...(await answer.json()), done: false } });
+  });
+  const looks = (url) => url.pathname.startsWith("/api/v1/bulk/");
+  await page.route(looks, (route) => (route.request().method() === "GET" ? route.abort("connectionreset") : route.fallback()));
+  await dialog().getByRole("button", { name: "Cancel 1" }).click();
+  await dialog().locator(".failure").waitFor();
+  const told = page.waitForResponse((answer) => answer.request().method() === "DELETE" && looks(new URL(answer.url())));
+  await button("Stop", dialog()).click();
+  assert.equal((await told).status(), 200);
+  await page.unroute(looks);
+  await page.unroute(begins);
+}
+
+/** Older rows keep what they were told, whoever looks away meanwhile; another filter takes nothing over from the last. */
+async function olderRowsStayRight() {
+  const { ids } = await api("POST", "/api/v1/jobs", Array.from({ length: 60 }, () => ({ task: "slow", queue: "slow", notes: { older: 1 } })));
+  const old = ids[2];
+  const answered = (part) => page.waitForResponse((answer) => new URL(answer.url()).pathname === "/api/v1/jobs" && answer.url().includes(part));
+  const drawn = () => page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => setTimeout(() => requestAnimationFrame(resolve), 50))));
+  await at("jobs?note=older", `[data-row="${ids[59]}"]`);
+  await button("Older ones").click();
+  await row(old).waitFor();
+  await api("POST", `/api/v1/jobs/${old}/cancel`);
+  await row(old).locator('.state[data-state="cancelled"]').waitFor();
+  const anew = answered("note=older");
+  await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+  await anew;
+  await drawn();
+  assert.equal(await row(old).locator(".state").textContent(), "cancelled");
+  assert.equal(await page.locator("tbody [data-row]").count(), 60);
+  await row(old).getByRole("checkbox").check();
+  await page.getByText("1 selected").waitFor();
+  // an answer that comes when another filter was chosen
+  await button("Back to the newest").click();
+  await row(old).waitFor({ state: "detached" });
+  let release;
+  const held = new Promise((resolve) => (release = resolve));
+  const further = (url) => url.searchParams.has("before");
+  await page.route(further, async (route) => (await held, route.continue()));
+  const late = answered("before=");
+  await button("Older ones").click();
+  await at("jobs?task=fails");
+  await page.locator("[data-row]").first().waitFor();
+  release();
+  await late;
+  await drawn();
+  await page.unroute(further);
+  assert.equal(await row(old).count(), 0);
+  assert.equal(await page.getByText("1 selected").count(), 0, "what is not seen is not selected");
+  await api("POST", "/api/v1/jobs:bulk", { action: "remove", filter: { note: "older" } });
 }
 
 /** Retry, cancel and removal of one, its log as it is written, and its family. */
@@ -275,7 +341,7 @@ async function theBusIsLookedAt() {
 run(async () => {
   const opened = await open(origin, { allow: [/status of 4(00|22)/] });
   page = opened.page;
-  for (const piece of [aJobIsEnqueuedAndFollowed, rowsFollowEvents, countsAndKeysLeadToJobs, manyAreRetriedAndRemoved, oneIsHandled, topicsAreTailed, theRestIsTold, machinesAreCommanded, aFormIsMadeOfASchema, theBusIsLookedAt]) {
+  for (const piece of [aJobIsEnqueuedAndFollowed, rowsFollowEvents, countsAndKeysLeadToJobs, manyAreRetriedAndRemoved, whatCannotBeSeenIsStopped, olderRowsStayRight, oneIsHandled, topicsAreTailed, theRestIsTold, machinesAreCommanded, aFormIsMadeOfASchema, theBusIsLookedAt]) {
     await piece().catch((error) => {
       error.message = `${piece.name}: ${error.message}`;
       throw error;
