@@ -206,6 +206,30 @@ async function oneIsHandled() {
   await assert.rejects(state(child), /404/);
 }
 
+/** A history of several pages is shown to its end, and read on from there. */
+async function aLongHistoryIsReadOn() {
+  const { id } = await enqueue({ task: "echo" });
+  await until("its end", async () => (await state(id)) === "finished");
+  const note = (n) => api("PATCH", `/api/v1/jobs/${id}`, { notes: { n } });
+  for (let n = 0; n < 6; n += 1) await note(n);
+  const seen = [];
+  const events = (url) => url.pathname === `/api/v1/jobs/${id}/events`;
+  await page.route(events, (route) => {
+    const url = new URL(route.request().url());
+    url.searchParams.set("limit", "2");
+    seen.push(url.searchParams.get("after"));
+    return route.continue({ url: url.href });
+  });
+  await at(`jobs/${id}`, ".facts");
+  const lines = page.locator(".timeline li");
+  await until("all of it", async () => (await lines.count()) === 9);
+  const before = seen.length;
+  await note("last");
+  await until("the last", async () => (await lines.count()) === 10);
+  await page.unroute(events);
+  assert.ok(seen.slice(before).every(Boolean), `it is not read from the start again: ${seen}`);
+}
+
 /** A tail: what comes, what is kept while it is paused, what is published from the box, replay. */
 async function topicsAreTailed() {
   await at("topics/chat", ".tail, main .empty");
@@ -341,7 +365,7 @@ async function theBusIsLookedAt() {
 run(async () => {
   const opened = await open(origin, { allow: [/status of 4(00|22)/] });
   page = opened.page;
-  for (const piece of [aJobIsEnqueuedAndFollowed, rowsFollowEvents, countsAndKeysLeadToJobs, manyAreRetriedAndRemoved, whatCannotBeSeenIsStopped, olderRowsStayRight, oneIsHandled, topicsAreTailed, theRestIsTold, machinesAreCommanded, aFormIsMadeOfASchema, theBusIsLookedAt]) {
+  for (const piece of [aJobIsEnqueuedAndFollowed, rowsFollowEvents, countsAndKeysLeadToJobs, manyAreRetriedAndRemoved, whatCannotBeSeenIsStopped, olderRowsStayRight, oneIsHandled, aLongHistoryIsReadOn, topicsAreTailed, theRestIsTold, machinesAreCommanded, aFormIsMadeOfASchema, theBusIsLookedAt]) {
     await piece().catch((error) => {
       error.message = `${piece.name}: ${error.message}`;
       throw error;
