@@ -7,6 +7,7 @@ import { nearest } from "../../console/lib/catalogue.js";
 import { Figures, bin, quantile } from "../../console/lib/figures.js";
 import { asked, body, renewed, some } from "../../console/lib/filter.js";
 import * as format from "../../console/lib/format.js";
+import { hidden } from "../../console/lib/hidden.js";
 import { heard, summary } from "../../console/lib/images.js";
 import { read as key } from "../../console/lib/keys.js";
 import { ROW_MAX, WIDTH, lay } from "../../console/lib/kin.js";
@@ -37,6 +38,11 @@ test("a job is told by its error, its result, its progress or its notes", () => 
   assert.equal(format.gist({ state: "active", progress: { percent: 1, text: "half" } }), "half");
   assert.equal(format.gist({ state: "inactive", notes: { rack: 3, of: "a" } }), "rack=3 of=a");
   assert.equal(format.stateOf({ state: "inactive", phase: "blocked" }), "blocked");
+});
+
+test("places that are kept from sight are found, wherever they stand", () => {
+  assert.deepEqual(hidden("***"), ["/"]);
+  assert.deepEqual(hidden([1, { rack: 7, "pass/word": "***", in: ["***", "** *"] }, null]), ["/1/pass~1word", "/1/in/0"]);
 });
 
 test("places stand in the hash, and come out as they went in", () => {
