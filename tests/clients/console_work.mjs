@@ -14,6 +14,8 @@ let page;
 const at = (hash, drawn) => go(page, origin, hash, drawn);
 const button = (name, within = page) => within.getByRole("button", { name, exact: true });
 const row = (id) => page.locator(`[data-row="${id}"]`);
+/** What an answer changes is there. */
+const drawn = () => page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => setTimeout(() => requestAnimationFrame(resolve), 50))));
 const dialog = () => page.locator("dialog[open]");
 
 /** A job by the form, by keys alone to the form, and followed to its end. */
@@ -153,7 +155,6 @@ async function olderRowsStayRight() {
   const { ids } = await api("POST", "/api/v1/jobs", Array.from({ length: 60 }, () => ({ task: "slow", queue: "slow", notes: { older: 1 } })));
   const old = ids[2];
   const answered = (part) => page.waitForResponse((answer) => new URL(answer.url()).pathname === "/api/v1/jobs" && answer.url().includes(part));
-  const drawn = () => page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => setTimeout(() => requestAnimationFrame(resolve), 50))));
   await at("jobs?note=older", `[data-row="${ids[59]}"]`);
   await button("Older ones").click();
   await row(old).waitFor();
@@ -285,6 +286,18 @@ async function theRestIsTold() {
   await page.locator("[data-row^=mine]").waitFor({ state: "detached" });
 }
 
+/** A past that cannot be read is no silence: the page says so, and asks again. */
+async function thePastIsAskedForAgain() {
+  const past = (url) => url.pathname === "/history/livesys";
+  await page.route(past, (route) => route.abort("connectionreset"));
+  await at("livesys");
+  await page.locator("main .failure", { hasText: "What machines said before is not known." }).waitFor();
+  assert.equal(await page.getByText("No machine has spoken yet.").count(), 0);
+  await page.unroute(past);
+  await row("rack-01").getByText("ready").waitFor();
+  await page.locator("main .failure").waitFor({ state: "detached" });
+}
+
 /** A machine speaks, is told something, answers; and the audit has all of it, from the time on that one names. */
 async function machinesAreCommanded() {
   await api("POST", "/pub/livesys/m-7", { type: "status", host: "m-7", state: "ready" });
@@ -316,6 +329,13 @@ async function machinesAreCommanded() {
 /** Arguments by the fields of their task's schema, judged by the server. */
 async function aFormIsMadeOfASchema() {
   await page.reload();
+  // that the schemas cannot be had now is said, and not kept
+  const schemas = (url) => url.pathname === "/api/v1/schemas";
+  await page.route(schemas, (route) => route.abort("connectionreset"));
+  await at("enqueue?task=judged", "#task");
+  await page.locator("main .failure", { hasText: "Its schema is not known." }).waitFor();
+  await page.unroute(schemas);
+  await at("locks");
   await at("enqueue?task=judged", ".document .fields");
   assert.deepEqual(await page.locator(".document .fields label").allTextContents(), ["serial*", "site", "rows", "dry"]);
   await page.getByLabel("serial").fill("X");
@@ -329,6 +349,21 @@ async function aFormIsMadeOfASchema() {
   await page.waitForURL(/#\/jobs\/\d+$/);
   const job = await api("GET", `/api/v1/jobs/${page.url().split("/").at(-1)}`);
   assert.deepEqual(job.args, { serial: "XYZ", site: "lab", rows: 12, dry: true });
+}
+
+/** What is kept from sight in a job's arguments is not enqueued as it is shown. */
+async function whatIsHiddenIsNotCopied() {
+  const { id } = await enqueue({ task: "echo", args: [7, { password: "***" }] });
+  await at(`jobs/${id}`, ".facts");
+  await page.getByRole("link", { name: "Enqueue like it" }).click();
+  await page.locator("main .failure code", { hasText: "/1/password" }).waitFor();
+  assert.ok(await button("Enqueue").isDisabled());
+  await page.locator("fieldset textarea").fill('[7, {"password": "found"}]');
+  await page.locator("main .failure").waitFor({ state: "detached" });
+  await button("Enqueue").click();
+  await page.waitForURL(/#\/jobs\/\d+$/);
+  assert.notEqual(page.url().split("/").at(-1), String(id));
+  assert.deepEqual((await api("GET", `/api/v1/jobs/${page.url().split("/").at(-1)}`)).args, [7, { password: "found" }]);
 }
 
 /** What the bus knows of itself: its topics as a tree, its sessions, of which one is closed, its schemas, and what fits them. */
@@ -349,6 +384,12 @@ async function theBusIsLookedAt() {
   await mine.waitFor({ state: "detached" });
   await at("schemas/tasks/judged.json", ".document .fields");
   await page.getByLabel("serial").fill("X");
+  // the schema is read anew when one looks again, and what was typed stays
+  const anew = page.waitForResponse((answer) => answer.url().endsWith("/schemas/tasks/judged.json"));
+  await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+  await anew;
+  await drawn();
+  assert.equal(await page.getByLabel("serial").inputValue(), "X");
   await button("Test").click();
   await page.locator("[data-valid=no] code", { hasText: "/serial" }).waitFor();
   await page.getByLabel("serial").fill("XYZ");
@@ -365,7 +406,7 @@ async function theBusIsLookedAt() {
 run(async () => {
   const opened = await open(origin, { allow: [/status of 4(00|22)/] });
   page = opened.page;
-  for (const piece of [aJobIsEnqueuedAndFollowed, rowsFollowEvents, countsAndKeysLeadToJobs, manyAreRetriedAndRemoved, whatCannotBeSeenIsStopped, olderRowsStayRight, oneIsHandled, aLongHistoryIsReadOn, topicsAreTailed, theRestIsTold, machinesAreCommanded, aFormIsMadeOfASchema, theBusIsLookedAt]) {
+  for (const piece of [aJobIsEnqueuedAndFollowed, rowsFollowEvents, countsAndKeysLeadToJobs, manyAreRetriedAndRemoved, whatCannotBeSeenIsStopped, olderRowsStayRight, oneIsHandled, aLongHistoryIsReadOn, topicsAreTailed, theRestIsTold, thePastIsAskedForAgain, machinesAreCommanded, aFormIsMadeOfASchema, whatIsHiddenIsNotCopied, theBusIsLookedAt]) {
     await piece().catch((error) => {
       error.message = `${piece.name}: ${error.message}`;
       throw error;
