@@ -21,7 +21,7 @@ export function persist(read, tell) {
     if (over) return;
     tell(error);
     // who may not read it may with another token
-    if (error && error.status !== 403) wait();
+    if (error && error.status !== 401 && error.status !== 403) wait();
   };
   const wait = () => {
     timer = window.setTimeout(() => (document.hidden || session.wanted.value !== null ? wait() : void look()), AGAIN);

@@ -79,7 +79,7 @@ async function eventsBehind(id, task, after) {
   });
   const last = answer.events.at(-1);
   const behind = last ? `${last.epoch}:${Number(last.sequence)}` : after;
-  return { items: /** @type {any[]} */ (answer.events), cursor: answer.next ?? behind, more: answer.next !== null, anew };
+  return { items: /** @type {any[]} */ (answer.events), cursor: answer.next ?? behind, more: answer.next !== null && answer.next !== after, anew };
 }
 
 /** @param {{id: number, task: string | undefined, beat: number}} props */
