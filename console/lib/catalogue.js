@@ -5,6 +5,7 @@
 import { get } from "./api.js";
 import { useEffect, useState } from "./html.js";
 import * as session from "./session.js";
+import { useStore } from "./store.js";
 
 /** @typedef {{path: string, url: string, pattern: string | null, topic: string | null, task: string | null, title: string | null, built_in: boolean}} Entry */
 
@@ -17,15 +18,21 @@ session.token.watch(() => {
   files.clear();
 });
 
+/** All of them, or why they are not known, which is not kept. */
 export function entries() {
-  list ??= get("/api/v1/schemas").then((answer) => answer.schemas ?? []).catch(() => []);
-  return list;
+  if (list) return list;
+  const asked = get("/api/v1/schemas").then((answer) => answer.schemas ?? [], none);
+  list = asked;
+  asked.catch(() => {
+    if (list === asked) list = null;
+  });
+  return asked;
 }
 
-/** Forgets what is known, for who changed a file. */
-export function forget() {
-  list = null;
-  files.clear();
+/** An older server has no list, and some tokens see none. @param {any} error @returns {never[]} */
+function none(error) {
+  if (error.status !== 403 && error.status !== 404) throw error;
+  return [];
 }
 
 /** The nearest entry: tasks have their own or none, topics that of the nearest prefix. @param {Entry[]} all @param {string} pattern @param {string} topic */
@@ -41,23 +48,34 @@ export function nearest(all, pattern, topic) {
 
 /** @param {string} url @returns {Promise<any>} */
 export function file(url) {
-  let found = files.get(url);
-  if (!found) files.set(url, (found = get(url).catch(() => null)));
-  return found;
+  const known = files.get(url);
+  if (known) return known;
+  const asked = get(url);
+  files.set(url, asked);
+  asked.catch(() => {
+    if (files.get(url) === asked) files.delete(url);
+  });
+  return asked;
 }
 
-/** The schema that governs it, and where it stands. @param {string} pattern @param {string} topic @returns {{schema: any, entry: Entry | null}} */
+/** @typedef {{of: string, schema: any, entry: Entry | null, error: any}} Governs */
+
+/** The schema that governs it, where it stands, or why that is not known. @param {string} pattern @param {string} topic @returns {Governs} */
 export function useSchema(pattern, topic) {
-  const [found, set] = useState(/** @type {{schema: any, entry: Entry | null}} */ ({ schema: null, entry: null }));
+  const of = `${pattern} ${topic}`;
+  const [found, set] = useState(/** @type {Governs} */ ({ of, schema: null, entry: null, error: null }));
+  const token = useStore(session.token);
   useEffect(() => {
     let over = false;
     const look = async () => {
       const entry = topic ? nearest(await entries(), pattern, topic) : null;
       const schema = entry ? await file(entry.url) : null;
-      if (!over) set((now) => (now.entry?.url === entry?.url && now.schema === schema ? now : { schema, entry }));
+      // the same object while it says the same: a form is made of it, and would begin anew
+      const kept = (/** @type {any} */ now) => (JSON.stringify(now) === JSON.stringify(schema) ? now : schema);
+      if (!over) set((now) => ({ of, schema: kept(now.schema), entry, error: null }));
     };
-    void look();
+    look().catch((error) => over || set((now) => (now.of === of ? { ...now, error } : { of, schema: null, entry: null, error })));
     return () => void (over = true);
-  }, [pattern, topic]);
+  }, [pattern, topic, token]);
   return found;
 }

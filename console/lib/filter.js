@@ -35,6 +35,8 @@ export function body(query) {
   const out = /** @type {Record<string, any>} */ (asked(query));
   if (out.id) out.id = out.id.map(Number);
   if (out.origin) out.origin = Number(out.origin);
+  // in a query the server parts names at commas, and leaves what has a value whole
+  if (out.note && !out.note.includes("=")) out.note = out.note.split(",");
   return out;
 }
 

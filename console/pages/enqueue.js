@@ -4,6 +4,7 @@
 import { get, post, useLoad } from "../lib/api.js";
 import { useSchema } from "../lib/catalogue.js";
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
+import { HIDDEN, hidden } from "../lib/hidden.js";
 import { useMay } from "../lib/may.js";
 import { write } from "../lib/route.js";
 import { Failure, Head } from "../parts/bits.js";
@@ -21,6 +22,9 @@ const OPTIONS = /** @type {[string, string, string, "text" | "number" | "ids" | 
   ["parents", "Parents", "ids: 1, 2", "ids"],
   ["notes", "Notes", '{"rack": 3}', "json"],
 ]);
+
+/** So many places are named. */
+const MASKED_SHOWN = 5;
 
 /** @param {Record<string, string>} typed @returns {Record<string, any>} */
 function options(typed) {
@@ -54,7 +58,7 @@ export function Enqueue({ query }) {
   const [busy, setBusy] = useState(false);
   const workers = useLoad("/api/v1/workers?limit=100");
   const tasks = useMemo(() => [...new Set((workers.data?.workers ?? []).flatMap((/** @type {any} */ w) => w.tasks ?? []))].sort(), [workers.data]);
-  const { schema, entry } = useSchema("tasks", settled);
+  const { schema, entry, error: unknown } = useSchema("tasks", settled);
   useEffect(() => {
     const timer = setTimeout(() => settle(task.trim()), 250);
     return () => clearTimeout(timer);
@@ -80,6 +84,8 @@ export function Enqueue({ query }) {
       setBusy(false);
     }
   };
+  // such a place can be left out by hand, not in silence: what stands behind it would move up
+  const masked = like ? hidden(args.document) : [];
   const initial = like ? JSON.stringify(like.args, null, 2) : "[]";
   return html`<${Head} title="Enqueue a job" about=${like ? `Like job ${like.id}.` : undefined} />
     ${!may && html`<p class="failure" role="status">This token may look at jobs, and not enqueue any.</p>`}
@@ -89,13 +95,16 @@ export function Enqueue({ query }) {
         <datalist id="tasks">${tasks.map((t) => html`<option value=${t}></option>`)}</datalist>
         <small>${entry ? html`Its arguments are judged by <a href=${write("schemas", entry.path)}>
           ${entry.title ?? entry.path}</a>.` : settled && tasks.length > 0 && !tasks.includes(settled) ? "No living worker has said that it knows this task." : "Those that living workers know are offered."}</small></div>
+      <${Failure} error=${unknown} what="Its schema is not known." />
       <${Document} key=${`${entry?.url ?? ""}${like?.id ?? ""}`} schema=${like ? null : schema} label="Arguments" initial=${initial} rows=${like ? 10 : 5} change=${setArgs} />
+      ${masked.length > 0 && html`<p class="failure" role="status">Job ${like.id} shows ${HIDDEN} where something is kept from sight. Put in what belongs there, or take it out:
+        <code>${masked.slice(0, MASKED_SHOWN).join(" ")}</code>${masked.length > MASKED_SHOWN ? " and more" : ""}</p>`}
       <div class="fields">${OPTIONS.map(
         ([name, label, hint, kind]) => html`<div class="field"><label for=${`o-${name}`}>${label}</label>
           <input id=${`o-${name}`} class=${kind === "json" ? "mono" : ""} inputmode=${kind === "number" ? "numeric" : undefined} placeholder=${hint} autocomplete="off" value=${typed[name] ?? ""}
           onInput=${(/** @type {any} */ e) => setTyped((now) => ({ ...now, [name]: e.target.value }))} /></div>`,
       )}</div>
       <${Failure} error=${error} what="Not enqueued." />
-      <footer><button type="submit" class="main" disabled=${!may || busy || !task.trim() || !args.ok}>Enqueue</button></footer>
+      <footer><button type="submit" class="main" disabled=${!may || busy || !task.trim() || !args.ok || masked.length > 0}>Enqueue</button></footer>
     </div></form>`;
 }

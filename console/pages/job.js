@@ -3,17 +3,20 @@
 
 import { ask, at, get, post, useLoad } from "../lib/api.js";
 import { between, clock, gist, line, span } from "../lib/format.js";
+import { useGrown } from "../lib/grown.js";
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { onTasks } from "../lib/live.js";
 import { useMay } from "../lib/may.js";
 import { write } from "../lib/route.js";
 import { useStore } from "../lib/store.js";
-import { Empty, Failure, Fold, Head, Json, Progress, State, Time, now } from "../parts/bits.js";
+import { Empty, Failure, Fold, Head, Json, Progress, State, Status, Time, now } from "../parts/bits.js";
 import { confirm } from "../parts/dialog.js";
 import { Graph } from "../parts/graph.js";
 import { attempt } from "../parts/toast.js";
 
 const LOG_MAX = 1000;
+/** Of the events so many are asked for at once, and shown. */
+const [EVENTS_PAGE, EVENTS_MAX] = [500, 1000];
 /** Of the family so many are asked for. */
 const KIN_MAX = 50;
 
@@ -64,14 +67,29 @@ function Facts({ job }) {
   return html`<dl class="facts">${rows.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>`;
 }
 
+/** The job's events behind a position, or all that are kept. @param {number} id @param {string | undefined} task @param {string | null} after */
+async function eventsBehind(id, task, after) {
+  const page = (/** @type {string | null} */ from) => get(at(`/api/v1/jobs/${id}/events`, { task, after: from, limit: EVENTS_PAGE }));
+  let anew = false;
+  const answer = await page(after).catch((e) => {
+    // another journal, or one that has let go of what lies between
+    if (e.status !== 410 || after === null) throw e;
+    anew = true;
+    return page(null);
+  });
+  const last = answer.events.at(-1);
+  const behind = last ? `${last.epoch}:${Number(last.sequence)}` : after;
+  return { items: /** @type {any[]} */ (answer.events), cursor: answer.next ?? behind, more: answer.next !== null && answer.next !== after, anew };
+}
+
 /** @param {{id: number, task: string | undefined, beat: number}} props */
 function Timeline({ id, task, beat }) {
-  const loaded = useFresh(at(`/api/v1/jobs/${id}/events`, { task, limit: 500 }), beat);
-  const events = loaded.data?.events ?? [];
+  const { items: events, cut, error } = useGrown(`${id} ${task}`, beat, EVENTS_MAX, (after) => eventsBehind(id, task, after));
   return html`<section class="panel" aria-labelledby="h-time"><header><h2 id="h-time">Timeline</h2>
     <a href=${write("audit", "", { topic: `task/${task ?? ""}/${id}` })}>journal</a></header>
-    <${Failure} error=${loaded.error} />
-    ${events.length > 0 && events[0].type !== "task.enqueue" && html`<${Empty}>What came before is no longer kept.</${Empty}>`}
+    <${Failure} error=${error} />
+    ${cut && html`<${Empty}>The newest ${EVENTS_MAX} are shown; the journal has those before them.</${Empty}>`}
+    ${!cut && events.length > 0 && events[0].type !== "task.enqueue" && html`<${Empty}>What came before is no longer kept.</${Empty}>`}
     <ol class="timeline">${events.map((/** @type {any} */ e, /** @type {number} */ i) => {
       const since = i > 0 ? span((Date.parse(e.time) - Date.parse(events[i - 1].time)) / 1000) : "";
       const said = e.type === "task.progress" ? (e.data.progress ? `${Math.round(e.data.progress.percent)} % ${e.data.progress.text ?? ""}` : "") : e.type === "task.dequeue" ? `attempt ${e.data.attempt} by worker #${e.data.worker?.id ?? "?"}` : /finished|failed|lost|late/.test(e.type) ? gist(e.data) : "";
@@ -85,8 +103,9 @@ function Timeline({ id, task, beat }) {
 function Failures({ id, beat }) {
   const loaded = useFresh(`/api/v1/jobs/${id}/failures`, beat);
   const failures = loaded.data?.failures ?? [];
-  if (failures.length === 0) return null;
-  return html`<section class="panel" aria-labelledby="h-fail"><header><h2 id="h-fail">Why runs failed</h2></header><div class="body">${failures.map(
+  if (failures.length === 0 && !loaded.error) return null;
+  return html`<section class="panel" aria-labelledby="h-fail"><header><h2 id="h-fail">Why runs failed</h2></header>
+    <${Status} loaded=${loaded} many=${failures.length} /><div class="body">${failures.map(
     (/** @type {any} */ f) => html`<div><p><b>Attempt ${f.attempt}</b> <span class="soft"><${Time} at=${f.at} />
       ${f.worker ? ` on ${f.worker.host ?? `worker ${f.worker.id ?? f.worker}`}` : ""}</span></p>
       <${Json} value=${f.backtrace ? `${f.error}\n\n${typeof f.backtrace === "string" ? f.backtrace : JSON.stringify(f.backtrace, null, 2)}` : f.error} label=${`Error of attempt ${f.attempt}`} /></div>`,
@@ -95,34 +114,14 @@ function Failures({ id, beat }) {
 
 /** @param {{id: number, beat: number}} props */
 function Log({ id, beat }) {
-  const [lines, setLines] = useState(/** @type {any[]} */ ([]));
   const [dropped, setDropped] = useState(0);
-  const [error, setError] = useState(/** @type {any} */ (null));
   const box = useRef(/** @type {any} */ (null));
-  const read = useRef(() => {});
-  useEffect(() => {
-    let [over, busy, again, last] = [false, false, false, 0];
-    read.current = async () => {
-      // what comes while it reads is read after that
-      if (busy) return void (again = true);
-      busy = true;
-      try {
-        for (let more = true; more && !over; ) {
-          const answer = await get(at(`/api/v1/jobs/${id}/log`, { after: last, limit: LOG_MAX }));
-          const fresh = answer.lines.filter((/** @type {any} */ l) => l.n > last);
-          if (fresh.length > 0) last = fresh.at(-1).n;
-          if (!over) [setError(null), setDropped(answer.dropped), fresh.length > 0 && setLines((now) => [...now, ...fresh].slice(-LOG_MAX))];
-          more = answer.next !== null && fresh.length > 0;
-        }
-      } catch (e) {
-        if (!over) setError(e);
-      }
-      busy = false;
-      if (again && !over) [again] = [false, void read.current()];
-    };
-    return () => void (over = true);
-  }, [id]);
-  useEffect(() => read.current(), [id, beat]);
+  const { items: lines, error } = useGrown(String(id), beat, LOG_MAX, async (/** @type {number | null} */ last) => {
+    const answer = await get(at(`/api/v1/jobs/${id}/log`, { after: last ?? 0, limit: LOG_MAX }));
+    const fresh = /** @type {any[]} */ (answer.lines.filter((/** @type {any} */ l) => l.n > (last ?? 0)));
+    setDropped(answer.dropped);
+    return { items: fresh, cursor: fresh.at(-1)?.n ?? last, more: answer.next !== null && fresh.length > 0 };
+  });
   // who reads further up is left there
   useEffect(() => {
     const list = box.current;
@@ -190,6 +189,7 @@ export function Job({ rest }) {
   const notes = Object.keys(job.notes ?? {}).length > 0;
   return html`<${Head} title=${`Job ${id}`} about=${html`<span class="mono">${job.task}</span>`}>
     ${!gone && html`<${Acts} job=${job} reload=${loaded.reload} />`}</${Head}>
+    ${!gone && html`<${Status} loaded=${loaded} many=${1} />`}
     ${gone && html`<p class="failure" role="status">This job was removed. What is shown is the last that was known.</p>`}
     <div class="halves even"><div class="stack">
       <section class="panel" aria-labelledby="h-job"><header><h2 id="h-job">The job</h2>${job.state === "active" && job.progress && html`<span>

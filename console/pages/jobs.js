@@ -73,6 +73,9 @@ function Filters({ query }) {
     ${some(query) && html`<a class="button" href=${write("jobs")}>Clear</a>`}</form>`;
 }
 
+/** All rows, when older ones were asked for: the first page as it was then, and what came behind it.
+ * @typedef {{path: string, rows: any[], next: number | null, busy: boolean, error: any}} Further */
+
 /**
  * The rows, kept fresh: those that are shown follow their events at once, and the first page is read anew after some.
  * @param {Record<string, string>} query @param {boolean} paused
@@ -80,12 +83,17 @@ function Filters({ query }) {
 function useRows(query, paused) {
   const path = at("/api/v1/jobs", { ...asked(query), limit: PAGE });
   const first = useLoad(path);
-  const [older, setOlder] = useState(/** @type {{rows: any[], next: number | null, busy: boolean, error: any} | null} */ (null));
+  const [further, setFurther] = useState(/** @type {Further | null} */ (null));
+  const older = further?.path === path ? further : null;
   const [changed, setChanged] = useState(/** @type {ReadonlyMap<number, any>} */ (new Map()));
-  const hold = useRef({ paused, deep: false, reload: first.reload });
-  hold.current = { paused, deep: older !== null, reload: first.reload };
-  useEffect(() => setOlder(null), [path]);
-  useEffect(() => setChanged(new Map()), [first.data]);
+  const listed = /** @type {any[]} */ (older ? older.rows : (first.data?.jobs ?? []));
+  const hold = useRef({ paused, deep: false, listed, reload: first.reload });
+  hold.current = { paused, deep: older !== null, listed, reload: first.reload };
+  useEffect(() => setFurther(null), [path]);
+  // what is read anew has it all; older rows are not read anew
+  useEffect(() => {
+    if (!hold.current.deep) setChanged(new Map());
+  }, [first.data]);
   useEffect(() => {
     let timer = 0;
     const renew = () => {
@@ -93,12 +101,10 @@ function useRows(query, paused) {
       if (!hold.current.paused && !hold.current.deep && !document.hidden) hold.current.reload();
     };
     const stop = onTasks((events) => {
-      if (hold.current.paused) return;
       setChanged((now) => {
         const next = new Map(now);
         for (const event of events) next.set(event.data.id, event.type === "task.removed" ? { ...event.data, state: "removed" } : event.data);
-        // only those that are shown matter; the rest comes with the next page
-        return next.size > ROWS_MAX * 2 ? new Map([...next].slice(-ROWS_MAX)) : next;
+        return next.size > ROWS_MAX * 2 ? narrowed(next, hold.current.listed) : next;
       });
       timer ||= window.setTimeout(renew, RENEW);
     }, () => hold.current.reload());
@@ -107,23 +113,35 @@ function useRows(query, paused) {
       clearTimeout(timer);
     };
   }, [path]);
-  const rows = useMemo(() => {
-    const listed = [...(first.data?.jobs ?? []), ...(older?.rows ?? [])];
-    return listed.map((row) => (changed.has(row.id) ? renewed(row, changed.get(row.id)) : row));
-  }, [first.data, older, changed]);
+  const rows = useMemo(() => listed.map((row) => (changed.has(row.id) ? renewed(row, changed.get(row.id)) : row)), [listed, changed]);
   const still = useRef(rows);
   if (!paused) still.current = rows;
   const next = older ? older.next : (first.data?.next ?? null);
   const more = async () => {
-    setOlder((now) => ({ rows: now?.rows ?? [], next, busy: true, error: null }));
+    /** @type {Further} */
+    const begun = { path, rows: listed, next, busy: true, error: null };
+    // another filter, or a way back to the newest: the answer is nobody's then
+    const end = (/** @type {Partial<Further>} */ part) => setFurther((now) => (now === begun ? { ...begun, busy: false, ...part } : now));
+    setFurther(begun);
     try {
       const answer = await get(at("/api/v1/jobs", { ...asked(query), limit: PAGE, before: next }));
-      setOlder((now) => ({ rows: [...(now?.rows ?? []), ...answer.jobs], next: answer.next, busy: false, error: null }));
+      end({ rows: [...listed, ...answer.jobs], next: answer.next });
     } catch (error) {
-      setOlder((now) => ({ rows: now?.rows ?? [], next, busy: false, error }));
+      end({ error });
     }
   };
-  return { rows: paused ? still.current : rows, next, more, older, first, newest: () => setOlder(null) };
+  const newest = () => {
+    setFurther(null);
+    first.reload();
+  };
+  return { rows: paused ? still.current : rows, next, more, older, first, newest };
+}
+
+/** Those that are shown, and the newest of the others: they may be on the next page. @param {Map<number, any>} changed @param {any[]} listed */
+function narrowed(changed, listed) {
+  const shown = new Set(listed.map((row) => row.id));
+  const others = [...changed].filter(([id]) => !shown.has(id)).slice(-ROWS_MAX / 2);
+  return new Map([...others, ...[...changed].filter(([id]) => shown.has(id))]);
 }
 
 /** @param {any} job */
@@ -132,9 +150,13 @@ function told(job) {
   return html`<span class="mono soft" title=${gist(job)}>${gist(job)}</span>`;
 }
 
+/** @param {number} id @param {boolean} on @param {(id: number, on: boolean) => void} pick */
+const box = (id, on, pick) => html`<input type="checkbox" aria-label=${`Select job ${id}`} checked=${on}
+  onChange=${(/** @type {any} */ e) => pick(id, e.target.checked)} />`;
+
 /** @param {any} picked @param {(id: number, on: boolean) => void} pick @param {boolean} may */
 const columns = (picked, pick, may) => [
-  ...(may ? [{ title: "", kind: "pick", cell: (/** @type {any} */ j) => html`<input type="checkbox" aria-label=${`Select job ${j.id}`} checked=${picked.has(j.id)} onChange=${(/** @type {any} */ e) => pick(j.id, e.target.checked)} />` }] : []),
+  ...(may ? [{ title: "", kind: "pick", cell: (/** @type {any} */ j) => box(j.id, picked.has(j.id), pick) }] : []),
   { title: "Job", kind: "lead", cell: (/** @type {any} */ j) => html`<a data-open href=${write("jobs", j.id)}>#${j.id}</a>` },
   { title: "Task", kind: "lead", cell: (/** @type {any} */ j) => html`<span class="mono">${j.task}</span>` },
   { title: "State", kind: "lead", cell: (/** @type {any} */ j) => html`<${State} job=${j} />` },
@@ -153,6 +175,8 @@ export function Jobs({ query }) {
   const { rows, next, more, older, first, newest } = useRows(query, paused);
   const may = useMay("jobs:write");
   const filtered = some(query);
+  // nothing is done to what is no longer seen
+  useEffect(() => setPicked(new Set()), [JSON.stringify(asked(query))]);
   const pick = (/** @type {number} */ id, /** @type {boolean} */ on) => setPicked((now) => (on ? new Set([...now, id]) : new Set([...now].filter((n) => n !== id))));
   const begin = (/** @type {"retry" | "cancel" | "remove"} */ action) =>
     setTask({
@@ -164,7 +188,6 @@ export function Jobs({ query }) {
     if (!done) return;
     setPicked(new Set());
     newest();
-    first.reload();
   };
   return html`<${Head} title="Jobs">
     <button type="button" data-pause aria-pressed=${paused ? "true" : "false"} onClick=${() => (paused && first.reload(), setPaused(!paused))}>

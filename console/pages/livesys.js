@@ -7,6 +7,7 @@ import { html, useEffect, useState } from "../lib/html.js";
 import { ALL, heard, summary } from "../lib/images.js";
 import { follow, onTasks } from "../lib/live.js";
 import { useMay } from "../lib/may.js";
+import { persist } from "../lib/persist.js";
 import { write } from "../lib/route.js";
 import { machineOf, uses } from "../lib/topic.js";
 import { Dot, Empty, Failure, Fold, Head, Time } from "../parts/bits.js";
@@ -17,10 +18,13 @@ const TOPIC = "livesys";
 const PAST = 1000;
 const SPEAKS_FOR = 60_000;
 
+/** Why something is not known. @typedef {{past: any, inventories: any}} Failed */
+
 /** Everything that is known of the images: what is kept, what jobs found out, and what comes. */
 function useImages() {
   const [images, set] = useState(/** @type {ReadonlyMap<string, import("../lib/images.js").Image>} */ (new Map()));
   const [refused, setRefused] = useState(/** @type {string | null} */ (null));
+  const [failed, setFailed] = useState(/** @type {Failed} */ ({ past: null, inventories: null }));
   useEffect(() => {
     let over = false;
     let read = false;
@@ -29,13 +33,14 @@ function useImages() {
     const take = (/** @type {{topic: string, data: any, at: string}[]} */ messages) => over || set((now) => messages.reduce(heard, new Map(now)));
     // the journal knows when each was said, a subscription only what
     const past = async () => {
-      if (read) return;
-      read = true;
-      const answer = await get(at(`/history/${TOPIC}`, { last: PAST, limit: PAST })).catch(() => ({ messages: [] }));
+      const answer = await get(at(`/history/${TOPIC}`, { last: PAST, limit: PAST }));
+      if (!read) return;
       take(answer.messages.map((/** @type {any} */ m) => ({ topic: m.subject ?? TOPIC, data: m.data, at: m.time })));
       known = Number(answer.messages.at(-1)?.sequence ?? 0);
       live(early.splice(0));
     };
+    /** Reads the past. */
+    let reading = () => {};
     /** @type {import("../lib/live.js").Message[]} */
     const early = [];
     const live = (/** @type {import("../lib/live.js").Message[]} */ messages) => {
@@ -43,17 +48,25 @@ function useImages() {
       take(fresh.map((m) => ({ topic: m.topic, data: m.data, at: new Date().toISOString() })));
     };
     const inventories = (/** @type {any[]} */ jobs) => take(jobs.filter((j) => j.result?.type === "inventory" && j.result.host).map((j) => ({ topic: `${TOPIC}/${j.result.host}`, data: j.result, at: j.finished })));
-    get(at("/api/v1/jobs", { task: "livesys/inventory", state: "finished", limit: 50 })).then((a) => inventories([...a.jobs].reverse()), () => {});
+    const found = async () => {
+      const answer = await get(at("/api/v1/jobs", { task: "livesys/inventory", state: "finished", limit: 50 }));
+      inventories([...answer.jobs].reverse());
+    };
+    const trouble = (/** @type {keyof Failed} */ what) => (/** @type {any} */ error) => setFailed((now) => ({ ...now, [what]: error }));
     const stops = [
+      persist(found, trouble("inventories")),
       onTasks((events) => inventories(events.filter((e) => e.type === "task.finished").map((e) => e.data))),
       follow(TOPIC, { last: 1 }, {
         hear: (messages) => {
-          if (messages.some((m) => m.position)) void past();
-          if (read && known === null) early.push(...messages);
-          else live(messages);
+          if (!read && messages.some((m) => m.position)) [read, reading] = [true, persist(past, trouble("past"))];
+          if (!read || known !== null) return live(messages);
+          // the newest: the journal has the others
+          early.push(...messages);
+          early.splice(0, early.length - PAST);
         },
         missed: () => {
           // another journal, perhaps
+          reading();
           read = false;
           known = null;
         },
@@ -62,10 +75,10 @@ function useImages() {
     ];
     return () => {
       over = true;
-      stops.forEach((stop) => stop());
+      [...stops, reading].forEach((stop) => stop());
     };
   }, []);
-  return { images, refused };
+  return { images, refused, failed };
 }
 
 /** Which images have a session, where the server tells. */
@@ -139,7 +152,7 @@ function Image({ image, connected, may, send }) {
 
 /** @param {{rest: string, query: Record<string, string>}} props */
 export function Livesys({ rest, query }) {
-  const { images, refused } = useImages();
+  const { images, refused, failed } = useImages();
   const connected = useConnected();
   const may = useMay("pub");
   const [to, setTo] = useState(/** @type {string | null} */ (null));
@@ -149,9 +162,11 @@ export function Livesys({ rest, query }) {
   const one = rest ? (images.get(rest) ?? null) : null;
   return html`<${Head} title=${rest ? `Livesys: ${rest}` : "Livesys"} about=${rest ? html`<a href=${write("livesys")}>All machines</a>` : "Machines that run an image, as they tell of themselves."}>${may && html`<button type="button" onClick=${() => setTo(rest || ALL)}>${rest ? "Send a command…" : "Command to all…"}</button>`}</${Head}>
     ${refused !== null && html`<${Failure} error=${new Error(refused)} what="Machines are not heard." />`}
+    <${Failure} error=${failed.past} what="What machines said before is not known." />
+    <${Failure} error=${failed.inventories} what="Inventories that jobs made are not known." />
     ${!rest && html`<div class="filters"><div class="field broad"><label for="q">Narrow</label>
       <input id="q" type="search" data-search placeholder="name, serial, model" value=${query.q ?? ""} onInput=${narrow} /></div></div>`}
-    ${shown.length === 0 ? html`<${Empty}>
+    ${shown.length === 0 ? (all.length > 0 || !failed.past) && html`<${Empty}>
       ${all.length > 0 ? "No machine is called so or has that." : html`No machine has spoken yet. This makes one: <code>minium pub livesys/7 '{"type":"status","state":"ready"}'</code>`}</${Empty}>` : html`<div class="images">${shown.map(
       (image) => html`<${Image} key=${image.name} image=${image} connected=${connected} may=${may} send=${() => setTo(image.name)} />`,
     )}</div>`}

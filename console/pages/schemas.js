@@ -2,7 +2,7 @@
 // The schemas: which there are, what each says, and whether a document fits.
 
 import { post, useLoad } from "../lib/api.js";
-import { html, useState } from "../lib/html.js";
+import { html, useMemo, useState } from "../lib/html.js";
 import { write } from "../lib/route.js";
 import { Dot, Empty, Failure, Head, Json, Status } from "../parts/bits.js";
 import { Document } from "../parts/form.js";
@@ -32,12 +32,19 @@ function Test({ entry, schema }) {
     <footer><button type="submit" class="main" disabled=${!typed.ok}>Test</button></footer></form></section>`;
 }
 
+/** The value as it was first read, while it says the same: a form is made of it, and would begin anew. @param {any} value */
+function useSame(value) {
+  const text = value ? JSON.stringify(value) : "";
+  return useMemo(() => value, [text]);
+}
+
 /** @param {{rest: string}} props */
 export function Schemas({ rest }) {
   const list = useLoad("/api/v1/schemas");
   const all = /** @type {any[]} */ (list.data?.schemas ?? []);
   const entry = all.find((e) => e.path === rest) ?? null;
   const file = useLoad(entry ? entry.url : null);
+  const schema = useSame(file.data);
   const groups = /** @type {[string, any[]][]} */ ([
     ["Publish and subscribe", all.filter((e) => e.pattern === "sub")],
     ["Work", all.filter((e) => e.pattern === "push")],
@@ -58,5 +65,5 @@ export function Schemas({ rest }) {
       <a class="mono" href=${entry.url}>${entry.url}</a></header><div class="body">${file.data?.description && html`<p>
       ${file.data.description}</p>`}<${Failure} error=${file.error} />
       ${file.data && html`<${Json} value=${file.data} label="Schema" />`}</div></section>
-      <${Test} key=${entry.path} entry=${entry} schema=${file.data} />` : html`<${Empty}>Choose one.</${Empty}>`}</div></div>`}`;
+      <${Test} key=${entry.path} entry=${entry} schema=${schema} />` : html`<${Empty}>Choose one.</${Empty}>`}</div></div>`}`;
 }

@@ -14,6 +14,16 @@ import { Table } from "../parts/table.js";
 const PAGE = 200;
 const ROWS_MAX = 2000;
 
+const SHOWN = 5;
+
+/** What a session listens to or sends. @param {any} s */
+function topics(s) {
+  const further = (s.filters ?? []).length + (s.more_filters ?? 0) - SHOWN;
+  return html`${uses(s).slice(0, SHOWN).map(
+    ({ verb, filter }) => html`<a class="mono" href=${write("topics", filter)}>${s.pattern === null ? `${verb} ` : ""}${filter}</a> `,
+  )}${further > 0 ? html`<span class="soft">and ${further} more</span>` : ""}`;
+}
+
 /** @param {{query: Record<string, string>}} props */
 export function Sessions({ query }) {
   const loaded = useLoad(`/api/v1/sessions?limit=${PAGE}`, { every: 3000 });
@@ -27,19 +37,29 @@ export function Sessions({ query }) {
   const text = (/** @type {any} */ s) => [s.id, s.mode, s.pattern, ...(s.filters ?? []), s.remote, s.subject].join(" ").toLowerCase();
   const rows = all.filter((s) => text(s).includes(word.trim().toLowerCase()));
   const next = further.rows.length > 0 ? further.next : loaded.data?.next;
-  const more = () => get(at("/api/v1/sessions", { limit: PAGE, after: next })).then((a) => setFurther((now) => ({ rows: [...now.rows, ...a.sessions], next: a.next, error: null })), (error) => setFurther((now) => ({ ...now, error })));
+  const more = () => get(at("/api/v1/sessions", { limit: PAGE, after: next })).then(
+    (a) => setFurther((now) => ({ rows: [...now.rows, ...a.sessions], next: a.next, error: null })),
+    (error) => setFurther((now) => ({ ...now, error })),
+  );
   const end = (/** @type {any} */ s, /** @type {number | undefined} */ reconnect) => ask("DELETE", at(`/api/v1/sessions/${encodeURIComponent(s.id)}`, { reconnect })).then(() => {
     setFurther({ rows: [], next: null, error: null });
     loaded.reload();
   });
-  const close = (/** @type {any} */ s) => confirm({ title: `Close session ${s.id}?`, text: "A client that comes back by itself does so at once.", yes: "Close it", harmful: true, act: () => end(s, undefined) });
-  const dismiss = (/** @type {any} */ s) => confirm({ title: `Dismiss session ${s.id}?`, text: "It is closed by a code after which clients stay away. Nothing keeps them from it but that.", yes: "Dismiss it", harmful: true, act: () => end(s, 0) });
+  const close = (/** @type {any} */ s) => confirm({
+    title: `Close session ${s.id}?`, text: "A client that comes back by itself does so at once.", yes: "Close it", harmful: true,
+    act: () => end(s, undefined),
+  });
+  const dismiss = (/** @type {any} */ s) => confirm({
+    title: `Dismiss session ${s.id}?`, yes: "Dismiss it", harmful: true,
+    text: "It is closed by a code after which clients stay away. Nothing keeps them from it but that.",
+    act: () => end(s, 0),
+  });
   const behind = (/** @type {any} */ b) => (b === true || b > 0 ? html`<${Dot} tone="bad">
     ${b === true ? "behind" : `${count(b)} behind`}</${Dot}>` : html`<span class="soft">no</span>`);
   const columns = [
     { title: "Session", kind: "lead", cell: (/** @type {any} */ s) => html`<span class="mono">${s.id}</span>` },
     { title: "Does", kind: "lead", cell: (/** @type {any} */ s) => html`${s.pattern ?? "–"} <span class="soft">${s.mode}</span>` },
-    { title: "Topics", cell: (/** @type {any} */ s) => html`${uses(s).slice(0, 5).map(({ verb, filter }) => html`<a class="mono" href=${write("topics", filter)}>${s.pattern === null ? `${verb} ` : ""}${filter}</a> `)}${(s.filters ?? []).length + (s.more_filters ?? 0) > 5 ? html`<span class="soft">and ${(s.filters ?? []).length + (s.more_filters ?? 0) - 5} more</span>` : ""}` },
+    { title: "Topics", cell: topics },
     { title: "Who", cell: (/** @type {any} */ s) => html`${s.subject ?? "–"} <span class="soft mono">${s.remote ?? ""}</span>` },
     { title: "Since", kind: "no-wrap", cell: (/** @type {any} */ s) => html`<${Time} at=${s.since} />` },
     { title: "Sent", kind: "number", cell: (/** @type {any} */ s) => count(s.sent) },

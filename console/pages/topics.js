@@ -135,7 +135,7 @@ function Publish({ topic: around, pattern: first }) {
   const [typed, setTyped] = useState({ document: /** @type {any} */ (null), ok: false });
   const [error, setError] = useState(/** @type {any} */ (null));
   const may = useMay(/** @type {"pub" | "push" | "bus"} */ (pattern));
-  const { schema, entry } = useSchema(pattern === "pub" ? "sub" : pattern, topic.trim());
+  const { schema, entry, error: unknown } = useSchema(pattern === "pub" ? "sub" : pattern, topic.trim());
   const send = async (/** @type {Event} */ event) => {
     event.preventDefault();
     setError(null);
@@ -157,6 +157,7 @@ function Publish({ topic: around, pattern: first }) {
       <div class="field"><label for="say-topic">Topic</label>
         <input id="say-topic" required autocomplete="off" spellcheck="false" value=${topic} onInput=${(/** @type {any} */ e) => setTopic(e.target.value)} /></div></div>
     <${Document} key=${entry?.url ?? ""} schema=${schema} label="Message" text=${!schema} rows=${3} change=${setTyped} />
+      <${Failure} error=${unknown} what="Its schema is not known." />
       <${Failure} error=${error} what="Not sent." />
     <footer><button type="submit" class="main" disabled=${!may || !topic.trim() || !typed.ok}>Send</button>
       ${!may && html`<span class="soft">This token may not.</span>`}</footer></form></section>`;

@@ -4,7 +4,7 @@
 
 import { ApiError, ask, post } from "../lib/api.js";
 import { count } from "../lib/format.js";
-import { html, useEffect, useRef, useState } from "../lib/html.js";
+import { html, useEffect, useState } from "../lib/html.js";
 import { Failure } from "./bits.js";
 import { Dialog } from "./dialog.js";
 import { say } from "./toast.js";
@@ -14,13 +14,27 @@ import { say } from "./toast.js";
 
 const IDS_MAX = 100;
 const PIECES_MAX = 200;
-const LOOK = 400;
+/** How often one looks, and how often when that fails. In milliseconds. */
+const [LOOK, LOOK_AGAIN] = [400, 2000];
+const STOPS_MAX = 10;
 
-/** @param {AbortSignal} stop @param {number} ms */
-const pause = (stop, ms) => new Promise((resolve) => (setTimeout(resolve, ms), stop.addEventListener("abort", resolve)));
+/** @param {AbortSignal} stop @param {number} ms @returns {Promise<void>} */
+const pause = (stop, ms) => new Promise((resolve) => {
+  const done = () => {
+    clearTimeout(timer);
+    stop.removeEventListener("abort", done);
+    resolve();
+  };
+  const timer = setTimeout(done, ms);
+  if (stop.aborted) done();
+  else stop.addEventListener("abort", done);
+});
 
-/** @param {Task} task @param {boolean} dry @param {AbortSignal} stop @param {(told: Told) => void} tell */
-async function run(task, dry, stop, tell) {
+/**
+ * @param {Task} task @param {boolean} dry @param {AbortSignal} stop @param {(told: Told) => void} tell
+ * @param {(error: any) => void} trouble Told what keeps it from looking, and null when it looks again.
+ */
+async function run(task, dry, stop, tell, trouble) {
   const sum = { matched: 0, changed: 0, refused: 0, done: false };
   const add = (/** @type {any} */ piece) => {
     for (const name of /** @type {const} */ (["matched", "changed", "refused"])) sum[name] += piece[name];
@@ -31,19 +45,52 @@ async function run(task, dry, stop, tell) {
     for (let i = 0; i < task.ids.length && !stop.aborted; i += IDS_MAX) add(await post("/api/v1/jobs:bulk", body({ id: task.ids.slice(i, i + IDS_MAX) })));
     return tell({ ...sum, done: true });
   }
+  let begun;
   try {
-    let told = await post("/api/v1/jobs:bulk", { ...body(task.filter), all: true });
-    const path = `/api/v1/bulk/${encodeURIComponent(told.id)}`;
-    while (tell(told), !told.done) {
-      await pause(stop, LOOK);
-      if (stop.aborted) return void (await ask("DELETE", path));
-      told = await ask("GET", path);
-    }
+    begun = await post("/api/v1/jobs:bulk", { ...body(task.filter), all: true });
   } catch (e) {
-    if (!(e instanceof ApiError) || e.status !== 400 || sum.matched > 0) throw e;
+    if (!(e instanceof ApiError) || e.status !== 400) throw e;
     await pieces(body(task.filter), stop, add);
-    tell({ ...sum, done: true });
+    return tell({ ...sum, done: true });
   }
+  if (!(await watched(begun, stop, tell, trouble)) && !dry) say("Whether it has stopped is not known.", "bad");
+}
+
+/**
+ * Looks until it is done. A look that fails changes nothing: the node goes on behind it, and has to be told to stop.
+ * @param {any} begun @param {AbortSignal} stop @param {(told: Told) => void} tell @param {(error: any) => void} trouble
+ * @returns {Promise<boolean>} Has it ended, as far as is known?
+ */
+async function watched(begun, stop, tell, trouble) {
+  const path = `/api/v1/bulk/${encodeURIComponent(begun.id)}`;
+  let told = begun;
+  let failed = false;
+  while (tell(told), !told.done) {
+    await pause(stop, failed ? LOOK_AGAIN : LOOK);
+    if (stop.aborted) return stopped(path);
+    try {
+      told = await ask("GET", path);
+      failed = false;
+      trouble(null);
+    } catch (e) {
+      failed = true;
+      trouble(e);
+    }
+  }
+  return true;
+}
+
+/** Nobody waits for it any more: it is tried a few times. @param {string} path */
+async function stopped(path) {
+  for (let i = 0; i < STOPS_MAX; i += 1) {
+    try {
+      await ask("DELETE", path);
+      return true;
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN));
+    }
+  }
+  return false;
 }
 
 /** @param {any} body @param {AbortSignal} stop @param {(piece: any) => void} add */
@@ -65,13 +112,13 @@ export function Bulk({ task, close }) {
   const [said, tell] = useState(/** @type {{told: Told, of: string} | null} */ (null));
   const [phase, go] = useState(/** @type {"preview" | "run"} */ ("preview"));
   const [error, setError] = useState(/** @type {any} */ (null));
-  const stop = useRef(new AbortController());
   // what the preview said is not what the run says
   const told = said?.of === phase ? said.told : null;
   useEffect(() => {
     const control = new AbortController();
-    stop.current = control;
-    run(task, phase === "preview", control.signal, (now) => control.signal.aborted || tell({ told: now, of: phase })).catch(setError);
+    setError(null);
+    const trouble = (/** @type {any} */ e) => control.signal.aborted || setError(e);
+    run(task, phase === "preview", control.signal, (now) => control.signal.aborted || tell({ told: now, of: phase }), trouble).catch(trouble);
     return () => control.abort();
   }, [phase]);
   const verb = VERBS[task.action];

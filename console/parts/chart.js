@@ -46,15 +46,22 @@ function options(where, series, write, logarithmic) {
     });
   const drawn = series.map(({ label, colour: name, fill, dash, bars }) => {
     const stroke = colour(where, name);
-    const more = bars ? { paths: uPlot.paths.bars?.({ size: [0.7, 40], align: 0 }), fill: faint(stroke, 0.75), width: 0 } : { width: 1.5, fill: fill ? faint(stroke, 0.12) : undefined, dash };
-    return { label, stroke, points: { show: false }, spanGaps: true, value: (/** @type {any} */ _, /** @type {number | null} */ v) => (v === null ? "–" : write(v)), ...more };
+    const more = bars
+      ? { paths: uPlot.paths.bars?.({ size: [0.7, 40], align: 0 }), fill: faint(stroke, 0.75), width: 0 }
+      : { width: 1.5, fill: fill ? faint(stroke, 0.12) : undefined, dash };
+    const value = (/** @type {any} */ _, /** @type {number | null} */ v) => (v === null ? "–" : write(v));
+    return { label, stroke, points: { show: false }, spanGaps: true, value, ...more };
   });
   const bars = series.some((s) => s.bars);
+  const hours = (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) => [min - HALF_HOUR, max + HALF_HOUR];
+  const fromNothing = (/** @type {any} */ _, /** @type {number} */ __, /** @type {number | null} */ max) => [0, Math.max(max ?? 0, 0.2) * 1.1];
+  const written = (/** @type {any} */ _, /** @type {(number | null)[]} */ all) => all.map((n) => (n === null ? "" : write(n)));
+  const marks = logarithmic ? { splits: decades } : bars ? { incrs: WHOLE } : {};
   return {
     width: Math.max(200, where.clientWidth), height: HEIGHT, legend: { show: false }, padding: [8, 18, 0, 0],
     cursor: { drag: { x: false, y: false }, points: { size: 6 } },
-    scales: { x: bars ? { range: (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) => [min - HALF_HOUR, max + HALF_HOUR] } : {}, y: logarithmic ? { distr: 3, log: 10 } : { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number | null} */ max) => [0, Math.max(max ?? 0, 0.2) * 1.1] } },
-    axes: [{ ...axis, values: times, space: 70, size: 26 }, { ...axis, size: 58, space: 28, ...(logarithmic ? { splits: decades } : bars ? { incrs: WHOLE } : {}), values: (/** @type {any} */ _, /** @type {(number | null)[]} */ v) => v.map((n) => (n === null ? "" : write(n))) }],
+    scales: { x: bars ? { range: hours } : {}, y: logarithmic ? { distr: 3, log: 10 } : { range: fromNothing } },
+    axes: [{ ...axis, values: times, space: 70, size: 26 }, { ...axis, size: 58, space: 28, ...marks, values: written }],
     series: [{}, ...drawn],
   };
 }

@@ -9,13 +9,19 @@ import { Failure } from "./bits.js";
 export function Dialog({ title, close, children, wide = false }) {
   const box = useRef(/** @type {any} */ (null));
   const label = useId();
+  const gone = useRef(false);
   useEffect(() => {
     const dialog = box.current;
     if (!dialog.open) dialog.showModal();
-    return () => dialog.close();
+    return () => {
+      gone.current = true;
+      dialog.close();
+    };
   }, []);
+  // the browser tells of the close later, when it was taken away and nobody left it
+  const closed = () => gone.current || close();
   const outside = (/** @type {any} */ event) => event.target === box.current && close();
-  return html`<dialog ref=${box} class=${wide ? "wide" : ""} aria-labelledby=${label} onCancel=${close} onClose=${close} onClick=${outside}>
+  return html`<dialog ref=${box} class=${wide ? "wide" : ""} aria-labelledby=${label} onCancel=${close} onClose=${closed} onClick=${outside}>
     <div class="dialog"><header><h2 id=${label}>${title}</h2>
       <button type="button" class="bare" aria-label="Close" onClick=${close}>×</button></header>${children}</div>
   </dialog>`;

@@ -7,6 +7,7 @@ import { nearest } from "../../console/lib/catalogue.js";
 import { Figures, bin, quantile } from "../../console/lib/figures.js";
 import { asked, body, renewed, some } from "../../console/lib/filter.js";
 import * as format from "../../console/lib/format.js";
+import { hidden } from "../../console/lib/hidden.js";
 import { heard, summary } from "../../console/lib/images.js";
 import { read as key } from "../../console/lib/keys.js";
 import { ROW_MAX, WIDTH, lay } from "../../console/lib/kin.js";
@@ -37,6 +38,11 @@ test("a job is told by its error, its result, its progress or its notes", () => 
   assert.equal(format.gist({ state: "active", progress: { percent: 1, text: "half" } }), "half");
   assert.equal(format.gist({ state: "inactive", notes: { rack: 3, of: "a" } }), "rack=3 of=a");
   assert.equal(format.stateOf({ state: "inactive", phase: "blocked" }), "blocked");
+});
+
+test("places that are kept from sight are found, wherever they stand", () => {
+  assert.deepEqual(hidden("***"), ["/"]);
+  assert.deepEqual(hidden([1, { rack: 7, "pass/word": "***", in: ["***", "** *"] }, null]), ["/1/pass~1word", "/1/in/0"]);
 });
 
 test("places stand in the hash, and come out as they went in", () => {
@@ -80,6 +86,7 @@ test("filters go into a query and a body", () => {
   const query = { state: "failed, cancelled", id: "1 2,3", note: "rack=a,b", origin: "7", q: " ", enqueued_after: "2026-11-28T04:00:00Z", page: "x" };
   assert.deepEqual(asked(query), { state: ["failed", "cancelled"], id: ["1", "2", "3"], note: "rack=a,b", origin: "7", enqueued_after: "2026-11-28T04:00:00.000Z" });
   assert.deepEqual([body(query).id, body(query).origin], [[1, 2, 3], 7]);
+  assert.deepEqual([body({ note: "rack,site" }).note, body({ note: "rack=3,4" }).note], [["rack", "site"], "rack=3,4"], "as the list reads it");
   assert.deepEqual([some({}), some({ q: "  " }), some({ q: "a" })], [false, false, true]);
   const row = { id: 1, state: "inactive", phase: "blocked" };
   assert.equal(renewed(row, { id: 1, state: "inactive" }).phase, "blocked");

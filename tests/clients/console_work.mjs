@@ -14,6 +14,8 @@ let page;
 const at = (hash, drawn) => go(page, origin, hash, drawn);
 const button = (name, within = page) => within.getByRole("button", { name, exact: true });
 const row = (id) => page.locator(`[data-row="${id}"]`);
+/** What an answer changes is there. */
+const drawn = () => page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => setTimeout(() => requestAnimationFrame(resolve), 50))));
 const dialog = () => page.locator("dialog[open]");
 
 /** A job by the form, by keys alone to the form, and followed to its end. */
@@ -39,7 +41,7 @@ async function aJobIsEnqueuedAndFollowed() {
   await at("enqueue", "#task");
   await page.locator("#task").fill("echo");
   await page.locator("fieldset textarea").fill("[1,");
-  assert.ok(await button("Enqueue").isDisabled());
+  await until("the refusal", () => button("Enqueue").isDisabled());
   await page.locator("fieldset textarea").fill("[]");
   await page.locator("#o-delay").fill("soon");
   await button("Enqueue").click();
@@ -56,7 +58,11 @@ async function rowsFollowEvents() {
   await page.locator("[data-pause][aria-pressed=true]").waitFor();
   await api("POST", `/api/v1/jobs/${id}/cancel`);
   const other = (await enqueue({ task: "slow", queue: "slow" })).id;
-  await until("the cancellation", async () => (await state(id)) === "cancelled");
+  // a page that is not paused says when both events have come
+  const second = await page.context().newPage();
+  await go(second, origin, "jobs?task=slow", `[data-row="${other}"]`);
+  await second.locator(`[data-row="${id}"] .state[data-state="cancelled"]`).waitFor();
+  await second.close();
   assert.equal(await row(id).locator(".state").textContent(), "active");
   assert.equal(await row(other).count(), 0);
   await page.keyboard.press("p");
@@ -121,6 +127,67 @@ async function manyAreRetriedAndRemoved() {
   assert.equal(await state(ids[1]), "failed");
 }
 
+/** A node that cannot be looked at meanwhile: it is told to stop all the same. */
+async function whatCannotBeSeenIsStopped() {
+  const { id } = await enqueue({ task: "echo", queue: "slow" });
+  await at("jobs?task=echo&queue=slow", `[data-row="${id}"]`);
+  await button("Cancel…").click();
+  await dialog().locator("[data-preview=done]").waitFor();
+  // it has begun and not ended, as far as the page knows
+  const begins = (url) => url.pathname === "/api/v1/jobs:bulk";
+  await page.route(begins, async (route) => {
+    const answer = await route.fetch();
+    await route.fulfill({ response: answer, json: { ...(await answer.json()), done: false } });
+  });
+  const looks = (url) => url.pathname.startsWith("/api/v1/bulk/");
+  await page.route(looks, (route) => (route.request().method() === "GET" ? route.abort("connectionreset") : route.fallback()));
+  await dialog().getByRole("button", { name: "Cancel 1" }).click();
+  await dialog().locator(".failure").waitFor();
+  const told = page.waitForResponse((answer) => answer.request().method() === "DELETE" && looks(new URL(answer.url())));
+  await button("Stop", dialog()).click();
+  assert.equal((await told).status(), 200);
+  await page.unroute(looks);
+  await page.unroute(begins);
+}
+
+/** Older rows keep what they were told, whoever looks away meanwhile; another filter takes nothing over from the last. */
+async function olderRowsStayRight() {
+  const { ids } = await api("POST", "/api/v1/jobs", Array.from({ length: 60 }, () => ({ task: "slow", queue: "slow", notes: { older: 1 } })));
+  const old = ids[2];
+  const answered = (part) => page.waitForResponse((answer) => new URL(answer.url()).pathname === "/api/v1/jobs" && answer.url().includes(part));
+  await at("jobs?note=older", `[data-row="${ids[59]}"]`);
+  await button("Older ones").click();
+  await row(old).waitFor();
+  await api("POST", `/api/v1/jobs/${old}/cancel`);
+  await row(old).locator('.state[data-state="cancelled"]').waitFor();
+  const anew = answered("note=older");
+  await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+  await anew;
+  await drawn();
+  assert.equal(await row(old).locator(".state").textContent(), "cancelled");
+  assert.equal(await page.locator("tbody [data-row]").count(), 60);
+  await row(old).getByRole("checkbox").check();
+  await page.getByText("1 selected").waitFor();
+  // an answer that comes when another filter was chosen
+  await button("Back to the newest").click();
+  await row(old).waitFor({ state: "detached" });
+  let release;
+  const held = new Promise((resolve) => (release = resolve));
+  const further = (url) => url.searchParams.has("before");
+  await page.route(further, async (route) => (await held, route.continue()));
+  const late = answered("before=");
+  await button("Older ones").click();
+  await at("jobs?task=fails");
+  await page.locator("[data-row]").first().waitFor();
+  release();
+  await late;
+  await drawn();
+  await page.unroute(further);
+  assert.equal(await row(old).count(), 0);
+  assert.equal(await page.getByText("1 selected").count(), 0, "what is not seen is not selected");
+  await api("POST", "/api/v1/jobs:bulk", { action: "remove", filter: { note: "older" } });
+}
+
 /** Retry, cancel and removal of one, its log as it is written, and its family. */
 async function oneIsHandled() {
   const parent = (await enqueue({ task: "slow" })).id;
@@ -138,6 +205,30 @@ async function oneIsHandled() {
   await dialog().getByRole("button", { name: "Remove", exact: true }).click();
   await page.waitForURL(/#\/jobs$/);
   await assert.rejects(state(child), /404/);
+}
+
+/** A history of several pages is shown to its end, and read on from there. */
+async function aLongHistoryIsReadOn() {
+  const { id } = await enqueue({ task: "echo" });
+  await until("its end", async () => (await state(id)) === "finished");
+  const note = (n) => api("PATCH", `/api/v1/jobs/${id}`, { notes: { n } });
+  for (let n = 0; n < 6; n += 1) await note(n);
+  const seen = [];
+  const events = (url) => url.pathname === `/api/v1/jobs/${id}/events`;
+  await page.route(events, (route) => {
+    const url = new URL(route.request().url());
+    url.searchParams.set("limit", "2");
+    seen.push(url.searchParams.get("after"));
+    return route.continue({ url: url.href });
+  });
+  await at(`jobs/${id}`, ".facts");
+  const lines = page.locator(".timeline li");
+  await until("all of it", async () => (await lines.count()) === 9);
+  const before = seen.length;
+  await note("last");
+  await until("the last", async () => (await lines.count()) === 10);
+  await page.unroute(events);
+  assert.ok(seen.slice(before).every(Boolean), `it is not read from the start again: ${seen}`);
 }
 
 /** A tail: what comes, what is kept while it is paused, what is published from the box, replay. */
@@ -195,6 +286,18 @@ async function theRestIsTold() {
   await page.locator("[data-row^=mine]").waitFor({ state: "detached" });
 }
 
+/** A past that cannot be read is no silence: the page says so, and asks again. */
+async function thePastIsAskedForAgain() {
+  const past = (url) => url.pathname === "/history/livesys";
+  await page.route(past, (route) => route.abort("connectionreset"));
+  await at("livesys");
+  await page.locator("main .failure", { hasText: "What machines said before is not known." }).waitFor();
+  assert.equal(await page.getByText("No machine has spoken yet.").count(), 0);
+  await page.unroute(past);
+  await row("rack-01").getByText("ready").waitFor();
+  await page.locator("main .failure").waitFor({ state: "detached" });
+}
+
 /** A machine speaks, is told something, answers; and the audit has all of it, from the time on that one names. */
 async function machinesAreCommanded() {
   await api("POST", "/pub/livesys/m-7", { type: "status", host: "m-7", state: "ready" });
@@ -226,6 +329,13 @@ async function machinesAreCommanded() {
 /** Arguments by the fields of their task's schema, judged by the server. */
 async function aFormIsMadeOfASchema() {
   await page.reload();
+  // that the schemas cannot be had now is said, and not kept
+  const schemas = (url) => url.pathname === "/api/v1/schemas";
+  await page.route(schemas, (route) => route.abort("connectionreset"));
+  await at("enqueue?task=judged", "#task");
+  await page.locator("main .failure", { hasText: "Its schema is not known." }).waitFor();
+  await page.unroute(schemas);
+  await at("locks");
   await at("enqueue?task=judged", ".document .fields");
   assert.deepEqual(await page.locator(".document .fields label").allTextContents(), ["serial*", "site", "rows", "dry"]);
   await page.getByLabel("serial").fill("X");
@@ -239,6 +349,21 @@ async function aFormIsMadeOfASchema() {
   await page.waitForURL(/#\/jobs\/\d+$/);
   const job = await api("GET", `/api/v1/jobs/${page.url().split("/").at(-1)}`);
   assert.deepEqual(job.args, { serial: "XYZ", site: "lab", rows: 12, dry: true });
+}
+
+/** What is kept from sight in a job's arguments is not enqueued as it is shown. */
+async function whatIsHiddenIsNotCopied() {
+  const { id } = await enqueue({ task: "echo", args: [7, { password: "***" }] });
+  await at(`jobs/${id}`, ".facts");
+  await page.getByRole("link", { name: "Enqueue like it" }).click();
+  await page.locator("main .failure code", { hasText: "/1/password" }).waitFor();
+  assert.ok(await button("Enqueue").isDisabled());
+  await page.locator("fieldset textarea").fill('[7, {"password": "found"}]');
+  await page.locator("main .failure").waitFor({ state: "detached" });
+  await button("Enqueue").click();
+  await page.waitForURL(/#\/jobs\/\d+$/);
+  assert.notEqual(page.url().split("/").at(-1), String(id));
+  assert.deepEqual((await api("GET", `/api/v1/jobs/${page.url().split("/").at(-1)}`)).args, [7, { password: "found" }]);
 }
 
 /** What the bus knows of itself: its topics as a tree, its sessions, of which one is closed, its schemas, and what fits them. */
@@ -259,6 +384,12 @@ async function theBusIsLookedAt() {
   await mine.waitFor({ state: "detached" });
   await at("schemas/tasks/judged.json", ".document .fields");
   await page.getByLabel("serial").fill("X");
+  // the schema is read anew when one looks again, and what was typed stays
+  const anew = page.waitForResponse((answer) => answer.url().endsWith("/schemas/tasks/judged.json"));
+  await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+  await anew;
+  await drawn();
+  assert.equal(await page.getByLabel("serial").inputValue(), "X");
   await button("Test").click();
   await page.locator("[data-valid=no] code", { hasText: "/serial" }).waitFor();
   await page.getByLabel("serial").fill("XYZ");
@@ -275,7 +406,7 @@ async function theBusIsLookedAt() {
 run(async () => {
   const opened = await open(origin, { allow: [/status of 4(00|22)/] });
   page = opened.page;
-  for (const piece of [aJobIsEnqueuedAndFollowed, rowsFollowEvents, countsAndKeysLeadToJobs, manyAreRetriedAndRemoved, oneIsHandled, topicsAreTailed, theRestIsTold, machinesAreCommanded, aFormIsMadeOfASchema, theBusIsLookedAt]) {
+  for (const piece of [aJobIsEnqueuedAndFollowed, rowsFollowEvents, countsAndKeysLeadToJobs, manyAreRetriedAndRemoved, whatCannotBeSeenIsStopped, olderRowsStayRight, oneIsHandled, aLongHistoryIsReadOn, topicsAreTailed, theRestIsTold, thePastIsAskedForAgain, machinesAreCommanded, aFormIsMadeOfASchema, whatIsHiddenIsNotCopied, theBusIsLookedAt]) {
     await piece().catch((error) => {
       error.message = `${piece.name}: ${error.message}`;
       throw error;
