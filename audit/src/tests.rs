@@ -1,6 +1,7 @@
 //! Archives cut at every byte and changed at every byte, and what they hold.
 
 mod disk;
+mod live;
 
 use super::*;
 use minium_protocol::Position;
