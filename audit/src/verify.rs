@@ -18,6 +18,8 @@ use std::path::Path;
 
 /// So many findings are listed; an archive that was mixed up has one for each block.
 const FINDINGS_MAX: usize = 100;
+/// So many facts are listed; a recorder that goes on over holes may meet one after another for years.
+const FACTS_MAX: usize = 1_000;
 
 /// What to look for.
 #[derive(Debug, Clone, Default)]
@@ -75,6 +77,8 @@ pub struct Verdict {
     pub key: Option<String>,
     /// Holes, and where the journal began to count anew.
     pub facts: Vec<Fact>,
+    /// So many more are not listed.
+    pub facts_more: u64,
     /// What is wrong. Empty: nothing.
     pub findings: Vec<Finding>,
     /// So many more are not listed.
@@ -226,7 +230,11 @@ impl<'a> Look<'a> {
         self.verdict.stored += block.bytes.len() as u64;
         if let Some(note) = &summary.note {
             let (file, topic) = (name.to_owned(), summary.topic.clone());
-            self.verdict.facts.push(Fact { file, offset, topic, what: note.to_string() });
+            if self.verdict.facts.len() < FACTS_MAX {
+                self.verdict.facts.push(Fact { file, offset, topic, what: note.to_string() });
+            } else {
+                self.verdict.facts_more += 1;
+            }
         }
         // what comes behind is held against what stands here, so that one finding is not one for each block
         self.chain.advance(&block.record);

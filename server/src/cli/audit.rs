@@ -237,6 +237,7 @@ fn words(verdict: &Verdict) -> String {
     let facts = verdict.facts.iter().map(|f| ("on record", place(&f.file, f.offset, &f.what)));
     rows.extend(facts);
     rows.extend(verdict.findings.iter().map(|f| ("FOUND", place(&f.file, f.offset, &f.what))));
+    rows.extend((verdict.facts_more > 0).then(|| ("on record", format!("and {} more", verdict.facts_more))));
     if verdict.findings_more > 0 {
         rows.push(("FOUND", format!("and {} more", verdict.findings_more)));
     }
