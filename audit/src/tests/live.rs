@@ -55,6 +55,55 @@ fn a_segment_that_is_missing_is_not_passed_over() {
         let lacking = copy(dir.path());
         fs::remove_file(segment(lacking.path(), number)).unwrap();
         let words = read_fails(lacking.path());
-        assert!(words.contains(&format!("{number:06}.ndjson.zst is damaged at byte 0: it is missing")), "{words}");
+        assert!(
+            words.contains(&format!("{number:06}.ndjson.zst is damaged at byte 0: it is missing")),
+            "{words}"
+        );
     }
+}
+
+/// Segments that are closed while others are looked at are no finding, and their manifest is not made anew meanwhile.
+#[test]
+fn a_recorder_may_close_segments_during_a_long_look() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = open_small(dir.path());
+    (1..=2).for_each(|offset| writer.append(&batch(1, offset..=offset)).unwrap());
+    let mut grown = false;
+    let verdict = verify(dir.path(), &VerifyOptions::default(), &mut |_| {
+        if !std::mem::replace(&mut grown, true) {
+            (3..=5).for_each(|offset| writer.append(&batch(1, offset..=offset)).unwrap());
+        }
+    });
+    assert_eq!(verdict.unwrap().findings, []);
+    let anew = VerifyOptions { rebuild_manifest: true, ..VerifyOptions::default() };
+    let refused = verify(dir.path(), &anew, &mut |_| ()).unwrap_err();
+    assert!(matches!(refused, AuditError::InUse(_)), "{refused}");
+    drop(writer);
+    let path = dir.path().join("manifest.ndjson");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, "").unwrap();
+    // and no recorder begins meanwhile
+    let mut begun = None;
+    let verdict = verify(dir.path(), &anew, &mut |_| {
+        begun = Some(Writer::open(dir.path(), &topics(), None, SegmentLimits::default()));
+    });
+    assert_eq!((verdict.unwrap().findings, fs::read(&path).unwrap()), (Vec::new(), whole));
+    assert!(matches!(begun, Some(Err(AuditError::InUse(_)))), "{begun:?}");
+}
+
+/// An archive that had to go on over more holes than anybody would read.
+#[test]
+fn facts_beyond_a_thousand_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let (mut chain, mut bytes) = (home::Home::open(dir.path()).unwrap().chain(), Vec::new());
+    for epoch in 2..=1_003 {
+        let note = block::Note::Epoch { behind: None, resumes: block::At(at(epoch, 0)) };
+        let (block, record) = chain.encode(&Batch::new("task"), Some(note), None).unwrap();
+        chain.advance(&record);
+        bytes.extend(block);
+    }
+    fs::write(segment(dir.path(), 1), bytes).unwrap();
+    let verdict = assert_whole(dir.path());
+    assert_eq!((verdict.blocks, verdict.facts.len(), verdict.facts_more), (1_002, 1_000, 2));
 }
