@@ -196,6 +196,15 @@ impl<'a> Recorder<'a> {
             let after = self.position(n).map_or(self.options.after, After::Position);
             let options = SubscribeOptions {
                 after,
+    /// The position behind which a topic is recorded, if it is known before anything comes.
+    fn behind(&self, n: usize) -> Option<Position> {
+        let given = match self.options.after {
+            After::Position(position) => Some(position),
+            _ => None,
+        };
+        self.position(n).or(given)
+    }
+
                 mode: Mode::CloudEvents,
                 backoff: self.options.backoff.clone(),
                 patient: true,
@@ -226,8 +235,11 @@ impl<'a> Recorder<'a> {
         let (topic, behind) = (self.tracks[n].filter.to_string(), self.position(n));
         match code {
             ErrorCode::EpochChanged => {
-                warn!(%topic, %earliest, "The journal counts anew; that is on record, and what it keeps is recorded again.");
-                self.on_disk(move |writer| writer.note_epoch(&topic, earliest)).await
+                let resumes = resumes(self.behind(n), earliest);
+                warn!(%topic, %resumes, "The journal counts anew; that is on record, and what it keeps is recorded again.");
+                self.on_disk(move |writer| writer.note_epoch(&topic, resumes)).await?;
+                self.confirming.confirm(n, resumes);
+                Ok(())
             }
             ErrorCode::OffsetExpired => {
                 let accepted = self.options.accept_gaps;
@@ -243,6 +255,7 @@ impl<'a> Recorder<'a> {
         }
     }
 
+                self.confirming.confirm(n, earliest);
     /// Takes an item, and what came with it.
     async fn take_turn(&mut self, first: Option<Item>) -> Result<(), AuditError> {
         let mut next = first;
@@ -375,6 +388,13 @@ async fn at(due: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+/// Where a topic goes on in a new numbering. Offsets may go on upward over it: then what lies between the last one that is
+/// recorded and `earliest` is gone, and the server says so as soon as it is asked for.
+fn resumes(behind: Option<Position>, earliest: Position) -> Position {
+    let offset = behind.map_or(earliest.offset, |behind| behind.offset.min(earliest.offset));
+    Position { offset, ..earliest }
+}
+
 
 /// How it goes, for the log.
 struct Pace {
