@@ -38,6 +38,9 @@ const REOPEN: Duration = Duration::from_secs(1);
 /// So many times in a row a position may be gone before any event comes.
 const LOST_MAX: u32 = 10;
 
+/// So often the server is told how far everything is recorded while nothing comes.
+pub const HEARTBEAT: Duration = Duration::from_secs(60);
+
 /// What to record.
 #[derive(Debug, Clone)]
 pub struct RecordOptions {
@@ -53,6 +56,8 @@ pub struct RecordOptions {
     pub once: bool,
     /// The name under which the server is told how far everything is recorded.
     pub name: String,
+    /// The server is told again after so long while nothing comes: [`HEARTBEAT`], but in tests.
+    pub heartbeat: Duration,
     /// Pauses between attempts to come back.
     pub backoff: Backoff,
 }
@@ -131,7 +136,7 @@ impl<'a> Recorder<'a> {
             writer: Some(writer),
             tracks: options.topics.iter().map(track).collect(),
             items: SelectAll::new(),
-            confirming: Confirming::start(client, &options.name, &options.topics),
+            confirming: Confirming::start(client, &options.name, &options.topics, options.heartbeat),
             options,
             recorded: Recorded::default(),
             pace: Pace::new(),
@@ -141,7 +146,8 @@ impl<'a> Recorder<'a> {
 
     async fn run(&mut self) -> Result<(), AuditError> {
         for n in 0..self.tracks.len() {
-            if let Some(position) = self.position(n) {
+            // registered before the first event comes, so that none is let go of meanwhile
+            if let Some(position) = self.behind(n) {
                 self.confirming.confirm(n, position);
             }
             if self.options.once {
@@ -190,12 +196,6 @@ impl<'a> Recorder<'a> {
         self.writer.as_ref()?.position(self.tracks[n].filter.as_str())
     }
 
-    /// Subscribes behind what is recorded.
-    async fn open(&mut self, n: usize) -> Result<(), AuditError> {
-        loop {
-            let after = self.position(n).map_or(self.options.after, After::Position);
-            let options = SubscribeOptions {
-                after,
     /// The position behind which a topic is recorded, if it is known before anything comes.
     fn behind(&self, n: usize) -> Option<Position> {
         let given = match self.options.after {
@@ -205,6 +205,12 @@ impl<'a> Recorder<'a> {
         self.position(n).or(given)
     }
 
+    /// Subscribes behind what is recorded.
+    async fn open(&mut self, n: usize) -> Result<(), AuditError> {
+        loop {
+            let after = self.position(n).map_or(self.options.after, After::Position);
+            let options = SubscribeOptions {
+                after,
                 mode: Mode::CloudEvents,
                 backoff: self.options.backoff.clone(),
                 patient: true,
@@ -249,13 +255,13 @@ impl<'a> Recorder<'a> {
                     return Err(AuditError::Gap { topic, behind, earliest });
                 }
                 warn!(%topic, %earliest, "Events are missing; that is on record.");
+                self.confirming.confirm(n, earliest);
                 Ok(())
             }
             _ => Err(error.into()),
         }
     }
 
-                self.confirming.confirm(n, earliest);
     /// Takes an item, and what came with it.
     async fn take_turn(&mut self, first: Option<Item>) -> Result<(), AuditError> {
         let mut next = first;
@@ -382,12 +388,6 @@ fn items(n: usize, subscription: Subscription) -> Items {
     }))
 }
 
-async fn at(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
-    }
-}
 /// Where a topic goes on in a new numbering. Offsets may go on upward over it: then what lies between the last one that is
 /// recorded and `earliest` is gone, and the server says so as soon as it is asked for.
 fn resumes(behind: Option<Position>, earliest: Position) -> Position {
@@ -395,6 +395,12 @@ fn resumes(behind: Option<Position>, earliest: Position) -> Position {
     Position { offset, ..earliest }
 }
 
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
 
 /// How it goes, for the log.
 struct Pace {

@@ -2,6 +2,7 @@
 
 mod disk;
 mod live;
+mod told;
 
 use super::*;
 use minium_protocol::Position;
