@@ -1,7 +1,7 @@
 //! How fast archives are read and written: `speed verify DIR EVENTS` makes one and verifies it, `speed record URL DIR` records
 //! what a server has.
 
-use minium_audit::{Batch, RecordOptions, SegmentLimits, VerifyOptions, Writer, record, verify};
+use minium_audit::{Batch, HEARTBEAT, RecordOptions, SegmentLimits, VerifyOptions, Writer, record, verify};
 use minium_client::{Backoff, Client};
 use minium_protocol::After;
 use std::error::Error;
@@ -56,6 +56,7 @@ async fn recorded(url: &str, dir: &Path) -> Outcome {
         accept_gaps: false,
         once: true,
         name: "speed".into(),
+        heartbeat: HEARTBEAT,
         backoff: Backoff::default(),
     };
     let began = Instant::now();

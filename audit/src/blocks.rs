@@ -39,7 +39,7 @@ pub(crate) struct Block<'a> {
 pub(crate) struct Broken {
     pub(crate) offset: u64,
     pub(crate) reason: String,
-    /// The file ends within it.
+    /// The file ends within it, and no record stands in what is there: a block that is being written, or one of a crash.
     pub(crate) torn: bool,
 }
 
@@ -60,7 +60,9 @@ impl<R: Read> Blocks<R> {
     pub(crate) fn next(&mut self) -> io::Result<Option<Result<Block<'_>, Broken>>> {
         let (offset, start) = match self.measure()? {
             None => return Ok(None),
-            Some(Err((reason, torn))) => {
+            Some(Err((reason, ends))) => {
+                // a block is written from its beginning to its end, so a record shows that it once was whole
+                let torn = ends && !later_record(self.rest(), 0);
                 return Ok(Some(Err(Broken { offset: self.offset, reason, torn })));
             }
             Some(Ok((frame_length, record, length))) => {
@@ -175,7 +177,8 @@ pub(crate) fn later_record(bytes: &[u8], block: u64) -> bool {
     memchr::memmem::find_iter(bytes, &RECORD_MAGIC).any(|at| {
         let contents = || {
             let (length, rest) = bytes[at + RECORD_MAGIC.len()..].split_first_chunk::<4>()?;
-            rest.get(..u32::from_le_bytes(*length) as usize)
+            // one whose length was changed to reach over the end is one all the same
+            Some(rest.get(..u32::from_le_bytes(*length) as usize).unwrap_or(rest))
         };
         contents().and_then(|text| Record::parse(text).ok()).is_some_and(|r| r.summary.block > block)
     })

@@ -17,8 +17,21 @@ pub(crate) trait Medium: Write + fmt::Debug + Send {
 
 /// Where files are.
 pub(crate) trait Disk: fmt::Debug + Send {
-    /// Opens a file at its end; makes it if it is not there, and then it and its name are on the disk when this returns.
-    fn open(&self, path: &Path) -> io::Result<Box<dyn Medium>>;
+    /// Opens a file at its end; makes it if it is not there. It and its name are on the disk when this returns.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Medium>> {
+        let file = self.open_or_make(path)?;
+        // one that an attempt before made and left empty may have a name in memory only
+        if fs::metadata(path)?.len() == 0 {
+            self.keep_name(path)?;
+        }
+        Ok(file)
+    }
+
+    /// Opens a file at its end; makes it if it is not there.
+    fn open_or_make(&self, path: &Path) -> io::Result<Box<dyn Medium>>;
+
+    /// The name of a file is on the disk when this returns.
+    fn keep_name(&self, path: &Path) -> io::Result<()>;
 
     /// Puts a file in another's place, as a whole or not at all.
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
@@ -40,15 +53,16 @@ impl Medium for File {
 }
 
 impl Disk for Real {
-    fn open(&self, path: &Path) -> io::Result<Box<dyn Medium>> {
-        let fresh = !path.exists();
+    fn open_or_make(&self, path: &Path) -> io::Result<Box<dyn Medium>> {
         let mut file = options().truncate(false).open(path)?;
-        if fresh {
+        if file.seek(SeekFrom::End(0))? == 0 {
             file.sync_all()?;
-            sync_name(path)?;
         }
-        file.seek(SeekFrom::End(0))?;
         Ok(Box::new(file))
+    }
+
+    fn keep_name(&self, path: &Path) -> io::Result<()> {
+        sync_name(path)
     }
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -47,7 +47,7 @@ pub use block::Batch;
 pub use digest::{Digest, DigestError};
 pub use error::AuditError;
 pub use read::{Entry, Selection, read};
-pub use record::{RecordOptions, Recorded, TOPICS_MAX, record};
+pub use record::{HEARTBEAT, RecordOptions, Recorded, TOPICS_MAX, record};
 pub use replay::{ReplayOptions, Replayed, replay};
 pub use seal::{CheckKey, SealKey};
 pub use verify::{Fact, Finding, Seen, Verdict, VerifyOptions, verify};

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -121,7 +122,7 @@ impl Selection {
 /// `tell` hears how many bytes on the disk were read, of how many.
 ///
 /// # Errors
-/// [`AuditError::Damaged`] where a block is not as it was written; what `each` says.
+/// [`AuditError::Damaged`] where a block is not as it was written, or a segment is missing; what `each` says.
 pub fn read(
     dir: &Path,
     selection: &Selection,
@@ -132,16 +133,22 @@ pub fn read(
     let numbers = home.segments()?;
     let length = |n: &u64| std::fs::metadata(home.path(&segment_name(*n))).map_or(0, |m| m.len());
     let (mut seen, all) = (0, numbers.iter().map(length).sum());
-    for number in &numbers {
-        let name = segment_name(*number);
+    let last = numbers.last().copied().unwrap_or(0);
+    for number in 1..=last {
+        let name = segment_name(number);
         let path = home.path(&name);
-        let file = File::open(&path).map_err(disk("open", &path))?;
+        let file = match File::open(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return Err(AuditError::Damaged { file: name, offset: 0, reason: "it is missing".into() });
+            }
+            opened => opened.map_err(disk("open", &path))?,
+        };
         let mut blocks = Blocks::new(file).map_err(disk("read", &path))?;
         while let Some(next) = blocks.next().map_err(disk("read", &path))? {
             let mut block = match next {
                 Ok(block) => block,
                 // being written, or never confirmed
-                Err(broken) if broken.torn && numbers.last() == Some(number) => break,
+                Err(broken) if broken.torn && number == last => break,
                 Err(broken) => {
                     let (offset, reason) = (broken.offset, broken.reason);
                     return Err(AuditError::Damaged { file: name, offset, reason });

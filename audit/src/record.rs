@@ -38,6 +38,9 @@ const REOPEN: Duration = Duration::from_secs(1);
 /// So many times in a row a position may be gone before any event comes.
 const LOST_MAX: u32 = 10;
 
+/// So often the server is told how far everything is recorded while nothing comes.
+pub const HEARTBEAT: Duration = Duration::from_secs(60);
+
 /// What to record.
 #[derive(Debug, Clone)]
 pub struct RecordOptions {
@@ -53,6 +56,8 @@ pub struct RecordOptions {
     pub once: bool,
     /// The name under which the server is told how far everything is recorded.
     pub name: String,
+    /// The server is told again after so long while nothing comes: [`HEARTBEAT`], but in tests.
+    pub heartbeat: Duration,
     /// Pauses between attempts to come back.
     pub backoff: Backoff,
 }
@@ -131,7 +136,7 @@ impl<'a> Recorder<'a> {
             writer: Some(writer),
             tracks: options.topics.iter().map(track).collect(),
             items: SelectAll::new(),
-            confirming: Confirming::start(client, &options.name, &options.topics),
+            confirming: Confirming::start(client, &options.name, &options.topics, options.heartbeat),
             options,
             recorded: Recorded::default(),
             pace: Pace::new(),
@@ -141,7 +146,8 @@ impl<'a> Recorder<'a> {
 
     async fn run(&mut self) -> Result<(), AuditError> {
         for n in 0..self.tracks.len() {
-            if let Some(position) = self.position(n) {
+            // registered before the first event comes, so that none is let go of meanwhile
+            if let Some(position) = self.behind(n) {
                 self.confirming.confirm(n, position);
             }
             if self.options.once {
@@ -190,6 +196,15 @@ impl<'a> Recorder<'a> {
         self.writer.as_ref()?.position(self.tracks[n].filter.as_str())
     }
 
+    /// The position behind which a topic is recorded, if it is known before anything comes.
+    fn behind(&self, n: usize) -> Option<Position> {
+        let given = match self.options.after {
+            After::Position(position) => Some(position),
+            _ => None,
+        };
+        self.position(n).or(given)
+    }
+
     /// Subscribes behind what is recorded.
     async fn open(&mut self, n: usize) -> Result<(), AuditError> {
         loop {
@@ -226,8 +241,11 @@ impl<'a> Recorder<'a> {
         let (topic, behind) = (self.tracks[n].filter.to_string(), self.position(n));
         match code {
             ErrorCode::EpochChanged => {
-                warn!(%topic, %earliest, "The journal counts anew; that is on record, and what it keeps is recorded again.");
-                self.on_disk(move |writer| writer.note_epoch(&topic, earliest)).await
+                let resumes = resumes(self.behind(n), earliest);
+                warn!(%topic, %resumes, "The journal counts anew; that is on record, and what it keeps is recorded again.");
+                self.on_disk(move |writer| writer.note_epoch(&topic, resumes)).await?;
+                self.confirming.confirm(n, resumes);
+                Ok(())
             }
             ErrorCode::OffsetExpired => {
                 let accepted = self.options.accept_gaps;
@@ -237,6 +255,7 @@ impl<'a> Recorder<'a> {
                     return Err(AuditError::Gap { topic, behind, earliest });
                 }
                 warn!(%topic, %earliest, "Events are missing; that is on record.");
+                self.confirming.confirm(n, earliest);
                 Ok(())
             }
             _ => Err(error.into()),
@@ -367,6 +386,13 @@ fn items(n: usize, subscription: Subscription) -> Items {
         let open = matches!(item, Some(Ok(_))).then_some(subscription);
         Some(((n, item), open))
     }))
+}
+
+/// Where a topic goes on in a new numbering. Offsets may go on upward over it: then what lies between the last one that is
+/// recorded and `earliest` is gone, and the server says so as soon as it is asked for.
+fn resumes(behind: Option<Position>, earliest: Position) -> Position {
+    let offset = behind.map_or(earliest.offset, |behind| behind.offset.min(earliest.offset));
+    Position { offset, ..earliest }
 }
 
 async fn at(due: Option<Instant>) {

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -19,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Events that were read and are not published yet, and those that are published and not acknowledged yet.
 const AHEAD: usize = 256;
+/// Who stops it waits so long for what was published last to be acknowledged.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// How to replay.
 #[derive(Debug, Clone)]
@@ -34,7 +37,7 @@ pub struct ReplayOptions {
 /// What is told while it replays.
 #[derive(Debug, Clone, Copy)]
 pub struct Replayed {
-    /// So many events.
+    /// So many events; at the end those that the server acknowledged.
     pub events: u64,
     /// When the last one happened.
     pub time: Option<Timestamp>,
@@ -75,19 +78,35 @@ pub async fn replay(
         if stop.run_until_cancelled(clock.wait_for(next.time)).await.is_none() {
             break;
         }
-        let receipt = connection.offer(&next.topic, Payload::Json(next.data), None).await?;
+        let offered = connection.offer(&next.topic, Payload::Json(next.data), None);
+        let Some(receipt) = stop.run_until_cancelled(offered).await.transpose()? else { break };
         waiting.push_back(Box::pin(async move { Ok(receipt.await.map(drop)?) }));
-        if waiting.len() >= AHEAD
-            && let Some(first) = waiting.pop_front()
-        {
-            first.await?;
-        }
         done = Replayed { events: done.events + 1, time: next.time.or(done.time) };
         tell(done);
+        if waiting.len() >= AHEAD
+            && let Some(first) = waiting.front_mut()
+        {
+            let Some(receipt) = stop.run_until_cancelled(first).await else { break };
+            receipt?;
+            waiting.pop_front();
+        }
     }
-    for receipt in waiting {
-        receipt.await?;
+    // a server that is away keeps nobody from ending
+    let mut patience = pin!(async {
+        stop.cancelled().await;
+        tokio::time::sleep(LAST_WORD).await;
+    });
+    while let Some(first) = waiting.front_mut() {
+        tokio::select! {
+            biased;
+            receipt = first => {
+                receipt?;
+                waiting.pop_front();
+            }
+            () = &mut patience => break,
+        }
     }
+    done.events -= waiting.len() as u64;
     drop(events);
     reading.await.map_err(|e| AuditError::Reader(e.into()))??;
     Ok(done)

@@ -1,6 +1,8 @@
 //! Archives cut at every byte and changed at every byte, and what they hold.
 
 mod disk;
+mod live;
+mod told;
 
 use super::*;
 use minium_protocol::Position;

@@ -8,7 +8,7 @@ use crate::blocks::{Block, Blocks};
 use crate::digest::Digest;
 use crate::disk::Real;
 use crate::error::{AuditError, disk};
-use crate::home::{Home, is_locked, segment_name};
+use crate::home::{Home, is_locked, lock, segment_name};
 use crate::manifest::{Line, Manifest, Tally};
 use crate::seal::CheckKey;
 use serde::Serialize;
@@ -18,6 +18,8 @@ use std::path::Path;
 
 /// So many findings are listed; an archive that was mixed up has one for each block.
 const FINDINGS_MAX: usize = 100;
+/// So many facts are listed; a recorder that goes on over holes may meet one after another for years.
+const FACTS_MAX: usize = 1_000;
 
 /// What to look for.
 #[derive(Debug, Clone, Default)]
@@ -75,6 +77,8 @@ pub struct Verdict {
     pub key: Option<String>,
     /// Holes, and where the journal began to count anew.
     pub facts: Vec<Fact>,
+    /// So many more are not listed.
+    pub facts_more: u64,
     /// What is wrong. Empty: nothing.
     pub findings: Vec<Finding>,
     /// So many more are not listed.
@@ -97,13 +101,19 @@ pub struct Seen {
 /// Looks at everything in `dir`. `tell` hears now and then how far it has come.
 ///
 /// # Errors
-/// What cannot be read at all. What can be read and is wrong stands in the verdict.
+/// What cannot be read at all. What can be read and is wrong stands in the verdict. [`AuditError::InUse`] when the manifest is
+/// to be made anew while a recorder writes to the archive.
 pub fn verify(
     dir: &Path,
     options: &VerifyOptions,
     tell: &mut dyn FnMut(Seen),
 ) -> Result<Verdict, AuditError> {
-    let mut look = Look::new(Home::open(dir)?, options);
+    let home = Home::open(dir)?;
+    // nobody writes to a manifest that is made anew
+    let lock = options.rebuild_manifest.then(|| lock(dir)).transpose()?;
+    let mut look = Look::new(home, options, lock);
+    // before the segments: one that is closed while they are looked at is not known as closed then
+    let manifest = Manifest::read(&look.home)?;
     let numbers = look.home.segments()?;
     let all =
         numbers.iter().map(|n| std::fs::metadata(look.home.path(&segment_name(*n))).map_or(0, |m| m.len()));
@@ -117,7 +127,7 @@ pub fn verify(
         }
         look.segment(number, number == last, tell)?;
     }
-    look.manifest()?;
+    look.manifest(&manifest)?;
     Ok(look.finish())
 }
 
@@ -134,10 +144,12 @@ struct Look<'a> {
     lines: Vec<Line>,
     bytes_all: u64,
     verdict: Verdict,
+    /// Held where no recorder may write meanwhile.
+    lock: Option<File>,
 }
 
 impl<'a> Look<'a> {
-    fn new(home: Home, options: &'a VerifyOptions) -> Look<'a> {
+    fn new(home: Home, options: &'a VerifyOptions, lock: Option<File>) -> Look<'a> {
         let chain = home.chain();
         let own = home.archive.key.as_deref().map(str::parse::<CheckKey>).transpose();
         let mut verdict = Verdict::default();
@@ -148,8 +160,8 @@ impl<'a> Look<'a> {
         let key = options.key.or(own);
         verdict.key = key.map(|key| key.to_string());
         let met = options.head == Some(chain.head);
-        let mut look =
-            Look { home, options, key, chain, lost: false, met, lines: Vec::new(), bytes_all: 0, verdict };
+        let (lines, bytes_all) = (Vec::new(), 0);
+        let mut look = Look { home, options, key, chain, lost: false, met, lines, bytes_all, verdict, lock };
         if options.key.is_some() && own.is_some() && options.key != own {
             look.found("archive.json", 0, "it names another key");
         }
@@ -202,7 +214,7 @@ impl<'a> Look<'a> {
     /// Is the end of this segment being written? A block that is not whole is no finding then. The lock is looked at only when
     /// there is such a block, and before the length: its writer may have just gone.
     fn is_written(&mut self, path: &Path, length: u64) -> bool {
-        let locked = path.parent().is_some_and(is_locked);
+        let locked = self.lock.is_none() && path.parent().is_some_and(is_locked);
         self.verdict.in_use = locked || std::fs::metadata(path).is_ok_and(|now| now.len() != length);
         self.verdict.in_use
     }
@@ -226,7 +238,11 @@ impl<'a> Look<'a> {
         self.verdict.stored += block.bytes.len() as u64;
         if let Some(note) = &summary.note {
             let (file, topic) = (name.to_owned(), summary.topic.clone());
-            self.verdict.facts.push(Fact { file, offset, topic, what: note.to_string() });
+            if self.verdict.facts.len() < FACTS_MAX {
+                self.verdict.facts.push(Fact { file, offset, topic, what: note.to_string() });
+            } else {
+                self.verdict.facts_more += 1;
+            }
         }
         // what comes behind is held against what stands here, so that one finding is not one for each block
         self.chain.advance(&block.record);
@@ -244,9 +260,8 @@ impl<'a> Look<'a> {
     }
 
     /// Holds the manifest against the segments.
-    fn manifest(&mut self) -> Result<(), AuditError> {
+    fn manifest(&mut self, manifest: &Manifest) -> Result<(), AuditError> {
         const NAME: &str = "manifest.ndjson";
-        let manifest = Manifest::read(&self.home)?;
         let closed = self.lines.len().saturating_sub(1);
         let mut wrong = Vec::new();
         for (n, line) in manifest.lines.iter().enumerate() {

@@ -14,6 +14,8 @@ struct Told {
     room: Arc<Mutex<Option<usize>>>,
     /// The disk does not even let itself be cut.
     stuck: Arc<Mutex<bool>>,
+    /// The directory cannot be written.
+    nameless: Arc<Mutex<bool>>,
 }
 
 #[derive(Debug)]
@@ -38,9 +40,17 @@ fn name(path: &Path) -> String {
 }
 
 impl Disk for Told {
-    fn open(&self, path: &Path) -> io::Result<Box<dyn Medium>> {
+    fn open_or_make(&self, path: &Path) -> io::Result<Box<dyn Medium>> {
         self.step(if path.exists() { "open" } else { "create" }, &name(path));
-        Ok(Box::new(ToldFile { told: self.clone(), name: name(path), file: Real.open(path)? }))
+        Ok(Box::new(ToldFile { told: self.clone(), name: name(path), file: Real.open_or_make(path)? }))
+    }
+
+    fn keep_name(&self, path: &Path) -> io::Result<()> {
+        self.step("name", &name(path));
+        if *self.nameless.lock().unwrap() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Real.keep_name(path)
     }
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -96,6 +106,7 @@ fn what_is_recorded_is_on_the_disk_before_anybody_is_told() {
     writer.append(&batch(1, 1..=1)).unwrap();
     let first = [
         "create 000001.ndjson.zst",
+        "name 000001.ndjson.zst",
         "cut 000001.ndjson.zst",
         "write 000001.ndjson.zst",
         "sync 000001.ndjson.zst",
@@ -103,7 +114,8 @@ fn what_is_recorded_is_on_the_disk_before_anybody_is_told() {
     assert_eq!(told.taken(), first);
     // the line of a segment is on the disk before the next one is begun
     writer.append(&batch(1, 2..=2)).unwrap();
-    let line = ["create manifest.ndjson", "write manifest.ndjson", "sync manifest.ndjson"];
+    let line =
+        ["create manifest.ndjson", "name manifest.ndjson", "write manifest.ndjson", "sync manifest.ndjson"];
     assert_eq!(
         told.taken(),
         [&line[..], &first.map(|step| step.replace("01", "02")).each_ref().map(|s| s.as_str())].concat()
@@ -113,6 +125,29 @@ fn what_is_recorded_is_on_the_disk_before_anybody_is_told() {
     assert_eq!(told.taken(), ["open 000002.ndjson.zst", "cut 000002.ndjson.zst", "sync 000002.ndjson.zst"]);
     writer.append(&batch(1, 3..=3)).unwrap();
     assert_eq!(told.taken(), ["write 000002.ndjson.zst", "sync 000002.ndjson.zst"], "one write and one sync");
+}
+
+/// A segment whose name could not be written is made whole by the next attempt, and by the next start.
+#[test]
+fn a_segment_has_its_name_before_its_first_block_whatever_failed_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = Told::default();
+    let mut writer = open_told(dir.path(), &told, 1 << 20);
+    *told.nameless.lock().unwrap() = true;
+    assert!(writer.append(&batch(1, 1..=1)).unwrap_err().is_full());
+    assert_eq!(fs::read(segment(dir.path(), 1)).unwrap(), b"", "it is there");
+    let killed = copy(dir.path());
+    *told.nameless.lock().unwrap() = false;
+    told.taken();
+    writer.append(&batch(1, 1..=1)).unwrap();
+    let segment = "000001.ndjson.zst";
+    let steps = |of: [&str; 5]| of.map(|step| format!("{step} {segment}"));
+    assert_eq!(told.taken(), steps(["open", "name", "cut", "write", "sync"]));
+    let mut writer = open_told(killed.path(), &told, 1 << 20);
+    assert_eq!(told.taken()[..2], steps(["open", "name", "", "", ""])[..2]);
+    writer.append(&batch(1, 1..=1)).unwrap();
+    drop(writer);
+    assert_whole(killed.path());
 }
 
 /// Wherever in a block the disk is full: nothing of it stays, and it is taken when there is room.

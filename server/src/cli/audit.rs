@@ -8,8 +8,8 @@ use super::stream::stopped;
 use crate::exit::{Exit, fault};
 use clap::{Args, Subcommand};
 use minium_audit::{
-    AuditError, Digest, RecordOptions, Seen, SegmentLimits, TOPICS_MAX, Verdict, VerifyOptions, Writer,
-    record, verify,
+    AuditError, Digest, HEARTBEAT, RecordOptions, Seen, SegmentLimits, TOPICS_MAX, Verdict, VerifyOptions,
+    Writer, record, verify,
 };
 use minium_client::Backoff;
 use minium_protocol::{After, Filter, parse_bytes, parse_duration};
@@ -172,6 +172,7 @@ impl Record {
             accept_gaps: self.accept_gaps,
             once: self.once,
             name,
+            heartbeat: HEARTBEAT,
             backoff: Backoff::default(),
         };
         let stop = CancellationToken::new();
@@ -236,6 +237,7 @@ fn words(verdict: &Verdict) -> String {
     let place = |file: &str, offset: u64, what: &str| format!("{file} at byte {offset}: {what}");
     let facts = verdict.facts.iter().map(|f| ("on record", place(&f.file, f.offset, &f.what)));
     rows.extend(facts);
+    rows.extend((verdict.facts_more > 0).then(|| ("on record", format!("and {} more", verdict.facts_more))));
     rows.extend(verdict.findings.iter().map(|f| ("FOUND", place(&f.file, f.offset, &f.what))));
     if verdict.findings_more > 0 {
         rows.push(("FOUND", format!("and {} more", verdict.findings_more)));

@@ -7,8 +7,14 @@ use super::{
 use crate::support::disk::SmallDisk;
 use crate::support::node::{Node, Options};
 use crate::support::{on_both, wait};
+use minium_audit::{RecordOptions, SegmentLimits, Writer, record};
+use minium_client::{Backoff, Client};
+use minium_protocol::After;
+use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::json;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 const CONFIG: &str =
     "[tasks.quick]\ncommand = [\"true\"]\n[channels.kept]\ndurable = true\n[channels.more]\ndurable = true\n";
@@ -109,6 +115,76 @@ async fn a_new_numbering_is_on_record_and_is_gone_on_with() {
     let facts = found["facts"].as_array().unwrap();
     assert_eq!((status, facts.len()), (Some(0), 1), "{found}");
     assert!(facts[0]["what"].as_str().unwrap().contains("a new numbering"), "{found}");
+}
+
+/// A new numbering does not hide that events are missing behind it: they are a hole as any other.
+#[tokio::test]
+async fn a_hole_behind_a_new_numbering_is_not_passed_over() {
+    let node = Node::start(Options::memory().config("[channels.task]\nretention = { count = 5 }\n")).await;
+    let dir = archive_of(&node);
+    enqueue_idle(&node, 3).await;
+    record_once(&node, &[]).await;
+    let first = archived(&dir);
+    node.kill().await;
+    node.restart().await;
+    enqueue_idle(&node, 60).await;
+    wait::until("retention to have dropped what was not recorded", async || {
+        let page = node.get("/history/task?after=3").await;
+        (page.status == 410).then_some(())
+    })
+    .await;
+    let to = dir.to_str().unwrap();
+    for _ in 0..2 {
+        let said = audit_fails(&node, &["record", "--once", "--to", to], 1).await;
+        assert!(said.contains("a hole in task") && said.contains("--accept-gaps"), "{said}");
+    }
+    assert_eq!(archived(&dir), first, "nothing was recorded behind it");
+    record_once(&node, &["--accept-gaps"]).await;
+    let (all, kept) = (archived(&dir), journal(&node, "task").await);
+    assert!(kept.len() >= 5 && all.ends_with(&kept[kept.len() - 5..]) && all.starts_with(&first));
+    let (found, status) = verdict(&node, &[]).await;
+    let facts = found["facts"].as_array().unwrap();
+    let ends = [":3", "; stopped", "; recorded on"];
+    assert_eq!((status, facts.len()), (Some(0), ends.len()), "{found}");
+    for (fact, end) in facts.iter().zip(ends) {
+        let what = fact["what"].as_str().unwrap();
+        assert!(what.contains(":3") && what.ends_with(end), "{found}");
+    }
+}
+
+/// A recorder to which nothing comes is heard of all the same: also by a node that was told to forget it.
+#[tokio::test]
+async fn a_recorder_is_heard_of_while_nothing_comes() {
+    let node = Node::memory().await;
+    let dir = archive_of(&node);
+    enqueue_idle(&node, 2).await;
+    record_once(&node, &["--name", "ours"]).await;
+    let client = Client::new(&node.http(""), None).unwrap();
+    let writer = Writer::open(&dir, &["task".into()], None, SegmentLimits::default()).unwrap();
+    let options = RecordOptions {
+        topics: vec!["task".parse().unwrap()],
+        after: After::Earliest,
+        flush: Duration::from_millis(20),
+        accept_gaps: false,
+        once: false,
+        name: "ours".into(),
+        heartbeat: Duration::from_millis(50),
+        backoff: Backoff::default(),
+    };
+    let stop = CancellationToken::new();
+    let forgetting = async {
+        for _ in 0..4 {
+            wait::until("the recorder to be registered", async || {
+                let answer = node.request(Method::DELETE, "/api/v1/recorders/ours", &[], "").await;
+                (answer.status == 204).then_some(())
+            })
+            .await;
+        }
+        stop.cancel();
+    };
+    let (recorded, ()) = tokio::join!(record(&client, writer, options, stop.clone()), forgetting);
+    assert_eq!(recorded.unwrap().events, 0);
+    client.close().await;
 }
 
 /// Several topics, each in its own order, and each gone on with where it was.

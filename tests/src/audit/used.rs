@@ -1,10 +1,16 @@
 //! What an archive is good for: `show`, `export`, `replay`.
 
-use super::{archive_of, archived, audit, audit_fails, audit_ok, record_once};
+use super::{archive_of, archived, audit, audit_fails, audit_ok, enqueue_idle, record_once};
 use crate::cli::Running;
 use crate::support::node::{Node, Options};
 use crate::support::wait;
+use minium_audit::{ReplayOptions, Replayed, Selection, replay};
+use minium_client::{Client, ConnectOptions, Payload};
+use minium_protocol::Topic;
+use rustix::process::{Signal, kill_process};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 const CONFIG: &str = "[tasks.quick]\ncommand = [\"cat\"]\n[tasks.wrong]\ncommand = [\"false\"]\n";
 
@@ -111,4 +117,39 @@ async fn events_are_replayed_below_a_prefix() {
     }
     let refused = audit(&node, &["replay", to, "--fast", "--topic-prefix", "task"]).await;
     assert_eq!(refused.status.code(), Some(4), "nobody makes task events: {refused:?}");
+}
+
+/// A node that no longer answers is waited for as long as nobody says stop, with few events on their way as with many.
+#[tokio::test]
+async fn a_replay_can_be_ended_while_the_node_does_not_answer() {
+    let node = Node::start(Options::file().config(CONFIG)).await;
+    enqueue_idle(&node, 600).await;
+    record_once(&node, &[]).await;
+    let client = Client::new(&node.http(""), None).unwrap();
+    let connection = client.connect(ConnectOptions::default()).unwrap();
+    let topic: Topic = "replay/first".parse().unwrap();
+    wait::within(
+        "the connection",
+        connection.publish(&topic, Payload::Json(RawValue::NULL.to_owned()), None),
+    )
+    .await
+    .unwrap();
+    kill_process(node.pid(), Signal::STOP).unwrap();
+    let event: Value = serde_json::from_str(&archived(&archive_of(&node))[0]).unwrap();
+    let one = event["subject"].as_str().unwrap().parse().unwrap();
+    for job in [None, Some(one)] {
+        let (stop, offered) = (CancellationToken::new(), if job.is_some() { 1 } else { 200 });
+        let selection = Selection { job, ..Selection::default() };
+        let options = ReplayOptions { selection, speed: None, prefix: "replay".parse().unwrap() };
+        let mut tell = |done: Replayed| {
+            if done.events == offered {
+                stop.cancel();
+            }
+        };
+        let replaying = replay(&connection, archive_of(&node), options, stop.clone(), &mut tell);
+        let replayed = wait::within("the replay to end", replaying).await.unwrap();
+        assert_eq!(replayed.events, 0, "nothing was acknowledged");
+    }
+    kill_process(node.pid(), Signal::CONT).unwrap();
+    client.close().await;
 }
