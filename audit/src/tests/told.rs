@@ -77,7 +77,7 @@ async fn is_told_again_and_again(dir: &Path, after: After, expected: &str) {
     let url = server(&[404, 404, 500, 403, 204, 404], heard).await;
     let client = Client::new(&url, None).unwrap();
     let stop = CancellationToken::new();
-    let recording = record(&client, open(dir), options(after), stop.clone());
+    let recording = Box::pin(record(&client, open(dir), options(after), stop.clone()));
     let hearing = async {
         for _ in 0..10 {
             let body = hears.recv().await.unwrap();
