@@ -28,26 +28,14 @@ impl Reach {
         recorders: &mut [Recorder],
         to: u64,
     ) -> Result<(), NotifierError> {
-        let mut seen = HashMap::new();
-        let mut pages = 0;
+        let (mut seen, mut pages) = (HashMap::new(), PAGES_MAX);
         for recorder in recorders.iter_mut().filter(|recorder| recorder.offset < to) {
             let mut reached = to;
             for topic in &recorder.topics {
                 let key = (recorder.name.clone(), topic.clone());
                 let before = self.seen.get(&key).filter(|(at, _)| *at == recorder.offset);
-                let mut end = before.map_or(recorder.offset, |(_, end)| *end);
-                while end < to && pages < PAGES_MAX {
-                    pages += 1;
-                    let found = store.read(next(topic, end, to)).await?;
-                    if let Some(first) = found.entries.first() {
-                        end = end.max(first.position.offset - 1);
-                        break;
-                    }
-                    if found.scanned_to <= end {
-                        break;
-                    }
-                    end = found.scanned_to;
-                }
+                let from = before.map_or(recorder.offset, |(_, end)| *end);
+                let end = look(store, topic, from, to, &mut pages).await?;
                 seen.insert(key, (recorder.offset, end));
                 reached = reached.min(end);
             }
@@ -56,6 +44,28 @@ impl Reach {
         self.seen = seen;
         Ok(())
     }
+}
+
+/// From one offset to the entry before the next that a filter matches, as far as `to` and the pages reach.
+async fn look(
+    store: &dyn JournalStore,
+    topic: &Filter,
+    mut from: u64,
+    to: u64,
+    pages: &mut usize,
+) -> Result<u64, NotifierError> {
+    while from < to && *pages > 0 {
+        *pages -= 1;
+        let found = store.read(next(topic, from, to)).await?;
+        if let Some(first) = found.entries.first() {
+            return Ok(from.max(first.position.offset - 1));
+        }
+        if found.scanned_to <= from {
+            break;
+        }
+        from = found.scanned_to;
+    }
+    Ok(from)
 }
 
 /// The first entry of a filter.

@@ -101,9 +101,7 @@ pub(crate) async fn confirm(
             ErrorCode::InvalidRequest,
             format!("nothing in the journal has the offset {}", position.offset),
         ),
-        Confirmed::Foreign => {
-            refused(ErrorCode::Forbidden, format!("the recorder {name:?} was registered by somebody else"))
-        }
+        Confirmed::Foreign => Err(foreign(&name)),
         Confirmed::TooMany => refused(
             ErrorCode::Conflict,
             format!(
@@ -121,17 +119,15 @@ pub(crate) async fn forget(
     Path(name): Path<String>,
 ) -> Result<StatusCode, Refusal> {
     let grant = granted.0.as_deref();
+    // before anything is told of what there is
+    somebody(grant)?;
     let journal = app.database.open()?.journal;
     let known = journal.recorders().await?.into_iter().find(|recorder| recorder.name == name);
     let Some(recorder) = known else {
         return Err(Refusal::new(ErrorCode::NotFound, format!("there is no recorder {name:?}")));
     };
-    if grant.is_some_and(is_nobody) {
-        return Err(unauthorized());
-    }
     if !is_admin(grant) && recorder.owner != owner(grant) {
-        let detail = format!("the recorder {name:?} was registered by somebody else");
-        return Err(Refusal::new(ErrorCode::Forbidden, detail));
+        return Err(foreign(&name));
     }
     journal.forget_recorder(&name).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -139,16 +135,21 @@ pub(crate) async fn forget(
 
 /// What is kept for a recorder costs room: it takes somebody who may read it, and who is somebody.
 fn may_follow(grant: Option<&Grant>, topics: &[Filter]) -> Result<(), Refusal> {
+    somebody(grant)?;
     let Some(grant) = grant else { return Ok(()) };
-    if is_nobody(grant) {
-        return Err(unauthorized());
-    }
     topics.iter().try_for_each(|topic| grant.check(Verb::Sub, topic).map_err(Refusal::from))
 }
 
-/// Came without a token where some have one.
-fn is_nobody(grant: &Grant) -> bool {
-    grant.key.is_none() && grant.subject == "anonymous"
+/// Not for who came without a token where some have one.
+fn somebody(grant: Option<&Grant>) -> Result<(), Refusal> {
+    match grant {
+        Some(grant) if grant.key.is_none() && grant.subject == "anonymous" => Err(unauthorized()),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn foreign(name: &str) -> Refusal {
+    Refusal::new(ErrorCode::Forbidden, format!("the recorder {name:?} was registered by somebody else"))
 }
 
 fn is_admin(grant: Option<&Grant>) -> bool {
