@@ -114,6 +114,8 @@ async fn a_recorder_belongs_to_whoever_registered_it() {
         node.request(Method::DELETE, "/api/v1/recorders/r", headers, "").await
     };
     forget(&[]).await.problem(401, "unauthorized");
+    let none = node.request(Method::DELETE, "/api/v1/recorders/none", &[], "").await;
+    none.problem(401, "unauthorized"); // nor whether there is one
     let other = format!("Bearer {}", crate::trust::token_of("another", "sub:task"));
     say_as(node, "r", &body("task", &begin), &[("authorization", &other)]).await.problem(403, "forbidden");
     forget(&[("authorization", &other)]).await.problem(403, "forbidden");
