@@ -4,7 +4,7 @@ use super::output::{Cell, Colour, Output, Style, clean, one_line, shortened};
 use super::remote::{Remote, explain};
 use clap::Args;
 use jiff::Timestamp;
-use minium_client::{Client, ClientError, FailureInfo, JobInfo, JobList, JobQuery};
+use minium_client::{Client, ClientError, FailureInfo, JobInfo, JobQuery};
 use minium_protocol::{CloudEvent, ErrorCode, EventType, Job, Phase, State};
 use serde_json::value::RawValue;
 
@@ -74,26 +74,12 @@ impl List {
         if output.is_json() {
             return output.json(&page.raw);
         }
-        table(output, &page)?;
-        match page.next {
-            Some(next) if page.jobs.is_empty() => {
-                output.hint(&format!("None among the newest; to look further down: --before {next}"))
-            }
-            Some(next) => output.hint(&format!("There are more: --before {next}")),
-            None if page.jobs.is_empty() => output.hint("No jobs."),
-            None => {}
-        }
-        Ok(())
+        let now = Timestamp::now();
+        let rows: Vec<_> = page.jobs.iter().map(|info| row(&info.job, now)).collect();
+        let nothing = if page.next.is_some() { "None among the newest." } else { "No jobs." };
+        let next = page.next.map(|next| format!("--before {next}"));
+        output.page(&["ID", "STATE", "TASK", "QUEUE", "PRIO", "RUN", "AGE", ""], &rows, nothing, next)
     }
-}
-
-fn table(output: Output, page: &JobList) -> anyhow::Result<()> {
-    let now = Timestamp::now();
-    let rows: Vec<_> = page.jobs.iter().map(|info| row(&info.job, now)).collect();
-    if rows.is_empty() && output.for_people() {
-        return Ok(());
-    }
-    output.table(&["ID", "STATE", "TASK", "QUEUE", "PRIO", "RUN", "AGE", ""], &rows)
 }
 
 fn row(job: &Job, now: Timestamp) -> Vec<Cell> {

@@ -137,15 +137,8 @@ impl List {
             ]
         };
         let rows: Vec<_> = page.locks.iter().map(row).collect();
-        if !rows.is_empty() || !output.for_people() {
-            output.table(&["NAME", "LIMIT", "TAKEN", "UNTIL", "OWNER"], &rows)?;
-        }
-        match page.next {
-            Some(next) => output.hint(&format!("There are more: --after {next}")),
-            None if rows.is_empty() => output.hint("No locks."),
-            None => {}
-        }
-        Ok(())
+        let head = ["NAME", "LIMIT", "TAKEN", "UNTIL", "OWNER"];
+        output.page(&head, &rows, "No locks.", page.next.map(|next| format!("--after {next}")))
     }
 }
 

@@ -131,6 +131,26 @@ impl Output {
         }
     }
 
+    /// Writes a page of a list. A person is told `nothing` in place of an empty table, and with what option to get the
+    /// next page.
+    pub(crate) fn page(
+        self,
+        head: &[&str],
+        rows: &[Vec<Cell>],
+        nothing: &str,
+        next: Option<String>,
+    ) -> anyhow::Result<()> {
+        if rows.is_empty() && self.for_people() {
+            self.hint(nothing);
+        } else {
+            self.table(head, rows)?;
+        }
+        if let Some(next) = next {
+            self.hint(&format!("The next page: {next}"));
+        }
+        Ok(())
+    }
+
     /// Writes a table with aligned columns. Colours are put on after the widths are known.
     pub(crate) fn table(self, head: &[&str], rows: &[Vec<Cell>]) -> anyhow::Result<()> {
         let mut text = String::new();

@@ -76,7 +76,7 @@ impl Plain {
             ]
         };
         let rows: Vec<_> = queues.iter().map(row).collect();
-        table(output, &["QUEUE", "READY", ""], &rows, "No jobs wait, and no queue is paused.")
+        output.page(&["QUEUE", "READY", ""], &rows, "No jobs wait, and no queue is paused.", None)
     }
 
     async fn limits(self) -> anyhow::Result<()> {
@@ -100,7 +100,7 @@ impl Plain {
             ]
         };
         let rows: Vec<_> = limits.iter().map(row).collect();
-        table(output, &["TASK", "ACTIVE", "RUNNING", "PER PARTITION", "RATE"], &rows, "No limits.")
+        output.page(&["TASK", "ACTIVE", "RUNNING", "PER PARTITION", "RATE"], &rows, "No limits.", None)
     }
 
     async fn history(self) -> anyhow::Result<()> {
@@ -119,7 +119,7 @@ impl Plain {
             ]
         };
         let rows: Vec<_> = hours.iter().map(row).collect();
-        table(output, &["HOUR", "FINISHED", "FAILED", "CANCELLED"], &rows, "")
+        output.page(&["HOUR", "FINISHED", "FAILED", "CANCELLED"], &rows, "No hours.", None)
     }
 }
 
@@ -132,7 +132,7 @@ impl Plain {
         }
         let members = figures.as_object().into_iter().flatten();
         let rows: Vec<_> = members.map(|(name, n)| vec![Cell::new(name), Cell::new(n.to_string())]).collect();
-        table(output, &["FIGURE", ""], &rows, "")
+        output.page(&["FIGURE", ""], &rows, "No figures.", None)
     }
 }
 
@@ -159,12 +159,4 @@ impl Names {
         }
         Ok(())
     }
-}
-
-fn table(output: Output, head: &[&str], rows: &[Vec<Cell>], none: &str) -> anyhow::Result<()> {
-    if rows.is_empty() && output.for_people() {
-        output.hint(none);
-        return Ok(());
-    }
-    output.table(head, rows)
 }

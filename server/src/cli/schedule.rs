@@ -83,17 +83,12 @@ impl List {
             return output.json(&page.raw);
         }
         let rows: Vec<_> = page.schedules.iter().map(|info| row(&info.schedule)).collect();
-        if !rows.is_empty() || !output.for_people() {
-            output.table(&["NAME", "TASK", "WHEN", "DUE", "FIRED", "JOB", ""], &rows)?;
-        }
-        match page.next {
-            Some(next) => output.hint(&format!("There are more: --after {next:?}")),
-            None if rows.is_empty() => output.hint("No schedules."),
-            None => {}
-        }
-        Ok(())
+        output.page(&HEAD, &rows, "No schedules.", page.next.map(|next| format!("--after {next:?}")))
     }
 }
+
+/// What a line of the list tells.
+const HEAD: [&str; 7] = ["NAME", "TASK", "WHEN", "DUE", "FIRED", "JOB", ""];
 
 fn row(schedule: &ScheduleFields) -> Vec<Cell> {
     let time = |at: Option<Timestamp>| at.map_or_else(String::new, |at| format!("{at:.0}"));
@@ -126,7 +121,7 @@ fn when(schedule: &ScheduleFields) -> String {
 /// Shows one schedule: its line for people, its JSON for programs.
 fn tell(output: Output, info: &ScheduleInfo) -> anyhow::Result<()> {
     if output.for_people() {
-        return output.table(&["NAME", "TASK", "WHEN", "DUE", "FIRED", "JOB", ""], &[row(&info.schedule)]);
+        return output.table(&HEAD, &[row(&info.schedule)]);
     }
     output.json(&info.raw)
 }

@@ -50,17 +50,9 @@ impl List {
         if output.is_json() {
             return output.json(&page.raw);
         }
-        if page.sessions.is_empty() && output.for_people() {
-            output.hint("No sessions.");
-            return Ok(());
-        }
         let rows: Vec<_> = page.sessions.iter().map(row).collect();
         let head = ["ID", "MODE", "PATTERN", "FILTERS", "REMOTE", "SUBJECT", "SINCE", "SENT", "RECEIVED", ""];
-        output.table(&head, &rows)?;
-        if let Some(next) = page.next {
-            output.hint(&format!("There are more: --after {next}"));
-        }
-        Ok(())
+        output.page(&head, &rows, "No sessions.", page.next.map(|next| format!("--after {next}")))
     }
 }
 

@@ -55,16 +55,9 @@ impl List {
         if output.is_json() {
             return output.json(&page.raw);
         }
-        if page.topics.is_empty() && output.for_people() {
-            output.hint("No topics.");
-            return Ok(());
-        }
         let rows: Vec<_> = page.topics.iter().map(row).collect();
-        output.table(&["TOPIC", "PATTERN", "RECEIVERS", "MESSAGES", "RATE", "LAST", "CHANNEL"], &rows)?;
-        if let Some(next) = page.next {
-            output.hint(&format!("There are more: --after {next}"));
-        }
-        Ok(())
+        let head = ["TOPIC", "PATTERN", "RECEIVERS", "MESSAGES", "RATE", "LAST", "CHANNEL"];
+        output.page(&head, &rows, "No topics.", page.next.map(|next| format!("--after {next}")))
     }
 }
 

@@ -60,17 +60,10 @@ impl List {
         if output.is_json() {
             return output.json(&page.raw);
         }
-        if page.workers.is_empty() && output.for_people() {
-            output.hint("No workers.");
-            return Ok(());
-        }
         let now = Timestamp::now();
         let rows: Vec<_> = page.workers.iter().map(|worker| row(worker, now)).collect();
-        output.table(&["ID", "STATE", "HOST", "PID", "KIND", "JOBS", "DONE", "HEARD", "TASKS"], &rows)?;
-        if let Some(next) = page.next {
-            output.hint(&format!("There are more: --before {next}"));
-        }
-        Ok(())
+        let head = ["ID", "STATE", "HOST", "PID", "KIND", "JOBS", "DONE", "HEARD", "TASKS"];
+        output.page(&head, &rows, "No workers.", page.next.map(|next| format!("--before {next}")))
     }
 }
 
