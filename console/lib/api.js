@@ -12,6 +12,10 @@ export class ApiError extends Error {
     this.name = "ApiError";
     this.status = status;
     this.code = problem?.code ?? (status ? "" : "unreachable");
+    /** What of a node is down. @type {string[]} */
+    this.down = Array.isArray(problem?.down) ? problem.down.map(String) : [];
+    /** Where one may begin, when a position is gone. @type {string} */
+    this.earliest = problem?.earliest ?? "";
     /** @type {{pointer: string, detail: string}[]} */
     this.errors = Array.isArray(problem?.errors) ? problem.errors : [];
   }
@@ -25,33 +29,48 @@ const WITHIN = 20_000;
  * @returns {Promise<any>}
  */
 export async function ask(method, path, body, { raw = false, headers = {} } = {}) {
-  /** @type {Record<string, string>} */
+  const content = body === undefined ? undefined : raw ? body : JSON.stringify(body);
+  const kind = /** @type {Record<string, string>} */ (body !== undefined && !raw ? { "content-type": "application/json" } : {});
+  const { answer, text } = await fetched(method, path, { ...headers, ...kind }, content);
+  return isJson(answer) && text ? parsed(answer, text) : text;
+}
+
+/** JSON a line, byte by byte as the server has it, and where the next page begins. @param {string} path @returns {Promise<{lines: string[], next: string}>} */
+export async function lines(path) {
+  const { answer, text } = await fetched("GET", path, { accept: "application/x-ndjson" });
+  return { lines: text.split("\n").filter(Boolean), next: answer.headers.get("minium-next") ?? "" };
+}
+
+/** @param {Response} answer */
+const isJson = (answer) => /\bjson\b/.test(answer.headers.get("content-type") ?? "") && !/ndjson/.test(answer.headers.get("content-type") ?? "");
+
+/** @param {Response} answer @param {string} text */
+function parsed(answer, text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new ApiError(answer.status, { detail: "the answer is no JSON" });
+  }
+}
+
+/** @param {string} method @param {string} path @param {Record<string, string>} headers @param {any} [content] */
+async function fetched(method, path, headers, content) {
   const sent = { ...headers };
   const held = session.token.value;
   if (held) sent.authorization = `Bearer ${held}`;
-  if (body !== undefined && !raw) sent["content-type"] = "application/json";
   let answer;
   let text;
   try {
-    const content = body === undefined ? undefined : raw ? body : JSON.stringify(body);
     const signal = AbortSignal.timeout(WITHIN);
     answer = await fetch(path, { method, headers: sent, body: content, signal, cache: "no-store", credentials: "omit" });
     text = await answer.text();
   } catch {
     throw new ApiError(0, null);
   }
-  const isJson = /\bjson\b/.test(answer.headers.get("content-type") ?? "") && !/ndjson/.test(answer.headers.get("content-type") ?? "");
-  let value = /** @type {any} */ (text);
-  if (isJson && text) {
-    try {
-      value = JSON.parse(text);
-    } catch {
-      throw new ApiError(answer.status, { detail: "the answer is no JSON" });
-    }
-  }
-  if (answer.ok) return value;
-  if (held === session.token.value) judge(method, path, answer.status, value);
-  throw new ApiError(answer.status, isJson ? value : { detail: text.slice(0, 300) });
+  if (answer.ok) return { answer, text };
+  const problem = isJson(answer) && text ? parsed(answer, text) : null;
+  if (held === session.token.value) judge(method, path, answer.status, problem);
+  throw new ApiError(answer.status, problem ?? { detail: text.slice(0, 300) });
 }
 
 /** What a refusal tells about the token. @param {string} method @param {string} path @param {number} status @param {any} problem */

@@ -44,10 +44,10 @@ export function body(query) {
 export const some = (query) => KNOWN.some((name) => query[name]?.trim());
 
 /**
- * A row after a further event of its job. The event has no phase: an older one stands while the state does.
+ * A row after a further event of its job, or read anew. An event has no phase: an older one stands while the state does.
  * @param {any} row @param {any} job
  */
-export const renewed = (row, job) => ({ ...job, phase: row.state === job.state ? row.phase : job.state === "inactive" ? phase(job) : null });
+export const renewed = (row, job) => ({ ...job, phase: job.phase ?? (row.state === job.state ? row.phase : job.state === "inactive" ? phase(job) : null) });
 
 /** @param {any} job */
 const phase = (job) => (Date.parse(job.delayed) > Date.now() ? "delayed" : undefined);

@@ -73,13 +73,20 @@ export function bytes(value) {
 /** JSON in one line, cut where it would be too long to look at. @param {any} value @param {number} [most] */
 export function line(value, most = 240) {
   const text = typeof value === "string" ? value : (JSON.stringify(value) ?? "");
-  const flat = text.replace(/\s+/g, " ");
-  return flat.length > most ? `${flat.slice(0, most - 1)}…` : flat;
+  // of a long one only the beginning is looked at
+  const flat = text.slice(0, most * 4).replace(/\s+/g, " ");
+  return flat.length > most || text.length > most * 4 ? `${flat.slice(0, most - 1)}…` : flat;
 }
 
-/** What a job's state is called where its phase says more. @param {{state: string, phase?: string | null}} job */
+/**
+ * What a job's state is called where its phase says more. Lists do not tell the phase: who has no parents is not blocked.
+ * @param {{state: string, phase?: string | null, parents?: any[], delayed?: string}} job
+ */
 export function stateOf(job) {
-  return job.state === "inactive" && job.phase ? job.phase : job.state;
+  if (job.state !== "inactive") return job.state;
+  if (job.phase) return job.phase;
+  if (!Array.isArray(job.parents) || job.parents.length > 0) return "inactive";
+  return Date.parse(job.delayed ?? "") > Date.now() ? "delayed" : "ready";
 }
 
 /**

@@ -76,8 +76,13 @@ export function follow(filter, from, ear) {
     if (some.length > 0 && !over) ear.hear(some);
   };
   let past = false;
+  /** Nothing came since it began anew. */
+  let first = false;
   const take = (/** @type {{topic: string, data: any, position: {epoch: number, offset: number} | null}} */ message) => {
     const { topic, data, position } = message;
+    // after a long rest the last ones do not reach back to what was heard
+    if (first && from.anew && position && behind && position.epoch === behind.epoch && position.offset > behind.offset) ear.missed?.("rest");
+    first = false;
     if (position && behind && position.epoch === behind.epoch && position.offset <= behind.offset) return;
     if (position) behind = position;
     heard.push({ topic, data, position, past });
@@ -90,6 +95,7 @@ export function follow(filter, from, ear) {
     let options = behind && !from.anew ? { after: `${behind.epoch}:${behind.offset}` } : { last: from.last, after: from.after };
     for (;;) {
       past = options.last !== undefined || (options.after !== undefined && options.after !== "latest");
+      first = true;
       ear.state?.("open", null);
       const subscription = line().subscribe(filter, options);
       open = subscription;

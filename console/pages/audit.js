@@ -1,111 +1,125 @@
 // @ts-check
-// What was said, in order, in some time: the journal of a topic, read from where that time stands.
+// What was said, in order, in some time: to and by a machine, or on any topic that is kept.
 
-import { ApiError, at, get, useLoad } from "../lib/api.js";
-import { absolute, count, line } from "../lib/format.js";
-import { html, useEffect, useRef, useState } from "../lib/html.js";
+import { ApiError, useLoad } from "../lib/api.js";
+import { absolute, clock, count, line } from "../lib/format.js";
+import { html, useEffect, useMemo, useRef, useState } from "../lib/html.js";
+import { collect, kindOf, useReading, wanted } from "../lib/reading.js";
 import { write } from "../lib/route.js";
-import { seek } from "../lib/seek.js";
 import { Empty, Failure, Head, Json } from "../parts/bits.js";
+import { say } from "../parts/toast.js";
 
-const PAGE = 200;
-const ROWS_MAX = 5000;
-
-/** @param {any} message */
-const offset = (message) => Number(message.sequence);
+const DAYS = 7;
+const DAY = 86_400_000;
+const KINDS = ["command", "status", "inventory", "task.enqueue", "task.dequeue", "task.finished", "task.failed", "task.removed"];
 
 /** A local time for a field of that kind. @param {number} time */
 const local = (time) => new Date(time - new Date(time).getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
 
-/**
- * Where reading begins.
- * @param {string} path @param {string} from @param {string | null} head The journal's end, `E:O`.
- */
-async function beginning(path, from, head) {
-  if (!from || !head) return null;
-  const [epoch, end] = head.split(":");
-  const first = (await get(at(path, { limit: 1 }))).messages[0];
-  if (!first || Date.parse(first.time) >= Date.parse(from)) return null;
-  const look = async (/** @type {number} */ behind) => {
-    const found = (await get(at(path, { after: `${epoch}:${behind}`, limit: 1 }))).messages[0];
-    return found ? { offset: offset(found), time: Date.parse(found.time) } : null;
-  };
-  return `${epoch}:${await seek(Date.parse(from), offset(first), Number(end), look)}`;
-}
-
-/** @param {any[]} messages */
-function save(messages, /** @type {string} */ topic) {
-  const blob = new Blob(messages.map((m) => `${JSON.stringify(m)}\n`), { type: "application/x-ndjson" });
+/** @param {string[]} parts @param {string} name */
+function download(parts, name) {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = `${topic.replace(/\W+/g, "-")}.ndjson`;
+  link.href = URL.createObjectURL(new Blob(parts, { type: "application/x-ndjson" }));
+  link.download = `${name.replace(/\W+/g, "-")}.ndjson`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-/** @param {{message: any}} props */
-function Entry({ message }) {
-  const [open, setOpen] = useState(false);
-  const type = message.type === "message" ? (message.data?.type ?? "message") : message.type;
-  const gist = message.type.startsWith("task.") ? `${message.data?.state ?? ""} ${message.data?.error ?? ""}` : line(message.data, 400);
-  return html`<li data-row=${message.sequence}>
-    <button type="button" class="bare" data-open aria-expanded=${open ? "true" : "false"} onClick=${() => setOpen(!open)}>
-    <time datetime=${message.time}>${absolute(message.time)}</time>
-      <span class="topic">${message.type === "message" ? message.subject : `${message.data?.task ?? ""}/${message.subject}`}</span><span class="what">
-        ${type}</span><span class="said soft">${gist}</span></button>
-    ${open && html`<${Json} value=${message} label=${`Entry ${message.sequence}`} />`}</li>`;
-}
-
-/** @param {{query: Record<string, string>}} props */
-function Entries({ query }) {
-  const [rows, setRows] = useState(/** @type {any[]} */ ([]));
-  const [next, setNext] = useState(/** @type {string | null} */ (null));
-  const [state, setState] = useState(/** @type {"busy" | "more" | "end"} */ ("busy"));
-  const [error, setError] = useState(/** @type {any} */ (null));
-  const over = useRef(false);
-  const topic = query.topic.trim();
-  const path = `/history/${topic.split("/").map((s) => (s === "+" ? "+" : encodeURIComponent(s))).join("/")}`;
-  const until = query.to ? Date.parse(query.to) : Infinity;
-  const read = async (/** @type {string | null} */ after, /** @type {boolean} */ first) => {
-    setState("busy");
+/** All that is wanted, and not only what is shown. @param {{want: import("../lib/reading.js").Wanted, name: string}} props */
+function SaveAll({ want, name }) {
+  const [told, tell] = useState(/** @type {{many: number, time: number} | null} */ (null));
+  const stop = useRef(/** @type {AbortController | null} */ (null));
+  useEffect(() => () => stop.current?.abort(), []);
+  const save = async () => {
+    const control = (stop.current = new AbortController());
+    tell({ many: 0, time: NaN });
     try {
-      const page = await get(first && !after ? at(path, query.from ? { limit: PAGE } : { last: PAGE, limit: PAGE }) : at(path, { after, limit: PAGE }));
-      if (over.current) return;
-      const from = query.from ? Date.parse(query.from) : -Infinity;
-      const fits = page.messages.filter((/** @type {any} */ m) => Date.parse(m.time) >= from && Date.parse(m.time) < until);
-      setRows((now) => [...now, ...fits].slice(0, ROWS_MAX));
-      setNext(page.next ?? null);
-      const last = page.messages.at(-1);
-      const past = last && Date.parse(last.time) >= until + 10_000;
-      setState(page.messages.length === 0 || past ? "end" : "more");
+      const { parts, many, cut } = await collect(want, control.signal, (n, time) => control.signal.aborted || tell({ many: n, time }));
+      if (control.signal.aborted) return;
+      download(parts, name);
+      say(cut === null ? `${count(many)} entries were saved.` : `${count(many)} entries up to ${absolute(new Date(cut).toISOString())} were saved; that many at most go into one file.`);
     } catch (e) {
-      if (!over.current) [setError(e), setState("end")];
+      say(/** @type {Error} */ (e).message, "bad");
+    } finally {
+      stop.current = null;
+      if (!control.signal.aborted) tell(null);
     }
   };
-  useEffect(() => {
-    over.current = false;
-    const begin = async () => {
-      try {
-        const head = query.from ? (await get("/api/v1/stats")).position : null;
-        await read(await beginning(path, query.from ?? "", head), true);
-      } catch (e) {
-        if (!over.current) [setError(e), setState("end")];
-      }
-    };
-    void begin();
-    return () => void (over.current = true);
-  }, []);
-  const unkept = error instanceof ApiError && error.code === "invalid_request";
-  const word = (query.q ?? "").toLowerCase();
-  const shown = word ? rows.filter((m) => JSON.stringify(m).toLowerCase().includes(word)) : rows;
-  return html`${unkept ? html`<${Empty}>Nothing is kept of this topic. <code>durable = true</code> in <code>[channels."${topic.split("/")[0]}"]</code> keeps what is said from then on.</${Empty}>` : html`<${Failure} error=${error} />`}
-    <section class="panel" aria-labelledby="h-said"><header><h2 id="h-said">What was said on <span class="mono">${topic}</span></h2>
-      <span class="soft" role="status">${state === "busy" ? "reading…" : `${count(shown.length)} entries`}</span>
-      <button type="button" class="small" disabled=${shown.length === 0} onClick=${() => save(shown, topic)}>Save as NDJSON</button></header>
-      ${shown.length === 0 && state !== "busy" && !error && html`<${Empty}>
-        ${state === "more" ? "Nothing so far." : "Nothing, in that time."}</${Empty}>`}
-      <ol class="entries">${shown.map((m) => html`<${Entry} key=${m.id} message=${m} />`)}</ol></section>
-    <div class="more">${state === "more" && rows.length < ROWS_MAX && html`<button type="button" onClick=${() => read(next, false)}>Read on</button>`}${rows.length >= ROWS_MAX && html`<span class="soft">That many are shown at most; a later beginning shows those behind.</span>`}</div>`;
+  const leave = () => {
+    stop.current?.abort();
+    tell(null);
+  };
+  if (!told) return html`<button type="button" class="small" onClick=${save}>Save all of it</button>`;
+  return html`<span class="soft" role="status">${count(told.many)} read${Number.isFinite(told.time) ? `, up to ${absolute(new Date(told.time).toISOString())}` : ""}</span>
+    <button type="button" class="small" onClick=${leave}>Stop</button>`;
+}
+
+/** @param {{entry: import("../lib/reading.js").Entry}} props */
+function Entry({ entry }) {
+  const [open, setOpen] = useState(false);
+  const { event } = entry;
+  const task = event.type?.startsWith("task.");
+  const gist = task ? `${event.data?.state ?? ""} ${event.data?.error ?? ""}` : line(event.data, 400);
+  return html`<li data-row=${event.sequence}>
+    <button type="button" class="bare" data-open aria-expanded=${open ? "true" : "false"} onClick=${() => setOpen(!open)}>
+    <time datetime=${event.time}>${absolute(event.time)}</time>
+      <span class="topic">${task ? `task/${event.data?.task ?? ""}/${event.subject}` : event.subject}</span><span class="what">
+        ${kindOf(event)}</span><span class="said soft">${gist}</span></button>
+    ${open && html`<${Json} value=${event} label=${`Entry ${event.sequence}`} />`}</li>`;
+}
+
+/** What is shown, in words. @param {import("../lib/reading.js").Window_} now */
+function told(now) {
+  if (now.busy && now.rows.length === 0) return "reading…";
+  if (now.rows.length === 0) return "";
+  const [first, last] = [now.rows[0], now.rows[now.rows.length - 1]].map((r) => absolute(r.event.time).slice(0, 19));
+  const until = first.slice(0, 10) === last.slice(0, 10) ? last.slice(11) : last;
+  return `${count(now.rows.length)} ${now.rows.length === 1 ? "entry" : "entries"}, ${first} to ${until}`;
+}
+
+/** @param {{query: Record<string, string>, want: import("../lib/reading.js").Wanted}} props */
+function Entries({ query, want }) {
+  const now = useReading(want);
+  const name = query.machine || query.topic;
+  const list = useRef(/** @type {any} */ (null));
+  const unkept = now.error instanceof ApiError && now.error.code === "invalid_request";
+  const partly = now.looked > 0 && !now.busy && now.rows.length === 0;
+  // what was added above must not push away what one reads
+  const move = (/** @type {"earlier" | "later"} */ way) => {
+    now.move(way);
+    list.current?.focus({ preventScroll: true });
+  };
+  const save = () => download(now.rows.map((r) => `${r.line}\n`), name);
+  const looked = `Looked at ${count(now.looked)} entries.`;
+  return html`${unkept ? html`<${Empty}>Nothing is kept of this topic. <code>durable = true</code> in <code>[channels."${want.topics[0].split("/")[0]}"]</code> keeps what is said from then on.</${Empty}>` : html`<${Failure} error=${now.error} />`}
+    <section class="panel" aria-labelledby="h-said"><header><h2 id="h-said">${query.machine ? "Said by and to" : "Said on"} <span class="mono">${name}</span></h2>
+      <div class="acts"><span class="soft" role="status">${told(now)}</span>
+      <button type="button" class="small" disabled=${now.rows.length === 0} onClick=${save}>Save what is shown</button>
+      ${!now.error && html`<${SaveAll} want=${want} name=${name} />`}</div></header>
+      ${!now.begins && html`<div class="edge"><button type="button" class="small" disabled=${now.busy !== null} onClick=${() => move("earlier")}>Earlier</button>
+        ${partly && html`<span class="soft">${looked}</span>`}</div>`}
+      ${now.rows.length === 0 && !now.busy && !now.error && html`<${Empty}>${now.begins && now.ends ? "Nothing, in that time." : "Nothing so far."}</${Empty}>`}
+      <ol class="entries" ref=${list} tabindex="-1" aria-label="Entries, oldest first" aria-busy=${now.busy ? "true" : "false"}>
+        ${now.rows.map((r) => html`<${Entry} key=${r.offset} entry=${r} />`)}</ol>
+      ${!now.error && html`<div class="edge"><button type="button" class="small" disabled=${now.busy !== null} onClick=${() => move("later")}>
+        ${now.ends ? "Look again" : "Later"}</button>${!now.ends && partly && html`<span class="soft">${looked}</span>`}</div>`}</section>`;
+}
+
+/** The last days, each in one press. @param {{typed: Record<string, string>}} props */
+function Days({ typed }) {
+  const midnight = new Date().setHours(0, 0, 0, 0);
+  const of = (/** @type {number} */ from, /** @type {number | null} */ to) => write("audit", "", { ...typed, topic: typed.topic || (typed.machine ? "" : "task"), from: local(from), to: to === null ? "" : local(to) });
+  const days = Array.from({ length: DAYS }, (_, i) => {
+    // by the calendar: two days of a year are not 24 hours long
+    const begin = new Date(midnight - i * DAY + DAY / 2).setHours(0, 0, 0, 0);
+    const end = new Date(begin + 1.5 * DAY).setHours(0, 0, 0, 0);
+    const word = i === 0 ? "Today" : i === 1 ? "Yesterday" : new Date(begin).toLocaleDateString("en", { weekday: "long" });
+    return { word, title: absolute(new Date(begin).toISOString()).slice(0, 10), from: begin, to: i === 0 ? null : end };
+  });
+  const here = (/** @type {number} */ from, /** @type {number | null} */ to) => typed.from === local(from) && (typed.to ?? "") === (to === null ? "" : local(to));
+  return html`<nav class="chips" aria-label="Times"><a href=${of(Date.now() - 3_600_000, null)} title=${`since ${clock(Date.now() - 3_600_000)}`}>Last hour</a>${days.map(
+    ({ word, title, from, to }) => html`<a href=${of(from, to)} title=${title} aria-current=${here(from, to) ? "true" : undefined}>${word}</a>`,
+  )}</nav>`;
 }
 
 /** @param {{query: Record<string, string>}} props */
@@ -113,24 +127,29 @@ export function Audit({ query }) {
   const [typed, setTyped] = useState(query);
   const known = JSON.stringify(query);
   useEffect(() => setTyped(query), [known]);
-  const list = useLoad("/api/v1/topics?pattern=sub&limit=500");
+  const want = useMemo(() => wanted(query), [known]);
+  const list = useLoad("/api/v1/topics?pattern=sub&limit=1000");
   const topics = (list.data?.topics ?? []).filter((/** @type {any} */ t) => t.durable).map((/** @type {any} */ t) => t.topic);
+  const machines = [...new Set(topics.filter((/** @type {string} */ t) => t.startsWith("livesys/")).map((/** @type {string} */ t) => t.split("/")[1]))];
   const set = (/** @type {string} */ name) => (/** @type {any} */ e) => setTyped((now) => ({ ...now, [name]: e.target.value }));
   const go = (/** @type {Event} */ event) => {
     event.preventDefault();
-    location.hash = write("audit", "", typed);
+    // of the two the one that was changed
+    const other = typed.machine && typed.topic ? (typed.machine !== query.machine ? { topic: "" } : { machine: "" }) : {};
+    location.hash = write("audit", "", { ...typed, ...other });
   };
-  const since = (/** @type {number} */ ms) => write("audit", "", { ...typed, topic: typed.topic || "task", from: local(Date.now() - ms), to: "" });
-  return html`<${Head} title="Audit" about="What this machine, job or topic was told, in order, in some time." />
-    <form class="filters" onSubmit=${go}><div class="field broad"><label for="topic">Topic</label>
-      <input id="topic" required data-search list="kept" placeholder="livesys/rack-01, task/import/42" autocomplete="off" spellcheck="false" value=${typed.topic ?? ""} onInput=${set("topic")} />
-      <datalist id="kept">${["task", ...topics].map((t) => html`<option value=${t}></option>`)}</datalist></div>
-      <div class="field"><label for="from">From</label>
-        <input id="from" type="datetime-local" value=${typed.from ?? ""} onInput=${set("from")} /></div><div class="field"><label for="to">To</label>
-        <input id="to" type="datetime-local" value=${typed.to ?? ""} onInput=${set("to")} /></div>
-      <div class="field"><label for="q">Containing</label><input id="q" type="search" value=${typed.q ?? ""} onInput=${set("q")} /></div>
-        <button type="submit" class="main">Read</button>
-      <a class="button" href=${since(3600e3)}>Last hour</a><a class="button" href=${since(86_400e3)}>Last day</a></form>
-    ${query.topic?.trim() ? html`<${Entries} key=${known} query=${query} />` : html`<section class="panel">
-      <${Empty}>Name a topic whose messages are kept: <code>task</code> is every event of every job, <code>task/import/42</code> those of one, <code>livesys/rack-01</code> what one machine said and was told.</${Empty}></section>`}`;
+  const choices = (/** @type {string} */ id, /** @type {string[]} */ all) => html`<datalist id=${id}>${all.map((t) => html`<option value=${t}></option>`)}</datalist>`;
+  const field = (/** @type {string} */ name, /** @type {string} */ label, /** @type {Record<string, any>} */ more) => html`<div class="field"><label for=${name}>${label}</label>
+    <input id=${name} autocomplete="off" spellcheck="false" value=${typed[name] ?? ""} onInput=${set(name)} ...${more} /></div>`;
+  return html`<${Head} title="Audit" about="What a machine, a job or a topic was told and said, in order, in some time." />
+    <form class="filters tight" role="search" aria-label="Journal" onSubmit=${go}>
+      ${field("machine", "Machine", { "data-search": true, list: "machines", placeholder: "rack-01" })}${choices("machines", machines)}
+      ${field("topic", "or topic", { list: "kept", placeholder: "task/import/42" })}${choices("kept", ["task", ...topics])}
+      ${field("from", "From", { type: "datetime-local" })}${field("to", "Before", { type: "datetime-local" })}
+      ${field("kind", "Kind", { list: "kinds", placeholder: "command" })}${choices("kinds", KINDS)}
+      ${field("q", "Containing", { type: "search" })}
+      <button type="submit" class="main" disabled=${!typed.machine?.trim() && !typed.topic?.trim()}>Read</button></form>
+    <${Days} typed=${typed} />
+    ${want ? html`<${Entries} key=${known} query=${query} want=${want} />` : html`<section class="panel">
+      <${Empty}>Name a machine, for all that it said and was told, orders to all of them included; or a topic whose messages are kept: <code>task</code> is every event of every job, <code>task/import/42</code> those of one.</${Empty}></section>`}`;
 }

@@ -52,7 +52,7 @@ export function Enqueue({ query }) {
   const [task, setTask] = useState(query.task ?? "");
   const [settled, settle] = useState(task);
   const [typed, setTyped] = useState(/** @type {Record<string, string>} */ ({}));
-  const [args, setArgs] = useState({ document: /** @type {any} */ ([]), ok: true });
+  const [args, setArgs] = useState({ document: /** @type {any} */ ([]), ok: true, made: true });
   const [like, setLike] = useState(/** @type {any} */ (null));
   const [error, setError] = useState(/** @type {any} */ (null));
   const [busy, setBusy] = useState(false);

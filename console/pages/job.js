@@ -11,14 +11,12 @@ import { write } from "../lib/route.js";
 import { useStore } from "../lib/store.js";
 import { Empty, Failure, Fold, Head, Json, Progress, State, Status, Time, now } from "../parts/bits.js";
 import { confirm } from "../parts/dialog.js";
-import { Graph } from "../parts/graph.js";
+import { Kin } from "../parts/family.js";
 import { attempt } from "../parts/toast.js";
 
 const LOG_MAX = 1000;
 /** Of the events so many are asked for at once, and shown. */
 const [EVENTS_PAGE, EVENTS_MAX] = [500, 1000];
-/** Of the family so many are asked for. */
-const KIN_MAX = 50;
 
 /** Grows while the job's events come. @param {number} id @param {() => void} gone */
 function useBeat(id, gone) {
@@ -137,19 +135,6 @@ function Log({ id, beat }) {
     )}</ol>`}</section>`;
 }
 
-/** @param {{job: any}} props */
-function Kin({ job }) {
-  const children = (job.children ?? []).slice(0, KIN_MAX);
-  const ids = [...job.parents.slice(0, KIN_MAX), ...children];
-  const loaded = useLoad(ids.length > 0 ? at("/api/v1/jobs", { id: ids, limit: 100 }) : null, { every: 3000 });
-  if (ids.length === 0) return null;
-  const known = new Map((loaded.data?.jobs ?? []).map((/** @type {any} */ j) => [j.id, j]));
-  const one = (/** @type {number} */ id) => ({ id, state: known.get(id)?.state ?? (loaded.data ? "gone" : ""), task: known.get(id)?.task ?? null });
-  return html`<section class="panel" aria-labelledby="h-kin"><header><h2 id="h-kin">Parents and children</h2>
-    ${job.lax && html`<span class="soft">runs though parents fail</span>`}</header><${Failure} error=${loaded.error} />
-    <${Graph} parents=${job.parents.map(one)} job=${{ id: job.id, state: job.state, task: job.task }} children=${(job.children ?? []).map(one)} /></section>`;
-}
-
 /** @param {{job: any, reload: () => void}} props */
 function Acts({ job, reload }) {
   if (!useMay("jobs:write")) return html`<span class="soft">read only</span>`;
@@ -204,7 +189,6 @@ export function Job({ rest }) {
         ${Object.entries(job.notes).map(([name, value]) => html`<dt class="mono">${name}</dt><dd>
         ${typeof value === "object" ? html`<${Fold} value=${value} label=${name} />` : html`<span class="mono">
         ${String(value)}</span>`}</dd>`)}</dl></section>`}
-      <${Timeline} id=${id} task=${job.task} beat=${beat} />
-    </div><div class="stack"><${Kin} job=${job} />${!gone && html`<${Failures} id=${id} beat=${beat} />
+    </div><div class="stack"><${Timeline} id=${id} task=${job.task} beat=${beat} /><${Kin} job=${job} />${!gone && html`<${Failures} id=${id} beat=${beat} />
       <${Log} id=${id} beat=${beat} />`}</div></div>`;
 }

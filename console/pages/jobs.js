@@ -15,6 +15,10 @@ import { Table } from "../parts/table.js";
 const PAGE = 50;
 /** Beyond that many rows one narrows the filter instead of reading on. */
 const ROWS_MAX = 1000;
+/** So many are read anew by their numbers in one request. */
+const IDS_MAX = 100;
+/** What was missed is read anew, and when that fails again after so long. In milliseconds. */
+const AGAIN = 2000;
 /** After events the first page is read anew, this often at most. In milliseconds. */
 const RENEW = 1500;
 
@@ -77,6 +81,22 @@ function Filters({ query }) {
  * @typedef {{path: string, rows: any[], next: number | null, busy: boolean, error: any}} Further */
 
 /**
+ * The jobs of rows as they are now; one that is not there any more was removed.
+ * @param {any[]} rows @returns {Promise<[number, any][]>}
+ */
+async function asTheyAre(rows) {
+  /** @type {[number, any][]} */
+  const found = [];
+  for (let i = 0; i < rows.length; i += IDS_MAX) {
+    const some = rows.slice(i, i + IDS_MAX);
+    const { jobs } = await get(at("/api/v1/jobs", { id: some.map((r) => r.id), limit: IDS_MAX }));
+    const known = new Map(jobs.map((/** @type {any} */ j) => [j.id, j]));
+    found.push(...some.map((row) => /** @type {[number, any]} */ ([row.id, known.get(row.id) ?? { ...row, state: "removed", phase: null }])));
+  }
+  return found;
+}
+
+/**
  * The rows, kept fresh: those that are shown follow their events at once, and the first page is read anew after some.
  * @param {Record<string, string>} query @param {boolean} paused
  */
@@ -87,15 +107,34 @@ function useRows(query, paused) {
   const older = further?.path === path ? further : null;
   const [changed, setChanged] = useState(/** @type {ReadonlyMap<number, any>} */ (new Map()));
   const listed = /** @type {any[]} */ (older ? older.rows : (first.data?.jobs ?? []));
-  const hold = useRef({ paused, deep: false, listed, reload: first.reload });
-  hold.current = { paused, deep: older !== null, listed, reload: first.reload };
+  const hold = useRef({ paused, deep: false, listed, changed, reload: first.reload });
+  hold.current = { paused, deep: older !== null, listed, changed, reload: first.reload };
   useEffect(() => setFurther(null), [path]);
-  // what is read anew has it all; older rows are not read anew
+  // a node that comes back may be asked a little too early
+  useEffect(() => {
+    if (!first.error || (first.error.status !== 0 && first.error.status < 500)) return;
+    const timer = setTimeout(() => document.hidden || first.reload(), AGAIN);
+    return () => clearTimeout(timer);
+  }, [first.error]);
+  // what is read anew has it all; older rows are read anew only when something was missed
   useEffect(() => {
     if (!hold.current.deep) setChanged(new Map());
   }, [first.data]);
   useEffect(() => {
-    let timer = 0;
+    let [timer, again, over] = [0, 0, false];
+    // events were missed: older rows are read anew, too, until that succeeds
+    const missed = () => {
+      clearTimeout(again);
+      hold.current.reload();
+      if (!hold.current.deep) return;
+      const { listed, changed: before } = hold.current;
+      // what an event has told meanwhile is newer
+      const newer = (/** @type {ReadonlyMap<number, any>} */ now) => [...now].filter(([id, job]) => before.get(id) !== job);
+      asTheyAre(listed).then(
+        (found) => over || setChanged((now) => new Map([...now, ...found, ...newer(now)])),
+        () => over || (again = window.setTimeout(missed, AGAIN)),
+      );
+    };
     const renew = () => {
       timer = 0;
       if (!hold.current.paused && !hold.current.deep && !document.hidden) hold.current.reload();
@@ -107,13 +146,19 @@ function useRows(query, paused) {
         return next.size > ROWS_MAX * 2 ? narrowed(next, hold.current.listed) : next;
       });
       timer ||= window.setTimeout(renew, RENEW);
-    }, () => hold.current.reload());
+    }, missed);
     return () => {
+      over = true;
       stop();
       clearTimeout(timer);
+      clearTimeout(again);
     };
   }, [path]);
-  const rows = useMemo(() => listed.map((row) => (changed.has(row.id) ? renewed(row, changed.get(row.id)) : row)), [listed, changed]);
+  const rows = useMemo(() => listed.map((row) => {
+    // the list does not tell the phase, but what was asked for
+    const one = row.state === "inactive" && query.phase && !query.phase.includes(",") ? { ...row, phase: query.phase } : row;
+    return changed.has(row.id) ? renewed(one, changed.get(row.id)) : one;
+  }), [listed, changed, query.phase]);
   const still = useRef(rows);
   if (!paused) still.current = rows;
   const next = older ? older.next : (first.data?.next ?? null);
@@ -147,7 +192,8 @@ function narrowed(changed, listed) {
 /** @param {any} job */
 function told(job) {
   if (job.state === "active" && job.progress) return html`<${Progress} percent=${job.progress.percent} text=${job.progress.text} />`;
-  return html`<span class="mono soft" title=${gist(job)}>${gist(job)}</span>`;
+  const words = gist(job);
+  return html`<span class="mono soft" title=${words}>${words}</span>`;
 }
 
 /** @param {number} id @param {boolean} on @param {(id: number, on: boolean) => void} pick */
@@ -158,9 +204,9 @@ const box = (id, on, pick) => html`<input type="checkbox" aria-label=${`Select j
 const columns = (picked, pick, may) => [
   ...(may ? [{ title: "", kind: "pick", cell: (/** @type {any} */ j) => box(j.id, picked.has(j.id), pick) }] : []),
   { title: "Job", kind: "lead", cell: (/** @type {any} */ j) => html`<a data-open href=${write("jobs", j.id)}>#${j.id}</a>` },
-  { title: "Task", kind: "lead", cell: (/** @type {any} */ j) => html`<span class="mono">${j.task}</span>` },
+  { title: "Task", kind: "lead", cell: (/** @type {any} */ j) => html`<span class="mono" title=${j.task}>${j.task}</span>` },
   { title: "State", kind: "lead", cell: (/** @type {any} */ j) => html`<${State} job=${j} />` },
-  { title: "Queue", cell: (/** @type {any} */ j) => j.queue },
+  { title: "Queue", cell: (/** @type {any} */ j) => html`<span class="cut" title=${j.queue}>${j.queue}</span>` },
   { title: "Try", kind: "number", cell: (/** @type {any} */ j) => `${j.attempt}/${j.attempts}` },
   { title: "Enqueued", kind: "no-wrap", cell: (/** @type {any} */ j) => html`<${Time} at=${j.created} />` },
   { title: "Ended", kind: "no-wrap", cell: (/** @type {any} */ j) => html`<${Time} at=${j.finished} />` },

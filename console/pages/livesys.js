@@ -147,7 +147,7 @@ function Image({ image, connected, may, send }) {
         ${order.outcome.state}</${Dot}> ${order.outcome.text}` : html`<span class="soft">no answer yet</span>`}</dd>`}
       ${inventory && summary(inventory, bytes).map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>
     <footer>${may && html`<button type="button" class="small" onClick=${send}>Send a command…</button>`}<a class="button small" href=${write("topics", `${TOPIC}/${image.name}`)}>Tail</a>
-      <a class="button small" href=${write("audit", "", { topic: `${TOPIC}/${image.name}` })}>History</a></footer></section>`;
+      <a class="button small" href=${write("audit", "", { machine: image.name })}>History</a></footer></section>`;
 }
 
 /** @param {{rest: string, query: Record<string, string>}} props */

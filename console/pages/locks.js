@@ -17,8 +17,8 @@ export function Locks() {
     act: () => ask("DELETE", `/api/v1/locks/${encodeURIComponent(l.name)}`).then(loaded.reload),
   });
   const columns = [
-    { title: "Lock", kind: "lead", cell: (/** @type {any} */ l) => html`<span class="mono">${l.name}</span>` },
-    { title: "Owner", cell: (/** @type {any} */ l) => l.owner ?? "–" },
+    { title: "Lock", kind: "lead", cell: (/** @type {any} */ l) => html`<span class="mono" title=${l.name}>${l.name}</span>` },
+    { title: "Owner", cell: (/** @type {any} */ l) => html`<span class="cut" title=${l.owner}>${l.owner ?? "–"}</span>` },
     { title: "Limit", kind: "number", cell: (/** @type {any} */ l) => l.limit },
     { title: "Taken", kind: "no-wrap", cell: (/** @type {any} */ l) => html`<${Time} at=${l.taken} />` },
     { title: "Until", kind: "no-wrap", cell: (/** @type {any} */ l) => html`<${Time} at=${l.until} />` },

@@ -15,7 +15,7 @@ import { Chart } from "../parts/chart.js";
 const figures = new Figures();
 /** The newest events, for the list. @type {any[]} */
 let recent = [];
-const RECENT_MAX = 14;
+const RECENT_MAX = 20;
 /** What was counted up to. @type {string} */
 let counted = "";
 
@@ -114,9 +114,12 @@ function Day() {
       ${data && html`<${Chart} title="Jobs per hour" series=${DAY} data=${data} write=${(/** @type {number} */ n) => count(Math.round(n))} words=${`${sum("finished")} finished, ${sum("failed")} failed`} />`}</section>`;
 }
 
+/** What of a node may be down, as /readyz names it. @typedef {{reached: boolean, down: string[], why: string}} Ready */
+/** @typedef {{ready: Ready | null, lag: number | null, behind: number | null, delivered: number | null, perSecond: number | null, at: number}} Health_ */
+
 /** What /readyz and /metrics say. */
 function useHealth() {
-  const [health, set] = useState(/** @type {{ready: any, lag: number | null, behind: number | null}} */ ({ ready: null, lag: null, behind: null }));
+  const [health, set] = useState(/** @type {Health_} */ ({ ready: null, lag: null, behind: null, delivered: null, perSecond: null, at: 0 }));
   const time = useStore(now);
   const beat = Math.floor(time / 5000);
   const over = useRef(false);
@@ -124,32 +127,48 @@ function useHealth() {
   useEffect(() => {
     if (document.hidden) return;
     const look = async () => {
-      const ready = await ask("GET", "/readyz").catch((e) => (e.status === 503 ? { ready: false, down: ["see /readyz"] } : null));
+      const ready = await ask("GET", "/readyz").then(() => ({ reached: true, down: [], why: "" }), (e) => ({ reached: e.status === 503, down: e.down, why: e.message }));
       const text = await ask("GET", "/metrics").catch(() => "");
       const gauge = (/** @type {string} */ name) => {
         const found = new RegExp(`^${name} (\\S+)$`, "m").exec(String(text));
         return found ? Number(found[1]) : null;
       };
-      if (!over.current) set({ ready, lag: gauge("minium_notifier_journal_lag_seconds"), behind: gauge("minium_notifier_journal_lag_events") });
+      const [delivered, at] = [gauge("minium_bus_messages_delivered_total"), performance.now()];
+      if (over.current) return;
+      set((was) => {
+        // a node that began anew counts from nothing
+        const more = delivered === null || was.delivered === null || at <= was.at ? -1 : delivered - was.delivered;
+        const perSecond = more < 0 ? null : more / ((at - was.at) / 1000);
+        return { ready, lag: gauge("minium_notifier_journal_lag_seconds"), behind: gauge("minium_notifier_journal_lag_events"), delivered, perSecond, at };
+      });
     };
     void look();
   }, [beat]);
   return health;
 }
 
+/** @param {{ready: Ready | null, part: string, good: string, bad: string}} props */
+function Lamp({ ready, part, good, bad }) {
+  if (!ready) return "–";
+  if (!ready.reached) return html`<span class="soft">not known</span>`;
+  return ready.down.includes(part) ? html`<${Dot} tone="bad" title=${ready.why}>${bad}</${Dot}>` : html`<${Dot} tone="good">${good}</${Dot}>`;
+}
+
 /** @param {{stats: any}} props */
 function Health({ stats }) {
-  const { ready, lag, behind } = useHealth();
-  const down = (ready?.down ?? []).map((/** @type {any} */ d) => (typeof d === "string" ? d : (d.name ?? JSON.stringify(d))));
+  const { ready, lag, behind, perSecond } = useHealth();
+  const late = lag === null ? "" : behind === 0 ? ", up to date" : `, ${count(behind)} events, ${span(lag)} behind`;
   return html`<section class="panel" aria-labelledby="h-health"><header><h2 id="h-health">Health</h2></header><dl class="facts">
-    <dt>Node</dt><dd>${ready === null ? html`<${Dot} tone="bad">cannot be reached</${Dot}>` : ready.ready ? html`<${Dot} tone="good">ready</${Dot}>` : html`<${Dot} tone="bad">down: ${down.join(", ")}</${Dot}>`}</dd>
-    <dt>Up for</dt><dd>${stats ? span(stats.uptime) : "–"}</dd>
-    <dt>Sessions</dt><dd><a href=${write("sessions")}>${count(stats?.sessions)}</a></dd>
-    <dt>Notifier</dt><dd>${lag === null ? "–" : behind === 0 ? "up to date" : `${count(behind)} events, ${span(lag)} behind`}</dd>
+    <dt>Node</dt><dd>${ready && !ready.reached ? html`<${Dot} tone="bad" title=${ready.why}>cannot be reached</${Dot}>` : html`<${Lamp} ready=${ready} part="draining" good="there" bad="ends" />`}</dd>
+    <dt>Store</dt><dd><${Lamp} ready=${ready} part="database" good="there" bad="away" /></dd>
+    <dt>Notifier</dt><dd><${Lamp} ready=${ready} part="relay" good="relays" bad="stands still" />${late}</dd>
     <dt>Journal</dt><dd class="mono">${stats?.position ?? "–"}</dd>
+    <dt>Deliveries</dt><dd>${rate(perSecond)}</dd>
+    <dt>Sessions</dt><dd><a href=${write("sessions")}>${count(stats?.sessions)}</a></dd>
     <dt>Schedules</dt><dd><a href=${write("schedules")}>${count(stats?.schedules)}</a>${stats?.inactive_schedules ? html` <span class="soft">
       ${stats.inactive_schedules} paused</span>` : ""}</dd>
-    <dt>Locks</dt><dd><a href=${write("locks")}>${count(stats?.active_locks)}</a></dd></dl></section>`;
+    <dt>Locks</dt><dd><a href=${write("locks")}>${count(stats?.active_locks)}</a></dd>
+    <dt>Up for</dt><dd>${stats ? span(stats.uptime) : "–"}</dd></dl></section>`;
 }
 
 function Crew() {

@@ -9,7 +9,7 @@ import { Document } from "../parts/form.js";
 
 /** @param {{entry: any, schema: any}} props */
 function Test({ entry, schema }) {
-  const [typed, setTyped] = useState({ document: /** @type {any} */ (null), ok: false });
+  const [typed, setTyped] = useState({ document: /** @type {any} */ (null), ok: false, made: false });
   const [told, setTold] = useState(/** @type {any} */ (null));
   const [error, setError] = useState(/** @type {any} */ (null));
   const submit = async (/** @type {Event} */ event) => {
@@ -29,7 +29,7 @@ function Test({ entry, schema }) {
       ${told.valid ? html`<${Dot} tone="good">It fits.</${Dot}>` : html`<${Dot} tone="bad">It does not fit.</${Dot}><ul>${(told.errors ?? []).map(
       (/** @type {any} */ e) => html`<li><code>${e.pointer || "/"}</code> ${e.detail}</li>`,
     )}</ul>`}</div>`}
-    <footer><button type="submit" class="main" disabled=${!typed.ok}>Test</button></footer></form></section>`;
+    <footer><button type="submit" class="main" disabled=${!typed.made}>Test</button></footer></form></section>`;
 }
 
 /** The value as it was first read, while it says the same: a form is made of it, and would begin anew. @param {any} value */

@@ -8,6 +8,7 @@ import { html, useEffect, useMemo, useRef, useState } from "../lib/html.js";
 import { follow } from "../lib/live.js";
 import { useMay } from "../lib/may.js";
 import { write } from "../lib/route.js";
+import { timesOf } from "../lib/times.js";
 import { tree } from "../lib/topic.js";
 import { Empty, Failure, Head, Time } from "../parts/bits.js";
 import { Document } from "../parts/form.js";
@@ -87,11 +88,30 @@ function Tail({ topic, query }) {
       held.current = [...held.current, ...some].slice(-ROWS_MAX);
       setWaiting(held.current.length);
     };
-    return follow(topic, options, {
-      hear: (messages) => add(messages.map((m) => ({ n: next.current++, topic: m.topic, at: saidAt(m.data, m.past), data: m.data, position: m.position }))),
+    let over = false;
+    // what was said before is heard without its time, which the journal knows
+    const timed = async (/** @type {any[]} */ some) => {
+      const without = some.filter((r) => r.at === null && r.position);
+      if (without.length === 0) return;
+      const times = await timesOf(topic, without.map((r) => r.position)).catch(() => new Map());
+      if (over || times.size === 0) return;
+      const put = (/** @type {any} */ r) => (r.at === null && r.position ? { ...r, at: times.get(`${r.position.epoch}:${r.position.offset}`) ?? null } : r);
+      held.current = held.current.map(put);
+      setRows((now) => now.map(put));
+    };
+    const stop = follow(topic, options, {
+      hear: (messages) => {
+        const some = messages.map((m) => ({ n: next.current++, topic: m.topic, at: saidAt(m.data, m.past), data: m.data, position: m.position }));
+        void timed(some.slice(-ROWS_MAX));
+        add(some);
+      },
       missed: (why) => add([{ n: next.current++, note: why === "gap" ? "Messages were missed here." : "This position is gone; what is kept begins here." }]),
       state: (now, why) => setState([now, why]),
     });
+    return () => {
+      over = true;
+      stop();
+    };
   }, [topic, from]);
   const pause = () => {
     if (paused) {
@@ -132,7 +152,7 @@ function Tail({ topic, query }) {
 function Publish({ topic: around, pattern: first }) {
   const [pattern, setPattern] = useState(first === "sub" ? "pub" : first === "pull" ? "push" : first);
   const [topic, setTopic] = useState(around.includes("+") || around.startsWith("task") ? "" : around);
-  const [typed, setTyped] = useState({ document: /** @type {any} */ (null), ok: false });
+  const [typed, setTyped] = useState({ document: /** @type {any} */ (null), ok: false, made: false });
   const [error, setError] = useState(/** @type {any} */ (null));
   const may = useMay(/** @type {"pub" | "push" | "bus"} */ (pattern));
   const { schema, entry, error: unknown } = useSchema(pattern === "pub" ? "sub" : pattern, topic.trim());

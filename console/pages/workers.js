@@ -76,8 +76,8 @@ export function Workers() {
     { title: "Slots", kind: "number", cell: (/** @type {any} */ w) => (w.kind === "pullers" ? `${w.running ?? 0}` : `${w.running}/${w.concurrency}${w.spare ? `+${w.spare}` : ""}`) },
     { title: "Runs", cell: (/** @type {any} */ w) => (w.jobs?.length ? w.jobs.slice(0, 6).map((/** @type {any} */ j) => html`<a href=${write("jobs", j.id ?? j)}>#${j.id ?? j}</a> `) : html`<span class="soft">–</span>`) },
     { title: "Done", kind: "number", cell: (/** @type {any} */ w) => count(w.performed) },
-    { title: "Queues", cell: (/** @type {any} */ w) => (w.queues ?? []).join(", ") },
-    { title: "Tasks", cell: (/** @type {any} */ w) => html`<span class="mono soft">
+    { title: "Queues", cell: (/** @type {any} */ w) => html`<span class="wrap">${(w.queues ?? []).join(", ")}</span>` },
+    { title: "Tasks", cell: (/** @type {any} */ w) => html`<span class="mono soft wrap">
       ${w.kind === "pullers" ? "over WebSocket" : (w.tasks ?? []).join(" ")}</span>` },
     { title: "Heard", kind: "no-wrap", cell: (/** @type {any} */ w) => html`<${Time} at=${w.heartbeat} />` },
     { title: "Since", kind: "no-wrap", cell: (/** @type {any} */ w) => html`<${Time} at=${w.started} />` },

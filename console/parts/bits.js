@@ -2,8 +2,8 @@
 // The small things of every page: times that grow, states, counts, JSON, what to say when there is nothing.
 
 import { ApiError } from "../lib/api.js";
-import { absolute, ago, line, stateOf } from "../lib/format.js";
-import { html, useEffect, useState } from "../lib/html.js";
+import { absolute, ago, bytes, line, stateOf } from "../lib/format.js";
+import { html, useEffect, useMemo, useState } from "../lib/html.js";
 import { Store, useStore } from "../lib/store.js";
 
 /** The time, for all that is told relative to it: one clock for the page, which stands still while nobody looks. */
@@ -17,7 +17,7 @@ export function Time({ at, none = "–" }) {
   return html`<time datetime=${at} title=${absolute(at)}>${ago(at, clock)}</time>`;
 }
 
-/** @param {{job: {state: string, phase?: string | null}}} props */
+/** @param {{job: {state: string, phase?: string | null, parents?: any[], delayed?: string}}} props */
 export function State({ job }) {
   const word = stateOf(job);
   return html`<span class="state" data-state=${word}>${word}</span>`;
@@ -28,10 +28,16 @@ export function Dot({ tone, children, title }) {
   return html`<span class="dot" data-tone=${tone} title=${title}>${children}</span>`;
 }
 
+/** More than that is laid out when it is asked for: a browser takes long over a mebibyte of text. */
+const TEXT_MAX = 32_768;
+
 /** JSON, laid out; long ones scroll in their box. @param {{value: any, label: string}} props */
 export function Json({ value, label }) {
-  const text = typeof value === "string" ? value : JSON.stringify(value, null, 2);
-  return html`<pre class="json" tabindex="0" role="region" aria-label=${label}>${text ?? "–"}</pre>`;
+  const [whole, show] = useState(false);
+  const text = useMemo(() => (typeof value === "string" ? value : JSON.stringify(value, null, 2)), [value]);
+  const cut = !whole && text?.length > TEXT_MAX;
+  return html`<pre class="json" tabindex="0" role="region" aria-label=${label}>${(cut ? text.slice(0, TEXT_MAX) : text) ?? "–"}</pre>
+    ${cut && html`<p><button type="button" class="small" onClick=${() => show(true)}>Show all of ${bytes(text.length)}</button></p>`}`;
 }
 
 /** @param {{children: any}} props */

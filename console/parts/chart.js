@@ -49,8 +49,10 @@ function options(where, series, write, logarithmic) {
     const more = bars
       ? { paths: uPlot.paths.bars?.({ size: [0.7, 40], align: 0 }), fill: faint(stroke, 0.75), width: 0 }
       : { width: 1.5, fill: fill ? faint(stroke, 0.12) : undefined, dash };
+    // a lone value between unknown ones is no line
+    const points = logarithmic ? { show: true, size: 4, fill: stroke, width: 0 } : { show: false };
     const value = (/** @type {any} */ _, /** @type {number | null} */ v) => (v === null ? "–" : write(v));
-    return { label, stroke, points: { show: false }, spanGaps: true, value, ...more };
+    return { label, stroke, points, spanGaps: true, value, ...more };
   });
   const bars = series.some((s) => s.bars);
   const hours = (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) => [min - HALF_HOUR, max + HALF_HOUR];

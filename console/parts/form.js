@@ -4,7 +4,9 @@
 import { html, useEffect, useId, useMemo, useState } from "../lib/html.js";
 import { assemble, fields, key, variants } from "../lib/schema-form.js";
 
-/** @typedef {{document: any, ok: boolean}} Typed */
+/** @typedef {{document: any, ok: boolean, made: boolean}} Typed `made`: there is a document, whether it fits or not. */
+
+const TYPES = /** @type {Record<string, string>} */ ({ secret: "password", text: "text", number: "number", integer: "number", time: "datetime-local", date: "date" });
 
 /** @param {{field: import("../lib/schema-form.js").Field, value: any, wrong?: string, change: (v: any) => void}} props */
 function Input({ field, value, wrong, change }) {
@@ -19,9 +21,11 @@ function Input({ field, value, wrong, change }) {
         (c, i) => html`<option value=${String(i)}>${typeof c === "string" ? c : JSON.stringify(c)}</option>`,
       )}</select>`;
     }
-    if (field.kind === "json") return html`<textarea ...${common} class="mono" rows="2" placeholder="JSON" spellcheck="false" value=${value ?? ""} onInput=${typed}></textarea>`;
-    const type = field.kind === "secret" ? "password" : field.kind === "text" ? "text" : "number";
-    return html`<input ...${common} type=${type} min=${field.min} max=${field.max} step=${field.kind === "number" ? "any" : undefined} autocomplete="off" value=${value ?? ""} onInput=${typed} />`;
+    if (field.kind === "json" || field.kind === "list") {
+      return html`<textarea ...${common} class="mono" rows="3" placeholder=${field.hint ?? (field.kind === "list" ? "one a line" : "JSON")} spellcheck="false" value=${value ?? ""} onInput=${typed}></textarea>`;
+    }
+    const step = field.kind === "number" ? "any" : field.kind === "time" ? 1 : undefined;
+    return html`<input ...${common} type=${TYPES[field.kind]} min=${field.min} max=${field.max} step=${step} placeholder=${field.hint} autocomplete="off" value=${value ?? ""} onInput=${typed} />`;
   };
   return html`<div class=${`field kind-${field.kind}`}><label for=${id}>
     ${field.label}${field.required ? html`<span class="need" title="needed">*</span>` : ""}</label>${input()}
@@ -48,7 +52,7 @@ export function Document({ schema, label, initial = "", change, text = false, ro
   const { document, wrong } = useMemo(() => (shape ? assemble(shape, filled) : { document: null, wrong: {} }), [shape, filled]);
   const parsed = useMemo(() => parse(json, text), [json, text]);
   useEffect(() => {
-    change(form ? { document, ok: Object.keys(wrong).length === 0 } : { document: parsed.value, ok: parsed.ok });
+    change(form ? { document, ok: Object.keys(wrong).length === 0, made: true } : { document: parsed.value, ok: parsed.ok, made: parsed.ok });
   }, [form, document, parsed]);
   const switched = () => {
     if (form) setJson(JSON.stringify(document, null, 2));
@@ -71,6 +75,8 @@ export function Document({ schema, label, initial = "", change, text = false, ro
 /** @param {import("../lib/schema-form.js").Field} field */
 function initialOf(field) {
   if (field.kind === "choice") return String((field.choices ?? []).indexOf(field.initial));
+  const line = (/** @type {any} */ v) => (typeof v === "string" ? v : JSON.stringify(v));
+  if (field.kind === "list") return Array.isArray(field.initial) ? field.initial.map(line).join("\n") : "";
   return field.kind === "json" ? JSON.stringify(field.initial) : field.kind === "boolean" ? field.initial : String(field.initial);
 }
 

@@ -2,7 +2,7 @@
 // The family of a job as a picture whose boxes are links.
 
 import { html } from "../lib/html.js";
-import { HEIGHT, ROW_MAX, WIDTH, curve, lay } from "../lib/kin.js";
+import { HEIGHT, WIDTH, curve, lay } from "../lib/kin.js";
 import { write } from "../lib/route.js";
 
 /** @param {string} text */
@@ -11,7 +11,6 @@ const cut = (text) => (text.length > 19 ? `${text.slice(0, 18)}…` : text);
 /** @param {{parents: any[], job: any, children: any[]}} props */
 export function Graph({ parents, job, children }) {
   const { places, lines, width, height } = lay(parents, job, children);
-  const more = [[parents, "parents"], [children, "children"]].filter(([list]) => list.length > ROW_MAX);
   return html`<div class="graph" tabindex="0" role="region" aria-label="The job's family">
     <svg width=${width + 4} height=${height + 4} viewBox=${`-2 -2 ${width + 4} ${height + 4}`}>
       ${lines.map((l) => html`<path d=${curve(l)} class="edge" />`)}
@@ -24,6 +23,5 @@ export function Graph({ parents, job, children }) {
         </a>`,
       )}
     </svg>
-    ${more.map(([list, word]) => html`<p class="soft">and ${list.length - ROW_MAX} further ${word}</p>`)}
   </div>`;
 }

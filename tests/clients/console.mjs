@@ -19,14 +19,16 @@ const usual = [/net::ERR_(CONNECTION|EMPTY|SOCKET|INCOMPLETE|NETWORK)/, /^WebSoc
 
 /**
  * A page of its own. `allow` are further errors that are to come, as patterns of their text.
- * @param {string} origin @param {{scheme?: "light" | "dark", width?: number, allow?: RegExp[]}} [how]
+ * @param {string} origin @param {{scheme?: "light" | "dark", width?: number, allow?: RegExp[], flags?: string[]}} [how] `flags` are Chromium's, of the first page's.
  */
-export async function open(origin, { scheme = "light", width = 1280, allow = [] } = {}) {
-  browser ??= await chromium.launch({ executablePath: process.env.MINIUM_TEST_CHROMIUM, args: ["--no-sandbox", "--disable-gpu"] });
+export async function open(origin, { scheme = "light", width = 1280, allow = [], flags = [] } = {}) {
+  browser ??= await chromium.launch({ executablePath: process.env.MINIUM_TEST_CHROMIUM, args: ["--no-sandbox", "--disable-gpu", ...flags] });
   const context = await browser.newContext({ colorScheme: scheme, viewport: { width, height: width < 600 ? 844 : 860 }, acceptDownloads: true });
   context.setDefaultTimeout(DEADLINE);
   const page = await context.newPage();
   const errors = [];
+  // whatever the page's policy forbids is an error, whether it is written to the console or not
+  await page.addInitScript(() => addEventListener("securitypolicyviolation", (e) => console.error(`policy: ${e.violatedDirective} forbids ${e.blockedURI} ${e.sample}`)));
   page.on("pageerror", (error) => errors.push(`uncaught: ${error.stack ?? error}`));
   page.on("console", (message) => {
     if (message.type() !== "error" && message.type() !== "warning") return;
@@ -42,6 +44,15 @@ export async function go(page, origin, hash, drawn = "main h1") {
   await page.goto(`${origin}/#/${hash}`);
   await page.waitForSelector(drawn);
   await page.waitForFunction(() => !document.querySelector('main [aria-busy="true"]'));
+}
+
+/** Nothing is wider than the window. Charts follow it a moment later. */
+export async function fits(page, what) {
+  const looked = page.waitForFunction(() => document.documentElement.scrollWidth <= document.documentElement.clientWidth);
+  await looked.catch(async () => {
+    const wide = await page.evaluate(() => [...document.querySelectorAll("main *")].filter((e) => e.getBoundingClientRect().right > innerWidth + 1).slice(0, 3).map((e) => e.outerHTML.slice(0, 160)));
+    throw new Error(`${what} is wider than ${await page.evaluate(() => innerWidth)} px: ${wide.join(" | ")}`);
+  });
 }
 
 /** What axe-core finds serious. It is evaluated from outside, so that the page's policy need not be lifted. */

@@ -9,8 +9,10 @@ import { asked, body, renewed, some } from "../../console/lib/filter.js";
 import * as format from "../../console/lib/format.js";
 import { hidden } from "../../console/lib/hidden.js";
 import { heard, summary } from "../../console/lib/images.js";
+import { PAGES_MAX, PAGE_MAX, ahead, behind } from "../../console/lib/journal.js";
 import { read as key } from "../../console/lib/keys.js";
 import { ROW_MAX, WIDTH, lay } from "../../console/lib/kin.js";
+import { fits, kindOf, wanted } from "../../console/lib/reading.js";
 import { read, write } from "../../console/lib/route.js";
 import { assemble, fields, variants } from "../../console/lib/schema-form.js";
 import { SLACK, seek } from "../../console/lib/seek.js";
@@ -38,6 +40,8 @@ test("a job is told by its error, its result, its progress or its notes", () => 
   assert.equal(format.gist({ state: "active", progress: { percent: 1, text: "half" } }), "half");
   assert.equal(format.gist({ state: "inactive", notes: { rack: 3, of: "a" } }), "rack=3 of=a");
   assert.equal(format.stateOf({ state: "inactive", phase: "blocked" }), "blocked");
+  const waits = (more) => format.stateOf({ state: "inactive", ...more });
+  assert.deepEqual([waits({ parents: [] }), waits({ parents: [], delayed: "2999-01-01T00:00:00Z" }), waits({ parents: [1] })], ["ready", "delayed", "inactive"]);
 });
 
 test("places that are kept from sight are found, wherever they stand", () => {
@@ -91,6 +95,7 @@ test("filters go into a query and a body", () => {
   const row = { id: 1, state: "inactive", phase: "blocked" };
   assert.equal(renewed(row, { id: 1, state: "inactive" }).phase, "blocked");
   assert.equal(renewed(row, { id: 1, state: "active" }).phase, null);
+  assert.equal(renewed(row, { id: 1, state: "inactive", phase: "ready" }).phase, "ready", "one that was read has its own");
   assert.equal(renewed({ id: 1, state: "failed" }, { id: 1, state: "inactive", delayed: "2999-01-01T00:00:00Z" }).phase, "delayed");
 });
 
@@ -124,6 +129,29 @@ test("a schema becomes fields, and they a document", () => {
   assert.equal(fields({ $ref: "#/$defs/a", $defs: { a: { $ref: "#/$defs/a" } } }), null);
 });
 
+test("what programs write for their types is a field like another", () => {
+  const schema = {
+    type: "object", required: ["mode"], $defs: { mode: { oneOf: [{ const: "fast", description: "x" }, { const: "safe" }] }, disk: { type: "object", required: ["name"], properties: { name: { type: "string" }, size: { type: "integer" } } } },
+    properties: {
+      mode: { $ref: "#/$defs/mode" }, site: { anyOf: [{ type: "string", maxLength: 3 }, { type: "null" }] }, also: { anyOf: [{ $ref: "#/$defs/mode" }, { type: "null" }] }, at: { type: "string", format: "date-time" },
+      tags: { type: "array", items: { type: "string", pattern: "^[a-z]+$" }, maxItems: 2, uniqueItems: true }, sizes: { type: ["array", "null"], items: { type: "integer", minimum: 1 } }, disks: { type: "array", items: { $ref: "#/$defs/disk" } },
+      odd: { type: "string", pattern: "(" }, main: { allOf: [{ $ref: "#/$defs/disk" }] },
+    },
+  };
+  const all = fields(schema);
+  assert.deepEqual(all.map((f) => [f.label, f.kind, f.required]), [
+    ["mode", "choice", true], ["site", "text", false], ["also", "choice", false], ["at", "time", false], ["tags", "list", false], ["sizes", "list", false], ["disks", "json", false], ["odd", "text", false], ["main.name", "text", false], ["main.size", "integer", false],
+  ]);
+  assert.deepEqual([all[0].choices, all[6].hint], [["fast", "safe"], '[{"name":"","size":0}]']);
+  const filled = { "/mode": "1", "/at": "2026-11-28T04:00:00Z", "/tags": " a \n\nb", "/sizes": "1\n2", "/odd": "any" };
+  assert.deepEqual(assemble(all, filled), { document: { mode: "safe", at: "2026-11-28T04:00:00.000Z", tags: ["a", "b"], sizes: [1, 2], odd: "any" }, wrong: {} });
+  const beyond = assemble(all, { "/mode": "0", "/site": "abcd", "/tags": "a\na", "/sizes": "0", "/disks": "[" });
+  assert.deepEqual(beyond.wrong, { "/site": "It has at most 3 characters.", "/tags": "No two are the same.", "/sizes": "Line 1: It is at least 1.", "/disks": "This is no JSON; texts stand in quotation marks." });
+  assert.equal(beyond.document.site, "abcd", "the server judges it all the same, when it is asked");
+  const bound = (rules, said) => assemble(fields({ properties: { n: { type: "number", ...rules } } }), { "/n": said }).wrong["/n"];
+  assert.deepEqual([bound({ minimum: 2 }, "1"), bound({ maximum: 2 }, "3"), bound({ exclusiveMinimum: 2 }, "2"), bound({ exclusiveMaximum: 2 }, "2"), bound({ minimum: 2 }, "2")], ["It is at least 2.", "It is at most 2.", "It is more than 2.", "It is less than 2.", undefined]);
+});
+
 test("what a schema tells apart by one value is a form of its own", () => {
   const schema = {
     properties: { type: { type: "string" }, host: { type: "string" } }, $defs: { order: { required: ["command"], properties: { command: { type: "string" } } } },
@@ -135,6 +163,9 @@ test("what a schema tells apart by one value is a form of its own", () => {
   assert.deepEqual(all.map((f) => [f.label, f.required, f.initial]), [["type", true, "command"], ["host", false, undefined], ["command", true, undefined]]);
   assert.deepEqual(assemble(all, { "/type": "0", "/command": "reboot" }).document, { type: "command", command: "reboot" });
   assert.deepEqual([variants({}), variants(null), variants({ properties: {} })], [[], [], []]);
+  const either = { required: ["id"], properties: { id: { type: "integer" } }, oneOf: [{ title: "a file", required: ["path"], properties: { path: { type: "string" } } }, { properties: { op: { const: "scan" }, deep: { type: "boolean" } } }] };
+  assert.deepEqual(variants(either).map((k) => [k.name, fields(k.schema).map((f) => [f.label, f.required])]), [["a file", [["id", true], ["path", true]]], ["scan", [["id", true], ["op", false], ["deep", false]]]]);
+  assert.deepEqual(variants({ oneOf: [{ type: "string" }, { properties: {} }] }), []);
 });
 
 test("topics are a tree, with what lies between", () => {
@@ -158,6 +189,79 @@ test("a time is found in the journal by few looks", async () => {
     assert.ok(!first || first.time >= Math.min(time - SLACK, entries.at(-1).time) - 1000, `${time}: begins at ${first?.time}`);
     assert.ok(looks < 25, `${looks} looks`);
   }
+});
+
+/** A journal of two topics, each with every so manyth offset, and one that says nothing for long. */
+function journal() {
+  const all = Array.from({ length: 30_000 }, (_, i) => ({ offset: i + 11, time: i * 1000, line: i % 7 === 0 ? "seven" : "x", event: { type: "message", data: {} } }));
+  const topics = { dense: all.filter((e) => e.offset % 2 === 0), sparse: all.filter((e) => e.offset % 997 === 0), burst: [...all.slice(0, 9000), ...all.slice(-3)] };
+  const asked = { pages: 0 };
+  const read = async (topic, after, limit) => {
+    asked.pages += 1;
+    const found = topics[topic].filter((e) => e.offset > after).slice(0, limit);
+    return { entries: found, next: found.length === limit ? found.at(-1).offset : Math.max(after, all.at(-1).offset) };
+  };
+  return { all, topics, asked, read, of: (names) => names.flatMap((n) => topics[n]).filter((e, i, list) => list.indexOf(e) === i).sort((a, b) => a.offset - b.offset) };
+}
+const [every, never] = [() => true, () => false];
+
+test("a journal is read on in pieces that join, also of several topics", async () => {
+  const { read, of } = journal();
+  for (const names of [["dense"], ["sparse"], ["sparse", "burst"]]) {
+    const [found, sizes] = [[], []];
+    for (let [to, end] = [10, false]; !end; ) {
+      const piece = await behind(read, names, to, 700, every, never);
+      found.push(...piece.entries);
+      sizes.push(piece.entries.length);
+      [to, end] = [piece.to, piece.end];
+    }
+    // an entry that is on two topics of it comes twice, and stands beside itself
+    assert.deepEqual([...new Set(found.map((e) => e.offset))], of(names).map((e) => e.offset), names.join());
+    assert.ok(sizes.every((n) => n <= 701), String(sizes));
+  }
+});
+
+test("a journal is read back in pieces that join, with few questions", async () => {
+  for (const names of [["dense"], ["sparse"], ["burst"], ["dense", "sparse"]]) {
+    const { read, of, asked } = journal();
+    let [found, pieces] = [[], 0];
+    for (let [to, end] = [30_011, false]; !end; pieces += 1) {
+      const piece = await ahead(read, names, to, 11, 200, every, never);
+      assert.ok(piece.to < to, `${names}: it goes on from ${to}`);
+      found = [...piece.entries, ...found];
+      [to, end] = [piece.to, piece.end];
+    }
+    assert.deepEqual([...new Set(found.map((e) => e.offset))], of(names).map((e) => e.offset), names.join());
+    assert.ok(asked.pages < pieces * names.length * 3 + 40, `${names}: ${asked.pages} pages for ${pieces} pieces`);
+  }
+});
+
+test("what fits is looked for in a bounded piece, within its time", async () => {
+  const { read, asked, topics } = journal();
+  const seven = (e) => e.line === "seven";
+  const few = await behind(read, ["dense"], 10, 10, seven, never);
+  assert.deepEqual([few.entries.length, few.end], [10, false]);
+  const none = await behind(read, ["dense"], 10, 10, never, never);
+  assert.deepEqual([none.entries.length, none.end, none.looked], [0, true, topics.dense.length]);
+  asked.pages = 0;
+  const back = await ahead(read, ["dense"], 30_011, 11, 10, never, never);
+  assert.deepEqual([back.entries.length, back.end], [0, false]);
+  assert.ok(asked.pages <= PAGES_MAX * 4 && back.to < 30_011, `${asked.pages} pages to ${back.to}`);
+  const late = await behind(read, ["dense"], 10, PAGE_MAX, (e) => e.time < 100_000, (e) => e.time >= 110_000);
+  assert.deepEqual([late.entries.length, late.end], [50, true]);
+  const early = await ahead(read, ["dense"], 30_011, 11, PAGE_MAX, (e) => e.time >= 29_900_000, (e) => e.time < 29_890_000);
+  assert.deepEqual([early.entries.length, early.end], [50, true]);
+});
+
+test("what a machine was told is what was said to it and to all", () => {
+  assert.equal(wanted({ topic: " ", machine: "" }), null);
+  assert.deepEqual([wanted({ machine: "rack-01", topic: "x" }).topics, wanted({ machine: "all" }).topics, wanted({ topic: "task" }).topics], [["livesys/rack-01", "livesys/all"], ["livesys/all"], ["task"]]);
+  const one = (data, type = "message") => ({ offset: 1, time: 1000, line: JSON.stringify(data), event: { type, data } });
+  const command = one({ type: "command", command: "Reboot" });
+  const fit = (query, entry) => fits(wanted({ topic: "x", ...query }))(entry);
+  assert.deepEqual([fit({}, command), fit({ kind: "command" }, command), fit({ kind: "status" }, command), fit({ q: "REBOOT" }, command), fit({ q: "halt" }, command)], [true, true, false, true, false]);
+  assert.deepEqual([fit({ from: "1970-01-01T00:00:01Z" }, command), fit({ from: "1970-01-01T00:00:02Z" }, command), fit({ to: "1970-01-01T00:00:01Z" }, command), fit({ from: "never" }, command)], [true, false, false, true]);
+  assert.deepEqual([kindOf(one("text").event), kindOf(one({}, "task.failed").event)], ["message", "task.failed"]);
 });
 
 test("images are what their messages tell", () => {

@@ -30,12 +30,21 @@ const JUDGED: &str = r#"{"$schema":"https://json-schema.org/draft/2020-12/schema
 "required":["serial"],"properties":{"serial":{"type":"string","minLength":3},"site":{"enum":["north","lab"]},
 "rows":{"type":"integer"},"dry":{"type":"boolean"}}}"#;
 
+/// Arguments that a form can hardly show: long names, lists, alternatives, patterns that are none.
+const WIDE: &str = r##"{"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","required":["mode"],
+"properties":{"a-name-that-goes-on-and-on-and-on-and-on-and-on-and-on-and-on":{"type":"string","description":"<b>not bold</b>"},
+"mode":{"oneOf":[{"const":"fast"},{"const":"a-value-that-goes-on-and-on-and-on-and-on-and-on-and-on-and-on-and-on"}]},
+"tags":{"type":"array","items":{"type":"string"}},"at":{"type":"string","format":"date-time"},
+"disks":{"type":"array","items":{"$ref":"#/$defs/disk"}},"main":{"$ref":"#/$defs/disk"}},
+"$defs":{"disk":{"type":"object","required":["name"],"properties":{"name":{"type":"string"},"size":{"type":"integer","minimum":1}}}}}"##;
+
 /// A node with these tasks.
 async fn node(options: Options) -> Node {
     let node = Node::start(options.config(CONFIG)).await;
     let tasks = node.dir().join("schemas/tasks");
     std::fs::create_dir(&tasks).unwrap();
     std::fs::write(tasks.join("judged.json"), JUDGED).unwrap();
+    std::fs::write(tasks.join("wide.json"), WIDE).unwrap();
     node.kill().await;
     node.restart().await;
     node
@@ -78,7 +87,7 @@ async fn all_pages(scheme: &str) {
     while piece(&mut script, "a page").await["page"] != "end" {}
 }
 
-/// H-12: each page, light: no error, nothing wider than the window, nothing serious for axe-core.
+/// H-12: each page, light: no error, nothing wider than the window from 390 to 1,920 px, nothing serious for axe-core.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_page_is_whole_in_the_light() {
     all_pages("light").await;
@@ -101,13 +110,35 @@ async fn people_work_with_it() {
     to_the_end(&mut script, "a piece of work").await;
 }
 
+/// H-12, P-9: a journal of any length is walked, narrowed and saved; what a machine was told stands together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_journal_is_walked() {
+    let node = node(Options::file()).await;
+    let mut script = Script::start(&mut node_script("console_audit.mjs"), &[&node.http("")]);
+    to_the_end(&mut script, "a piece of the journal").await;
+}
+
+/// H-12: what is long, many or meant to do harm.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_bears_what_is_hostile() {
+    let node = node(Options::file()).await;
+    let mut script = Script::start(&mut node_script("console_hostile.mjs"), &[&node.http("")]);
+    to_the_end(&mut script, "a hostile piece").await;
+}
+
 /// H-12: a node that is killed and comes back, garbage on the socket, nobody who looks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_survives_what_breaks() {
     let node = node(Options::file()).await;
     let mut script = Script::start(&mut node_script("console_cuts.mjs"), &[&node.http("")]);
+    through_cuts(&mut script, &node).await;
+    node.assert_alive();
+}
+
+/// Does what the script wants done to its node, to its end.
+async fn through_cuts(script: &mut Script, node: &Node) {
     loop {
-        let said = piece(&mut script, "what breaks next").await;
+        let said = piece(script, "what breaks next").await;
         match said["want"].as_str() {
             Some("kill") => node.kill().await,
             Some("start") => node.restart().await,
@@ -116,6 +147,23 @@ async fn it_survives_what_breaks() {
         }
         script.say(said["want"].as_str().unwrap()).await;
     }
+}
+
+/// H-12: a journal that is another one when the node comes back: what is on the screen is read anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn older_rows_are_read_anew() {
+    let node = node(Options::memory()).await;
+    let mut script = Script::start(&mut node_script("console_gaps.mjs"), &[&node.http("")]);
+    through_cuts(&mut script, &node).await;
+    node.assert_alive();
+}
+
+/// H-8: the dashboard that docs/clients.md shows does what it says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dashboard_is_a_few_lines() {
+    let node = node(Options::file()).await;
+    let mut script = Script::start(&mut node_script("console_dashboard.mjs"), &[&node.http("")]);
+    through_cuts(&mut script, &node).await;
     node.assert_alive();
 }
 
