@@ -5,7 +5,7 @@ use crate::error::BusError;
 use crate::grant::{Grant, Review};
 use crate::history::{Draft, History, Relayed};
 use crate::hub::Hub;
-use crate::inbox::{Item, StreamOpening};
+use crate::inbox::{Inbox, Item, StreamOpening};
 use crate::lanes::Refusal;
 use crate::message::Message;
 use crate::opening::{Opening, Permit, Start};
@@ -238,6 +238,23 @@ impl Bus {
         for inbox in &self.0.hub.inboxes {
             // a shard that has ended has no sessions
             drop(inbox.put(Item::Review(review.clone())));
+        }
+    }
+
+    /// Waits until every shard has been through its loop, however long that takes; false when one has ended. Whoever asks
+    /// waits for the answer before he asks again, so that there is one question at most in a shard that hangs.
+    pub async fn turn(&self) -> bool {
+        let turn = |inbox: &Inbox| {
+            let (tell, told) = oneshot::channel();
+            let question = Box::new(move |_: &Shard| {
+                // whoever asked may have gone by now
+                tell.send(()).ok();
+            });
+            inbox.put(Item::Ask(question)).is_ok().then_some(told)
+        };
+        match self.0.hub.inboxes.iter().map(turn).collect::<Option<Vec<_>>>() {
+            Some(turns) => futures::future::try_join_all(turns).await.is_ok(),
+            None => false,
         }
     }
 

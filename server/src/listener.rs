@@ -1,8 +1,12 @@
-//! The one listener: takes connections, as many as there is room for, until the node goes down.
+//! The listeners: connections are taken, as many as there is room for, until the node goes down.
+//!
+//! Usually there is one, and it is bound here. Whoever starts the node may hand over sockets that listen already: then
+//! connections wait in them while the node is restarted, and nobody is refused.
 
 use crate::exit::{Exit, fault};
 use crate::http::connection;
 use crate::tls::Tls;
+use listenfd::ListenFd;
 use minium_bus::Bus;
 use std::io;
 use std::net::SocketAddr;
@@ -42,6 +46,36 @@ pub(crate) fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
+/// Sockets that listen already, from whoever started this process. To be called before there are threads: the variables
+/// that tell of them are taken out of the environment, so that no command finds them there.
+pub(crate) fn handed_over() -> anyhow::Result<Vec<std::net::TcpListener>> {
+    let mut handed = ListenFd::from_env();
+    let count = handed.len();
+    let take = |i| {
+        handed.take_tcp_listener(i).map_err(|error| {
+            fault(Exit::Usage, format!("LISTEN_FDS: what was handed over is not all TCP: {error}"))
+        })
+    };
+    (0..count).map(take).filter_map(Result::transpose).collect()
+}
+
+/// The same as the runtime knows them.
+pub(crate) fn adopt(handed: Vec<std::net::TcpListener>) -> anyhow::Result<Vec<TcpListener>> {
+    let adopt = |listener: std::net::TcpListener| {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    };
+    let adopted: io::Result<Vec<_>> = handed.into_iter().map(adopt).collect();
+    adopted.map_err(|error| fault(Exit::Failed, format!("The sockets that were handed over cannot be used: {error}")))
+}
+
+/// Of all addresses the one by which most can come: one that is not loopback, if there is any.
+pub(crate) fn most_open(listeners: &[TcpListener]) -> Option<SocketAddr> {
+    let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
+    let open = addresses.iter().find(|address| !address.ip().is_loopback());
+    open.or(addresses.first()).copied()
+}
+
 /// What a connection is served with.
 #[derive(Clone)]
 pub(crate) struct Service {
@@ -50,16 +84,15 @@ pub(crate) struct Service {
     pub(crate) options: connection::Options,
     /// With it the listener speaks TLS and nothing else.
     pub(crate) tls: Option<Arc<Tls>>,
-    /// Connections at one moment.
-    pub(crate) connections_max: u32,
+    /// For connections at one moment, over all listeners.
+    pub(crate) room: Arc<Semaphore>,
     pub(crate) closing: CancellationToken,
 }
 
 /// Accepts until `closing`, then waits for what is open, at most `grace`.
 pub(crate) async fn run(listener: TcpListener, service: Service, grace: Duration) {
-    let room = Arc::new(Semaphore::new(service.connections_max as usize));
     let connections = TaskTracker::new();
-    while let Some((stream, remote, permit)) = next(&listener, &room, &service.closing).await {
+    while let Some((stream, remote, permit)) = next(&listener, &service.room, &service.closing).await {
         let service = service.clone();
         connections.spawn(async move {
             connection::serve(stream, remote, service).await;

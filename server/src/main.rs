@@ -5,7 +5,7 @@
 //! **Map.** `cli` is the command line and the commands that are clients of a node; `command` are the commands that
 //! are a node or look after one; `config` reads the configuration; `auth` says who may do what; `http` is everything that speaks HTTP, up to the
 //! moment at which a checked upgrade is handed to the bus; `openapi` describes it; `node` says what is started in which order and stopped
-//! in reverse; `listener` takes connections.
+//! in reverse; `listener` takes connections; `supervisor` is told how the process is.
 
 mod auth;
 mod cli;
@@ -21,6 +21,7 @@ mod node;
 mod openapi;
 mod schema_files;
 mod spools;
+mod supervisor;
 mod tls;
 
 use clap::Parser;
@@ -30,11 +31,16 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let mut cli = cli::Cli::parse();
     logging::start(cli.global.log_format);
     // What becomes a command limits itself, and threads that start meanwhile would meet the limits: it has none.
     if let cli::Command::Become(command) = cli.command {
         return status(command.run());
+    }
+    if let cli::Command::Serve(serve) = &mut cli.command
+        && let Err(error) = serve.take_sockets()
+    {
+        return exit::report(&error);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

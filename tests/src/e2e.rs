@@ -128,6 +128,9 @@ mod outages;
 /// Workers as processes: the list, remote control, signals.
 mod workers;
 
+/// What whoever installs and supervises a node meets: systemd's protocol, sockets handed over, pages, units, the package.
+mod packaging;
+
 /// What was sent and acknowledged held against what came, whatever is killed, stopped or cut.
 mod ledger;
 

@@ -100,3 +100,27 @@ async fn sessions_of_one_token_share_what_it_may_send() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_bus_turns_while_each_of_its_shards_does() {
+    let node = Node::start().await;
+    assert!(within(node.bus.turn()).await);
+    let _client = granted(&node, grant(Some("a"))).await;
+    let (let_go, held) = std::sync::mpsc::sync_channel::<()>(0);
+    let held = std::sync::Mutex::new(held);
+    // a judge who does not come to an end holds the shard of the session that he judges
+    node.bus.review(
+        &(Arc::new(move |_: Option<&Grant>| {
+            // an error: the other end is gone
+            held.lock().unwrap().recv().ok();
+            Ok(())
+        }) as Arc<minium_bus::Review>),
+    );
+    let mut turn = std::pin::pin!(node.bus.turn());
+    assert!(futures::poll!(&mut turn).is_pending());
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(200), &mut turn).await.is_err());
+    drop(let_go);
+    assert!(within(turn).await);
+    within(node.bus.shutdown(std::time::Duration::from_secs(1))).await;
+    assert!(!within(node.bus.turn()).await, "its shards have ended");
+}

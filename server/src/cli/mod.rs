@@ -15,6 +15,7 @@ mod job_run;
 mod job_show;
 mod lock;
 mod lock_run;
+mod man;
 mod output;
 mod queue;
 mod remote;
@@ -114,6 +115,8 @@ pub(crate) enum Command {
     Bench(minium_bench::Bench),
     /// Print what a shell needs to complete commands and options
     Completions(completions::Completions),
+    /// Write the manual pages
+    Man(man::Man),
     /// Become a command that dies with its worker
     #[command(hide = true)]
     Become(worker::Become),
@@ -146,6 +149,7 @@ impl Command {
             Command::Audit(audit) => audit.run().await,
             Command::Bench(bench) => minium_bench::run(bench).await,
             Command::Completions(completions) => completions.run(),
+            Command::Man(man) => man.run(),
             // done before there is a runtime: see main
             Command::Become(command) => command.run(),
         }

@@ -7,6 +7,7 @@ use crate::config;
 use crate::exit::{Exit, Passed, fault};
 use crate::node::{self, TaskSchemas, causes};
 use crate::spools;
+use crate::supervisor::Supervisor;
 use anyhow::Context;
 use clap::Args;
 use minium_bus::Schemas;
@@ -185,7 +186,9 @@ impl Worker {
         let source = self.client_source()?;
         let failure = source.failure();
         let worker = Runner::new(source, options);
-        work(tasks.into_iter().fold(worker, Runner::command), Some(failure)).await
+        let supervisor = Supervisor::of_environment();
+        supervisor.ready(&format!("Works for {}", self.url.join(", ")));
+        work(tasks.into_iter().fold(worker, Runner::command), Some(failure), &supervisor).await
     }
 
     fn commands(&self) -> anyhow::Result<Vec<CommandTask>> {
@@ -224,8 +227,10 @@ impl Worker {
         let schemas = Arc::new(Schemas::built_in());
         let dir = node::load_schemas(self.schemas.as_deref(), &schemas)?;
         let spool = spools::of_database(self.spool.as_deref(), &url)?;
+        let supervisor = Supervisor::of_environment();
+        let opening = Box::pin(backend_with_schema(&url));
         let backend = tokio::select! {
-            backend = backend_with_schema(&url) => backend.context("Cannot open the database")?,
+            backend = supervisor.up_with(opening, "Waiting for the database") => backend.context("Cannot open the database")?,
             () = super::stream::stopped() => return Ok(()),
         };
         let mut worker = Runner::new(StoreSource::new(backend.store()), options)
@@ -239,8 +244,9 @@ impl Worker {
             }
             std::future::pending::<()>().await;
         };
+        supervisor.ready(&format!("Works on {url}"));
         tokio::select! {
-            ended = work(tasks.into_iter().fold(worker, Runner::command), None) => ended,
+            ended = work(tasks.into_iter().fold(worker, Runner::command), None, &supervisor) => ended,
             () = watching => Ok(()),
         }
     }
@@ -364,9 +370,17 @@ impl Awaited {
 async fn work(
     worker: Runner,
     failure: Option<watch::Receiver<Option<Arc<ClientError>>>>,
+    supervisor: &Supervisor,
 ) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    let mut working = std::pin::pin!(worker.run(stop.clone()));
+    // one task with the worker's own loop: while that hangs, nobody says that it is alive
+    let working = async {
+        tokio::select! {
+            ended = Box::pin(worker.run(stop.clone())) => ended,
+            never = supervisor.keep_alive_for_ever() => match never {},
+        }
+    };
+    let mut working = std::pin::pin!(working);
     let mut over = None;
     tokio::select! {
         ended = &mut working => return ended.map_err(explain),
@@ -375,8 +389,9 @@ async fn work(
         () = super::stream::stopped() => info!("Stopping when the running jobs have ended; a second signal, a second later, kills."),
     }
     stop.cancel();
+    supervisor.stopping("Running jobs get time to end");
     tokio::select! {
-        ended = working => ended.map_err(explain)?,
+        ended = supervisor.patiently(working) => ended.map_err(explain)?,
         () = super::stream::insisted() => return Err(killed()),
         () = super::stream::quit() => return Err(killed()),
     }

@@ -5,11 +5,13 @@
 //! closed with 1001, connections end. Each step is bounded; together they take at most a few times
 //! `server.shutdown_grace`.
 
+mod asked;
 mod opening;
 mod parts;
 mod reload;
 mod rounds;
 mod signals;
+mod supervised;
 mod trust;
 
 use crate::auth::Auth;
@@ -22,6 +24,7 @@ use crate::logging;
 use crate::schema_files::SchemaDir;
 use crate::tls::Tls;
 use anyhow::Context;
+use asked::Asked;
 use minium_bus::{Bus, Channels, Schemas};
 use minium_notifier::{Retentions, TaskWork};
 use minium_protocol::format_duration;
@@ -32,9 +35,11 @@ pub(crate) use opening::{TaskSchemas, open_backend};
 use parts::Parts;
 pub(crate) use parts::load_schemas;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use supervised::Supervised;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -63,6 +68,8 @@ pub(crate) struct Extras {
     pub(crate) tasks: Option<AddTasks>,
     /// Reads the configuration again, on SIGHUP.
     pub(crate) reread: Option<Reread>,
+    /// Sockets that listen already, in place of the configured address.
+    pub(crate) sockets: Vec<std::net::TcpListener>,
     /// Called once with the URL when the node listens.
     pub(crate) greeting: Option<Greeting>,
 }
@@ -81,15 +88,20 @@ pub(crate) async fn run(config: Config, mut extras: Extras) -> anyhow::Result<()
 
 /// Starts everything; what needs the database waits for it by itself.
 fn start(config: Config, extras: Extras) -> anyhow::Result<Up> {
-    let place = trust::Place { address: config.server.listen.0, insecure: extras.insecure };
+    let handed = listener::adopt(extras.sockets)?;
+    let address = listener::most_open(&handed).unwrap_or(config.server.listen.0);
+    let place = trust::Place { address, insecure: extras.insecure };
     let auth = Arc::new(Auth::new(trust::rules(&config, place, None)?));
     let tls = Tls::of(&config.server.tls).map_err(|why| fault(Exit::Usage, why))?.map(Arc::new);
-    trust::mind_tokens(&config, tls.is_some());
+    trust::mind_tokens(&config, place, tls.is_some());
     opening::check_place(&config)?;
     parts::raise_open_files();
     let metrics = parts::start_metrics()?;
-    let listener = listener::bind(place.address)?;
-    let address = listener.local_addr().context("Asking for the address of the listener")?;
+    let listeners = match handed.is_empty() {
+        true => vec![listener::bind(place.address)?],
+        false => handed,
+    };
+    let address = listeners[0].local_addr().context("Asking for the address of the listener")?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let base_url = format!("{scheme}://{}", parts::reachable(address));
     let (door, parts) = Parts::make(&config)?;
@@ -97,7 +109,7 @@ fn start(config: Config, extras: Extras) -> anyhow::Result<Up> {
 
     let node = Node::new(&config, &parts);
     let app = parts::app(&config, &node, &auth, &parts, metrics.clone(), &base_url);
-    node.serve(listener, app, &config, tls.clone());
+    node.serve(listeners, app, &config, tls.clone());
     node.background.spawn(rounds::sweep(metrics, METRICS_SWEEP, node.closing.clone()));
     let again = Again {
         asked: [
@@ -107,6 +119,8 @@ fn start(config: Config, extras: Extras) -> anyhow::Result<Up> {
         ],
         tls,
     };
+    let migrating = Arc::new(AtomicBool::new(false));
+    let supervised = Arc::new(Supervised::new(&base_url, parts.database, &node.bus, migrating.clone()));
     let opener = Opener {
         config: Arc::new(config),
         base_url: base_url.clone(),
@@ -117,9 +131,12 @@ fn start(config: Config, extras: Extras) -> anyhow::Result<Up> {
         door,
         tasks: extras.tasks,
         closing: node.closing.clone(),
+        supervisor: supervised.supervisor().clone(),
+        migrating,
     };
     let engine = node.background.spawn(opener.run());
-    Ok(Up { node, base_url, signals, again, engine })
+    node.background.spawn(supervised.clone().run(node.closing.clone()));
+    Ok(Up { node, base_url, signals, again, engine, supervised })
 }
 
 /// How the part on the database ended.
@@ -133,19 +150,26 @@ struct Up {
     again: Again,
     /// What works on the database.
     engine: JoinHandle<anyhow::Result<()>>,
+    supervised: Arc<Supervised>,
 }
 
 /// Who reads again what may change while the node runs.
 struct Again {
-    asked: [Arc<Notify>; 3],
+    asked: [Arc<Asked>; 3],
     tls: Option<Arc<Tls>>,
 }
 
 impl Again {
-    fn ask(&self, node: &Node) {
-        self.asked.iter().for_each(|asked| asked.notify_one());
-        if let Some(tls) = self.tls.clone() {
-            node.background.spawn_blocking(move || tls.reload());
+    /// What this gives ends when all have read.
+    fn ask(&self, node: &Node) -> impl Future<Output = ()> + use<> {
+        let readings = self.asked.each_ref().map(|asked| asked.ask());
+        let tls = self.tls.clone().map(|tls| node.background.spawn_blocking(move || tls.reload()));
+        async move {
+            futures::future::join_all(readings).await;
+            if let Some(tls) = tls {
+                // one that panicked has been told of
+                tls.await.ok();
+            }
         }
     }
 }
@@ -157,7 +181,11 @@ impl Up {
             tokio::select! {
                 ended = &mut self.engine => return Some(ended),
                 signal = self.signals.next() => match signal {
-                    signals::Signal::Reload => self.again.ask(&self.node),
+                    signals::Signal::Reload => {
+                        self.supervised.reloading();
+                        let done = self.again.ask(&self.node);
+                        self.node.background.spawn(self.supervised.clone().reload(done, self.node.closing.clone()));
+                    }
                     signals::Signal::End => return None,
                 },
             }
@@ -167,6 +195,8 @@ impl Up {
     /// In order, unless somebody insists.
     async fn go_down(mut self, early: Option<EngineEnd>) -> anyhow::Result<()> {
         info!("Going down.");
+        let supervisor = self.supervised.supervisor().clone();
+        supervisor.stopping("Going down: jobs and sessions get time to end");
         self.node.closing.cancel();
         let (node, engine) = (self.node, self.engine);
         let end = async {
@@ -179,7 +209,8 @@ impl Up {
             outcome.context("The node's engine panicked")?
         };
         tokio::select! {
-            outcome = end => outcome,
+            // each step is bounded, and how long all of them may take is for the configuration to say
+            outcome = supervisor.patiently(end) => outcome,
             () = self.signals.insist() => Err(fault(Exit::Failed, "Asked twice to end: ended at once")),
         }
     }
@@ -209,7 +240,7 @@ impl Node {
         }
     }
 
-    fn serve(&self, listener: TcpListener, app: Arc<App>, config: &Config, tls: Option<Arc<Tls>>) {
+    fn serve(&self, listeners: Vec<TcpListener>, app: Arc<App>, config: &Config, tls: Option<Arc<Tls>>) {
         let limits = &config.server.limits;
         let service = Service {
             router: router(app),
@@ -219,15 +250,17 @@ impl Node {
                 header_bytes: limits.header_bytes.bytes(),
             },
             tls,
-            connections_max: limits.connections,
+            room: Arc::new(Semaphore::new(limits.connections as usize)),
             closing: self.closing.clone(),
         };
-        self.http.spawn(listener::run(listener, service, self.grace));
+        for listener in listeners {
+            self.http.spawn(listener::run(listener, service.clone(), self.grace));
+        }
     }
 
     /// Keeps the rules up to date; they are read again when what this gives is notified.
-    fn look_after_trust(&self, auth: Arc<Auth>, reread: Option<Reread>, place: trust::Place) -> Arc<Notify> {
-        let again = Arc::new(Notify::new());
+    fn look_after_trust(&self, auth: Arc<Auth>, reread: Option<Reread>, place: trust::Place) -> Arc<Asked> {
+        let again = Arc::<Asked>::default();
         auth.now().table.keep_sets(&self.background, &self.closing);
         if let Some(reread) = reread {
             let watch = trust::Watch {
@@ -244,8 +277,8 @@ impl Node {
     }
 
     /// The same for the schemas.
-    fn look_after_schemas(&self, dir: Option<SchemaDir>, schemas: &Arc<Schemas>) -> Arc<Notify> {
-        let again = Arc::new(Notify::new());
+    fn look_after_schemas(&self, dir: Option<SchemaDir>, schemas: &Arc<Schemas>) -> Arc<Asked> {
+        let again = Arc::<Asked>::default();
         if let Some(dir) = dir {
             let closing = self.closing.clone();
             self.background.spawn(rounds::watch_schemas(
@@ -265,8 +298,8 @@ impl Node {
         reread: Option<Reread>,
         channels: Arc<Channels>,
         retentions: &Retentions,
-    ) -> Arc<Notify> {
-        let again = Arc::new(Notify::new());
+    ) -> Arc<Asked> {
+        let again = Arc::<Asked>::default();
         if let Some(read) = reread {
             let closing = self.closing.clone();
             self.background.spawn(reload::channels(

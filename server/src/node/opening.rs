@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::database::{Database, Door, Open};
 use crate::exit::{Exit, fault};
 use crate::spools;
+use crate::supervisor::Supervisor;
 use anyhow::Context;
 use minium_bus::{Bus, Schemas};
 use minium_notifier::{
@@ -28,6 +29,7 @@ use minium_worker::{ArgsCheck, Spool, StoreSource, TaskBackoff, Worker, WorkerOp
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,6 +50,9 @@ pub(super) struct Opener {
     pub(super) door: Door,
     pub(super) tasks: Option<AddTasks>,
     pub(super) closing: CancellationToken,
+    pub(super) supervisor: Supervisor,
+    /// The schema is being brought up to date.
+    pub(super) migrating: Arc<AtomicBool>,
 }
 
 /// A database that is ready to be worked on.
@@ -101,7 +106,10 @@ impl Opener {
             Some(backend) => backend.clone(),
             None => opened.insert(open_backend(&self.config, url).await?).clone(),
         };
-        let applied = backend.migrate().await?;
+        self.migrating.store(true, Relaxed);
+        let applied = self.supervisor.patiently(backend.migrate()).await;
+        self.migrating.store(false, Relaxed);
+        let applied = applied?;
         if applied > 0 {
             info!(applied, "Migrations applied.");
         }

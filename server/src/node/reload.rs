@@ -2,11 +2,11 @@
 //!
 //! Asked for by SIGHUP. A configuration with mistakes changes nothing, and the log names them all.
 
+use super::asked::Asked;
 use super::trust::Reread;
 use minium_bus::Channels;
 use minium_notifier::Retentions;
 use std::sync::Arc;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -15,7 +15,7 @@ pub(super) async fn channels(
     reread: Reread,
     channels: Arc<Channels>,
     retentions: Retentions,
-    asked: Arc<Notify>,
+    asked: Arc<Asked>,
     closing: CancellationToken,
 ) {
     while closing.run_until_cancelled(asked.notified()).await.is_some() {

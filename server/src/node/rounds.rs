@@ -1,12 +1,12 @@
 //! What a node does again and again: upkeep, schedules, looking after schema files, masks and metrics.
 
+use super::asked::Asked;
 use crate::schema_files::SchemaDir;
 use metrics_exporter_prometheus::PrometheusHandle;
 use minium_bus::Schemas;
 use minium_queue::{ArgsMask, QueueError, Store, UpkeepRules, Upkept};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -146,7 +146,7 @@ pub(super) fn args_masks(schemas: &Schemas) -> Vec<ArgsMask> {
 pub(super) async fn watch_schemas(
     mut dir: SchemaDir,
     schemas: Arc<Schemas>,
-    asked: Arc<Notify>,
+    asked: Arc<Asked>,
     pause: Duration,
     closing: CancellationToken,
 ) {

@@ -1,5 +1,6 @@
 //! The rules of a node: who may do what, from the configuration at start, and again on SIGHUP.
 
+use super::asked::Asked;
 use crate::auth::{Auth, Current, Table, build};
 use crate::config::Config;
 use crate::exit::{Exit, fault};
@@ -8,7 +9,6 @@ use minium_bus::{Bus, Grant, Review};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -19,7 +19,7 @@ pub(crate) type Reread = Arc<dyn Fn() -> anyhow::Result<Config> + Send + Sync>;
 /// What does not change while the node runs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
-    /// Where it listens.
+    /// Where it listens, or that of several addresses by which most can come.
     pub(super) address: SocketAddr,
     /// Whoever reaches the port may do everything.
     pub(super) insecure: bool,
@@ -47,8 +47,8 @@ impl Place {
 }
 
 /// Says at the start that whoever listens on the way reads tokens.
-pub(super) fn mind_tokens(config: &Config, tls: bool) {
-    let address = config.server.listen.0;
+pub(super) fn mind_tokens(config: &Config, place: Place, tls: bool) {
+    let address = place.address;
     if config.is_guarded() && !tls && !address.ip().is_loopback() {
         warn!("Tokens go over plain HTTP on {address}: use [server.tls], or a proxy that speaks TLS.");
     }
@@ -81,7 +81,7 @@ pub(super) struct Watch {
 
 /// Reads the rules again whenever it is asked to, and has all sessions judged by them. Rules that are wrong leave those
 /// before.
-pub(super) async fn watch(watch: Watch, reread: Reread, asked: Arc<Notify>) {
+pub(super) async fn watch(watch: Watch, reread: Reread, asked: Arc<Asked>) {
     let Watch { auth, bus, place, tasks, closing, patience } = watch;
     let judge = auth.clone();
     let review: Arc<Review> = Arc::new(move |grant: Option<&Grant>| judge.judge(grant));

@@ -23,10 +23,22 @@ pub(super) struct Start {
 /// what it enqueues would go to whichever node listens where one usually does.
 const PASSED_ON: [&str; 2] = ["MINIUM_URL", "MINIUM_CA"];
 
+/// Meant by the service manager for this process alone: a command that heeded them would speak in the worker's name.
+const OF_THE_SERVICE: [&str; 6] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+];
+
 /// What tells this program its settings, with tokens and passwords among them: by name, and nothing is read.
 fn own_variables() -> Vec<OsString> {
     let names = std::env::vars_os().map(|(name, _)| name);
-    let own = |name: &OsString| name.as_encoded_bytes().starts_with(b"MINIUM_");
+    let own = |name: &OsString| {
+        name.as_encoded_bytes().starts_with(b"MINIUM_") || OF_THE_SERVICE.iter().any(|of_it| name == of_it)
+    };
     names.filter(|name| own(name) && !PASSED_ON.iter().any(|passed| name == passed)).collect()
 }
 
