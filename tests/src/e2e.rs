@@ -137,5 +137,8 @@ mod ledger;
 /// Side effects of jobs held against the journal, whatever is done to those who run them.
 mod effects;
 
+/// Every command that the documents show, run as it stands there.
+mod documents;
+
 /// The source held against the documents.
 mod tidy;

@@ -1,5 +1,6 @@
 //! The source looks after itself: what the documents say of the code is held against the code.
 
+use crate::documents::documents;
 use crate::support::node::checkout;
 use minium_protocol::ErrorCode;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +33,9 @@ const WRAPPED: &[(&str, &[&str])] = &[
 
 /// A longer file has more than one subject.
 const LINES_MAX: usize = 600;
+
+/// Documents that are being written, and linked already.
+const COMING: &[&str] = &["install.md", "hooks.md", "sinks.md", "top.md"];
 
 /// The letters of clauses in docs/protocol.md.
 const CLAUSE_LETTERS: &str = "ATBWPESHQCLVJMRNDKX";
@@ -301,4 +305,53 @@ fn each_guarantee_names_tests_that_exist() {
             assert!(all.contains(&format!("fn {function}(")), "there is no test {name}");
         }
     }
+}
+
+#[test]
+fn each_document_is_in_the_index() {
+    let index = document("README.md");
+    let entries = std::fs::read_dir(checkout().join("docs")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let missing: Vec<_> = names
+        .filter(|name| name.ends_with(".md") && name != "README.md")
+        .filter(|name| !index.contains(&format!("]({name})")))
+        .collect();
+    assert!(missing.is_empty(), "docs/README.md does not list {missing:?}");
+}
+
+/// As the headings of a document are addressed.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let anchor = |heading: &str| {
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.flat_map(char::to_lowercase).map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    text.lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| anchor(line.trim_start_matches('#').trim()))
+        .collect()
+}
+
+/// Targets of links in a text, as `](target)`.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).filter(|to| !to.contains("://"))
+}
+
+#[test]
+fn each_link_of_a_document_leads_somewhere() {
+    let mut dead = Vec::new();
+    for name in documents(&checkout()) {
+        let path = checkout().join(&name);
+        let text = read(&path);
+        // what stands in a block is no link
+        let prose: String = text.split("```").step_by(2).collect();
+        for link in links(&prose) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            let found = target.exists() && (anchor.is_empty() || anchors(&read(&target)).contains(anchor));
+            if !found && !COMING.contains(&file.rsplit('/').next().unwrap()) {
+                dead.push(format!("{name}: {link}"));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "{}", dead.join("\n"));
 }

@@ -1,6 +1,6 @@
-//! The workers of `examples/`, as they stand, and every command of the images' walk-through.
+//! The workers of `examples/`, as they stand. The images' walk-through is run by `documents`.
 
-use crate::support::node::{Node, Options, binary, checkout};
+use crate::support::node::{Node, Options, checkout};
 use crate::support::wait;
 use serde_json::{Value, json};
 use std::process::Stdio;
@@ -91,64 +91,5 @@ async fn workers_in_three_languages_go_on_over_a_cut() {
         assert_eq!(job["result"], json!({ "steps": 60 }), "{name}");
         let output = wait::within(name, child.wait_with_output()).await.unwrap();
         assert!(output.status.success(), "{name}: {output:?}");
-    }
-}
-
-/// The shell blocks of a page, by the word behind `sh`.
-fn blocks(page: &str, kind: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(checkout().join(page)).unwrap();
-    let fence = format!("```sh {kind}\n");
-    text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
-}
-
-/// Every command of examples/livesys/README.md, in its order: the node, two images, the operator, the auditor.
-#[tokio::test]
-async fn the_images_walk_through() {
-    const PAGE: &str = "examples/livesys/README.md";
-    let dir = tempfile::tempdir().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let bin = dir.path().join("bin");
-    std::fs::create_dir(&bin).unwrap();
-    std::os::unix::fs::symlink(binary(), bin.join("minium")).unwrap();
-    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    let shell = |script: &str| {
-        // the page's port is everybody's
-        let script = format!("set -eu\n{}", script.replace("3000", &port.to_string()));
-        let mut shell = Command::new("bash");
-        shell.args(["-c", &script]).current_dir(checkout().join("examples/livesys")).env("PATH", &path);
-        shell.env("MINIUM_URL", format!("http://127.0.0.1:{port}")).env("XDG_STATE_HOME", dir.path());
-        shell.env("TMP", dir.path()).kill_on_drop(true).stdin(Stdio::null());
-        shell
-    };
-    let mut background = Vec::new();
-    for block in blocks(PAGE, "background") {
-        let log = std::fs::File::create(dir.path().join(format!("log{}", background.len()))).unwrap();
-        background.push(
-            shell(&format!("exec {}", block.trim()))
-                .stdout(log.try_clone().unwrap())
-                .stderr(log)
-                .spawn()
-                .unwrap(),
-        );
-        if background.len() == 1 {
-            let ready = format!("http://127.0.0.1:{port}/readyz");
-            wait::until("the node", async || {
-                reqwest::get(&ready).await.ok()?.status().is_success().then_some(())
-            })
-            .await;
-        }
-    }
-    assert_eq!(background.len(), 3, "the node and two images");
-    let commands = blocks(PAGE, "run");
-    assert!(commands.len() >= 3);
-    let mut said = String::new();
-    for block in &commands {
-        let output = wait::within(block, shell(block).output()).await.unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{block}: {text}{}", String::from_utf8_lossy(&output.stderr));
-        said.push_str(&text);
-    }
-    for word in ["livesys/7", "livesys/8", "finished"] {
-        assert!(said.contains(word), "the walk-through shows {word}: {said}");
     }
 }
