@@ -13,6 +13,7 @@ mod command;
 mod config;
 mod database;
 mod exit;
+mod hooks;
 mod http;
 mod inventory;
 mod listener;

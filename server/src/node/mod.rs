@@ -22,8 +22,8 @@ use crate::logging;
 use crate::schema_files::SchemaDir;
 use crate::tls::Tls;
 use anyhow::Context;
-use minium_bus::{Bus, Channels, Schemas};
-use minium_notifier::{Retentions, TaskWork};
+use minium_bus::{Bus, Schemas};
+use minium_notifier::TaskWork;
 use minium_protocol::format_duration;
 pub(crate) use minium_queue::causes;
 use minium_worker::Worker;
@@ -103,7 +103,14 @@ fn start(config: Config, extras: Extras) -> anyhow::Result<Up> {
         asked: [
             node.look_after_trust(auth, extras.reread.clone(), place),
             node.look_after_schemas(parts.dir, &parts.schemas),
-            node.look_after_channels(extras.reread, parts.channels, &parts.retentions),
+            node.look_after_channels(
+                extras.reread,
+                reload::InForce {
+                    channels: parts.channels,
+                    retentions: parts.retentions.clone(),
+                    hooks: parts.hooks,
+                },
+            ),
         ],
         tls,
     };
@@ -259,23 +266,12 @@ impl Node {
         again
     }
 
-    /// The same for the channels.
-    fn look_after_channels(
-        &self,
-        reread: Option<Reread>,
-        channels: Arc<Channels>,
-        retentions: &Retentions,
-    ) -> Arc<Notify> {
+    /// The same for channels and hooks.
+    fn look_after_channels(&self, reread: Option<Reread>, in_force: reload::InForce) -> Arc<Notify> {
         let again = Arc::new(Notify::new());
         if let Some(read) = reread {
             let closing = self.closing.clone();
-            self.background.spawn(reload::channels(
-                read,
-                channels,
-                retentions.clone(),
-                again.clone(),
-                closing,
-            ));
+            self.background.spawn(reload::watch(read, in_force, again.clone(), closing));
         }
         again
     }
