@@ -13,6 +13,7 @@ mod command;
 mod config;
 mod database;
 mod exit;
+mod hooks;
 mod http;
 mod inventory;
 mod listener;
@@ -23,6 +24,7 @@ mod schema_files;
 mod spools;
 mod supervisor;
 mod tls;
+mod webhook_signature;
 
 use clap::Parser;
 use std::process::ExitCode;

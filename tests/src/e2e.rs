@@ -47,6 +47,9 @@ mod jobs;
 /// Named locks, over HTTP and by the command line.
 mod locks;
 
+/// Webhooks that come in.
+mod hooks;
+
 /// Logs of jobs, over HTTP, in events and by the command line.
 mod logs;
 

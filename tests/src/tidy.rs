@@ -38,7 +38,7 @@ const LINES_MAX: usize = 600;
 const COMING: &[&str] = &["install.md", "hooks.md", "sinks.md", "top.md"];
 
 /// The letters of clauses in docs/protocol.md.
-const CLAUSE_LETTERS: &str = "ATBWPESHQCLVJMRNDKX";
+const CLAUSE_LETTERS: &str = "ATBWPESHQCLVJMRNDKXG";
 
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))

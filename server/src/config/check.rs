@@ -1,7 +1,7 @@
 //! What one key alone cannot say: ranges, keys that need each other, what this version does not do yet.
 
 use super::section::{Mistake, Origins, path_of};
-use super::{Config, LimitOf, NDJSON, Task, channels, check_auth, check_schedules};
+use super::{Config, LimitOf, NDJSON, Task, channels, check_auth, check_hooks, check_schedules};
 use minium_protocol::Topic;
 use minium_queue::DatabaseUrl;
 use std::time::Duration;
@@ -32,6 +32,7 @@ pub(super) fn check(config: &Config, origins: &Origins, mistakes: &mut Vec<Mista
     }
     channels::check(&config.channels, &mut findings);
     check_schedules::check(config, &mut findings);
+    check_hooks::check(config, &mut findings);
     for (name, task) in &config.tasks {
         check_task(name, task, &mut findings);
     }

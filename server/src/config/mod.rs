@@ -6,10 +6,12 @@
 mod channels;
 mod check;
 mod check_auth;
+mod check_hooks;
 mod check_schedules;
 mod env;
 mod load;
 mod sandbox;
+mod secret;
 mod section;
 mod show;
 mod value;
@@ -24,6 +26,7 @@ pub(crate) use value::Json;
 
 use minium_bus::Rate;
 use minium_protocol::{Missed, Topic};
+use secret::Secrets;
 use section::{Reader, section};
 use std::collections::BTreeMap;
 use std::num::NonZero;
@@ -190,6 +193,42 @@ section! {
         key: Option<String> = "";
         /// First notes of each job, a table.
         notes: Option<Json> = "";
+    }
+}
+
+section! {
+    /// A webhook that comes in by POST `/hooks/NAME`, as in `[hooks.github]`.
+    Hook {
+        /// How deliveries are signed: `github` (`X-Hub-Signature-256`; GitHub and what speaks as it does) or `standard`
+        /// (Standard Webhooks).
+        kind: Option<String> = "";
+        /// The secrets that are shared with the sender, at most 8; a delivery needs one of them, so that they can be changed
+        /// without a gap. For `github` 16 bytes or more, for `standard` as in `whsec_…`.
+        secrets: Secrets = "";
+        /// The same in files. Whitespace around a secret does not count.
+        secret_files: Vec<String> = "";
+        /// The task to enqueue.
+        task: Option<String> = "";
+        /// The queue.
+        queue: String = "default";
+        /// The priority, -1000 to 1000.
+        priority: i32 = "0";
+        /// How many runs each job may have.
+        attempts: i32 = "1";
+        /// Each job waits for so long.
+        delay: Duration = "0s";
+        /// Only these: what `X-GitHub-Event` says, or the member `type` of a Standard Webhook. Without it all.
+        events: Vec<String> = "";
+        /// Only deliveries that have these values: a table of JSON pointers into the payload and what must stand there, as in
+        /// `{ "/ref" = "refs/heads/main" }`.
+        when: Option<Json> = "";
+        /// The arguments. In them `$/a/b` stands for that place of the payload (null where it has none), `$` for all of it,
+        /// `$event` and `$delivery` for the event and the id of the delivery, and `$$` for a `$`. Without it one argument: the payload.
+        args: Option<Json> = "";
+        /// First notes of each job, a table, likewise.
+        notes: Option<Json> = "";
+        /// For so long a delivery that comes again, under its id, is answered by the job of the first. 3d or more.
+        window: Duration = "7d";
     }
 }
 
@@ -431,6 +470,7 @@ pub(crate) struct Config {
     pub(crate) schemas: Schemas,
     pub(crate) channels: BTreeMap<String, Channel>,
     pub(crate) schedules: BTreeMap<String, Schedule>,
+    pub(crate) hooks: BTreeMap<String, Hook>,
     pub(crate) notifier: Notifier,
     pub(crate) recorders: Recorders,
     pub(crate) auth: Auth,
@@ -449,6 +489,7 @@ impl Config {
             schemas: reader.section("schemas"),
             channels: reader.named("channels"),
             schedules: reader.named("schedules"),
+            hooks: reader.named("hooks"),
             notifier: reader.section("notifier"),
             recorders: reader.section("recorders"),
             auth: reader.section("auth"),

@@ -2,7 +2,7 @@
 
 use super::section::{Key, Section};
 use super::{
-    Anonymous, Auth, AuthKey, AuthLimits, Certificate, Channel, Database, KeepQueue, LimitOf, Limits,
+    Anonymous, Auth, AuthKey, AuthLimits, Certificate, Channel, Database, Hook, KeepQueue, LimitOf, Limits,
     Notifier, Queue, Recorders, Retention, Sandbox, Schedule, Schemas, Server, Task, Tls, Worker,
 };
 use std::fmt::Write;
@@ -82,6 +82,12 @@ fn written() -> String {
         "schedules.NAME",
         "Work that repeats, by `every` or by `cron`. By `every` it fires at once when it is new. All nodes of one database must have the same schedules: each puts its own at its start, and removes what an earlier configuration had ([job-states.md](job-states.md#schedules)).",
         Schedule::KEYS,
+    );
+    section(
+        &mut out,
+        "hooks.\"NAME\"",
+        "A webhook that comes in by POST `/hooks/NAME` and becomes a job ([hooks.md](hooks.md)). Hooks, and the files that they name, are read again on SIGHUP; a file with mistakes changes nothing.",
+        Hook::KEYS,
     );
     section(&mut out, "notifier", "Between journal and bus.", Notifier::KEYS);
     section(

@@ -14,6 +14,7 @@ pub(crate) fn show(config: &Config) -> String {
         schemas,
         channels,
         schedules,
+        hooks,
         notifier,
         recorders,
         auth,
@@ -32,6 +33,7 @@ pub(crate) fn show(config: &Config) -> String {
         ("schemas", schemas.show()),
         ("channels", named(channels)),
         ("schedules", named(schedules)),
+        ("hooks", named(hooks)),
         ("notifier", notifier.show()),
         ("recorders", recorders.show()),
         ("auth", auth.show()),
@@ -65,6 +67,15 @@ mod tests {
             let shown = show(&from_text(&format!("[database]\nurl = {url:?}")).unwrap());
             assert!(!shown.contains("secret") && shown.contains("host/db"), "{shown}");
         }
+    }
+
+    #[test]
+    fn secrets_of_hooks_never_show() {
+        let text = "[hooks.x]\nkind = \"github\"\ntask = \"t\"\nsecrets = [\"the first of the two\", \"the second of them\"]";
+        let config = from_text(text).unwrap();
+        let shown = show(&config);
+        assert!(shown.contains("secrets = [\n    \"***\",\n    \"***\",\n]"), "{shown}");
+        assert!(!format!("{config:?}").contains("of the two"));
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
 /// Says what runs. Once, at start.
 pub(crate) fn describe() {
     metrics::describe_counter!(REQUESTS, "HTTP requests answered.");
+    super::hooks::describe();
     metrics::describe_gauge!(BUILD_INFO, "What runs; always 1.");
     metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }

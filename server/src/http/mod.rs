@@ -11,6 +11,7 @@ mod events;
 mod goodbye;
 mod health;
 mod history;
+mod hooks;
 mod http2;
 mod jobs;
 pub(crate) mod limit;
@@ -37,6 +38,7 @@ mod topics;
 mod upgrade;
 mod workers;
 
+pub(crate) use hooks::BODIES_MAX as HOOK_BODIES_MAX;
 pub(crate) use jobs::HISTORIES_MAX;
 pub(crate) use jobs::bulks::Bulks;
 pub(crate) use metrics::describe as describe_metrics;
@@ -44,6 +46,7 @@ pub(crate) use routes::router;
 
 use crate::auth::Auth;
 use crate::database::Database;
+use crate::hooks::Hooks;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -92,6 +95,10 @@ pub(crate) struct App {
     pub(crate) waits: Semaphore,
     /// Room for histories: each may hold many megabytes until its reader has it.
     pub(crate) histories: Arc<Semaphore>,
+    /// Webhooks that come in.
+    pub(crate) hooks: Arc<Hooks>,
+    /// Room for their bodies.
+    pub(crate) hook_bodies: Semaphore,
     /// Bulk actions that go on behind their requests.
     pub(crate) bulks: Bulks,
     /// The node goes down.

@@ -24,6 +24,8 @@ use tracing::debug;
 pub(super) enum Need {
     /// Nothing.
     Open,
+    /// A signature, which the handler looks at; a token is not looked at. Here it is held to the rate of its address.
+    Signed,
     /// Any scope at all: each word of the session is judged by itself.
     Session,
     /// The verb, on the topic or filter of the path.
@@ -55,6 +57,15 @@ pub(super) async fn stand_before(
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
+    if need == Need::Signed {
+        return match app.limiter.message(None, parts.extensions.get::<Remote>()) {
+            Ok(()) => next.run(Request::from_parts(parts, body)).await,
+            Err(refusal) => {
+                hear_out(&parts, body).await;
+                refusal.into_response()
+            }
+        };
+    }
     match judge(&app, need, &parts).await {
         Ok(grant) => {
             parts.extensions.insert(Granted(grant));
@@ -73,7 +84,7 @@ const HEARD_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Over HTTP/2 an answer that overtakes its request resets the stream, which some clients (curl 7.88) tell as an error
 /// in place of the answer. So a small body is read to its end first.
-async fn hear_out(parts: &Parts, body: Body) {
+pub(super) async fn hear_out(parts: &Parts, body: Body) {
     if parts.version == Version::HTTP_2 {
         // what it says is of no interest
         drop(super::body::read(body, HEARD_BYTES_MAX, HEARD_TIME_MAX).await);
@@ -138,7 +149,7 @@ fn check(need: Need, grant: &Grant, parts: &Parts) -> Result<(), No> {
         }
     };
     match need {
-        Need::Open => Ok(()),
+        Need::Open | Need::Signed => Ok(()),
         Need::Session => lacks(!scopes.is_empty(), "open a session", "at all"),
         Need::Topic(verb) => {
             // as the handler will read it

@@ -41,6 +41,11 @@ impl Refusal {
         Refusal::new(ErrorCode::InvalidRequest, detail)
     }
 
+    /// Its code.
+    pub(crate) fn code(&self) -> ErrorCode {
+        self.0.problem.code
+    }
+
     /// With a header.
     pub(crate) fn with_header(mut self, name: http::HeaderName, value: HeaderValue) -> Refusal {
         self.0.headers.insert(name, value);

@@ -4,8 +4,8 @@
 use super::permit::{self, Need};
 use super::problem::{self, Refusal};
 use super::{
-    App, asyncapi, gate, health, history, jobs, locks, metrics, openapi, page, publish, queues, recorders,
-    schedules, schemas, session, sessions, topics, workers,
+    App, asyncapi, gate, health, history, hooks, jobs, locks, metrics, openapi, page, publish, queues,
+    recorders, schedules, schemas, session, sessions, topics, workers,
 };
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -91,6 +91,7 @@ fn open(app: &Arc<App>) -> Router<Arc<App>> {
         .at("/favicon.ico", Need::Open, get(page::icon))
         .at("/healthz", Need::Open, get(health::healthz))
         .at("/readyz", Need::Open, get(health::readyz))
+        .at("/hooks/{name}", Need::Signed, post(hooks::receive))
         .at("/metrics", Need::Figures, get(metrics::metrics))
         .at("/asyncapi.json", Need::Session, get(asyncapi::document))
         .at("/openapi.json", Need::Open, get(openapi::document))

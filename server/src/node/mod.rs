@@ -25,8 +25,8 @@ use crate::schema_files::SchemaDir;
 use crate::tls::Tls;
 use anyhow::Context;
 use asked::Asked;
-use minium_bus::{Bus, Channels, Schemas};
-use minium_notifier::{Retentions, TaskWork};
+use minium_bus::{Bus, Schemas};
+use minium_notifier::TaskWork;
 use minium_protocol::format_duration;
 pub(crate) use minium_queue::causes;
 use minium_worker::Worker;
@@ -115,7 +115,14 @@ fn start(config: Config, extras: Extras) -> anyhow::Result<Up> {
         asked: [
             node.look_after_trust(auth, extras.reread.clone(), place),
             node.look_after_schemas(parts.dir, &parts.schemas),
-            node.look_after_channels(extras.reread, parts.channels, &parts.retentions),
+            node.look_after_channels(
+                extras.reread,
+                reload::InForce {
+                    channels: parts.channels,
+                    retentions: parts.retentions.clone(),
+                    hooks: parts.hooks,
+                },
+            ),
         ],
         tls,
     };
@@ -292,23 +299,12 @@ impl Node {
         again
     }
 
-    /// The same for the channels.
-    fn look_after_channels(
-        &self,
-        reread: Option<Reread>,
-        channels: Arc<Channels>,
-        retentions: &Retentions,
-    ) -> Arc<Asked> {
+    /// The same for channels and hooks.
+    fn look_after_channels(&self, reread: Option<Reread>, in_force: reload::InForce) -> Arc<Asked> {
         let again = Arc::<Asked>::default();
         if let Some(read) = reread {
             let closing = self.closing.clone();
-            self.background.spawn(reload::channels(
-                read,
-                channels,
-                retentions.clone(),
-                again.clone(),
-                closing,
-            ));
+            self.background.spawn(reload::watch(read, in_force, again.clone(), closing));
         }
         again
     }

@@ -5,6 +5,7 @@ use crate::auth::Auth;
 use crate::config::Config;
 use crate::database::{self, Database, Door};
 use crate::exit::{Exit, fault};
+use crate::hooks::{self, Hooks};
 use crate::http::limit::Limiter;
 use crate::http::{self, App, Limits};
 use crate::schema_files::{self, SchemaDir};
@@ -27,6 +28,7 @@ pub(super) struct Parts {
     pub(super) database: Database,
     pub(super) channels: Arc<Channels>,
     pub(super) retentions: Retentions,
+    pub(super) hooks: Arc<Hooks>,
     pub(super) closing: CancellationToken,
     pub(super) work: TaskWork,
     pub(super) bus: Bus,
@@ -40,11 +42,13 @@ impl Parts {
         opening::check_schedules(config, &schemas)?;
         let (door, database) = database::awaited();
         let channels = Arc::new(Channels::new(config.bus_channels()).context("Setting up the channels")?);
+        let hooks = hooks::build(config).map_err(|wrong| fault(Exit::Usage, wrong.join("\n")))?;
+        let hooks = Arc::new(Hooks::new(hooks));
         let retentions = Retentions::new(config.retention_policy());
         let closing = CancellationToken::new();
         let work = opening::start_work(&database, &schemas, &closing);
         let bus = start_bus(config, (&schemas, &channels), &database, &work)?;
-        Ok((door, Parts { schemas, dir, database, channels, retentions, closing, work, bus }))
+        Ok((door, Parts { schemas, dir, database, channels, retentions, hooks, closing, work, bus }))
     }
 }
 
@@ -75,6 +79,8 @@ pub(super) fn app(
         metrics,
         waits: Semaphore::new(limits.waits as usize),
         histories: Arc::new(Semaphore::new(http::HISTORIES_MAX)),
+        hooks: parts.hooks.clone(),
+        hook_bodies: Semaphore::new(http::HOOK_BODIES_MAX),
         bulks: http::Bulks::new(node.background.clone()),
         closing: node.closing.clone(),
     })

@@ -30,9 +30,9 @@ pub(crate) async fn enqueue(State(app): State<Arc<App>>, request: Request) -> Re
     let many = bytes.trim_ascii_start().first() == Some(&b'[');
     let (mut jobs, count) = if many { read_many(&bytes)? } else { (read_one(&bytes)?, 1) };
     take_key(&parts.headers, &mut jobs[..count], many)?;
-    let trace = parts.headers.get(TRACEPARENT).and_then(|v| v.to_str().ok()).filter(|t| is_traceparent(t));
+    let trace = trace_of(&parts.headers);
     for (i, job) in jobs.iter_mut().enumerate() {
-        job.options.trace = trace.map(str::to_owned);
+        job.options.trace.clone_from(&trace);
         let named = |refusal: Refusal| if many || i >= count { refusal.within(&place(i)) } else { refusal };
         check_args(&app.schemas, job).map_err(named)?;
     }
@@ -118,6 +118,12 @@ fn take_key(headers: &HeaderMap, jobs: &mut [EnqueueRequest], many: bool) -> Res
         job.check().map_err(|why| Refusal::invalid(format!("Idempotency-Key: {why}")))?;
     }
     Ok(())
+}
+
+/// The trace that a request belongs to.
+pub(in super::super) fn trace_of(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(TRACEPARENT)?.to_str().ok()?;
+    is_traceparent(text).then(|| text.to_owned())
 }
 
 /// W3C trace context, version 00.
