@@ -22,6 +22,7 @@ mod openapi;
 mod schema_files;
 mod spools;
 mod tls;
+mod webhook_signature;
 
 use clap::Parser;
 use std::process::ExitCode;
