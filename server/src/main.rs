@@ -5,7 +5,7 @@
 //! **Map.** `cli` is the command line and the commands that are clients of a node; `command` are the commands that
 //! are a node or look after one; `config` reads the configuration; `auth` says who may do what; `http` is everything that speaks HTTP, up to the
 //! moment at which a checked upgrade is handed to the bus; `openapi` describes it; `node` says what is started in which order and stopped
-//! in reverse; `listener` takes connections.
+//! in reverse; `listener` takes connections; `sinks` tell those outside of events.
 
 mod auth;
 mod cli;
@@ -20,6 +20,7 @@ mod logging;
 mod node;
 mod openapi;
 mod schema_files;
+mod sinks;
 mod spools;
 mod tls;
 mod webhook_signature;

@@ -34,7 +34,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
 const LINES_MAX: usize = 600;
 
 /// The letters of clauses in docs/protocol.md.
-const CLAUSE_LETTERS: &str = "ATBWPESHQCLVJMRNDKX";
+const CLAUSE_LETTERS: &str = "ATBWPESHQCLVJMRNDKXO";
 
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))

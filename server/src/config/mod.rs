@@ -10,8 +10,10 @@ mod check_schedules;
 mod env;
 mod load;
 mod sandbox;
+mod secret;
 mod section;
 mod show;
+mod sinks;
 mod value;
 
 #[cfg(test)]
@@ -20,6 +22,7 @@ mod reference;
 pub(crate) use load::{Flags, load, load_text};
 pub(crate) use sandbox::Sandbox;
 pub(crate) use show::show;
+pub(crate) use sinks::{Deliveries, Sink, SinkKind};
 pub(crate) use value::Json;
 
 use minium_bus::Rate;
@@ -439,6 +442,8 @@ pub(crate) struct Config {
     pub(crate) limits: BTreeMap<String, LimitOf>,
     pub(crate) worker: Worker,
     pub(crate) tasks: BTreeMap<String, Task>,
+    pub(crate) sinks: BTreeMap<String, Sink>,
+    pub(crate) deliveries: Deliveries,
 }
 
 impl Config {
@@ -457,6 +462,8 @@ impl Config {
             limits: reader.named("limits"),
             worker: reader.section("worker"),
             tasks: reader.named("tasks"),
+            sinks: reader.named("sinks"),
+            deliveries: reader.section("deliveries"),
         }
     }
 

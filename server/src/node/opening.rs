@@ -12,6 +12,7 @@ use super::{AddTasks, SOURCE, rounds};
 use crate::config::Config;
 use crate::database::{Database, Door, Open};
 use crate::exit::{Exit, fault};
+use crate::sinks::Sinks;
 use crate::spools;
 use anyhow::Context;
 use minium_bus::{Bus, Schemas};
@@ -47,6 +48,7 @@ pub(super) struct Opener {
     pub(super) retentions: Retentions,
     pub(super) door: Door,
     pub(super) tasks: Option<AddTasks>,
+    pub(super) sinks: Sinks,
     pub(super) closing: CancellationToken,
 }
 
@@ -130,7 +132,7 @@ impl Opener {
         // moment is read by those who resume.
         let relay_end = CancellationToken::new();
         let relay = Relay::start(&journal, self.bus.clone(), self.relay_options(), relay_end.clone());
-        let watched = relay.states();
+        let (watched, followed) = (relay.states(), journal.clone());
         self.door.opened(Open {
             store: store.clone(),
             journal,
@@ -154,6 +156,10 @@ impl Opener {
         rounds.spawn(rounds::upkeep(store.clone(), rules, self.closing.clone()));
         rounds.spawn(rounds::masks(store.clone(), self.schemas.clone(), masks, self.closing.clone()));
         rounds.spawn(rounds::schedules(store.clone(), self.closing.clone()));
+        self.sinks.start(&followed, &relay.states(), &rounds, &self.closing);
+        if let Some(worker) = self.sinks.worker(&store, &self.config) {
+            rounds.spawn(rounds::deliveries(worker, self.closing.clone()));
+        }
         rounds.close();
         let outcome = match self.worker(store)? {
             Some(worker) => {
