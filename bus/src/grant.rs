@@ -2,7 +2,7 @@
 
 use crate::allowance::Allowance;
 use jiff::Timestamp;
-use minium_protocol::{ErrorCode, Filter, Problem, Scopes, Verb};
+use minium_protocol::{ErrorCode, Filter, Problem, Scopes, Verb, is_own_task};
 use std::sync::Arc;
 
 /// What is said of a grant when the rules have changed; a refusal ends its session. A session without a grant was
@@ -40,10 +40,25 @@ impl Grant {
     /// # Errors
     /// `forbidden`, naming the scope that is missing.
     pub fn check(&self, verb: Verb, filter: &Filter) -> Result<(), Problem> {
+        if matches!(verb, Verb::Push | Verb::Pull) {
+            self.check_task(filter.as_str())?;
+        }
         if self.scopes.allow(verb, filter) {
             return Ok(());
         }
         let words = format!("{} may not {} {filter}: it has no scope for that", self.subject, verb.as_str());
+        Err(Problem::new(ErrorCode::Forbidden, words))
+    }
+
+    /// May jobs of this task be made and taken, as far as that hangs on the task? The node's own are for `admin`.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn check_task(&self, task: &str) -> Result<(), Problem> {
+        if !is_own_task(task) || self.scopes.allow_admin() {
+            return Ok(());
+        }
+        let words = format!("the task {task} is the node's own: {} needs admin for it", self.subject);
         Err(Problem::new(ErrorCode::Forbidden, words))
     }
 }

@@ -24,6 +24,10 @@ pub const RECORDERS: &str = "minium_notifier_recorders";
 pub const RECORDERS_SILENCE: &str = "minium_notifier_recorders_silence_seconds";
 /// Entries that were let go of although a recorder had not confirmed them.
 pub const RECORDERS_OVERRUN: &str = "minium_notifier_recorders_overrun_total";
+/// Events that became deliveries of a sink, by this node.
+pub const SINKS_EVENTS: &str = "minium_sinks_events_total";
+/// Age of the oldest event that this node has not made a delivery of yet, by sink; 0 where another node follows.
+pub const SINKS_LAG: &str = "minium_sinks_lag_seconds";
 /// Offsets that were gone before this node relayed them: it lagged behind retention, or somebody deleted by hand.
 pub const JOURNAL_HOLES: &str = "minium_notifier_journal_holes_total";
 /// Attempts to reach the journal that failed.
@@ -72,6 +76,8 @@ pub fn describe() {
         Unit::Count,
         "Entries that were let go of although a recorder had not confirmed them."
     );
+    describe_counter!(SINKS_EVENTS, Unit::Count, "Events that became deliveries of a sink.");
+    describe_gauge!(SINKS_LAG, Unit::Seconds, "Age of the oldest event that waits for a sink's follower.");
     describe_counter!(JOURNAL_HOLES, Unit::Count, "Offsets that were missing in the journal.");
     describe_counter!(RELAY_FAILURES, Unit::Count, "Attempts to reach the journal that failed.");
     describe_gauge!(PULLERS, Unit::Count, "Sessions of this node that pull jobs.");

@@ -23,6 +23,7 @@ mod frame;
 mod job;
 mod lock;
 mod log;
+mod own;
 mod position;
 mod problem;
 mod readable;
@@ -45,6 +46,7 @@ pub use lock::{LockExtension, LockHold, LockRequest, LockToken, LockView};
 pub use log::{
     KeptLine, LOG_BYTES_MAX, LOG_LINES_MAX, LOG_TEXT_BYTES_MAX, LogLevel, LogLine, check_log, log_text,
 };
+pub use own::{OWN_TASKS, is_own_task, is_own_topic};
 pub use position::{After, Position, PositionError};
 pub use problem::{ErrorCode, Problem, SchemaFault, TLS_ONLY};
 pub use readable::{JSON_LEVELS_MAX, check_json, check_members};

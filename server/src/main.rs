@@ -5,7 +5,8 @@
 //! **Map.** `cli` is the command line and the commands that are clients of a node; `command` are the commands that
 //! are a node or look after one; `config` reads the configuration; `auth` says who may do what; `http` is everything that speaks HTTP, up to the
 //! moment at which a checked upgrade is handed to the bus; `openapi` describes it; `node` says what is started in which order and stopped
-//! in reverse; `listener` takes connections; `supervisor` is told how the process is.
+//! in reverse; `listener` takes connections; `supervisor` is told how the process is; `hooks` turn what comes from outside
+//! into jobs, `sinks` tell those outside of events.
 
 mod auth;
 mod cli;
@@ -21,6 +22,7 @@ mod logging;
 mod node;
 mod openapi;
 mod schema_files;
+mod sinks;
 mod spools;
 mod supervisor;
 mod tls;

@@ -107,6 +107,9 @@ mod clients;
 /// The console, in a real browser.
 mod console;
 
+/// Those outside who are told of events.
+mod sinks;
+
 /// Tokens, scopes, rates: who may do what.
 mod trust;
 

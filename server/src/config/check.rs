@@ -1,7 +1,7 @@
 //! What one key alone cannot say: ranges, keys that need each other, what this version does not do yet.
 
 use super::section::{Mistake, Origins, path_of};
-use super::{Config, LimitOf, NDJSON, Task, channels, check_auth, check_hooks, check_schedules};
+use super::{Config, LimitOf, NDJSON, Task, channels, check_auth, check_hooks, check_schedules, sinks};
 use minium_protocol::Topic;
 use minium_queue::DatabaseUrl;
 use std::time::Duration;
@@ -44,6 +44,7 @@ pub(super) fn check(config: &Config, origins: &Origins, mistakes: &mut Vec<Mista
         check_limit(task, limit, &mut findings);
     }
     check_auth::check(config, &mut findings);
+    sinks::check(config, &mut findings);
     for queue in &config.worker.queues {
         if let Err(error) = queue.parse::<Topic>() {
             findings.add("worker.queues".into(), format!("{queue:?}: {error}"));

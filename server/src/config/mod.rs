@@ -14,6 +14,7 @@ mod sandbox;
 mod secret;
 mod section;
 mod show;
+mod sinks;
 mod value;
 
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod reference;
 pub(crate) use load::{Flags, load, load_text};
 pub(crate) use sandbox::Sandbox;
 pub(crate) use show::show;
+pub(crate) use sinks::{Deliveries, Sink, SinkKind};
 pub(crate) use value::Json;
 
 use minium_bus::Rate;
@@ -479,6 +481,8 @@ pub(crate) struct Config {
     pub(crate) limits: BTreeMap<String, LimitOf>,
     pub(crate) worker: Worker,
     pub(crate) tasks: BTreeMap<String, Task>,
+    pub(crate) sinks: BTreeMap<String, Sink>,
+    pub(crate) deliveries: Deliveries,
 }
 
 impl Config {
@@ -498,6 +502,8 @@ impl Config {
             limits: reader.named("limits"),
             worker: reader.section("worker"),
             tasks: reader.named("tasks"),
+            sinks: reader.named("sinks"),
+            deliveries: reader.section("deliveries"),
         }
     }
 

@@ -2,8 +2,9 @@
 
 use super::section::{Key, Section};
 use super::{
-    Anonymous, Auth, AuthKey, AuthLimits, Certificate, Channel, Database, Hook, KeepQueue, LimitOf, Limits,
-    Notifier, Queue, Recorders, Retention, Sandbox, Schedule, Schemas, Server, Task, Tls, Worker,
+    Anonymous, Auth, AuthKey, AuthLimits, Certificate, Channel, Database, Deliveries, Hook, KeepQueue, LimitOf,
+    Limits, Notifier, Queue, Recorders, Retention, Sandbox, Schedule, Schemas, Server, Sink, Task, Tls,
+    Worker,
 };
 use std::fmt::Write;
 
@@ -143,6 +144,18 @@ fn written() -> String {
         Task::KEYS,
     );
     out.push_str(SANDBOX_OF_A_TASK);
+    section(
+        &mut out,
+        "sinks.NAME",
+        "Who is told of events outside: by webhooks, or by the statuses of commits ([sinks.md](sinks.md)). All nodes of one database must have the same sinks. Files are read at the start.",
+        Sink::KEYS,
+    );
+    section(
+        &mut out,
+        "deliveries",
+        "The worker inside the node that sends what sinks are told. Without sinks there is none.",
+        Deliveries::KEYS,
+    );
     while out.ends_with("\n\n") {
         out.pop();
     }

@@ -15,6 +15,11 @@ impl Secrets {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(ExposeSecret::expose_secret)
     }
+
+    /// Was none said?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl Value for Secrets {
@@ -36,6 +41,20 @@ impl Value for Secrets {
     }
 }
 
+/// One secret.
+#[derive(Debug, Clone)]
+pub(crate) struct Secret(pub(crate) SecretString);
+
+impl Value for Secret {
+    const ALLOWED: &'static str = String::ALLOWED;
+    fn from_text(text: &str) -> Option<Secret> {
+        Some(Secret(SecretString::from(text)))
+    }
+    fn to_toml(&self) -> Option<toml::Value> {
+        Some(MASK.into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,7 +65,9 @@ mod tests {
         assert_eq!(secrets.iter().collect::<Vec<_>>(), ["one", "two"]);
         let shown = format!("{:?} {:?}", secrets.to_toml(), secrets);
         assert!(!shown.contains("one") && !shown.contains("two"), "{shown}");
-        let one = Secrets::from_toml(&"three, four".into()).unwrap();
-        assert_eq!(one.iter().collect::<Vec<_>>(), ["three, four"]);
+        let single = Secrets::from_toml(&"three, four".into()).unwrap();
+        assert_eq!(single.iter().collect::<Vec<_>>(), ["three, four"]);
+        let one = Secret::from_text("tok").unwrap();
+        assert!(!format!("{one:?} {:?}", one.to_toml()).contains("tok"));
     }
 }

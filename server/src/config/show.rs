@@ -23,6 +23,8 @@ pub(crate) fn show(config: &Config) -> String {
         limits,
         worker,
         tasks,
+        sinks,
+        deliveries,
     } = config;
     let url = mask(&database.url);
     let mut database = database.show();
@@ -42,6 +44,8 @@ pub(crate) fn show(config: &Config) -> String {
         ("limits", named(limits)),
         ("worker", worker.show()),
         ("tasks", named(tasks)),
+        ("sinks", named(sinks)),
+        ("deliveries", deliveries.show()),
     ];
     for (name, table) in sections {
         if !table.is_empty() {

@@ -44,6 +44,13 @@ pub(super) enum Need {
 #[derive(Debug, Clone)]
 pub(crate) struct Granted(pub(crate) Option<Arc<Grant>>);
 
+impl Granted {
+    /// The node's own tasks are for `admin`.
+    pub(super) fn check_task(&self, task: &str) -> Result<(), Refusal> {
+        self.0.as_ref().map_or(Ok(()), |grant| grant.check_task(task).map_err(Refusal::from))
+    }
+}
+
 /// Who comes without a good token hears this, whatever is wrong.
 const UNAUTHORIZED: &str = "this needs a valid token";
 

@@ -12,7 +12,7 @@ use axum::response::Response;
 use http::{StatusCode, Uri};
 use minium_bus::Grant;
 use minium_notifier::{
-    Confirmation, Confirmed, NotifierError, RECORDERS_MAX, RECORDERS_OF_ONE_MAX, Recorder,
+    Confirmation, Confirmed, NotifierError, RECORDERS_MAX, RECORDERS_OF_ONE_MAX, Recorder, SINK_PREFIX,
 };
 use minium_protocol::{ErrorCode, Filter, Position, Verb};
 use serde::Deserialize;
@@ -82,6 +82,12 @@ pub(crate) async fn confirm(
     }
     let grant = granted.0.as_deref();
     may_follow(grant, &topics)?;
+    if name.starts_with(SINK_PREFIX) && !is_admin(grant) {
+        return Err(Refusal::new(
+            ErrorCode::Forbidden,
+            format!("{SINK_PREFIX}… are the node's own recorders"),
+        ));
+    }
     let confirmation = Confirmation {
         owner: owner(grant),
         for_anyone: is_admin(grant),

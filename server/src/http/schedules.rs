@@ -2,9 +2,11 @@
 //! percent-encoded.
 
 use super::jobs::{check_args, find, parse};
+use super::permit::Granted;
 use super::problem::Refusal;
 use super::query::{Pairs, limit, one, only, pairs};
 use super::{App, body, json};
+use axum::Extension;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use http::{StatusCode, Uri};
@@ -29,11 +31,13 @@ pub(crate) async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) 
 /// PUT `/api/v1/schedules/{name}`: in place of one of this name, if there is one. Arguments are judged as at an enqueue.
 pub(crate) async fn put(
     State(app): State<Arc<App>>,
+    Extension(granted): Extension<Granted>,
     Path(name): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let bytes = body::read(request.into_body(), app.limits.request_bytes, app.limits.patience).await?;
     let schedule = Schedule::new(name, parse::<ScheduleRequest>(&bytes)?)?;
+    granted.check_task(&schedule.request.task)?;
     check_args(&app.schemas, &schedule.request)?;
     let store = app.database.store()?;
     let status = match store.put_schedule(&schedule).await? {

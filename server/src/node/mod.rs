@@ -22,6 +22,7 @@ use crate::http::{App, router};
 use crate::listener::{self, Service};
 use crate::logging;
 use crate::schema_files::SchemaDir;
+use crate::sinks::Sinks;
 use crate::tls::Tls;
 use anyhow::Context;
 use asked::Asked;
@@ -95,6 +96,7 @@ fn start(config: Config, extras: Extras) -> anyhow::Result<Up> {
     let tls = Tls::of(&config.server.tls).map_err(|why| fault(Exit::Usage, why))?.map(Arc::new);
     trust::mind_tokens(&config, place, tls.is_some());
     opening::check_place(&config)?;
+    let sinks = Sinks::make(&config).map_err(|wrong| fault(Exit::Usage, wrong.join("\n")))?;
     parts::raise_open_files();
     let metrics = parts::start_metrics()?;
     let listeners = match handed.is_empty() {
@@ -137,6 +139,7 @@ fn start(config: Config, extras: Extras) -> anyhow::Result<Up> {
         retentions: parts.retentions,
         door,
         tasks: extras.tasks,
+        sinks,
         closing: node.closing.clone(),
         supervisor: supervised.supervisor().clone(),
         migrating,

@@ -12,6 +12,7 @@ use super::{AddTasks, SOURCE, rounds};
 use crate::config::Config;
 use crate::database::{Database, Door, Open};
 use crate::exit::{Exit, fault};
+use crate::sinks::Sinks;
 use crate::spools;
 use crate::supervisor::Supervisor;
 use anyhow::Context;
@@ -49,6 +50,7 @@ pub(super) struct Opener {
     pub(super) retentions: Retentions,
     pub(super) door: Door,
     pub(super) tasks: Option<AddTasks>,
+    pub(super) sinks: Sinks,
     pub(super) closing: CancellationToken,
     pub(super) supervisor: Supervisor,
     /// The schema is being brought up to date.
@@ -138,7 +140,7 @@ impl Opener {
         // moment is read by those who resume.
         let relay_end = CancellationToken::new();
         let relay = Relay::start(&journal, self.bus.clone(), self.relay_options(), relay_end.clone());
-        let watched = relay.states();
+        let (watched, followed) = (relay.states(), journal.clone());
         self.door.opened(Open {
             store: store.clone(),
             journal,
@@ -162,6 +164,10 @@ impl Opener {
         rounds.spawn(rounds::upkeep(store.clone(), rules, self.closing.clone()));
         rounds.spawn(rounds::masks(store.clone(), self.schemas.clone(), masks, self.closing.clone()));
         rounds.spawn(rounds::schedules(store.clone(), self.closing.clone()));
+        self.sinks.start(&followed, &relay.states(), &rounds, &self.closing);
+        if let Some(worker) = self.sinks.worker(&store, &self.config) {
+            rounds.spawn(rounds::deliveries(worker, self.closing.clone()));
+        }
         rounds.close();
         let outcome = match self.worker(store)? {
             Some(worker) => {

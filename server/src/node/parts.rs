@@ -97,6 +97,7 @@ pub(super) fn raise_open_files() {
 pub(super) fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new().install_recorder().context("Starting the metrics")?;
     http::describe_metrics();
+    crate::sinks::describe_metrics();
     Ok(handle)
 }
 

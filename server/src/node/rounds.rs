@@ -5,6 +5,7 @@ use crate::schema_files::SchemaDir;
 use metrics_exporter_prometheus::PrometheusHandle;
 use minium_bus::Schemas;
 use minium_queue::{ArgsMask, QueueError, Store, UpkeepRules, Upkept};
+use minium_worker::Worker;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -75,6 +76,21 @@ fn after(done: Upkept, batch: u64) -> Duration {
         _ if full => UPKEEP_PAUSE_MIN,
         Some(due) => due.clamp(UPKEEP_PAUSE_MIN, UPKEEP_PAUSE_MAX),
         None => UPKEEP_PAUSE_MAX,
+    }
+}
+
+/// Does what sinks are told, until the node goes down.
+pub(super) async fn deliveries(worker: Worker, closing: CancellationToken) {
+    match worker.run(closing.clone()).await {
+        Ok(()) => {}
+        Err(error) => {
+            // a schema that this program does not know: the node has no sense without it
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "Sinks cannot be told anything; going down."
+            );
+            closing.cancel();
+        }
     }
 }
 

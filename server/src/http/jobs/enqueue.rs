@@ -1,8 +1,10 @@
 //! POST `/api/v1/jobs`: one job, or many of which all are enqueued or none.
 
+use super::super::permit::Granted;
 use super::super::problem::Refusal;
 use super::super::{App, body, json};
 use super::{find, parse};
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::header::{HeaderMap, HeaderValue, LOCATION};
@@ -24,7 +26,11 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The handler.
-pub(crate) async fn enqueue(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
+pub(crate) async fn enqueue(
+    State(app): State<Arc<App>>,
+    Extension(granted): Extension<Granted>,
+    request: Request,
+) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let bytes = body::read(body, app.limits.request_bytes, app.limits.patience).await?;
     let many = bytes.trim_ascii_start().first() == Some(&b'[');
@@ -34,7 +40,7 @@ pub(crate) async fn enqueue(State(app): State<Arc<App>>, request: Request) -> Re
     for (i, job) in jobs.iter_mut().enumerate() {
         job.options.trace.clone_from(&trace);
         let named = |refusal: Refusal| if many || i >= count { refusal.within(&place(i)) } else { refusal };
-        check_args(&app.schemas, job).map_err(named)?;
+        granted.check_task(&job.task).and_then(|()| check_args(&app.schemas, job)).map_err(named)?;
     }
     let store = app.database.store()?;
     if many { enqueue_many(&*store, &jobs, count).await } else { enqueue_one(&*store, &jobs).await }
