@@ -66,7 +66,9 @@ pub(crate) fn adopt(handed: Vec<std::net::TcpListener>) -> anyhow::Result<Vec<Tc
         TcpListener::from_std(listener)
     };
     let adopted: io::Result<Vec<_>> = handed.into_iter().map(adopt).collect();
-    adopted.map_err(|error| fault(Exit::Failed, format!("The sockets that were handed over cannot be used: {error}")))
+    adopted.map_err(|error| {
+        fault(Exit::Failed, format!("The sockets that were handed over cannot be used: {error}"))
+    })
 }
 
 /// Of all addresses the one by which most can come: one that is not loopback, if there is any.

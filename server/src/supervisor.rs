@@ -175,7 +175,8 @@ mod tests {
 
     fn heard(socket: &UnixDatagram) -> Vec<String> {
         let mut buffer = [0; 1024];
-        let next = || socket.recv(&mut buffer).ok().map(|n| String::from_utf8_lossy(&buffer[..n]).into_owned());
+        let next =
+            || socket.recv(&mut buffer).ok().map(|n| String::from_utf8_lossy(&buffer[..n]).into_owned());
         std::iter::from_fn(next).collect()
     }
 
@@ -239,6 +240,9 @@ mod tests {
         let long = tokio::time::sleep(EXTENSION * 10);
         supervisor.patiently(long).await;
         let asked = heard(&hears);
-        assert!(asked.len() > 100 && asked.iter().all(|a| a == "EXTEND_TIMEOUT_USEC=60000000\n"), "{asked:?}");
+        assert!(
+            asked.len() > 100 && asked.iter().all(|a| a == "EXTEND_TIMEOUT_USEC=60000000\n"),
+            "{asked:?}"
+        );
     }
 }

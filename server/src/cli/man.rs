@@ -7,6 +7,9 @@ use clap::{Args, Command, CommandFactory};
 use clap_mangen::roff::{Inline, Roff};
 use std::path::PathBuf;
 
+/// A page has a date, and one that changes with each build would change each package: it is that of the version.
+const DATE: &str = "2026-11-28";
+
 /// Arguments of `minium man`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  minium man | man -l -\n  minium man /usr/local/share/man/man1")]
@@ -54,6 +57,7 @@ fn page(command: Command) -> anyhow::Result<(String, Vec<u8>)> {
     let above = name.rsplit_once('-').map(|(above, _)| above.to_owned());
     let has_below = command.get_subcommands().any(|sub| !sub.is_hide_set());
     let manual = clap_mangen::Man::new(command).manual("Minium").title(name.to_uppercase());
+    let manual = manual.date(DATE).source(concat!("minium ", env!("CARGO_PKG_VERSION")));
     let mut text = Vec::new();
     manual.render_title(&mut text)?;
     manual.render_name_section(&mut text)?;
@@ -76,9 +80,13 @@ fn page(command: Command) -> anyhow::Result<(String, Vec<u8>)> {
 fn further(after: &str) -> Roff {
     let is_example = |line: &&str| line.starts_with("  ");
     let examples: Vec<&str> = after.lines().filter(is_example).collect();
-    let mut notes = after.lines().filter(|line| !is_example(line) && !line.starts_with("Examples:")).peekable();
+    let mut notes =
+        after.lines().filter(|line| !is_example(line) && !line.starts_with("Examples:")).peekable();
     let mut roff = Roff::new();
-    if after.lines().any(|line| !line.trim().is_empty() && !is_example(&line) && !line.starts_with("Examples:")) {
+    if after
+        .lines()
+        .any(|line| !line.trim().is_empty() && !is_example(&line) && !line.starts_with("Examples:"))
+    {
         roff.control("SH", ["NOTES"]);
     }
     let mut begun = false;

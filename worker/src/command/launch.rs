@@ -24,14 +24,8 @@ pub(super) struct Start {
 const PASSED_ON: [&str; 2] = ["MINIUM_URL", "MINIUM_CA"];
 
 /// Meant by the service manager for this process alone: a command that heeded them would speak in the worker's name.
-const OF_THE_SERVICE: [&str; 6] = [
-    "NOTIFY_SOCKET",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-    "LISTEN_PID",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-];
+const OF_THE_SERVICE: [&str; 6] =
+    ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 
 /// What tells this program its settings, with tokens and passwords among them: by name, and nothing is read.
 fn own_variables() -> Vec<OsString> {
