@@ -87,7 +87,7 @@ fn start(config: Config, extras: Extras) -> anyhow::Result<Up> {
     trust::mind_tokens(&config, tls.is_some());
     opening::check_place(&config)?;
     parts::raise_open_files();
-    let metrics = parts::start_metrics()?;
+    let metrics = crate::http::start_metrics()?;
     let listener = listener::bind(place.address)?;
     let address = listener.local_addr().context("Asking for the address of the listener")?;
     let scheme = if tls.is_some() { "https" } else { "http" };
