@@ -57,6 +57,33 @@ python_clients() {
     export MINIUM_TEST_PYTHON=$venv/bin/python
 }
 
+# Prometheus' tool for alerts and metrics, out of Debian's package and nothing else of that: $MINIUM_TEST_PROMTOOL
+prometheus_tool() {
+    MINIUM_TEST_PROMTOOL=$(command -v promtool || true)
+    if [ -z "$MINIUM_TEST_PROMTOOL" ]; then
+        local folder=$target/promtool
+        MINIUM_TEST_PROMTOOL=$folder/promtool
+        [ -x "$MINIUM_TEST_PROMTOOL" ] || unpack_promtool "$folder" ||
+            die "promtool is missing: apt-get install prometheus"
+    fi
+    export MINIUM_TEST_PROMTOOL
+}
+
+unpack_promtool() {
+    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
+    local log status=0
+    log=$(mktemp)
+    mkdir -p "$1"
+    {
+        { ! is_root || apt-get update; } && (cd "$1" && apt-get download prometheus) &&
+            dpkg-deb --fsys-tarfile "$1"/prometheus_*.deb | tar -xO ./usr/bin/promtool >"$1/promtool.new" &&
+            chmod +x "$1/promtool.new" && mv "$1/promtool.new" "$1/promtool"
+    } >"$log" 2>&1 || status=1
+    [ "$status" = 0 ] || tail -n 20 "$log" >&2
+    rm -f "$log" "$1"/prometheus_*.deb
+    return "$status"
+}
+
 # a real Minion, and what it needs for PostgreSQL
 perl_minion() {
     perl -MMinion::Backend::Pg -e1 2>/dev/null || apt_install libminion-perl libmojo-pg-perl ||

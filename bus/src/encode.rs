@@ -94,8 +94,13 @@ pub(crate) fn job(out: &mut Vec<u8>, job: &LeasedJob) {
     json_string(&mut text, job.task.as_str());
     text.extend_from_slice(br#","job":"#);
     text.extend_from_slice(&job.snapshot);
-    write!(text, r#","lease":"{}","lease_expires":"{:.6}"}}"#, job.lease, job.expires)
+    write!(text, r#","lease":"{}","lease_expires":"{:.6}""#, job.lease, job.expires)
         .expect("memory takes every byte");
+    if let Some(trace) = &job.trace {
+        text.extend_from_slice(br#","traceparent":"#);
+        json_string(&mut text, trace);
+    }
+    text.push(b'}');
     frame::append(out, Opcode::Text, &text);
 }
 

@@ -58,7 +58,7 @@ mod lists;
 mod log;
 mod merge;
 mod message;
-mod metrics;
+pub mod metrics;
 mod opening;
 mod options;
 mod outside;

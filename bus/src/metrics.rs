@@ -1,7 +1,9 @@
 //! Names of what the bus measures. Labels never hold topics: their number has no bound.
 
 use crate::options::Slow;
-use metrics::{Counter, counter, gauge};
+use metrics::{
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 /// Sessions that are open now.
 const SESSIONS: &str = "minium_bus_sessions";
@@ -17,6 +19,29 @@ const FELL_BEHIND: &str = "minium_bus_slow_consumers_total";
 const FORGOTTEN: &str = "minium_bus_topics_forgotten_total";
 /// Sessions that ended, by close `code`; 1006 without a word.
 const CLOSED: &str = "minium_bus_sessions_closed_total";
+/// From when a shard was given messages until its sockets had them.
+const DELIVERY_SECONDS: &str = "minium_bus_delivery_seconds";
+
+/// Tells the recorder what the names mean; to be called once, after it is installed.
+pub fn describe() {
+    describe_gauge!(SESSIONS, "Sessions that are open.");
+    describe_counter!(PUBLISHED, "Messages taken from clients and the journal.");
+    describe_counter!(DELIVERED, "Messages written to clients.");
+    describe_counter!(DROPPED, "Messages that did not go on.");
+    describe_counter!(FELL_BEHIND, "Subscribers that lost their place in memory.");
+    describe_counter!(FORGOTTEN, "Topics whose counts were given up for others.");
+    describe_counter!(CLOSED, "Sessions that ended, by close code.");
+    describe_histogram!(
+        DELIVERY_SECONDS,
+        Unit::Seconds,
+        "From when messages were taken until all sockets that took them had them."
+    );
+}
+
+/// How long deliveries take.
+pub(crate) fn delivery() -> Histogram {
+    histogram!(DELIVERY_SECONDS)
+}
 
 /// The gauge of sessions.
 pub(crate) fn sessions(now: usize) {

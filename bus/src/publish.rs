@@ -14,6 +14,7 @@ use bytes::Bytes;
 use minium_protocol::{ErrorCode, Problem, Topic};
 use serde_json::Value;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// Messages of one sender, ready for the logs of a shard.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Batch {
     pub(crate) pattern: Pattern,
     pub(crate) topic: Topic,
     pub(crate) messages: u32,
+    /// When they came.
+    pub(crate) taken: Instant,
     frames: [Bytes; Encoding::ALL.len()],
 }
 
@@ -81,7 +84,8 @@ impl Burst {
     /// A copy that may leave the thread.
     pub(crate) fn batch(&self, pattern: Pattern, topic: &Topic) -> Arc<Batch> {
         let frames = self.frames.each_ref().map(|f| Bytes::copy_from_slice(f));
-        Arc::new(Batch { pattern, topic: topic.clone(), messages: self.messages, frames })
+        let (topic, taken) = (topic.clone(), Instant::now());
+        Arc::new(Batch { pattern, topic, messages: self.messages, taken, frames })
     }
 }
 

@@ -14,6 +14,7 @@ use minium_protocol::{CloseCode, Position};
 use std::mem;
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
+use tokio::time::Instant;
 
 /// What is sent to the shards at once.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -26,6 +27,8 @@ pub(crate) struct RelayBatch {
     pub(crate) entries: Vec<Entry>,
     /// What it is taken to weigh in memory.
     pub(crate) bytes: usize,
+    /// When they came from the journal.
+    taken: Instant,
 }
 
 impl RelayBatch {
@@ -33,7 +36,8 @@ impl RelayBatch {
         // once as it came, and about once as frames
         let weight = |r: &Relayed| 2 * r.event.len() + ENTRY_BYTES;
         let bytes = entries.iter().map(weight).sum();
-        RelayBatch { entries: entries.into_iter().map(Entry::new).collect(), bytes }
+        let taken = Instant::now();
+        RelayBatch { entries: entries.into_iter().map(Entry::new).collect(), bytes, taken }
     }
 }
 
@@ -91,6 +95,7 @@ impl Shard {
 
     /// A batch, and then those go on who waited for more.
     pub(crate) fn relay_batch(&self, batch: Arc<RelayBatch>) {
+        self.note_taken(batch.taken);
         let before = self.relayed.get();
         for entry in &batch.entries {
             self.relay(entry);

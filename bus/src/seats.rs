@@ -11,6 +11,7 @@ use crate::shard::Shard;
 use jiff::Timestamp;
 use minium_protocol::{CloseCode, Verb};
 use std::net::{IpAddr, SocketAddr};
+use tracing::{debug_span, field};
 
 /// What a shard keeps of one session for lists.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +63,13 @@ impl Seat {
             port: remote.map_or(0, |remote| remote.port()),
             role,
         }
+    }
+
+    /// What is logged of a session stands in this. It is made when it is needed, and only where such lines are logged: a session
+    /// that is idle shall cost nothing for it.
+    pub(crate) fn span(&self) -> tracing::Span {
+        let remote_addr = self.ip.map(|ip| field::display(SocketAddr::new(ip, self.port)));
+        debug_span!("session", session_id = self.id, remote_addr)
     }
 
     fn view(&self, session: &Session) -> Option<SessionView> {

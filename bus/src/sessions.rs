@@ -27,6 +27,7 @@ use std::task::Waker;
 use thin_vec::ThinVec;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tracing::debug;
 
 impl Shard {
     /// Registers the session, then answers 101.
@@ -147,6 +148,7 @@ impl Shard {
     }
 
     fn register(&self, s: &Rc<Session>, seat: Seat) {
+        seat.span().in_scope(|| debug!("A session has begun."));
         self.seats.borrow_mut().push(seat);
         let mut sessions = self.sessions.borrow_mut();
         s.set_place(sessions.len());
@@ -262,7 +264,8 @@ impl Shard {
         }
         let mut sessions = self.sessions.borrow_mut();
         sessions.swap_remove(left.place);
-        self.seats.borrow_mut().swap_remove(left.place);
+        let seat = self.seats.borrow_mut().swap_remove(left.place);
+        seat.span().in_scope(|| debug!(code = left.code, "A session has ended."));
         if let Some(moved) = sessions.get(left.place) {
             moved.set_place(left.place);
         }

@@ -14,7 +14,7 @@ use crate::recent::Recent;
 use crate::seats::Seat;
 use crate::session::Session;
 use crate::shelf::Shelf;
-use metrics::Counter;
+use metrics::{Counter, Histogram};
 use minium_protocol::{Answer, CloseCode, Position, Topic};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -66,6 +66,9 @@ pub(crate) struct Shard {
     pub(crate) source: Arc<str>,
     published: [Counter; Pattern::ALL.len()],
     delivered: Counter,
+    /// When the first of what is to be walked was taken.
+    taken: Cell<Option<Instant>>,
+    delivery: Histogram,
 }
 
 /// Whatever ends a shard, nobody shall wait for it.
@@ -115,6 +118,8 @@ impl Shard {
             source,
             published: Pattern::ALL.map(|p| crate::metrics::published(p.as_str())),
             delivered: crate::metrics::delivered(),
+            taken: Cell::new(None),
+            delivery: crate::metrics::delivery(),
         })
     }
 
@@ -131,8 +136,13 @@ impl Shard {
                 }
             }
             mem::swap(&mut *self.dirty.borrow_mut(), &mut logs);
+            let taken = self.taken.take().filter(|_| !logs.is_empty());
             for log in logs.drain(..) {
                 self.walk(&log).await;
+            }
+            // one figure for all of it, so that a message costs nothing
+            if let Some(taken) = taken {
+                self.delivery.record(taken.elapsed());
             }
             tokio::task::consume_budget().await;
         }
@@ -162,6 +172,7 @@ impl Shard {
     fn take(&self, item: Item) {
         match item {
             Item::Frames(batch) => {
+                self.note_taken(batch.taken);
                 self.append(batch.pattern, &batch.topic, batch.messages, |e| batch.frames(e), None);
             }
             Item::Relay(batch) => self.relay_batch(batch),
@@ -213,6 +224,18 @@ impl Shard {
             self.judge_full(log);
         });
         at
+    }
+
+    /// Something came at this time that this turn walks.
+    pub(crate) fn note_taken(&self, at: Instant) {
+        self.taken.set(Some(self.taken.get().map_or(at, |first| first.min(at))));
+    }
+
+    /// The same for what a session of this shard has just read.
+    pub(crate) fn note_taken_now(&self) {
+        if self.taken.get().is_none() {
+            self.taken.set(Some(Instant::now()));
+        }
     }
 
     /// Tells one message from the next.

@@ -50,6 +50,8 @@ pub struct LeasedJob {
     pub lease: LeaseToken,
     /// When the lease ends.
     pub expires: Timestamp,
+    /// W3C trace context of who enqueued it.
+    pub trace: Option<Box<str>>,
 }
 
 impl LeasedJob {

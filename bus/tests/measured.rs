@@ -19,7 +19,9 @@ mod node;
 mod queue;
 
 use client::within;
-use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use metrics::{
+    Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
 use minium_protocol::JobOptions;
 use node::Node;
 use std::collections::HashMap;
@@ -43,6 +45,14 @@ impl CounterFn for Count {
     }
 }
 
+/// Of a histogram it is counted how often something was recorded.
+impl HistogramFn for Count {
+    fn record(&self, value: f64) {
+        assert!(value >= 0.0, "{value}");
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
 struct Recording(Arc<Counters>);
 
 impl Recorder for Recording {
@@ -60,8 +70,9 @@ impl Recorder for Recording {
         Gauge::noop()
     }
 
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        let name = key.name().to_owned();
+        Histogram::from_arc(self.0.0.lock().unwrap().entry(name).or_default().clone())
     }
 }
 
@@ -112,6 +123,9 @@ async fn what_is_published_delivered_refused_and_closed_is_counted() {
     counters.reach("minium_bus_messages_published_total{pattern=bus}", 300).await;
     counters.reach("minium_bus_messages_published_total{pattern=push}", 100).await;
     counters.reach("minium_bus_messages_delivered_total{}", 300 + 700 + 100).await;
+    // one for a shard's turn, not one for a message and its receivers; pulled messages do not pass the logs
+    let deliveries = counters.get("minium_bus_delivery_seconds");
+    assert!((1..=2 * 400).contains(&deliveries), "{deliveries}");
     let mut refused = node.open("/pub/task").await;
     refused.text("{}").await;
     refused.heard().await;

@@ -336,6 +336,7 @@ impl Feeder {
     }
 
     /// Gives the bus what continues the prefix.
+    #[tracing::instrument(level = "debug", name = "relay", skip_all, fields(sink = "bus", cursor = prefix.last()))]
     async fn feed(&mut self, prefix: &mut Prefix, epoch: u64, entries: Vec<Entry>) {
         let entries = prefix.admit(entries, |entry| entry.offset);
         if entries.is_empty() {

@@ -2,7 +2,7 @@
 
 mod wire;
 
-pub use wire::{JobTree, read_jobs};
+pub use wire::{JobTree, is_traceparent, read_jobs};
 
 use crate::Topic;
 use crate::frame::ID_BYTES_MAX;

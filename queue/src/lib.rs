@@ -35,7 +35,7 @@ mod listing;
 pub mod locks;
 pub mod logs;
 mod mask;
-mod metrics;
+pub mod metrics;
 mod migrations;
 pub mod postgres;
 mod pressure;
@@ -60,7 +60,7 @@ pub use locks::{LockFilter, LockGuard, LockHeld, LockPage, Locks};
 pub use logs::{LogPage, Logs};
 pub use migrations::{Migration, MigrationStatus};
 pub use pressure::{PRESSURE_LIFE, Pressure, Pressured};
-pub use queues::{QueueView, Queues, READY_COUNTED_MAX};
+pub use queues::{QueueView, QueueWait, Queues, READY_COUNTED_MAX};
 pub use retention::{Keep, Retention};
 pub use schedules::{Schedule, ScheduleFilter, SchedulePage, Schedules, Timing};
 pub use store::{

@@ -4,9 +4,13 @@ use crate::error::QueueError;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::Serialize;
+use std::time::Duration;
 
 /// So many jobs that are ready are counted in each queue; more are told as this many.
 pub const READY_COUNTED_MAX: i64 = 10_000;
+
+/// So many pairs of queue and priority are looked at when it is asked how long queues wait.
+pub(crate) const LANES_MAX: i64 = 10_000;
 
 /// A queue as it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -17,6 +21,16 @@ pub struct QueueView {
     pub paused: Option<Timestamp>,
     /// Jobs that could be claimed at once, counted up to [`READY_COUNTED_MAX`].
     pub ready: i64,
+}
+
+/// How long a queue has kept somebody waiting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueWait {
+    /// Its name.
+    pub name: String,
+    /// How long the job that waits longest could have been claimed, by the database's clock. What a lease that ran out took
+    /// counts as well.
+    pub waited: Duration,
 }
 
 /// Looks after queues.
@@ -34,4 +48,8 @@ pub trait Queues: Send + Sync {
     /// Queues in which jobs are ready, and those that are paused, by name. At most
     /// [`rules::PAGE_MAX`](crate::rules::PAGE_MAX).
     async fn queues(&self) -> Result<Vec<QueueView>, QueueError>;
+
+    /// Queues in which jobs are ready, by name, with how long the first of them waits. Jobs under limits do not count: they
+    /// are held back on purpose. At most [`rules::PAGE_MAX`](crate::rules::PAGE_MAX).
+    async fn queue_waits(&self) -> Result<Vec<QueueWait>, QueueError>;
 }

@@ -125,8 +125,8 @@ impl Schedule {
             Timing::new(Some(every), None, None)?;
         }
         let options = &self.request.options;
-        if !options.parents.is_empty() || options.origin.is_some() {
-            let words = "parents and origin belong to one job; a schedule has none".into();
+        if !options.parents.is_empty() || options.origin.is_some() || options.trace.is_some() {
+            let words = "parents, origin and traceparent belong to one job; a schedule has none".into();
             return Err(QueueError::Invalid(words));
         }
         rules::check_requests(std::slice::from_ref(&self.request))

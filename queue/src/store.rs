@@ -518,6 +518,9 @@ pub trait Store:
     /// beside it.
     fn wakeups(&self) -> watch::Receiver<u64>;
 
+    /// Sets the gauges of what it has open, for whoever is about to read them.
+    fn tell_figures(&self) {}
+
     /// Is the database there?
     async fn ping(&self) -> Result<(), QueueError>;
 }

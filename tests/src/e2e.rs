@@ -53,6 +53,12 @@ mod hooks;
 /// Logs of jobs, over HTTP, in events and by the command line.
 mod logs;
 
+/// Figures, alerts, and spans of log lines: what an operator is told.
+mod figures;
+
+/// Trace contexts, by every road.
+mod traces;
+
 /// Who archives the journal, over HTTP.
 mod recorders;
 

@@ -23,7 +23,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, debug, info, info_span};
 
 /// The error of a run that its worker did not let end.
 pub(crate) const WORKER_STOPPED: &str = "the worker was stopped";
@@ -203,13 +204,26 @@ pub(crate) struct Done {
     pub(crate) outcome: Option<Outcome>,
 }
 
-/// Runs one job to its end. Never panics, whatever the task does.
+/// Runs one job to its end. Never panics, whatever the task does. What is logged meanwhile stands in a span with the job.
 pub(crate) async fn run(
     around: Surroundings,
     task: Arc<dyn Task>,
     job: Arc<RunningJob>,
     leased: Leased,
 ) -> Done {
+    let span = info_span!(
+        "job",
+        job_id = job.id,
+        task = job.task,
+        queue = job.queue,
+        attempt = job.attempt,
+        traceparent = job.trace,
+        state = Empty
+    );
+    run_within(around, task, job, leased).instrument(span).await
+}
+
+async fn run_within(around: Surroundings, task: Arc<dyn Task>, job: Arc<RunningJob>, leased: Leased) -> Done {
     let begun = Instant::now();
     let limit = leased.timeout.or(task.timeout()).or(around.options.timeout);
     // what runs for the task beside it (the look at its arguments, the end of what it left behind) may panic too
@@ -230,6 +244,7 @@ pub(crate) async fn run(
     };
     let labels = [("queue", job.queue.clone()), ("task", job.task.clone()), ("state", state.to_owned())];
     metrics::histogram!(JOB_RUN_SECONDS, &labels).record(begun.elapsed());
+    Span::current().record("state", state);
     debug!(job_id = job.id, task = job.task, attempt = job.attempt, state, "A run has ended.");
     let outcome = ending.map(|ending| Outcome { job: job.id, lease: job.lease, ending });
     Done { lease: job.lease, outcome }

@@ -105,6 +105,7 @@ impl Session {
         let mut place = None;
         if bits != others {
             let own = self.state.borrow().log.clone();
+            sh.note_taken_now();
             place = sh.append(pattern, topic, burst.messages(), |e| burst.frames(e), own.as_ref());
         }
         let mut st = self.state.borrow_mut();

@@ -98,7 +98,8 @@ impl State {
             let lease = LeaseToken::fresh();
             let args_text = String::from_utf8_lossy(&args).into_owned();
             let snapshot = format!(r#"{{"id":{id},"task":"{task}","args":{args_text}}}"#).into();
-            let job = LeasedJob { id, task, snapshot, args, lease, expires: Timestamp::UNIX_EPOCH };
+            let job =
+                LeasedJob { id, task, snapshot, args, lease, expires: Timestamp::UNIX_EPOCH, trace: None };
             self.pullers[n].credit -= 1;
             self.running.insert(id, (lease, n));
             self.pullers[n].puller.take(job).unwrap();

@@ -92,6 +92,7 @@ pub(super) struct Given {
     pub(super) snapshot: Box<RawValue>,
     pub(super) lease: LeaseToken,
     pub(super) expires: Option<Timestamp>,
+    pub(super) trace: Option<String>,
     pub(super) cancelled: CancellationToken,
 }
 
@@ -364,14 +365,14 @@ impl Desk {
             Heard::CaughtUp { filter, offset } => {
                 self.passed(&filter, Some(offset), Item::CaughtUp { offset })
             }
-            Heard::Job { topic, snapshot, lease, expires } => {
+            Heard::Job { topic, snapshot, lease, expires, trace } => {
                 self.alive = true;
                 let place = self
                     .places
                     .iter_mut()
                     .find_map(|(key, p)| p.given(&topic, lease, &snapshot).map(|c| (*key, c)));
                 let Some((key, cancelled)) = place else { return true };
-                let given = Given { topic, snapshot, lease, expires, cancelled };
+                let given = Given { topic, snapshot, lease, expires, trace, cancelled };
                 self.items.push_back((key, Item::Job(Box::new(given))));
             }
             Heard::Cancel { job } => self.places.values().for_each(|p| p.cancel(job)),

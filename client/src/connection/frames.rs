@@ -24,7 +24,13 @@ pub(super) enum Heard {
     /// Everything of this filter up to there was delivered.
     CaughtUp { filter: String, offset: u64 },
     /// Work, under a lease.
-    Job { topic: Topic, snapshot: Box<RawValue>, lease: LeaseToken, expires: Option<Timestamp> },
+    Job {
+        topic: Topic,
+        snapshot: Box<RawValue>,
+        lease: LeaseToken,
+        expires: Option<Timestamp>,
+        trace: Option<String>,
+    },
     /// Stop working on this.
     Cancel { job: i64 },
     /// The node goes down.
@@ -60,6 +66,8 @@ struct Wire<'a> {
     job: Option<&'a RawValue>,
     lease: Option<LeaseToken>,
     lease_expires: Option<Timestamp>,
+    #[serde(borrow)]
+    traceparent: Option<Cow<'a, str>>,
     #[serde(borrow)]
     problem: Option<&'a RawValue>,
     from: Option<u64>,
@@ -105,6 +113,7 @@ pub(super) fn read(text: &str) -> Result<Heard, ClientError> {
             snapshot: wire.job.ok_or_else(|| missing("job"))?.to_owned(),
             lease: wire.lease.ok_or_else(|| missing("lease"))?,
             expires: wire.lease_expires,
+            trace: wire.traceparent.as_deref().map(str::to_owned),
         },
         "cancel" => Heard::Cancel { job: job()? },
         "drain" => Heard::Drain,

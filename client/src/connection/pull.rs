@@ -65,6 +65,8 @@ pub struct LeasedJob {
     pub topic: Topic,
     /// Until when the lease holds, unless it is extended.
     pub lease_expires: Option<Timestamp>,
+    /// W3C trace context of who enqueued it.
+    pub trace: Option<String>,
     lease: LeaseToken,
     cancelled: CancellationToken,
     line: Arc<Handle>,
@@ -74,7 +76,7 @@ pub struct LeasedJob {
 
 impl Puller {
     fn work(&self, given: Given) -> Result<Work, ClientError> {
-        let Given { topic, snapshot, lease, expires, cancelled } = given;
+        let Given { topic, snapshot, lease, expires, trace, cancelled } = given;
         let fault =
             |e: serde_json::Error| ClientError::Answer { what: "a job".into(), reason: e.to_string() };
         let job = serde_json::from_str(snapshot.get()).map_err(fault)?;
@@ -84,6 +86,7 @@ impl Puller {
             snapshot,
             topic,
             lease_expires: expires,
+            trace,
             lease,
             cancelled,
             line,

@@ -40,6 +40,7 @@ struct Wire {
     #[serde(default, deserialize_with = "amount::duration")]
     backoff: Option<Duration>,
     origin: Option<i64>,
+    traceparent: Option<String>,
     on_success: Option<Box<RawValue>>,
     on_failure: Option<Box<RawValue>>,
 }
@@ -157,6 +158,9 @@ impl Wire {
             }
             (lax, when) => lax.unwrap_or(when == Some(When::Ended)),
         };
+        if self.traceparent.as_deref().is_some_and(|text| !looks_like_traceparent(text)) {
+            return Err("traceparent is no trace context as W3C has it, version 00".into());
+        }
         let request = EnqueueRequest {
             task: self.task,
             args: self.args.unwrap_or_else(super::empty_args),
@@ -178,7 +182,7 @@ impl Wire {
                 backoff: self.backoff,
                 origin: self.origin,
                 schedule: None,
-                trace: None,
+                trace: self.traceparent.filter(|text| is_traceparent(text)),
             },
         };
         request.check()?;
@@ -190,6 +194,18 @@ impl<'de> Deserialize<'de> for EnqueueRequest {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<EnqueueRequest, D::Error> {
         Wire::deserialize(d)?.into_request().map_err(D::Error::custom)
     }
+}
+
+/// Is this a W3C trace context, version 00? One that is all zeroes names nothing, and is none.
+pub fn is_traceparent(text: &str) -> bool {
+    let named = |part: &str| part.bytes().any(|b| b != b'0');
+    looks_like_traceparent(text) && named(&text[3..35]) && named(&text[36..52])
+}
+
+fn looks_like_traceparent(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let hex = |t: &str, n: usize| t.len() == n && t.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    matches!(parts[..], ["00", trace, span, flags] if hex(trace, 32) && hex(span, 16) && hex(flags, 2))
 }
 
 /// What a client sends; the inverse of reading one.
@@ -223,7 +239,8 @@ impl Serialize for EnqueueRequest {
                 map.serialize_entry(name, &span.as_secs_f64())?;
             }
         }
-        for (name, text) in [("key", &o.key), ("partition", &o.partition)] {
+        let texts = [("key", &o.key), ("partition", &o.partition), ("traceparent", &o.trace)];
+        for (name, text) in texts {
             if let Some(text) = text {
                 map.serialize_entry(name, text)?;
             }
@@ -252,10 +269,35 @@ mod tests {
             key: Some("k".into()),
             unique: Unique::For(Duration::from_millis(1_500)),
             partition: Some("tenant 7".into()),
+            trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
             ..JobOptions::default()
         };
         let back = read(&serde_json::to_string(&request).unwrap()).unwrap();
         assert_eq!(format!("{back:?}"), format!("{request:?}"));
+    }
+
+    #[test]
+    fn a_trace_context_is_whole_or_refused() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let trace =
+            |text: &str| read(&format!(r#"{{"task":"x","traceparent":"{text}"}}"#)).map(|r| r.options.trace);
+        assert_eq!(trace(good), Ok(Some(good.to_owned())));
+        for bad in [
+            "",
+            "00",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
+        ] {
+            assert!(trace(bad).is_err(), "{bad}");
+        }
+        for nothing in [
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+        ] {
+            assert_eq!(trace(nothing), Ok(None));
+        }
     }
 
     #[test]

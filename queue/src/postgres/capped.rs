@@ -5,7 +5,7 @@
 
 use super::PgStore;
 use super::limits::is_below;
-use super::pull::leased;
+use super::pull::{leased, note_waits};
 use crate::caps;
 use crate::error::QueueError;
 use crate::rules;
@@ -108,6 +108,7 @@ impl PgStore {
         // a row without a place is only there to have woken the journal's reader
         let placed = |row| Some((tokio_postgres::Row::get::<_, Option<i32>>(row, 0)?, leased(row)));
         let mut jobs: Vec<(i32, Leased)> = rows.iter().filter_map(placed).collect();
+        note_waits(&rows);
         jobs.sort_by_key(|(place, _)| *place);
         if !jobs.is_empty() {
             self.wake(false);

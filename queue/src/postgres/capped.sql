@@ -18,7 +18,8 @@ c as (
   returning j.id, j.seq, j.priority, j.task, j.queue, j.args, j.attempt, j.attempts, j.lease, j.lease_until,
             j.timeout_us, j.trace, nullif(j.notes, '{}') as notes, nullif(j.parents, '{}') as parents,
             j.unique_us = 0 as let_go, minium.snapshot(j) as data,
-            (select places from chosen)[width_bucket(j.id, (select ids from chosen))] as place),
+            (select places from chosen)[width_bucket(j.id, (select ids from chosen))] as place,
+            extract(epoch from j.started - j.delayed)::float8 as waited),
 keys as (
   delete from minium.job_key where waiting and job = any (array(select id from c where let_go))),
 events as (
@@ -27,8 +28,8 @@ events as (
 figures as (
   insert into minium.tally (inactive, active) select -count(*), count(*) from c having count(*) > 0)
 select place, id, task, queue, args::text, attempt, attempts, lease, lease_until, timeout_us, trace, priority,
-       notes::text, parents
+       notes::text, parents, null::text, waited
   from c
 union all
-select null, null, pg_notify('minium_journal', '')::text, null, null, null, null, null, null, null, null, null, null, null
+select null, null, pg_notify('minium_journal', '')::text, null, null, null, null, null, null, null, null, null, null, null, null, null
   from minium.wake where name = 'journal' and armed and exists (select from c)

@@ -5,12 +5,14 @@ use super::outage::Gate;
 use super::session::{Session, Types};
 use super::tls::{self, Tls};
 use crate::error::{Away, QueueError};
+use crate::metrics::{DATABASE_CONNECTIONS, DATABASE_SECONDS, DATABASE_WAITING};
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
 };
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_postgres::Config;
 use tokio_postgres::error::SqlState;
 use tokio_util::sync::CancellationToken;
@@ -138,12 +140,16 @@ impl Connections {
         F: FnMut(Session) -> Fut + Send,
         Fut: Future<Output = Result<T, tokio_postgres::Error>> + Send,
     {
+        let asked = Instant::now();
         for again in 0.. {
             let client = Session::new(self.get(attempted).await?, self.types.clone());
             // what callers wait for would grow by several times its size
             let work = Box::pin(tokio::time::timeout(self.patience, operation(client)));
             match self.gate.pass(work).await {
-                Ok(Ok(Ok(done))) => return Ok(done),
+                Ok(Ok(Ok(done))) => {
+                    metrics::histogram!(DATABASE_SECONDS, "operation" => attempted).record(asked.elapsed());
+                    return Ok(done);
+                }
                 Ok(Ok(Err(e))) if again < self.retries_max && gave_way(&e) => {
                     let pause_ms = fastrand::u64(1..=10 << again.min(5));
                     tokio::time::sleep(Duration::from_millis(pause_ms)).await;
@@ -171,6 +177,15 @@ impl Connections {
             }
         }
         unreachable!("the range has no end")
+    }
+
+    /// How many connections there are, and how many wait for one.
+    pub(super) fn tell_figures(&self) {
+        let status = self.pool.status();
+        let idle = status.available.min(status.size);
+        metrics::gauge!(DATABASE_CONNECTIONS, "state" => "idle").set(idle as f64);
+        metrics::gauge!(DATABASE_CONNECTIONS, "state" => "used").set((status.size - idle) as f64);
+        metrics::gauge!(DATABASE_WAITING).set(status.waiting as f64);
     }
 
     fn forget(&self) {

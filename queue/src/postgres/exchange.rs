@@ -11,7 +11,7 @@ use super::marks::{Got, Look};
 use super::pull::notes;
 use super::session::Session;
 use crate::error::QueueError;
-use crate::metrics::{JOBS_FINISHED, count_jobs};
+use crate::metrics::{JOBS_FINISHED, count_jobs, note_waits, tells_wait};
 use crate::rules;
 use crate::store::{Claim, Ending, Exchanged, Leased, Outcome, Pause, Verdict};
 use minium_protocol::{LeaseToken, State};
@@ -411,6 +411,7 @@ impl Answer {
                 _ => {}
             }
         }
+        note_waits(rows.iter().filter_map(waited));
         Ok(())
     }
 
@@ -444,6 +445,13 @@ fn claimed(row: &Row) -> Result<Claimed, Error> {
             parents: row.try_get::<_, Option<_>>(13)?.unwrap_or_default(),
         },
     })
+}
+
+/// Whose wait a row tells, if it does, and how long that was.
+fn waited(row: &Row) -> Option<(&str, &str, f64)> {
+    let seconds = row.get::<_, Option<f64>>(17)?;
+    let has_parents = row.get::<_, Option<Vec<i64>>>(13).is_some();
+    tells_wait(row.get(7), has_parents).then(|| (row.get(5), row.get(4), seconds))
 }
 
 #[cfg(test)]

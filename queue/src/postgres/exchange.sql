@@ -88,7 +88,8 @@ c as (
   returning j.id, j.seq, j.priority, j.task, j.queue, j.args, j.attempt, j.attempts, j.lease, j.lease_until,
             j.timeout_us, j.trace, j.unique_us = 0 as let_go, minium.snapshot(j) as data,
             -- told only where there are any
-            nullif(j.notes, '{}') as notes, nullif(j.parents, '{}') as parents),
+            nullif(j.notes, '{}') as notes, nullif(j.parents, '{}') as parents,
+            extract(epoch from j.started - j.delayed)::float8 as waited),
 c_keys as (
   delete from minium.job_key where waiting and job = any (array(select id from c where let_go))),
 c_events as (
@@ -100,19 +101,19 @@ figures as (
    where n.c + n.f > 0)
 select 'f', null::bigint, null::bigint, null::int, task, queue, null::text, null::int, null::int, null::uuid,
        null::timestamptz, null::bigint, null::text, array_agg(id),
-       exists (select from minium.edge e where e.open and e.parent = any ($1::bigint[])), bool_or(counted), null::text
+       exists (select from minium.edge e where e.open and e.parent = any ($1::bigint[])), bool_or(counted), null::text, null::float8
   from f group by queue, task
 union all
 select 'c', id, seq, priority, task, queue, args::text, attempt, attempts, lease, lease_until, timeout_us, trace,
-       parents, null::boolean, null::boolean, notes::text
+       parents, null::boolean, null::boolean, notes::text, waited
   from c
 union all
-select 'l', null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
+select 'l', null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
  where exists (select from minium.limit_rule)
     or exists (select from minium.job j where j.ready and j.limited is not null)
 union all
-select 't', null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
+select 't', null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
  where exists (select from chosen where apart)
 union all
-select 'w', null, null, null, pg_notify('minium_journal', '')::text, null, null, null, null, null, null, null, null, null, null, null, null
+select 'w', null, null, null, pg_notify('minium_journal', '')::text, null, null, null, null, null, null, null, null, null, null, null, null, null
   from minium.wake where name = 'journal' and armed and (exists (select from f) or exists (select from c))

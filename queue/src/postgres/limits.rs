@@ -4,7 +4,7 @@
 
 use super::PgStore;
 use super::exchange::Claimed;
-use super::pull::{json, leased};
+use super::pull::{json, leased, note_waits};
 use super::session::Session;
 use crate::error::QueueError;
 use crate::limits::{Limit, LimitView, Limits, Rate, check_limits};
@@ -24,7 +24,8 @@ select seq, id, task, queue, args, attempt, attempts, lease, lease_until, timeou
        nullif(whole::json ->> 'notes', '{}'),
        (select array_agg(p.id::bigint order by p.nth)
           from json_array_elements_text(whole::json -> 'parents') with ordinality as p (id, nth)),
-       whole
+       whole,
+       extract(epoch from (whole::json ->> 'started')::timestamptz - (whole::json ->> 'delayed')::timestamptz)::float8
   from minium.claim_limited($1, $2, $3, $4, $5, $6)";
 
 /// $1 queues, $2 the lowest priority that is asked for, $3 tasks or null. The highest priority of those that no limit holds
@@ -129,6 +130,7 @@ impl PgStore {
         if !rows.is_empty() {
             self.wake(false);
         }
+        note_waits(&rows);
         Ok(rows
             .iter()
             .map(|row| Claimed { seq: row.get(0), priority: row.get(11), job: leased(row) })
@@ -170,6 +172,7 @@ impl PgStore {
                     }
                 };
                 let Some(row) = self.connections.run(WHAT, claim).await? else { break };
+                note_waits(std::slice::from_ref(&row));
                 let snapshot = json(row.get(14));
                 pulled.push(Pulled { pull: i, place, job: leased(&row), snapshot });
             }

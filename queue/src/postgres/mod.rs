@@ -314,6 +314,10 @@ impl Store for PgStore {
         self.ears.jobs.subscribe()
     }
 
+    fn tell_figures(&self) {
+        self.connections.tell_figures();
+    }
+
     async fn ping(&self) -> Result<(), QueueError> {
         self.answers().await
     }

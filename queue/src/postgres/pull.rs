@@ -5,6 +5,7 @@
 use super::PgStore;
 use super::session::Session;
 use crate::error::QueueError;
+use crate::metrics::{self, tells_wait};
 use crate::rules;
 use crate::store::{Leased, Pull, Pulled};
 use minium_protocol::LeaseToken;
@@ -90,6 +91,7 @@ impl PgStore {
                 Err(error) => tracing::warn!(%error, "A look for jobs under limits has failed."),
             }
         }
+        note_waits(&rows);
         pulled.sort_by_key(|p| (p.pull, p.place));
         if !pulled.is_empty() {
             self.wake(false);
@@ -119,6 +121,16 @@ pub(super) fn leased(row: &Row) -> Leased {
         notes: notes(row.get(1), row.get(12)),
         parents: row.get::<_, Option<_>>(13).unwrap_or_default(),
     }
+}
+
+/// Notes how long these jobs have waited; the columns are those of [`leased`], and the last one.
+pub(super) fn note_waits(rows: &[Row]) {
+    let told = rows.iter().filter_map(|row| {
+        let seconds = row.get::<_, Option<f64>>(15)?;
+        tells_wait(row.get(5), row.get::<_, Option<Vec<i64>>>(13).is_some())
+            .then(|| (row.get(3), row.get(2), seconds))
+    });
+    metrics::note_waits(told);
 }
 
 /// A job's notes; most have none. Whoever writes rows by hand may keep what JSON's readers refuse: its claim stands all the

@@ -44,7 +44,8 @@ c as (
             nullif(j.notes, '{}') as notes, nullif(j.parents, '{}') as parents, j.unique_us = 0 as let_go,
             minium.snapshot(j) as data,
             -- whoever runs it sees all of it
-            case when j.args_shown is not null then minium.snapshot_with(j, j.args) end as whole),
+            case when j.args_shown is not null then minium.snapshot_with(j, j.args) end as whole,
+            extract(epoch from j.started - j.delayed)::float8 as waited),
 keys as (
   delete from minium.job_key where waiting and job = any (array(select id from c where let_go))),
 events as (
@@ -53,8 +54,8 @@ events as (
 figures as (
   insert into minium.tally (inactive, active) select -count(*), count(*) from c having count(*) > 0)
 select place, id, task, queue, args::text, attempt, attempts, lease, lease_until, timeout_us, trace, priority,
-       notes::text, parents, coalesce(whole, data)::text
+       notes::text, parents, coalesce(whole, data)::text, waited
   from c
 union all
-select null, null, pg_notify('minium_journal', '')::text, null, null, null, null, null, null, null, null, null, null, null, null
+select null, null, pg_notify('minium_journal', '')::text, null, null, null, null, null, null, null, null, null, null, null, null, null
   from minium.wake where name = 'journal' and armed and exists (select from c)

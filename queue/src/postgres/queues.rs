@@ -3,9 +3,10 @@
 use super::PgStore;
 use super::session::Session;
 use crate::error::QueueError;
-use crate::queues::{QueueView, Queues, READY_COUNTED_MAX};
+use crate::queues::{LANES_MAX, QueueView, QueueWait, Queues, READY_COUNTED_MAX};
 use crate::rules;
 use async_trait::async_trait;
+use std::time::Duration;
 
 const PAUSE: &str = "insert into minium.paused_queue (queue) values ($1) on conflict do nothing";
 const RESUME: &str = "delete from minium.paused_queue where queue = $1";
@@ -45,6 +46,20 @@ select q.queue, q.paused, q.ready from (
     from names n) q
  where q.ready > 0 or q.paused is not null order by q.queue limit $2::bigint";
 
+/// $1 how many lanes are looked at, $2 how many queues. A job could be claimed since the last of these: its time, its retry, the
+/// end of its parents, the beginning of a run that was lost.
+/// Indexes: lane_queue, job_ready for the first of each lane, the key of job for its parents.
+const WAITS: &str = "
+select l.queue, extract(epoch from now() - min(first.since))::float8
+  from (select distinct queue, priority from minium.lane order by queue, priority limit $1::bigint) l,
+       lateral (
+         select greatest(j.delayed, j.retried, j.started,
+                         (select max(p.finished) from minium.job p where p.id = any (j.parents))) as since
+           from minium.job j
+          where j.ready and j.limited is null and j.queue = l.queue and j.priority = l.priority
+          order by j.seq limit 1) first
+ group by l.queue order by l.queue limit $2::bigint";
+
 #[async_trait]
 impl Queues for PgStore {
     async fn pause_queue(&self, queue: &str) -> Result<bool, QueueError> {
@@ -80,5 +95,14 @@ impl Queues for PgStore {
             ready: row.get::<_, i64>(2).min(READY_COUNTED_MAX),
         };
         Ok(rows.iter().map(view).collect())
+    }
+    async fn queue_waits(&self) -> Result<Vec<QueueWait>, QueueError> {
+        let most = i64::from(rules::PAGE_MAX);
+        let rows = self.rows("ask how long queues wait", WAITS, &[&LANES_MAX, &most]).await?;
+        let wait = |row: &tokio_postgres::Row| QueueWait {
+            name: row.get(0),
+            waited: Duration::try_from_secs_f64(row.get(1)).unwrap_or_default(),
+        };
+        Ok(rows.iter().map(wait).collect())
     }
 }

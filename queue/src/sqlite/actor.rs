@@ -7,7 +7,7 @@
 
 use super::failure::{Shared, closed, panicked};
 use crate::error::QueueError;
-use crate::metrics::count_jobs;
+use crate::metrics::{count_jobs, note_waits};
 use rusqlite::{Connection, ffi};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +28,15 @@ pub(super) struct Touched {
     /// Some worker was told something, or a running job was cancelled.
     pub(super) controls: bool,
     counts: Vec<Count>,
+    waits: Vec<Wait>,
+}
+
+/// How long a claimed job could have run before, to be noted once the commit stands.
+#[derive(Debug)]
+struct Wait {
+    queue: String,
+    task: String,
+    seconds: f64,
 }
 
 /// Jobs to be counted in the metrics, once the commit stands.
@@ -60,11 +69,17 @@ impl Touched {
         }
     }
 
+    /// A job was claimed that could have run for so long.
+    pub(super) fn waited(&mut self, queue: &str, task: &str, seconds: f64) {
+        self.waits.push(Wait { queue: queue.to_owned(), task: task.to_owned(), seconds });
+    }
+
     fn absorb(&mut self, other: Touched) {
         self.events |= other.events;
         self.jobs |= other.jobs;
         self.controls |= other.controls;
         self.counts.extend(other.counts);
+        self.waits.extend(other.waits);
     }
 }
 
@@ -99,6 +114,7 @@ impl Signals {
         for c in &touched.counts {
             count_jobs(c.metric, &c.queue, &c.task, c.state, c.jobs);
         }
+        note_waits(touched.waits.iter().map(|w| (w.queue.as_str(), w.task.as_str(), w.seconds)));
         let n = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         if touched.events {
             self.events.send_replace(n);

@@ -174,6 +174,12 @@ impl<'c> Change<'c> {
         self.touched.count(metric, &job.queue, &job.task, state.map(State::as_str));
     }
 
+    /// Notes how long a job could have run that is claimed now.
+    pub(super) fn note_wait(&mut self, job: &Job) {
+        let seconds = (self.now - job.delayed) as f64 / 1e6;
+        self.touched.waited(&job.queue, &job.task, seconds);
+    }
+
     /// The number of a job that becomes ready now.
     pub(super) fn draw(&mut self) -> Result<i64, QueueError> {
         let last = match self.drawn {

@@ -6,7 +6,7 @@ use super::limits::{self, Candidate, Wanted};
 use super::queues;
 use super::row::{Job, state, timestamp};
 use crate::error::QueueError;
-use crate::metrics::JOBS_FINISHED;
+use crate::metrics::{JOBS_FINISHED, tells_wait};
 use crate::rules::{self, Aftermath, Hold, Standing};
 use crate::store::{Claim, Ending, Exchanged, Extension, Leased, Outcome, Verdict};
 use minium_protocol::{EventType, LeaseToken, State};
@@ -200,6 +200,9 @@ pub(super) fn claim(
         change.execute("delete from job_key where waiting and job = ?1", [id])?;
     }
     change.moved(id, Some(State::Inactive), Some(State::Active))?;
+    if tells_wait(job.attempt, job.parents != "[]") {
+        change.note_wait(&job);
+    }
     let leased = Leased {
         id,
         attempt: job.attempt,

@@ -1,14 +1,15 @@
 //! Queues: paused, resumed, counted.
 
 use super::SqliteStore;
-use super::change::Change;
+use super::change::{Change, now_micros};
 use super::failure::failure;
 use super::row::timestamp;
 use crate::error::QueueError;
-use crate::queues::{QueueView, Queues, READY_COUNTED_MAX};
+use crate::queues::{LANES_MAX, QueueView, QueueWait, Queues, READY_COUNTED_MAX};
 use crate::rules;
 use async_trait::async_trait;
 use rusqlite::params;
+use std::time::Duration;
 
 /// Those of the queues, each once, that are not paused.
 pub(super) fn open(change: &Change<'_>, queues: &[String]) -> Result<Vec<String>, QueueError> {
@@ -79,5 +80,42 @@ impl Queues for SqliteStore {
             rows.collect::<rusqlite::Result<Vec<_>>>()
         };
         self.read(move |conn| list(conn).map_err(|e| failure("list queues", e))).await?
+    }
+    async fn queue_waits(&self) -> Result<Vec<QueueWait>, QueueError> {
+        // the first of each priority; it could be claimed since the last of its time, its retry, its parents' end, and the
+        // beginning of a run that was lost
+        let sql = "
+            with recursive used (queue) as (
+              select min(queue) from job indexed by job_ready where ready and limited is null
+              union all
+              select (select min(queue) from job indexed by job_ready
+                       where ready and limited is null and queue > used.queue)
+                from used where used.queue is not null),
+            lane (queue, priority) as (
+              select queue, (select max(priority) from job indexed by job_ready
+                              where ready and limited is null and queue = used.queue)
+                from used where queue is not null
+              union all
+              select queue, (select max(priority) from job indexed by job_ready
+                              where ready and limited is null and queue = lane.queue and priority < lane.priority)
+                from lane where priority is not null),
+            waits (queue, since) as (
+              select queue, (select max(delayed, coalesce(retried, 0), coalesce(started, 0),
+                                        coalesce((select max(p.finished) from job p
+                                                   where p.id in (select value from json_each(first.parents))), 0))
+                               from job first indexed by job_ready
+                              where ready and limited is null and first.queue = lane.queue and first.priority = lane.priority
+                              order by priority desc, seq limit 1)
+                from lane where priority is not null limit ?2)
+            select queue, ?1 - min(since) from waits where since is not null group by queue order by queue limit ?3";
+        let list = move |conn: &rusqlite::Connection| {
+            let mut statement = conn.prepare_cached(sql)?;
+            let rows = statement.query_map(params![now_micros(), LANES_MAX, rules::PAGE_MAX], |row| {
+                let waited = u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
+                Ok(QueueWait { name: row.get(0)?, waited: Duration::from_micros(waited) })
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        self.read(move |conn| list(conn).map_err(|e| failure("ask how long queues wait", e))).await?
     }
 }

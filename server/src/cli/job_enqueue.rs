@@ -6,7 +6,7 @@ use super::remote::{Remote, explain};
 use super::stream_input::{Input, whole};
 use crate::exit::{Exit, fault};
 use clap::Args;
-use minium_protocol::{EnqueueRequest, JobOptions, Unique, parse_duration};
+use minium_protocol::{EnqueueRequest, JobOptions, Unique, is_traceparent, parse_duration};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::time::Duration;
@@ -67,6 +67,9 @@ pub(super) struct Enqueue {
     /// The job that enqueues it; within a job's command it is that job
     #[arg(long, value_name = "ID", env = "MINIUM_JOB_ID", hide_env_values = true)]
     origin: Option<i64>,
+    /// The trace that it belongs to, as W3C has it; within a job's command it is that job's. One that cannot be read counts for nothing
+    #[arg(long, value_name = "CONTEXT", env = "TRACEPARENT", hide_env_values = true)]
+    traceparent: Option<String>,
     /// A note; the value is JSON if it reads as such, else text
     #[arg(long, value_name = "NAME=VALUE", value_parser = note)]
     note: Vec<(String, Value)>,
@@ -145,6 +148,7 @@ impl Enqueue {
                 unique: self.unique.unwrap_or_default(),
                 partition: self.partition,
                 origin: self.origin,
+                trace: self.traceparent.filter(|text| is_traceparent(text)),
                 timeout: self.timeout,
                 backoff: self.backoff,
                 ..JobOptions::default()

@@ -4,10 +4,10 @@
 //! strangers can cost is bounded: who signs nothing is not read, bodies are bounded in bytes, in time and in number, and
 //! an address in its rate. Nothing of a payload is ever logged.
 
-use super::jobs::{check_args, trace_of};
+use super::jobs::check_args;
 use super::permit::hear_out;
 use super::problem::Refusal;
-use super::{App, body, json};
+use super::{App, body, json, trace};
 use crate::hooks::{Delivery, Hook, Verdict};
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
@@ -94,7 +94,7 @@ async fn take(app: &App, hook: &Hook, request: Request) -> Result<Outcome, Refus
         let detail = format!("the arguments have more than {} bytes", app.limits.request_bytes);
         return Err(Refusal::new(ErrorCode::PayloadTooLarge, detail));
     }
-    job.options.trace = trace_of(&parts.headers);
+    job.options.trace = trace::context(&parts.headers);
     check_args(&app.schemas, &job)?;
     let answers = app.database.store()?.enqueue(std::slice::from_ref(&*job)).await?;
     let enqueued = answers.first().expect("a store answers each job");

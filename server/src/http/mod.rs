@@ -35,13 +35,14 @@ mod sessions;
 mod sse;
 mod token;
 mod topics;
+mod trace;
 mod upgrade;
 mod workers;
 
 pub(crate) use hooks::BODIES_MAX as HOOK_BODIES_MAX;
 pub(crate) use jobs::HISTORIES_MAX;
 pub(crate) use jobs::bulks::Bulks;
-pub(crate) use metrics::describe as describe_metrics;
+pub(crate) use metrics::{Figures, start as start_metrics};
 pub(crate) use routes::router;
 
 use crate::auth::Auth;
@@ -91,6 +92,8 @@ pub(crate) struct App {
     /// When the node began.
     pub(crate) started: tokio::time::Instant,
     pub(crate) metrics: metrics_exporter_prometheus::PrometheusHandle,
+    /// How the queue stands, for scrapes.
+    pub(crate) figures: Figures,
     /// Room for waits.
     pub(crate) waits: Semaphore,
     /// Room for histories: each may hold many megabytes until its reader has it.

@@ -1,19 +1,21 @@
 //! POST on the bus's paths: one message, answered 200 with nothing in it, as Mercury did.
 
 use super::problem::Refusal;
-use super::{App, body, json, path};
+use super::{App, body, json, path, trace};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use minium_bus::Message;
 use minium_protocol::{ID_BYTES_MAX, JobOptions, Topic};
 use std::sync::Arc;
+use tracing::{Instrument, debug_span};
 
 /// POST `/pub/T`: to all subscribers. On a durable channel it is kept first, and the answer says where.
 pub(crate) async fn publish(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
     let id = idempotency_key(request.headers())?;
     let (topic, message) = read(&app, request).await?;
-    let kept = app.bus.publish(&topic, message, id.as_deref()).await?;
+    let span = debug_span!("publish", %topic, message_id = id);
+    let kept = app.bus.publish(&topic, message, id.as_deref()).instrument(span).await?;
     Ok(kept.map_or_else(
         || StatusCode::OK.into_response(),
         |p| json(StatusCode::OK, format!("{{\"epoch\":{},\"offset\":{}}}", p.epoch, p.offset)),
@@ -22,9 +24,9 @@ pub(crate) async fn publish(State(app): State<Arc<App>>, request: Request) -> Re
 
 /// POST `/push/T`: to one puller. On a durable channel it becomes a job, and the answer names it.
 pub(crate) async fn push(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
-    let key = idempotency_key(request.headers())?;
+    let (key, trace) = (idempotency_key(request.headers())?, trace::context(request.headers()));
     let (topic, message) = read(&app, request).await?;
-    let options = JobOptions { key, ..JobOptions::default() };
+    let options = JobOptions { key, trace, ..JobOptions::default() };
     let job = app.bus.push(&topic, message, options).await?;
     Ok(job.map_or_else(
         || StatusCode::OK.into_response(),

@@ -98,7 +98,7 @@ fn start(config: Config, extras: Extras) -> anyhow::Result<Up> {
     opening::check_place(&config)?;
     let sinks = Sinks::make(&config).map_err(|wrong| fault(Exit::Usage, wrong.join("\n")))?;
     parts::raise_open_files();
-    let metrics = parts::start_metrics()?;
+    let metrics = crate::http::start_metrics()?;
     let listeners = match handed.is_empty() {
         true => vec![listener::bind(place.address)?],
         false => handed,

@@ -10,7 +10,7 @@ use crate::http::limit::Limiter;
 use crate::http::{self, App, Limits};
 use crate::schema_files::{self, SchemaDir};
 use anyhow::Context;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusHandle;
 use minium_bus::{Bus, Channels, Schemas};
 use minium_notifier::{Retentions, TaskWork};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -77,6 +77,7 @@ pub(super) fn app(
         public_url: config.server.public_url.as_ref().map_or(base_url, |url| url.0.as_str()).to_owned(),
         started: tokio::time::Instant::now(),
         metrics,
+        figures: http::Figures::new(),
         waits: Semaphore::new(limits.waits as usize),
         histories: Arc::new(Semaphore::new(http::HISTORIES_MAX)),
         hooks: parts.hooks.clone(),
@@ -91,14 +92,6 @@ pub(super) fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     // What is refused here is told by `minium doctor`, and by sessions that are.
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).ok();
-}
-
-/// Metrics, and what their names mean.
-pub(super) fn start_metrics() -> anyhow::Result<PrometheusHandle> {
-    let handle = PrometheusBuilder::new().install_recorder().context("Starting the metrics")?;
-    http::describe_metrics();
-    crate::sinks::describe_metrics();
-    Ok(handle)
 }
 
 fn start_bus(

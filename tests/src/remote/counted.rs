@@ -7,9 +7,9 @@ use minium_protocol::{EnqueueRequest, JobResult, JobView, LeaseToken, LockToken,
 use minium_queue::{
     Annotation, ArgsMask, AttemptFailure, Claim, Command, Enqueued, Exchanged, Extension, Hour, JobFilter,
     JobPage, Limit, LimitView, Limits, LockFilter, LockHeld, LockPage, Locks, LogPage, Logs, Outcome,
-    Pressure, Pressured, Pull, Pulled, QueueError, QueueView, Queues, RetryOptions, Schedule, ScheduleFilter,
-    SchedulePage, Schedules, Stats, Store, UpkeepRules, Upkept, WorkerFilter, WorkerInfo, WorkerPage,
-    WorkerStatus, Workers,
+    Pressure, Pressured, Pull, Pulled, QueueError, QueueView, QueueWait, Queues, RetryOptions, Schedule,
+    ScheduleFilter, SchedulePage, Schedules, Stats, Store, UpkeepRules, Upkept, WorkerFilter, WorkerInfo,
+    WorkerPage, WorkerStatus, Workers,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -59,6 +59,10 @@ impl Queues for Counted {
 
     async fn queues(&self) -> Result<Vec<QueueView>, QueueError> {
         self.store.queues().await
+    }
+
+    async fn queue_waits(&self) -> Result<Vec<QueueWait>, QueueError> {
+        self.store.queue_waits().await
     }
 }
 

@@ -266,9 +266,9 @@ fn leased(job: &LeasedJob) -> Leased {
         attempts: snapshot.attempts,
         lease: job.lease(),
         lease_expires: job.lease_expires.unwrap_or(jiff::Timestamp::MAX),
-        // neither is part of a snapshot
+        // no part of a snapshot
         timeout: None,
-        trace: None,
+        trace: job.trace.clone(),
         queue: snapshot.queue.clone(),
         priority: snapshot.priority,
         notes: snapshot.notes.clone(),

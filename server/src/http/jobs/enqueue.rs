@@ -2,7 +2,7 @@
 
 use super::super::permit::Granted;
 use super::super::problem::Refusal;
-use super::super::{App, body, json};
+use super::super::{App, body, json, trace};
 use super::{find, parse};
 use axum::Extension;
 use axum::extract::{Request, State};
@@ -15,6 +15,7 @@ use minium_queue::Store;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::{Instrument, debug_span};
 
 /// More jobs than this do not go into one request.
 const JOBS_MAX: usize = 10_000;
@@ -23,7 +24,6 @@ const JOBS_MAX: usize = 10_000;
 const IDEMPOTENT: Duration = Duration::from_secs(86_400);
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The handler.
 pub(crate) async fn enqueue(
@@ -36,14 +36,18 @@ pub(crate) async fn enqueue(
     let many = bytes.trim_ascii_start().first() == Some(&b'[');
     let (mut jobs, count) = if many { read_many(&bytes)? } else { (read_one(&bytes)?, 1) };
     take_key(&parts.headers, &mut jobs[..count], many)?;
-    let trace = trace_of(&parts.headers);
+    let trace = trace::context(&parts.headers);
     for (i, job) in jobs.iter_mut().enumerate() {
-        job.options.trace.clone_from(&trace);
+        job.options.trace = job.options.trace.take().or_else(|| trace.clone());
         let named = |refusal: Refusal| if many || i >= count { refusal.within(&place(i)) } else { refusal };
         granted.check_task(&job.task).and_then(|()| check_args(&app.schemas, job)).map_err(named)?;
     }
     let store = app.database.store()?;
-    if many { enqueue_many(&*store, &jobs, count).await } else { enqueue_one(&*store, &jobs).await }
+    let span = debug_span!("enqueue", jobs = count, task = jobs.first().map(|job| job.task.as_str()));
+    let enqueue = async {
+        if many { enqueue_many(&*store, &jobs, count).await } else { enqueue_one(&*store, &jobs).await }
+    };
+    enqueue.instrument(span).await
 }
 
 async fn enqueue_one(store: &dyn Store, jobs: &[EnqueueRequest]) -> Result<Response, Refusal> {
@@ -126,19 +130,6 @@ fn take_key(headers: &HeaderMap, jobs: &mut [EnqueueRequest], many: bool) -> Res
     Ok(())
 }
 
-/// The trace that a request belongs to.
-pub(in super::super) fn trace_of(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get(TRACEPARENT)?.to_str().ok()?;
-    is_traceparent(text).then(|| text.to_owned())
-}
-
-/// W3C trace context, version 00.
-fn is_traceparent(text: &str) -> bool {
-    let parts: Vec<&str> = text.split('-').collect();
-    let hex = |t: &str, n: usize| t.len() == n && t.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    matches!(parts[..], ["00", id, span, flags] if hex(id, 32) && hex(span, 16) && hex(flags, 2))
-}
-
 /// The whole `args` against the schema of the task.
 pub(in super::super) fn check_args(schemas: &Schemas, job: &EnqueueRequest) -> Result<(), Refusal> {
     let Some(schema) = schemas.for_task(&job.task) else { return Ok(()) };
@@ -195,18 +186,5 @@ mod tests {
         let seen: Vec<_> = jobs.iter().map(|j| (j.task.as_str(), j.options.after.clone())).collect();
         assert_eq!(count, 2);
         assert_eq!(seen, [("a", vec![]), ("b", vec![0]), ("c", vec![0]), ("d", vec![2]), ("e", vec![1])]);
-    }
-
-    #[test]
-    fn trace_contexts_are_taken_only_whole() {
-        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-        for bad in [
-            "",
-            "00-4bf9-00f0-01",
-            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-        ] {
-            assert!(!is_traceparent(bad), "{bad}");
-        }
     }
 }
