@@ -58,6 +58,7 @@ async fn recorded(url: &str, dir: &Path) -> Outcome {
         name: "speed".into(),
         heartbeat: HEARTBEAT,
         backoff: Backoff::default(),
+        uploaded: None,
     };
     let began = Instant::now();
     let done = record(&client, writer, options, CancellationToken::new()).await?;

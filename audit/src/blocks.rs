@@ -45,11 +45,16 @@ pub(crate) struct Broken {
 
 impl<R: Read> Blocks<R> {
     pub(crate) fn new(from: R) -> io::Result<Blocks<R>> {
+        Blocks::new_at(from, 0)
+    }
+
+    /// From a reader that stands where a block begins.
+    pub(crate) fn new_at(from: R, offset: u64) -> io::Result<Blocks<R>> {
         Ok(Blocks {
             from,
             buffer: Vec::new(),
             start: 0,
-            offset: 0,
+            offset,
             ended: false,
             decompressor: Decompressor::new()?,
             data: Vec::new(),

@@ -22,6 +22,14 @@ pub enum AuditError {
     /// Another recorder writes to this archive.
     #[error("another recorder writes to {0}")]
     InUse(String),
+    /// Another recorder went on with the archive in a bucket.
+    #[error("another recorder has gone on with {at}: what {spool} has beyond that cannot be added any more")]
+    Taken {
+        /// The place in the object store.
+        at: String,
+        /// This recorder's directory.
+        spool: String,
+    },
     /// There is no archive here, or one of another kind.
     #[error("{path} is no archive that can be used: {reason}")]
     NoArchive {

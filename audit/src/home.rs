@@ -3,6 +3,7 @@
 use crate::block::Chain;
 use crate::disk::{Disk, sync_name};
 use crate::error::{AuditError, disk};
+use crate::place::Place;
 use crate::seal::CheckKey;
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// The one that is written now.
 const FORMAT: u32 = 1;
+/// The file that says what an archive is of.
+pub(crate) const ARCHIVE: &str = "archive.json";
 const SUFFIX: &str = ".ndjson.zst";
 /// So many segments of 256 MiB are 240 TiB.
 pub(crate) const SEGMENTS_MAX: u64 = 999_999;
@@ -35,7 +38,7 @@ pub(crate) struct Archive {
 /// A directory that is an archive.
 #[derive(Debug, Clone)]
 pub(crate) struct Home {
-    dir: PathBuf,
+    pub(crate) place: Place,
     pub(crate) archive: Archive,
     bytes: Vec<u8>,
 }
@@ -52,20 +55,15 @@ fn number_of(name: &str) -> Option<u64> {
 
 impl Home {
     /// Opens an archive to look at it.
-    pub(crate) fn open(dir: &Path) -> Result<Home, AuditError> {
-        let fault = |reason: String| AuditError::NoArchive { path: dir.display().to_string(), reason };
-        let bytes = match fs::read(archive_path(dir)) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(fault("there is no archive.json in it".into()));
-            }
-            read => read.map_err(disk("read", &archive_path(dir)))?,
-        };
+    pub(crate) fn open(place: Place) -> Result<Home, AuditError> {
+        let fault = |reason: String| AuditError::NoArchive { path: place.to_string(), reason };
+        let bytes = place.read(ARCHIVE)?.ok_or_else(|| fault("there is no archive.json in it".into()))?;
         let archive: Archive = serde_json::from_slice(&bytes)
             .map_err(|e| fault(format!("its archive.json cannot be read: {e}")))?;
         if archive.format != FORMAT {
             return Err(fault(format!("its format is {}, and this is {FORMAT}", archive.format)));
         }
-        Ok(Home { dir: dir.to_owned(), archive, bytes })
+        Ok(Home { place, archive, bytes })
     }
 
     /// Opens an archive of these topics, or makes it.
@@ -86,7 +84,7 @@ impl Home {
             bytes.push(b'\n');
             on.replace(&archive_path(dir), &bytes).map_err(disk("write", &archive_path(dir)))?;
         }
-        let home = Home::open(dir)?;
+        let home = Home::open(dir.into())?;
         if home.archive.topics != topics {
             let has = home.archive.topics.join(", ");
             return Err(AuditError::Mismatch(format!("is of {has}, not of {}", topics.join(", "))));
@@ -102,7 +100,7 @@ impl Home {
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
+        self.place.path(name)
     }
 
     /// Before the first block.
@@ -112,18 +110,14 @@ impl Home {
 
     /// The numbers of all segments, in order.
     pub(crate) fn segments(&self) -> Result<Vec<u64>, AuditError> {
-        let mut numbers = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(disk("list", &self.dir))? {
-            let name = entry.map_err(disk("list", &self.dir))?.file_name();
-            numbers.extend(name.to_str().and_then(number_of));
-        }
+        let mut numbers: Vec<u64> = self.place.names()?.iter().filter_map(|name| number_of(name)).collect();
         numbers.sort_unstable();
         Ok(numbers)
     }
 }
 
 fn archive_path(dir: &Path) -> PathBuf {
-    dir.join("archive.json")
+    dir.join(ARCHIVE)
 }
 
 /// The directory and its lock, which holds as long as the file is open.

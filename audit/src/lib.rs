@@ -17,9 +17,9 @@
 //! # }
 //! ```
 //!
-//! **Map.** `block` is the format, `blocks` reads it; `writer` writes an archive, `home` is its directory, `manifest` its
-//! index, `disk` what is done to files; `record` follows topics and fills the writer; `verify`, `read` and `replay` are what
-//! an archive is good for.
+//! **Map.** `block` is the format, `blocks` reads it, `tail` finds where its end begins; `writer` writes an archive, `home` is its directory, `manifest` its
+//! index, `disk` what is done to files, `place` where they are read from; `record` follows topics and fills the writer; `verify`, `read` and `replay` are what
+//! an archive is good for. With the feature `parquet` there are `columns`, with `s3` a `bucket` and the `upload` to it.
 //!
 //! **Invariants.** An event is in the archive once, in the order of its topic, as it came on the wire, or a record says
 //! why it is not. The position is in the data: there is no second place that could disagree. What [`Writer::append`]
@@ -29,6 +29,10 @@
 
 mod block;
 mod blocks;
+#[cfg(feature = "s3")]
+mod bucket;
+#[cfg(feature = "parquet")]
+mod columns;
 mod confirm;
 mod digest;
 mod disk;
@@ -36,20 +40,31 @@ mod error;
 mod home;
 mod line;
 mod manifest;
+mod place;
 mod read;
 mod record;
 mod replay;
 mod seal;
+mod tail;
+#[cfg(feature = "s3")]
+mod upload;
 mod verify;
 mod writer;
 
 pub use block::Batch;
+#[cfg(feature = "s3")]
+pub use bucket::{Bucket, BucketError};
+#[cfg(feature = "parquet")]
+pub use columns::ParquetWriter;
 pub use digest::{Digest, DigestError};
 pub use error::AuditError;
+pub use place::Place;
 pub use read::{Entry, Selection, read};
-pub use record::{HEARTBEAT, RecordOptions, Recorded, TOPICS_MAX, record};
+pub use record::{HEARTBEAT, RecordOptions, Recorded, TOPICS_MAX, Uploaded, record};
 pub use replay::{ReplayOptions, Replayed, replay};
 pub use seal::{CheckKey, SealKey};
+#[cfg(feature = "s3")]
+pub use upload::{Confirm, Upload};
 pub use verify::{Fact, Finding, Seen, Verdict, VerifyOptions, verify};
 pub use writer::{SegmentLimits, Writer};
 

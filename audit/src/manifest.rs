@@ -7,10 +7,10 @@ use crate::error::{AuditError, disk};
 use crate::home::{Home, segment_name};
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::io::Write;
 
-const NAME: &str = "manifest.ndjson";
+/// Its file.
+pub(crate) const NAME: &str = "manifest.ndjson";
 
 /// What is known of a segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,10 +41,17 @@ impl Line {
 pub(crate) struct Tally {
     line: Line,
     digest: Context,
+    /// Of so many bytes before the first block that was added nothing else is known.
+    unread: u64,
 }
 
 impl Tally {
     pub(crate) fn new(number: u64, head: Digest) -> Tally {
+        Tally::behind(number, head, 0)
+    }
+
+    /// Of a segment that is not looked at before this place.
+    pub(crate) fn behind(number: u64, head: Digest, unread: u64) -> Tally {
         let line = Line {
             file: segment_name(number),
             bytes: 0,
@@ -57,7 +64,7 @@ impl Tally {
             to: None,
             head,
         };
-        Tally { line, digest: Context::new(&SHA256) }
+        Tally { line, digest: Context::new(&SHA256), unread }
     }
 
     /// One block more, with all its bytes.
@@ -76,7 +83,12 @@ impl Tally {
 
     /// Of the whole blocks so far.
     pub(crate) fn bytes(&self) -> u64 {
-        self.line.bytes
+        self.unread + self.line.bytes
+    }
+
+    /// Was everything looked at? Only then is its line that of the segment.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.unread == 0
     }
 
     pub(crate) fn line(&self) -> Line {
@@ -96,13 +108,13 @@ pub(crate) struct Manifest {
 
 impl Manifest {
     pub(crate) fn read(home: &Home) -> Result<Manifest, AuditError> {
-        let path = home.path(NAME);
-        let bytes = match fs::read(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            read => read.map_err(disk("read", &path))?,
-        };
+        let bytes = home.place.read(NAME)?.unwrap_or_default();
+        Ok(Manifest::parse(&bytes))
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Manifest {
         let mut manifest = Manifest::default();
-        let mut rest = &bytes[..];
+        let mut rest = bytes;
         while let Some(end) = memchr::memchr(b'\n', rest) {
             let Ok(line) = serde_json::from_slice::<Line>(&rest[..end]) else { break };
             if line.text().as_bytes() != &rest[..=end] {
@@ -113,7 +125,7 @@ impl Manifest {
         }
         manifest.whole = (bytes.len() - rest.len()) as u64;
         manifest.rest = rest.to_vec();
-        Ok(manifest)
+        manifest
     }
 
     /// Is there nothing behind the last line but what a crash may leave?

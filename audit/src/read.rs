@@ -1,18 +1,18 @@
-//! Reads events back: by job, task, topic and time. Blocks of another time are not unpacked.
+//! Reads events back: by job, task, topic and time. Blocks of another time are not unpacked, and closed
+//! segments of another time, by the manifest, not even read.
 
 use crate::block::Summary;
 use crate::blocks::{Block, Blocks};
 use crate::error::{AuditError, disk};
 use crate::home::{Home, segment_name};
+use crate::manifest::Manifest;
+use crate::place::Place;
 use jiff::Timestamp;
 use minium_protocol::{Filter, Job, Position};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::ErrorKind;
 use std::ops::ControlFlow;
-use std::path::Path;
 
 /// Which events. Empty means all.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +35,9 @@ pub struct Entry<'a> {
     /// The line, as it came on the wire.
     #[serde(skip)]
     pub text: &'a str,
+    /// The event's own; the same where it was recorded twice.
+    #[serde(borrow)]
+    pub id: Cow<'a, str>,
     /// `task.finished`, `message` and so on.
     #[serde(rename = "type", borrow)]
     pub kind: Cow<'a, str>,
@@ -97,10 +100,15 @@ impl Entry<'_> {
 impl Selection {
     /// May the block have some of them?
     fn may_be_in(&self, summary: &Summary) -> bool {
+        summary.events > 0 && self.may_be_within(&summary.from, &summary.to)
+    }
+
+    /// May some of them be of between these times?
+    fn may_be_within(&self, from: &Option<String>, to: &Option<String>) -> bool {
         let time = |text: &Option<String>| text.as_deref().and_then(|t| t.parse::<Timestamp>().ok());
-        let late = self.until.zip(time(&summary.from)).is_some_and(|(until, from)| from >= until);
-        let early = self.since.zip(time(&summary.to)).is_some_and(|(since, to)| to < since);
-        summary.events > 0 && !late && !early
+        let late = self.until.zip(time(from)).is_some_and(|(until, from)| from >= until);
+        let early = self.since.zip(time(to)).is_some_and(|(since, to)| to < since);
+        !late && !early
     }
 
     /// May the line be one of them? Looks for what it must have, whatever it is.
@@ -118,37 +126,53 @@ impl Selection {
     }
 }
 
-/// Gives `each` the events of `dir` that are selected, in the order in which they were recorded, until it says stop.
+/// Gives `each` the events of an archive that are selected, in the order in which they were recorded, until it says stop.
 /// `tell` hears how many bytes on the disk were read, of how many.
 ///
 /// # Errors
 /// [`AuditError::Damaged`] where a block is not as it was written, or a segment is missing; what `each` says.
 pub fn read(
-    dir: &Path,
+    place: impl Into<Place>,
     selection: &Selection,
     tell: &mut dyn FnMut(u64, u64),
     each: &mut dyn FnMut(&Entry<'_>) -> Result<ControlFlow<()>, AuditError>,
 ) -> Result<(), AuditError> {
-    let home = Home::open(dir)?;
-    let numbers = home.segments()?;
-    let length = |n: &u64| std::fs::metadata(home.path(&segment_name(*n))).map_or(0, |m| m.len());
-    let (mut seen, all) = (0, numbers.iter().map(length).sum());
-    let last = numbers.last().copied().unwrap_or(0);
-    for number in 1..=last {
+    read_while(place.into(), selection, &|| true, tell, each)
+}
+
+/// The same, as long as somebody wants it: that is asked for each block, also where nothing is selected.
+pub(crate) fn read_while(
+    place: Place,
+    selection: &Selection,
+    wanted: &dyn Fn() -> bool,
+    tell: &mut dyn FnMut(u64, u64),
+    each: &mut dyn FnMut(&Entry<'_>) -> Result<ControlFlow<()>, AuditError>,
+) -> Result<(), AuditError> {
+    let home = Home::open(place)?;
+    let known = Manifest::read(&home)?.lines;
+    let last = home.segments()?.last().copied().unwrap_or(0);
+    let lengths: Vec<Option<u64>> =
+        (1..=last).map(|n| home.place.length(&segment_name(n))).collect::<Result<_, _>>()?;
+    let (mut seen, all) = (0, lengths.iter().flatten().sum());
+    for (number, length) in (1..=last).zip(lengths) {
         let name = segment_name(number);
         let path = home.path(&name);
-        let file = match File::open(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                return Err(AuditError::Damaged { file: name, offset: 0, reason: "it is missing".into() });
-            }
-            opened => opened.map_err(disk("open", &path))?,
-        };
+        let missing =
+            || AuditError::Damaged { file: name.clone(), offset: 0, reason: "it is missing".into() };
+        let length = length.ok_or_else(missing)?;
+        // an index that does not go with the segment is not believed
+        let line = known.iter().find(|line| line.file == name && line.bytes == length);
+        if line.is_some_and(|line| !selection.may_be_within(&line.from, &line.to)) {
+            seen += length;
+            continue;
+        }
+        let file = home.place.open(&name)?.ok_or_else(missing)?;
         let mut blocks = Blocks::new(file).map_err(disk("read", &path))?;
         while let Some(next) = blocks.next().map_err(disk("read", &path))? {
             let mut block = match next {
                 Ok(block) => block,
                 // being written, or never confirmed
-                Err(broken) if broken.torn && number == last => break,
+                Err(broken) if broken.torn && number == last && home.place.dir().is_some() => break,
                 Err(broken) => {
                     let (offset, reason) = (broken.offset, broken.reason);
                     return Err(AuditError::Damaged { file: name, offset, reason });
@@ -156,6 +180,9 @@ pub fn read(
             };
             seen += block.bytes.len() as u64;
             tell(seen, all);
+            if !wanted() {
+                return Ok(());
+            }
             if selection.may_be_in(&block.record.summary)
                 && block_of(&name, &mut block, selection, each)?.is_break()
             {

@@ -16,8 +16,10 @@ use jiff::Timestamp;
 use minium_client::plain::{Mode, Received, SubscribeOptions, Subscription};
 use minium_client::{Backoff, Client, ClientError};
 use minium_protocol::{After, ErrorCode, Filter, Position};
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -60,7 +62,12 @@ pub struct RecordOptions {
     pub heartbeat: Duration,
     /// Pauses between attempts to come back.
     pub backoff: Backoff,
+    /// Where the server is told of nothing but what is in a bucket: how far that is.
+    pub uploaded: Option<watch::Receiver<Uploaded>>,
 }
+
+/// How far each topic is in a bucket.
+pub type Uploaded = BTreeMap<String, Position>;
 
 /// What was recorded.
 #[derive(Debug, Clone, Copy, Default)]
@@ -148,7 +155,7 @@ impl<'a> Recorder<'a> {
         for n in 0..self.tracks.len() {
             // registered before the first event comes, so that none is let go of meanwhile
             if let Some(position) = self.behind(n) {
-                self.confirming.confirm(n, position);
+                self.confirm(n, position);
             }
             if self.options.once {
                 let page = self.client.kept(&self.tracks[n].filter, After::Last(1), None).await?;
@@ -166,10 +173,13 @@ impl<'a> Recorder<'a> {
         while !self.is_done() {
             let due =
                 self.tracks.iter().filter_map(|t| t.begun).min().map(|begun| begun + self.options.flush);
+            let seal = self.writer.as_ref().and_then(Writer::seal_in).map(|wait| Instant::now() + wait);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 () = at(due) => self.flush_due().await?,
+                () = at(seal) => self.on_disk(Writer::seal).await?,
+                () = changed(&mut self.options.uploaded) => self.confirm_uploaded(),
                 () = self.pace.due() => self.tell(),
                 item = self.items.next() => self.take_turn(item).await?,
             }
@@ -177,7 +187,28 @@ impl<'a> Recorder<'a> {
         for n in 0..self.tracks.len() {
             self.flush(n).await?;
         }
+        // a run that ends by itself leaves nothing that is not in the bucket
+        if self.is_done() && self.writer.as_ref().is_some_and(Writer::is_spool) {
+            self.on_disk(Writer::seal).await?;
+        }
         Ok(())
+    }
+
+    /// What is on the disk counts as recorded, unless only what is in a bucket does.
+    fn confirm(&self, n: usize, position: Position) {
+        if self.options.uploaded.is_none() {
+            self.confirming.confirm(n, position);
+        }
+    }
+
+    fn confirm_uploaded(&mut self) {
+        let Some(uploaded) = &mut self.options.uploaded else { return };
+        let positions = uploaded.borrow_and_update();
+        for (n, track) in self.tracks.iter().enumerate() {
+            if let Some(position) = positions.get(track.filter.as_str()) {
+                self.confirming.confirm(n, *position);
+            }
+        }
     }
 
     /// With `once`: is this topic recorded as far as it was filled?
@@ -244,7 +275,7 @@ impl<'a> Recorder<'a> {
                 let resumes = resumes(self.behind(n), earliest);
                 warn!(%topic, %resumes, "The journal counts anew; that is on record, and what it keeps is recorded again.");
                 self.on_disk(move |writer| writer.note_epoch(&topic, resumes)).await?;
-                self.confirming.confirm(n, resumes);
+                self.confirm(n, resumes);
                 Ok(())
             }
             ErrorCode::OffsetExpired => {
@@ -255,7 +286,7 @@ impl<'a> Recorder<'a> {
                     return Err(AuditError::Gap { topic, behind, earliest });
                 }
                 warn!(%topic, %earliest, "Events are missing; that is on record.");
-                self.confirming.confirm(n, earliest);
+                self.confirm(n, earliest);
                 Ok(())
             }
             _ => Err(error.into()),
@@ -333,7 +364,7 @@ impl<'a> Recorder<'a> {
         self.recorded.blocks += 1;
         if let Some(position) = self.position(n) {
             self.pace.note(events, position, to);
-            self.confirming.confirm(n, position);
+            self.confirm(n, position);
         }
         Ok(())
     }
@@ -393,6 +424,16 @@ fn items(n: usize, subscription: Subscription) -> Items {
 fn resumes(behind: Option<Position>, earliest: Position) -> Position {
     let offset = behind.map_or(earliest.offset, |behind| behind.offset.min(earliest.offset));
     Position { offset, ..earliest }
+}
+
+async fn changed(uploaded: &mut Option<watch::Receiver<Uploaded>>) {
+    let heard = match uploaded {
+        Some(uploaded) => uploaded.changed().await.is_ok(),
+        None => false,
+    };
+    if !heard {
+        std::future::pending().await
+    }
 }
 
 async fn at(due: Option<Instant>) {

@@ -3,7 +3,8 @@
 //! They go below a prefix of their own, so that nobody takes them for life.
 
 use crate::error::AuditError;
-use crate::read::{Entry, Selection, read};
+use crate::place::Place;
+use crate::read::{Entry, Selection, read_while};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use minium_client::{Connection, Payload};
@@ -11,7 +12,6 @@ use minium_protocol::Topic;
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -56,15 +56,17 @@ struct Loaded {
 /// What cannot be read, and what the server refuses.
 pub async fn replay(
     connection: &Connection,
-    dir: PathBuf,
+    place: impl Into<Place>,
     options: ReplayOptions,
     stop: CancellationToken,
     tell: &mut (dyn FnMut(Replayed) + Send),
 ) -> Result<Replayed, AuditError> {
+    let place = place.into();
     let (loaded, mut events) = mpsc::channel(AHEAD);
     let ReplayOptions { selection, speed, prefix } = options;
     let reading = tokio::task::spawn_blocking(move || {
-        read(&dir, &selection, &mut |_, _| (), &mut |entry| {
+        // whoever ends it drops the receiver
+        read_while(place, &selection, &|| !loaded.is_closed(), &mut |_, _| (), &mut |entry| {
             let next = load(entry, &prefix)?;
             // nobody wants more
             let sent = loaded.blocking_send(next);

@@ -1,8 +1,11 @@
 //! Archives cut at every byte and changed at every byte, and what they hold.
 
 mod disk;
+mod ends;
 mod live;
 mod told;
+#[cfg(feature = "s3")]
+mod uploaded;
 
 use super::*;
 use minium_protocol::Position;

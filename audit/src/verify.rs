@@ -10,11 +10,11 @@ use crate::disk::Real;
 use crate::error::{AuditError, disk};
 use crate::home::{Home, is_locked, lock, segment_name};
 use crate::manifest::{Line, Manifest, Tally};
+use crate::place::Place;
 use crate::seal::CheckKey;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
 
 /// So many findings are listed; an archive that was mixed up has one for each block.
 const FINDINGS_MAX: usize = 100;
@@ -98,26 +98,32 @@ pub struct Seen {
     pub events: u64,
 }
 
-/// Looks at everything in `dir`. `tell` hears now and then how far it has come.
+/// Looks at everything in an archive. `tell` hears now and then how far it has come.
 ///
 /// # Errors
 /// What cannot be read at all. What can be read and is wrong stands in the verdict. [`AuditError::InUse`] when the manifest is
 /// to be made anew while a recorder writes to the archive.
 pub fn verify(
-    dir: &Path,
+    place: impl Into<Place>,
     options: &VerifyOptions,
     tell: &mut dyn FnMut(Seen),
 ) -> Result<Verdict, AuditError> {
-    let home = Home::open(dir)?;
+    let home = Home::open(place.into())?;
     // nobody writes to a manifest that is made anew
-    let lock = options.rebuild_manifest.then(|| lock(dir)).transpose()?;
+    let lock = match (options.rebuild_manifest, home.place.dir()) {
+        (true, Some(dir)) => Some(lock(dir)?),
+        (true, None) => {
+            return Err(AuditError::Mismatch("is in no directory: its manifest is its recorder's".into()));
+        }
+        (false, _) => None,
+    };
     let mut look = Look::new(home, options, lock);
     // before the segments: one that is closed while they are looked at is not known as closed then
     let manifest = Manifest::read(&look.home)?;
     let numbers = look.home.segments()?;
-    let all =
-        numbers.iter().map(|n| std::fs::metadata(look.home.path(&segment_name(*n))).map_or(0, |m| m.len()));
-    look.bytes_all = all.sum();
+    for number in &numbers {
+        look.bytes_all += look.home.place.length(&segment_name(*number))?.unwrap_or(0);
+    }
     let last = numbers.last().copied().unwrap_or(0);
     for number in 1..=last {
         if numbers.binary_search(&number).is_err() {
@@ -179,8 +185,12 @@ impl<'a> Look<'a> {
     fn segment(&mut self, number: u64, is_last: bool, tell: &mut dyn FnMut(Seen)) -> Result<(), AuditError> {
         let name = segment_name(number);
         let path = self.home.path(&name);
-        let file = File::open(&path).map_err(disk("open", &path))?;
-        let length = file.metadata().map_err(disk("read", &path))?.len();
+        let length = self.home.place.length(&name)?.unwrap_or(0);
+        let Some(file) = self.home.place.open(&name)? else {
+            self.found(&name, 0, "it is missing");
+            self.lost = true;
+            return Ok(());
+        };
         let mut blocks = Blocks::new(file).map_err(disk("read", &path))?;
         let mut tally = Tally::new(number, self.chain.head);
         self.verdict.segments += 1;
@@ -194,10 +204,11 @@ impl<'a> Look<'a> {
                     let Verdict { stored, events, .. } = self.verdict;
                     tell(Seen { bytes: stored, bytes_all: self.bytes_all, events });
                 }
-                Err(broken) if broken.torn && is_last && self.is_written(&path, length) => break,
+                Err(broken) if broken.torn && is_last && self.is_written(&name, length)? => break,
                 Err(broken) => {
                     let torn = "; if a recorder was killed here, this was never confirmed, and its next start cuts it off";
-                    let hint = if broken.torn && is_last { torn } else { "" };
+                    let hint =
+                        if broken.torn && is_last && self.home.place.dir().is_some() { torn } else { "" };
                     self.found(&name, broken.offset, format!("{}{hint}", broken.reason));
                     self.lost = true;
                     break;
@@ -213,10 +224,10 @@ impl<'a> Look<'a> {
 
     /// Is the end of this segment being written? A block that is not whole is no finding then. The lock is looked at only when
     /// there is such a block, and before the length: its writer may have just gone.
-    fn is_written(&mut self, path: &Path, length: u64) -> bool {
-        let locked = self.lock.is_none() && path.parent().is_some_and(is_locked);
-        self.verdict.in_use = locked || std::fs::metadata(path).is_ok_and(|now| now.len() != length);
-        self.verdict.in_use
+    fn is_written(&mut self, name: &str, length: u64) -> Result<bool, AuditError> {
+        let locked = self.lock.is_none() && self.home.place.dir().is_some_and(is_locked);
+        self.verdict.in_use = locked || self.home.place.length(name)?.is_some_and(|now| now != length);
+        Ok(self.verdict.in_use)
     }
 
     /// Judges one block. What stands in it counts even if it is not where it belongs.

@@ -6,18 +6,23 @@
 //! nobody was told of it. If something that somebody was told of stands behind a block that is not whole, nothing is
 //! written at all.
 
-use crate::block::{At, Batch, Chain, Note, Record};
+use crate::block::{At, Batch, Chain, DATA_BYTES_MAX, Note, RECORD_BYTES_MAX, Record};
 use crate::blocks::{Blocks, Broken, later_record};
 use crate::disk::{Disk, Medium, Real};
 use crate::error::{AuditError, disk};
 use crate::home::{Home, SEGMENTS_MAX, lock, segment_name};
 use crate::manifest::{Line, Manifest, Tally};
 use crate::seal::SealKey;
+use crate::tail::tail_start;
 use jiff::{SignedDuration, Timestamp};
 use minium_protocol::Position;
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::time::Duration;
+use tokio::sync::watch;
 use tracing::warn;
+use zstd::zstd_safe::compress_bound;
 
 /// When a segment is closed.
 #[derive(Debug, Clone)]
@@ -47,6 +52,10 @@ pub struct Writer {
     last_note: Option<(String, Note)>,
     key: Option<SealKey>,
     limits: SegmentLimits,
+    /// Segments that the manifest knows may be gone from here.
+    spool: bool,
+    /// So many segments are closed.
+    sealed: watch::Sender<u64>,
     _lock: File,
 }
 
@@ -80,6 +89,21 @@ impl Writer {
         Writer::open_on(Box::new(Real), dir, topics, key, limits)
     }
 
+    /// The same of an archive whose closed segments leave it once they are in a bucket. `prepare` is asked when nobody else can
+    /// write to it.
+    #[cfg(feature = "s3")]
+    pub(crate) fn open_spool(
+        dir: &Path,
+        topics: &[String],
+        key: Option<SealKey>,
+        limits: SegmentLimits,
+        prepare: &dyn Fn() -> Result<(), AuditError>,
+    ) -> Result<Writer, AuditError> {
+        let lock = lock(dir)?;
+        prepare()?;
+        Writer::open_locked(lock, Box::new(Real), dir, topics, key, limits, true)
+    }
+
     pub(crate) fn open_on(
         on: Box<dyn Disk>,
         dir: &Path,
@@ -87,16 +111,56 @@ impl Writer {
         key: Option<SealKey>,
         limits: SegmentLimits,
     ) -> Result<Writer, AuditError> {
-        let lock = lock(dir)?;
+        Writer::open_locked(lock(dir)?, on, dir, topics, key, limits, false)
+    }
+
+    fn open_locked(
+        lock: File,
+        on: Box<dyn Disk>,
+        dir: &Path,
+        topics: &[String],
+        key: Option<SealKey>,
+        limits: SegmentLimits,
+        spool: bool,
+    ) -> Result<Writer, AuditError> {
         let home = Home::make(&*on, dir, topics, key.as_ref().map(SealKey::check_key))?;
         let numbers = home.segments()?;
         let chain = home.chain();
         let (number, last_note) = (numbers.last().copied().unwrap_or(0), None);
+        let (segment, sealed) = (None, watch::Sender::new(0));
         let mut writer =
-            Writer { home, on, chain, segment: None, number, last_note, key, limits, _lock: lock };
+            Writer { home, on, chain, segment, number, last_note, key, limits, spool, sealed, _lock: lock };
         writer.recover(&numbers)?;
-        writer.complete_manifest(&numbers)?;
+        writer.complete_manifest()?;
+        let closed = if writer.segment.is_some() { number.saturating_sub(1) } else { number };
+        writer.sealed.send_replace(closed);
         Ok(writer)
+    }
+
+    /// Is what is closed of it put elsewhere?
+    pub(crate) fn is_spool(&self) -> bool {
+        self.spool
+    }
+
+    /// Hears how many segments are closed.
+    #[cfg(feature = "s3")]
+    pub(crate) fn sealed(&self) -> watch::Receiver<u64> {
+        self.sealed.subscribe()
+    }
+
+    /// The segment is old enough to be closed after so long, whether anything comes or not.
+    pub(crate) fn seal_in(&self) -> Option<Duration> {
+        let begun = self.segment.as_ref()?.begun?;
+        let left = self.limits.age_max.saturating_sub(Timestamp::now().duration_since(begun));
+        Some(Duration::try_from(left).unwrap_or_default())
+    }
+
+    /// Closes the segment, if it has any block: nothing more comes into it.
+    pub(crate) fn seal(&mut self) -> Result<(), AuditError> {
+        match &self.segment {
+            Some(segment) if segment.begun.is_some() => self.close_segment(),
+            _ => Ok(()),
+        }
     }
 
     /// How far a topic is recorded.
@@ -193,19 +257,25 @@ impl Writer {
         let Some(segment) = &mut self.segment else { return Ok(()) };
         let path = self.home.path(&segment_name(self.number));
         segment.cut_back().map_err(disk("cut", &path))?;
-        let line = segment.tally.line();
+        let line = match segment.tally.is_whole() {
+            true => segment.tally.line(),
+            false => line_of(&self.home, self.number)?,
+        };
         let manifest = Manifest::read(&self.home)?;
         let missing = !manifest.lines.iter().any(|known| known.file == line.file);
         if missing && manifest.is_torn_at_most() {
             manifest.append(&*self.on, &self.home, &[line])?;
         }
         self.segment = None;
+        self.sealed.send_replace(self.number);
         Ok(())
     }
 
     /// Finds the end of the chain in the last segments, and cuts off what is not whole.
     fn recover(&mut self, numbers: &[u64]) -> Result<(), AuditError> {
-        if numbers.iter().copied().ne(1..=self.number) {
+        let first = numbers.first().copied().unwrap_or(1);
+        let gone = self.spool && first > 1 && first <= Manifest::read(&self.home)?.lines.len() as u64 + 1;
+        if (first > 1 && !gone) || numbers.iter().copied().ne(first..=self.number) {
             let path = self.home.path("").display().to_string();
             return Err(AuditError::NoArchive { path, reason: "segments are missing".into() });
         }
@@ -227,22 +297,28 @@ impl Writer {
         Ok(())
     }
 
-    /// Walks the chain through a segment. The first one that is looked at is believed where it begins: `verify` looks at all.
+    /// Walks the chain through the end of a segment. Where that begins it is believed: `verify` looks at all.
     fn follow(&mut self, number: u64, is_last: bool) -> Result<(Tally, Option<Timestamp>), AuditError> {
         let name = segment_name(number);
         let path = self.home.path(&name);
-        let file = File::open(&path).map_err(disk("open", &path))?;
+        let mut file = File::open(&path).map_err(disk("open", &path))?;
         let length = file.metadata().map_err(disk("read", &path))?.len();
-        let mut blocks = Blocks::new(file).map_err(disk("read", &path))?;
-        let mut tally = Tally::new(number, self.chain.head);
-        let mut begun = None;
+        let start = tail_start(&mut file, length).map_err(disk("read", &path))?;
+        let mut begun = match start {
+            0 => None,
+            _ => begun_at(&mut file).map_err(disk("read", &path))?,
+        };
+        file.seek(SeekFrom::Start(start)).map_err(disk("read", &path))?;
+        let mut blocks = Blocks::new_at(file, start).map_err(disk("read", &path))?;
+        let mut tally = Tally::behind(number, self.chain.head, start);
+        let mut believed = start == 0 && (number == 1 || self.chain.block > 0);
         let broken = loop {
             let mut block = match blocks.next().map_err(disk("read", &path))? {
                 None => break None,
                 Some(Err(broken)) => break Some(broken),
                 Some(Ok(block)) => block,
             };
-            if self.chain.block == 0 && number > 1 && begun.is_none() {
+            if !std::mem::replace(&mut believed, true) {
                 self.chain.believe(&block.record);
             }
             if let Err(reason) = block.check(&self.chain) {
@@ -255,7 +331,10 @@ impl Writer {
             self.last_note = summary.note.map(|note| (summary.topic, note));
         };
         let Some(Broken { offset, reason, .. }) = broken else { return Ok((tally, begun)) };
-        let confirmed = !is_last || later_record(&rest_of(&path, offset)?, self.chain.block + 1);
+        // more than a block is not what a crash leaves of one
+        let many =
+            length.saturating_sub(offset) > compress_bound(DATA_BYTES_MAX) as u64 + RECORD_BYTES_MAX as u64;
+        let confirmed = !is_last || many || later_record(&rest_of(&path, offset)?, self.chain.block + 1);
         if confirmed {
             return Err(AuditError::Damaged { file: name, offset, reason });
         }
@@ -265,10 +344,10 @@ impl Writer {
     }
 
     /// A crash between a segment's end and its line leaves the line out.
-    fn complete_manifest(&mut self, numbers: &[u64]) -> Result<(), AuditError> {
+    fn complete_manifest(&mut self) -> Result<(), AuditError> {
         let manifest = Manifest::read(&self.home)?;
-        let closed = numbers.len().saturating_sub(1);
-        let known = manifest.lines.len();
+        let closed = self.number.saturating_sub(1);
+        let known = manifest.lines.len() as u64;
         if !manifest.is_torn_at_most() {
             warn!("The manifest is damaged; `minium audit verify --rebuild-manifest` makes it anew.");
             return Ok(());
@@ -280,8 +359,8 @@ impl Writer {
         if known >= closed && manifest.rest.is_empty() {
             return Ok(());
         }
-        let missing = numbers.iter().take(closed).skip(known);
-        let lines = missing.map(|number| line_of(&self.home, *number)).collect::<Result<Vec<Line>, _>>()?;
+        let lines = (known + 1..=closed).map(|number| line_of(&self.home, number));
+        let lines = lines.collect::<Result<Vec<Line>, _>>()?;
         manifest.append(&*self.on, &self.home, &lines)
     }
 }
@@ -302,8 +381,15 @@ impl Segment {
     }
 }
 
+/// When the first block of a segment was written.
+fn begun_at(file: &mut File) -> std::io::Result<Option<Timestamp>> {
+    file.seek(SeekFrom::Start(0))?;
+    let first = Blocks::new(file)?.next()?.map(|block| block.map(|block| block.record.summary.at));
+    Ok(first.and_then(Result::ok))
+}
+
+/// What stands behind the last block that is whole: of a crash one block that is not.
 fn rest_of(path: &Path, offset: u64) -> Result<Vec<u8>, AuditError> {
-    use std::io::{Read, Seek, SeekFrom};
     let read = || {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(offset))?;
@@ -314,10 +400,11 @@ fn rest_of(path: &Path, offset: u64) -> Result<Vec<u8>, AuditError> {
 }
 
 /// What the manifest says of a segment, from the segment itself. Only its shape is looked at.
-fn line_of(home: &Home, number: u64) -> Result<Line, AuditError> {
+pub(crate) fn line_of(home: &Home, number: u64) -> Result<Line, AuditError> {
     let name = segment_name(number);
     let path = home.path(&name);
-    let file = File::open(&path).map_err(disk("open", &path))?;
+    let missing = || AuditError::Damaged { file: name.clone(), offset: 0, reason: "it is missing".into() };
+    let file = home.place.open(&name)?.ok_or_else(missing)?;
     let mut blocks = Blocks::new(file).map_err(disk("read", &path))?;
     let mut tally: Option<Tally> = None;
     while let Some(found) = blocks.next().map_err(disk("read", &path))? {

@@ -28,6 +28,8 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("axum", &["server"]),
     ("jsonschema", &["bus"]),
     ("zstd", &["audit"]),
+    ("object_store", &["audit"]),
+    ("parquet", &["audit"]),
     ("utoipa", &["server"]),
 ];
 

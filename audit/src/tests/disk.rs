@@ -193,7 +193,7 @@ fn a_full_disk_between_two_segments_leaves_no_half_a_line() {
     *told.room.lock().unwrap() = None;
     writer.append(&batch(1, 2..=2)).unwrap();
     writer.append(&batch(1, 3..=3)).unwrap();
-    let home = home::Home::open(dir.path()).unwrap();
+    let home = home::Home::open(dir.path().into()).unwrap();
     assert_eq!(Manifest::read(&home).unwrap().lines.len(), 2);
     drop(writer);
     assert_whole(dir.path());

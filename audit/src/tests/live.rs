@@ -96,7 +96,7 @@ fn a_recorder_may_close_segments_during_a_long_look() {
 fn facts_beyond_a_thousand_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
-    let (mut chain, mut bytes) = (home::Home::open(dir.path()).unwrap().chain(), Vec::new());
+    let (mut chain, mut bytes) = (home::Home::open(dir.path().into()).unwrap().chain(), Vec::new());
     for epoch in 2..=1_003 {
         let note = block::Note::Epoch { behind: None, resumes: block::At(at(epoch, 0)) };
         let (block, record) = chain.encode(&Batch::new("task"), Some(note), None).unwrap();

@@ -68,6 +68,7 @@ fn options(after: After) -> RecordOptions {
         name: "ours".into(),
         heartbeat: Duration::from_millis(20),
         backoff: Backoff::default(),
+        uploaded: None,
     }
 }
 

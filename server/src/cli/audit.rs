@@ -1,12 +1,15 @@
 //! `minium audit record` and `verify`: fill an archive, and see whether anybody changed it.
 
 use super::audit_keys::{check_key, seal_key};
+use super::audit_place::{Store, Whence, address};
 use super::audit_show::{Export, Replay, Show};
 use super::output::{Output, Style};
 use super::remote::{Remote, explain};
 use super::stream::stopped;
 use crate::exit::{Exit, fault};
 use clap::{Args, Subcommand};
+use futures::future::BoxFuture;
+use jiff::SignedDuration;
 use minium_audit::{
     AuditError, Digest, HEARTBEAT, RecordOptions, Seen, SegmentLimits, TOPICS_MAX, Verdict, VerifyOptions,
     Writer, record, verify,
@@ -19,6 +22,10 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+/// A segment is put in one request, from memory.
+#[cfg(feature = "s3")]
+const SPOOLED_SEGMENT_MAX: u64 = 1 << 30;
+
 /// Subcommands of `minium audit`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Audit {
@@ -28,7 +35,7 @@ pub(crate) enum Audit {
     Verify(Verify),
     /// Show events of an archive
     Show(Show),
-    /// Write events of an archive as NDJSON or CSV
+    /// Write events of an archive to a file, or to stdout
     Export(Export),
     /// Publish an archive's events once more
     Replay(Replay),
@@ -47,7 +54,7 @@ Examples:
   minium audit record --to archive --once           what is there now, for cron"
 )]
 pub(crate) struct Record {
-    /// Directory of the archive; made if it is not there
+    /// Directory of the archive, made if it is not there; or s3://BUCKET/PREFIX, with --spool
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
     /// What to record, with all below it; must be durable, and the same for the archive's whole life
@@ -74,8 +81,38 @@ pub(crate) struct Record {
     /// Begin a new segment at this size
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, default_value = "256MiB")]
     segment: u64,
+    /// Begin a new segment so long after the first event of the one before; by default a day, 15m into an object store
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    seal_after: Option<Duration>,
+    #[command(flatten)]
+    into: Destination,
     #[command(flatten)]
     remote: Remote,
+}
+
+/// What is needed to record into an object store.
+#[derive(Debug, Args)]
+struct Destination {
+    #[command(flatten)]
+    store: Store,
+    /// With s3://: directory in which everything is until it is uploaded
+    #[cfg(feature = "s3")]
+    #[arg(long, value_name = "DIR")]
+    spool: Option<PathBuf>,
+    /// With s3://: of what the server is told that it is recorded
+    #[cfg(feature = "s3")]
+    #[arg(long, value_enum, default_value = "spooled")]
+    confirm: Told,
+}
+
+/// What counts as recorded.
+#[cfg(feature = "s3")]
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Told {
+    /// What is on the disk of --spool
+    Spooled,
+    /// What is in the bucket; the server must keep events for longer than --seal-after
+    Uploaded,
 }
 
 /// Arguments of `minium audit verify`.
@@ -89,8 +126,8 @@ Examples:
   minium audit verify archive --key audit-public.pem --head 3f5a…"
 )]
 pub(crate) struct Verify {
-    /// Directory of the archive
-    dir: PathBuf,
+    #[command(flatten)]
+    whence: Whence,
     /// Each block must be signed with this key (Ed25519, PUBLIC KEY in PEM)
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -109,7 +146,7 @@ pub(crate) struct Verify {
 pub(super) fn told(error: AuditError) -> anyhow::Error {
     match error {
         AuditError::Client(error) => explain(error),
-        AuditError::InUse(_) => fault(Exit::Conflict, error.to_string()),
+        AuditError::InUse(_) | AuditError::Taken { .. } => fault(Exit::Conflict, error.to_string()),
         AuditError::NoArchive { .. } => fault(Exit::NotFound, error.to_string()),
         AuditError::Mismatch(_) | AuditError::Key(_) | AuditError::NotDurable(_) => {
             fault(Exit::Usage, error.to_string())
@@ -157,10 +194,25 @@ impl Record {
         let key = self.sign.as_deref().map(seal_key).transpose()?;
         let client = self.remote.client()?;
         let topics: Vec<String> = self.topics.iter().map(Filter::to_string).collect();
-        let limits = SegmentLimits { bytes_max: self.segment, ..SegmentLimits::default() };
+        let goal = self.goal()?;
+        let sealed = match (self.seal_after, &goal) {
+            (Some(after), _) => {
+                SignedDuration::try_from(after).map_err(|e| fault(Exit::Usage, e.to_string()))?
+            }
+            (None, Goal::Dir) => SegmentLimits::default().age_max,
+            #[cfg(feature = "s3")]
+            (None, Goal::Bucket(_)) => SignedDuration::from_mins(15),
+        };
+        let limits = SegmentLimits { bytes_max: self.segment, age_max: sealed };
         let (dir, of) = (self.to.clone(), topics.clone());
-        let opened = tokio::task::spawn_blocking(move || Writer::open(&dir, &of, key, limits)).await?;
-        let writer = opened.map_err(told)?;
+        let opening = move || match goal {
+            Goal::Dir => Writer::open(&dir, &of, key, limits).map(|writer| (writer, Goal::Dir)),
+            #[cfg(feature = "s3")]
+            Goal::Bucket(upload) => {
+                upload.writer(&of, key, limits).map(|writer| (writer, Goal::Bucket(upload)))
+            }
+        };
+        let (writer, goal) = tokio::task::spawn_blocking(opening).await?.map_err(told)?;
         let name = self.name.unwrap_or_else(|| name_of(&self.to));
         let last = topics.iter().filter_map(|topic| writer.position(topic)).map(|p| p.to_string());
         let behind = last.collect::<Vec<_>>().join(", ");
@@ -174,9 +226,14 @@ impl Record {
             name,
             heartbeat: HEARTBEAT,
             backoff: Backoff::default(),
+            uploaded: None,
         };
         let stop = CancellationToken::new();
-        let recording = Box::pin(record(&client, writer, options, stop.clone()));
+        let recording: BoxFuture<'_, _> = match goal {
+            Goal::Dir => Box::pin(record(&client, writer, options, stop.clone())),
+            #[cfg(feature = "s3")]
+            Goal::Bucket(upload) => Box::pin(upload.record(&client, writer, options, stop.clone())),
+        };
         let ending = async {
             stopped().await;
             stop.cancel();
@@ -190,6 +247,44 @@ impl Record {
         let recorded = result.map_err(told)?;
         info!(events = recorded.events, blocks = recorded.blocks, "The recorder has ended.");
         Ok(())
+    }
+}
+
+/// Where to.
+enum Goal {
+    Dir,
+    #[cfg(feature = "s3")]
+    Bucket(minium_audit::Upload),
+}
+
+impl Record {
+    #[cfg(feature = "s3")]
+    fn goal(&self) -> anyhow::Result<Goal> {
+        use minium_audit::{Confirm, Upload};
+        let Some(url) = address(&self.to) else {
+            let spool = self.into.spool.is_none();
+            return if spool {
+                Ok(Goal::Dir)
+            } else {
+                Err(fault(Exit::Usage, "--spool goes with s3:// only"))
+            };
+        };
+        let spool = self.into.spool.as_deref();
+        let spool =
+            spool.ok_or_else(|| fault(Exit::Usage, "recording into an object store needs --spool DIR"))?;
+        if self.segment > SPOOLED_SEGMENT_MAX {
+            return Err(fault(Exit::Usage, "--segment is 1GiB at most into an object store"));
+        }
+        let confirm = match self.into.confirm {
+            Told::Spooled => Confirm::Spooled,
+            Told::Uploaded => Confirm::Uploaded,
+        };
+        Ok(Goal::Bucket(Upload::new(self.into.store.bucket(url)?, spool, confirm)))
+    }
+
+    #[cfg(not(feature = "s3"))]
+    fn goal(&self) -> anyhow::Result<Goal> {
+        address(&self.to).map_or(Ok(Goal::Dir), |url| Err(super::audit_place::without(url)))
     }
 }
 
@@ -207,7 +302,9 @@ impl Verify {
         let key = self.key.as_deref().map(check_key).transpose()?;
         let options = VerifyOptions { key, head: self.head, rebuild_manifest: self.rebuild_manifest };
         let mut shown = Shown::new(output);
-        let verdict = verify(&self.dir, &options, &mut |seen| shown.tell(seen)).map_err(told)?;
+        let place = self.whence.place()?;
+        let looked = tokio::task::block_in_place(|| verify(place, &options, &mut |seen| shown.tell(seen)));
+        let verdict = looked.map_err(told)?;
         shown.end();
         match output.style() {
             Style::Json => output.line(&json!(verdict).to_string())?,
@@ -217,7 +314,7 @@ impl Verify {
             0 => Ok(()),
             count => Err(fault(
                 Exit::Failed,
-                format!("{} is not as it was written: {count} found", self.dir.display()),
+                format!("{} is not as it was written: {count} found", self.whence.dir.display()),
             )),
         }
     }

@@ -1,6 +1,7 @@
 //! `minium audit show`, `export` and `replay`: what an archive holds, for people, for programs, and for a bus.
 
 use super::audit::{passed, told};
+use super::audit_place::Whence;
 use super::output::{Output, Style};
 use super::remote::{Remote, explain};
 use super::stream::stopped;
@@ -8,7 +9,7 @@ use super::stream_render::write;
 use crate::exit::{Exit, fault};
 use clap::{Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
-use minium_audit::{Entry, ReplayOptions, Selection, read, replay};
+use minium_audit::{AuditError, Entry, ReplayOptions, Selection, read, replay};
 use minium_client::{ConnectOptions, Message};
 use minium_protocol::{Filter, Topic, parse_duration};
 use std::fs::File;
@@ -21,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 /// Which events.
 #[derive(Debug, Args)]
 struct Which {
-    /// Directory of the archive
-    dir: PathBuf,
+    #[command(flatten)]
+    whence: Whence,
     /// Of this job
     #[arg(long, value_name = "ID")]
     job: Option<i64>,
@@ -85,6 +86,9 @@ enum Format {
     Ndjson,
     /// A table with a head, RFC 4180
     Csv,
+    /// Columns, for DuckDB, Spark and their like
+    #[cfg(feature = "parquet")]
+    Parquet,
 }
 
 /// Arguments of `minium audit export`.
@@ -92,7 +96,7 @@ enum Format {
 pub(crate) struct Export {
     #[command(flatten)]
     which: Which,
-    /// What to write: ndjson or csv
+    /// What to write
     #[arg(long, value_enum)]
     format: Format,
     /// Write to this file, which must not be there; without it to stdout
@@ -161,14 +165,16 @@ impl Show {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let output = Output::new(self.json);
         let mut count = 0_u64;
-        let shown = read(&self.which.dir, &self.which.selection(), &mut |_, _| (), &mut |entry| {
+        let (place, selection) = (self.which.whence.place()?, self.which.selection());
+        let mut each = |entry: &Entry<'_>| {
             count += 1;
             let written = match output.style() {
                 Style::People { .. } => write(output, &Message::Text(entry.text.to_owned())),
                 Style::Plain | Style::Json => output.line(entry.text),
             };
             written.map(|()| ControlFlow::Continue(())).map_err(passed)
-        });
+        };
+        let shown = tokio::task::block_in_place(|| read(place, &selection, &mut |_, _| (), &mut each));
         super::output::quietly(shown.map_err(told))?;
         if count == 0 {
             output.hint("No such event is in the archive.");
@@ -195,30 +201,44 @@ impl Export {
         }
     }
 
-    fn write(&self, to: &mut dyn Write, ticker: Option<Ticker>) -> anyhow::Result<()> {
+    fn write(&self, to: &mut (dyn Write + Send), ticker: Option<Ticker>) -> anyhow::Result<()> {
         let path = self.to.as_deref().unwrap_or(Path::new("stdout"));
         let lost = |e: std::io::Error| match e.downcast::<Lost>() {
             Ok(lost) => passed(lost.0),
             Err(e) => passed(failed(path, &e)),
         };
-        let mut ticker = ticker;
-        if self.format == Format::Csv {
-            to.write_all(HEAD.as_bytes()).map_err(|e| told(lost(e)))?;
+        match self.format {
+            Format::Ndjson => self.each(ticker, &mut |entry| {
+                to.write_all(entry.text.as_bytes()).and_then(|()| to.write_all(b"\n")).map_err(lost)
+            })?,
+            Format::Csv => {
+                to.write_all(HEAD.as_bytes()).map_err(|e| told(lost(e)))?;
+                self.each(ticker, &mut |entry| to.write_all(row(entry).as_bytes()).map_err(lost))?;
+            }
+            #[cfg(feature = "parquet")]
+            Format::Parquet => {
+                let mut columns = minium_audit::ParquetWriter::new(&mut *to).map_err(told)?;
+                self.each(ticker, &mut |entry| columns.push(entry))?;
+                columns.finish().map_err(told)?;
+            }
         }
+        to.flush().map_err(|e| told(lost(e)))
+    }
+
+    /// Gives the events that were asked for, one after another.
+    fn each(
+        &self,
+        mut ticker: Option<Ticker>,
+        write: &mut dyn FnMut(&Entry<'_>) -> Result<(), AuditError>,
+    ) -> anyhow::Result<()> {
         let mut tell = |done, all| {
             if let Some(ticker) = &mut ticker {
                 ticker.tell(done, all, "exported");
             }
         };
-        let exported = read(&self.which.dir, &self.which.selection(), &mut tell, &mut |entry| {
-            let written = match self.format {
-                Format::Ndjson => to.write_all(entry.text.as_bytes()).and_then(|()| to.write_all(b"\n")),
-                Format::Csv => to.write_all(row(entry).as_bytes()),
-            };
-            written.map(|()| ControlFlow::Continue(())).map_err(lost)
-        });
-        exported.map_err(told)?;
-        to.flush().map_err(|e| told(lost(e)))
+        let (place, selection) = (self.which.whence.place()?, self.which.selection());
+        let mut each = |entry: &Entry<'_>| write(entry).map(|()| ControlFlow::Continue(()));
+        tokio::task::block_in_place(|| read(place, &selection, &mut tell, &mut each)).map_err(told)
     }
 }
 
@@ -284,13 +304,14 @@ impl Replay {
             speed: (!self.fast).then_some(self.speed),
             prefix: self.topic_prefix,
         };
+        let place = self.which.whence.place()?;
         let stop = CancellationToken::new();
         let mut ticker = Ticker::new(output);
         let mut tell = |done: minium_audit::Replayed| {
             let at = done.time.map_or_else(String::new, |time| time.to_string());
             ticker.tell(0, 0, &format!("{} events, at {at}", done.events));
         };
-        let replaying = Box::pin(replay(&connection, self.which.dir, options, stop.clone(), &mut tell));
+        let replaying = Box::pin(replay(&connection, place, options, stop.clone(), &mut tell));
         let ending = async {
             stopped().await;
             stop.cancel();

@@ -5,6 +5,7 @@
 
 mod audit;
 mod audit_keys;
+mod audit_place;
 mod audit_show;
 mod completions;
 mod job;

@@ -2,6 +2,8 @@
 
 mod killed;
 mod recorded;
+#[cfg(feature = "s3")]
+mod stored;
 mod used;
 mod verified;
 

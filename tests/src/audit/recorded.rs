@@ -170,6 +170,7 @@ async fn a_recorder_is_heard_of_while_nothing_comes() {
         name: "ours".into(),
         heartbeat: Duration::from_millis(50),
         backoff: Backoff::default(),
+        uploaded: None,
     };
     let stop = CancellationToken::new();
     let forgetting = async {

@@ -153,3 +153,38 @@ async fn a_replay_can_be_ended_while_the_node_does_not_answer() {
     kill_process(node.pid(), Signal::CONT).unwrap();
     client.close().await;
 }
+
+/// Read back by somebody else's reader, row by row.
+#[cfg(feature = "parquet")]
+#[tokio::test]
+async fn events_are_exported_as_parquet() {
+    let (node, _) = filled().await;
+    let (dir, all) = (archive_of(&node), archived(&archive_of(&node)));
+    let file = node.dir().join("events.parquet");
+    let (to, name) = (dir.to_str().unwrap(), file.to_str().unwrap());
+    audit_ok(&node, &["export", to, "--format", "parquet", "--to", name]).await;
+    let python = std::env::var("MINIUM_TEST_PYTHON").unwrap();
+    let script = "import json, sys, pyarrow.parquet as p\nt = p.read_table(sys.argv[1])\n\
+        print(json.dumps([{**r, 'time': r['time'].isoformat(timespec='microseconds')} for r in t.to_pylist()]))";
+    let output = tokio::process::Command::new(python).args(["-c", script, name]).output().await.unwrap();
+    let rows: Vec<Value> =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+    assert_eq!(rows.len(), all.len());
+    for (row, line) in rows.iter().zip(&all) {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let (data, same) = (&event["data"], |name: &str| event["data"][name].clone());
+        assert_eq!(
+            (&row["id"], &row["type"], row["job"].to_string().as_str()),
+            (&event["id"], &event["type"], event["subject"].as_str().unwrap())
+        );
+        assert_eq!(row["time"].as_str().unwrap().replace("+00:00", "Z"), event["time"], "{row}");
+        assert_eq!(row["epoch"].to_string(), event["epoch"].as_str().unwrap());
+        assert_eq!(row["offset"].as_u64(), event["sequence"].as_str().unwrap().parse().ok());
+        assert_eq!(row["topic"], format!("task/{}/{}", data["task"].as_str().unwrap(), row["job"]));
+        assert_eq!(serde_json::from_str::<Value>(row["data"].as_str().unwrap()).unwrap(), *data);
+        for name in ["task", "queue", "state", "attempt", "error"] {
+            assert_eq!(row[name], same(name), "{name}: {row}");
+        }
+        assert_eq!(row["worker"], data["worker"].get("id").cloned().unwrap_or(Value::Null));
+    }
+}
