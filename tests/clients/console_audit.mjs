@@ -7,7 +7,7 @@ import { ask, go, open, run, tell, until } from "./console.mjs";
 
 const [origin] = process.argv.slice(2);
 const api = (method, path, body) => ask(origin, method, path, body);
-const [JOBS, PIECE, HELD] = [2300, 200, 1000];
+const [JOBS, PIECE, HELD] = [1400, 200, 1000];
 let page;
 const button = (name) => page.getByRole("button", { name, exact: true });
 const rows = () => page.locator(".entries > li").evaluateAll((all) => all.map((li) => Number(li.dataset.row)));
