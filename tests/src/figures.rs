@@ -146,7 +146,9 @@ async fn prometheus_finds_nothing_to_mend() {
     let id = node.enqueue(&json!({ "task": "quick", "queue": "worked" })).await;
     node.ended(id).await;
     assert_eq!(node.post("/pub/x", "y").await.status, 200);
-    until(&node, r#"minium_queue_jobs_ready{queue="worked"}"#, |n| n == 0.0).await;
+    let paused = node.post("/api/v1/queues/idle/pause", "").await;
+    paused.expect(200);
+    until(&node, r#"minium_queue_paused{queue="idle"}"#, |paused| paused == 1.0).await;
     let metrics = node.get("/metrics").await;
     let told = promtool(node.dir(), &["check", "metrics"], metrics.text().as_bytes());
     assert_eq!(told, "", "{}", metrics.text());
@@ -174,12 +176,13 @@ async fn log_lines_have_their_spans(options: Options) {
     })
     .await;
     let client = Foreign::python();
-    let session = client.open(&node.ws("/sub/kept")).await;
+    let mut session = client.open(&node.ws("/sub/kept")).await;
     node.post("/pub/kept", "1").await.expect(200);
+    assert_eq!(session.text().await, "1");
     let job = json!({ "task": "quick", "queue": "worked", "traceparent": trace });
     let id = node.enqueue(&job).await;
     node.ended(id).await;
-    drop(session);
+    session.close(1000).await;
 
     let of_job = wait::until("the end of the run in the log", async || {
         let mut records = records(&node).into_iter();
