@@ -219,7 +219,12 @@ fn check_status(sink: &Sink, path: &dyn Fn(&str) -> String, findings: &mut Findi
     if sink.context.as_ref().is_some_and(|context| context.is_empty() || context.len() > 255) {
         findings.add(path("context"), "must have 1 to 255 bytes");
     }
-    if let Some(Err(why)) = sink.target_url.as_ref().map(|url| parse_url(&url.replace("{job}", "1"))) {
+    // a page may be behind a fragment
+    if let Some(Err(why)) = sink
+        .target_url
+        .as_ref()
+        .map(|url| parse_url(url.replace("{job}", "1").split('#').next().unwrap_or_default()))
+    {
         findings.add(path("target_url"), why);
     }
 }

@@ -92,7 +92,7 @@ async fn a_receiver_gets_each_event_to_the_byte_and_signed(options: Options) {
 
 async fn a_receiver_that_was_down_is_told_when_it_is_back(options: Options) {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-    let sink = webhook("ops", &format!("http://{address}/hook"), "attempts = 100\nbackoff = \"300ms\"");
+    let sink = webhook("ops", &format!("http://{address}/hook"), "attempts = 100").replace("100ms", "1s");
     let node = started(options.config(&sink), &["ops"]).await;
     enqueue(&node).await;
     wait::until("a delivery to be tried twice", async || {
