@@ -6,7 +6,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path as Key;
-use object_store::{ObjectStore, PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion};
+use object_store::{ClientOptions, ObjectStore, PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion};
 use std::fmt;
 use std::future::Future;
 use std::io::{self, Read};
@@ -18,6 +18,8 @@ use tokio::runtime::Handle;
 /// A request is tried again so many times, and no longer than this. Who uploads tries again by itself.
 const RETRIES: usize = 3;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
+/// A store that sends nothing for so long has gone.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Objects that hold one file each and are no segments: archive.json and the manifest of 999,999 lines.
 const SMALL_BYTES_MAX: u64 = 1 << 30;
 
@@ -79,7 +81,9 @@ impl Bucket {
         let prefix = Key::parse(prefix.trim_end_matches('/')).map_err(|_| wrong())?;
         // the client has none of its own; that another part has one by now is as good
         rustls::crypto::ring::default_provider().install_default().ok();
-        let mut builder = AmazonS3Builder::new();
+        // a segment may take long on a slow line, and a reader may pause: what must not stand still is each read
+        let client = ClientOptions::new().with_timeout_disabled().with_read_timeout(READ_TIMEOUT);
+        let mut builder = AmazonS3Builder::new().with_client_options(client);
         for (name, value) in variables.into_iter().filter(|(name, _)| name.starts_with("AWS_")) {
             if let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
                 builder = builder.with_config(key, value);

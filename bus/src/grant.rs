@@ -61,4 +61,16 @@ impl Grant {
         let words = format!("the task {task} is the node's own: {} needs admin for it", self.subject);
         Err(Problem::new(ErrorCode::Forbidden, words))
     }
+
+    /// May a lock of this name be taken? The node's own, below `minium/`, are for `admin`.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn check_lock(&self, name: &str) -> Result<(), Problem> {
+        if !name.starts_with("minium/") || self.scopes.allow_admin() {
+            return Ok(());
+        }
+        let words = format!("the lock {name} is the node's own: {} needs admin for it", self.subject);
+        Err(Problem::new(ErrorCode::Forbidden, words))
+    }
 }

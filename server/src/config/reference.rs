@@ -2,9 +2,9 @@
 
 use super::section::{Key, Section};
 use super::{
-    Anonymous, Auth, AuthKey, AuthLimits, Certificate, Channel, Database, Deliveries, Hook, KeepQueue, LimitOf,
-    Limits, Notifier, Queue, Recorders, Retention, Sandbox, Schedule, Schemas, Server, Sink, Task, Tls,
-    Worker,
+    Anonymous, Auth, AuthKey, AuthLimits, Certificate, Channel, Database, Deliveries, Hook, KeepQueue,
+    LimitOf, Limits, Notifier, Queue, Recorders, Retention, Sandbox, Schedule, Schemas, Server, Sink, Task,
+    Tls, Worker,
 };
 use std::fmt::Write;
 

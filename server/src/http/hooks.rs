@@ -8,7 +8,7 @@ use super::jobs::check_args;
 use super::permit::hear_out;
 use super::problem::Refusal;
 use super::{App, body, json, trace};
-use crate::hooks::{Delivery, Hook, Verdict};
+use crate::hooks::{Delivery, Hook, Sender, Verdict};
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use http::StatusCode;
@@ -82,7 +82,7 @@ async fn take(app: &App, hook: &Hook, request: Request) -> Result<Outcome, Refus
     let raw: &RawValue = serde_json::from_slice(&body).map_err(|error| not_json(&error))?;
     let payload: Value = serde_json::from_str(raw.get()).map_err(|error| not_json(&error))?;
     let event = believed.event(&payload);
-    if event == PING {
+    if event == PING && matches!(hook.sender, Sender::GitHub(_)) {
         return Ok(Outcome::Pinged);
     }
     let delivery = Delivery { payload: &payload, event, id: believed.id.unwrap_or_default() };

@@ -1,9 +1,11 @@
 //! `/api/v1/locks`: named locks over HTTP. A name is one segment of the path; what it has of slashes is percent-encoded.
 
 use super::jobs::parse;
+use super::permit::Granted;
 use super::problem::Refusal;
 use super::query::{Pairs, one, only, pairs};
 use super::{App, body, json};
+use axum::Extension;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use http::{StatusCode, Uri};
@@ -22,10 +24,12 @@ pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Respon
 /// POST `/api/v1/locks/{name}`: takes it, or is answered `conflict`. A span of zero only asks.
 pub(crate) async fn take(
     State(app): State<Arc<App>>,
+    Extension(granted): Extension<Granted>,
     Path(name): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let bytes = body::read(request.into_body(), app.limits.request_bytes, app.limits.patience).await?;
+    granted.check_lock(&name)?;
     let wanted: LockRequest = parse(&bytes)?;
     let store = app.database.store()?;
     let Some(held) = store.lock(&name, &wanted.owner, wanted.span, wanted.limit).await? else {

@@ -49,6 +49,11 @@ impl Granted {
     pub(super) fn check_task(&self, task: &str) -> Result<(), Refusal> {
         self.0.as_ref().map_or(Ok(()), |grant| grant.check_task(task).map_err(Refusal::from))
     }
+
+    /// And so are its locks: whoever held one could keep its sinks from being followed.
+    pub(super) fn check_lock(&self, name: &str) -> Result<(), Refusal> {
+        self.0.as_ref().map_or(Ok(()), |grant| grant.check_lock(name).map_err(Refusal::from))
+    }
 }
 
 /// Who comes without a good token hears this, whatever is wrong.

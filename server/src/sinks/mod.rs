@@ -216,11 +216,10 @@ async fn deliver(
         return Err(Failure::permanent("what is to be told is no event"));
     };
     let now = Timestamp::now();
-    let age = told.age(now);
     let Some(outlet) = outlets.get(&delivery.sink) else {
         let name = delivery.sink.chars().take(64).collect::<String>();
         // another node may have it, or will when it has been started anew
-        return match age < forget_after {
+        return match waited(&*store, &context, now).await < forget_after {
             true => Err(Failure::postpone(STRANGE_PAUSE)),
             false => Err(Failure::retryable(format!("no sink is named {name:?} here"))),
         };
@@ -242,7 +241,19 @@ async fn deliver(
             debug!(sink, job, attempt, error = %why, "An event could not be told yet.");
         }
     }
-    verdict.of_job(age)
+    let waited = match verdict {
+        Verdict::Later(..) => waited(&*store, &context, now).await,
+        _ => Duration::ZERO,
+    };
+    verdict.of_job(waited)
+}
+
+/// How long a delivery has been waiting to be done: its event may be much older, of a time when nobody followed.
+async fn waited(store: &dyn Store, context: &JobContext, now: Timestamp) -> Duration {
+    let view = store.get(context.id()).await.ok().flatten();
+    // whoever cannot be asked is asked at the next attempt
+    let created = view.and_then(|view| view.job().ok()).map_or(now, |job| job.created);
+    Duration::try_from(now.duration_since(created)).unwrap_or_default()
 }
 
 /// Says what the metrics mean. Once, at start.

@@ -21,10 +21,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 /// Of an answer so much is read.
 const ANSWER_BYTES_MAX: usize = 4 << 10;
+/// What it means stands in its head: a body that does not end within this changes nothing of that.
+const BODY_WITHIN: Duration = Duration::from_secs(2);
 /// So many of a name's addresses are tried.
 const ADDRESSES_MAX: usize = 8;
 /// No URL is longer.
@@ -121,8 +124,8 @@ impl Road {
         headers: Vec<(HeaderName, HeaderValue)>,
         body: Bytes,
     ) -> Result<Answer, PostError> {
-        let sent = Box::pin(self.send(target, headers, body));
-        tokio::time::timeout(self.timeout, sent).await.unwrap_or(Err(PostError::Late(self.timeout)))
+        let deadline = Deadline { at: Instant::now() + self.timeout, whole: self.timeout };
+        Box::pin(self.send(target, headers, body, deadline)).await
     }
 
     async fn send(
@@ -130,6 +133,7 @@ impl Road {
         target: &Target,
         headers: Vec<(HeaderName, HeaderValue)>,
         body: Bytes,
+        deadline: Deadline,
     ) -> Result<Answer, PostError> {
         let mut request = Request::post(target.path.as_str())
             .header(HOST, target.authority.as_str())
@@ -138,27 +142,33 @@ impl Road {
             .map_err(io::Error::other)?;
         request.headers_mut().extend(headers);
         request.headers_mut().entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
-        let stream = self.connect(target).await?;
+        let stream = deadline.before(self.connect(target, deadline)).await?;
         if !target.secure {
-            return exchange(stream, request).await;
+            return exchange(stream, request, deadline).await;
         }
         let name = ServerName::try_from(target.host.clone()).map_err(io::Error::other)?;
-        exchange(TlsConnector::from(self.tls.clone()).connect(name, stream).await?, request).await
+        let secured = TlsConnector::from(self.tls.clone()).connect(name, stream);
+        exchange(deadline.before(secured).await?, request, deadline).await
     }
 
     /// A connection to the first address that may be had and answers.
-    async fn connect(&self, target: &Target) -> Result<TcpStream, PostError> {
+    async fn connect(&self, target: &Target, deadline: Deadline) -> Result<TcpStream, PostError> {
         let resolved = tokio::net::lookup_host((target.host.as_str(), target.port)).await?;
+        let addresses: Vec<SocketAddr> = resolved.take(ADDRESSES_MAX).collect();
         let (mut refused, mut failed) = (None, None);
-        for address in resolved.take(ADDRESSES_MAX) {
+        for (i, &address) in addresses.iter().enumerate() {
             if !self.may_reach(address) {
                 refused
                     .get_or_insert(PostError::Private { host: target.host.clone(), address: address.ip() });
                 continue;
             }
-            match TcpStream::connect(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => failed = Some(PostError::Io(error)),
+            // one that does not answer leaves time for those behind it
+            let left = u32::try_from(addresses.len() - i).unwrap_or(u32::MAX);
+            let share = deadline.at.saturating_duration_since(Instant::now()) / left;
+            match tokio::time::timeout(share, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => failed = Some(PostError::Io(error)),
+                Err(_) => failed = Some(PostError::Late(deadline.whole)),
             }
         }
         Err(failed.or(refused).unwrap_or_else(|| PostError::NoAddress(target.host.clone())))
@@ -169,15 +179,39 @@ impl Road {
     }
 }
 
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, PostError>
+/// Until when the head of an answer must be there.
+#[derive(Debug, Clone, Copy)]
+struct Deadline {
+    at: Instant,
+    whole: Duration,
+}
+
+impl Deadline {
+    async fn before<T, E>(self, what: impl Future<Output = Result<T, E>>) -> Result<T, PostError>
+    where
+        PostError: From<E>,
+    {
+        match tokio::time::timeout_at(self.at, what).await {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(PostError::Late(self.whole)),
+        }
+    }
+}
+
+async fn exchange<S>(
+    stream: S,
+    request: Request<Full<Bytes>>,
+    deadline: Deadline,
+) -> Result<Answer, PostError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let answered = async move {
-        let response = sender.send_request(request).await?;
+        let response = deadline.before(sender.send_request(request)).await?;
         let (parts, body) = response.into_parts();
-        Ok(Answer { status: parts.status, headers: parts.headers, body: beginning(body).await })
+        let body = tokio::time::timeout(BODY_WITHIN, beginning(body)).await.unwrap_or_default();
+        Ok(Answer { status: parts.status, headers: parts.headers, body })
     };
     let mut answered = std::pin::pin!(answered);
     tokio::select! {

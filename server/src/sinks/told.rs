@@ -1,7 +1,6 @@
 //! What a delivery's job carries: the name of the sink and the event, and no secret. Pure.
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use minium_notifier::SinkEvent;
 use minium_protocol::{EnqueueRequest, EventType, Job, State};
 use serde::Deserialize;
@@ -72,7 +71,6 @@ pub(super) struct Told {
     pub(super) source: String,
     #[serde(rename = "type")]
     kind: String,
-    pub(super) time: Timestamp,
     pub(super) data: Box<RawValue>,
 }
 
@@ -100,10 +98,6 @@ impl Told {
         }
         self.transition()?;
         serde_json::from_str::<Stated>(self.data.get()).ok().map(|stated| stated.state)
-    }
-
-    pub(super) fn age(&self, now: Timestamp) -> Duration {
-        Duration::try_from(now.duration_since(self.time)).unwrap_or_default()
     }
 }
 

@@ -12,9 +12,11 @@ use std::time::Duration;
 /// Deliveries by how an attempt ended, `sink` and `outcome`.
 pub(super) const DELIVERIES: &str = "minium_sinks_deliveries_total";
 
+/// No receiver is asked again sooner, whatever it says: each time is a job's run, with its events.
+const PAUSE_MIN: Duration = Duration::from_secs(5);
 /// So long a receiver may ask us to wait; then we ask again.
 const PAUSE_MAX: Duration = Duration::from_secs(3_600);
-/// An event that is older than this is put off no more: an attempt that meets a receiver who wants us to wait has failed.
+/// A delivery that waits for longer than this is put off no more: an attempt that meets a receiver who wants us to wait has failed.
 const PATIENCE: Duration = Duration::from_secs(86_400);
 /// So much of an answer stands in a job's result or error.
 const SHOWN_CHARS_MAX: usize = 500;
@@ -49,17 +51,22 @@ impl Verdict {
         metrics::counter!(DELIVERIES, "sink" => sink.to_owned(), "outcome" => self.outcome()).increment(1);
     }
 
-    /// What it is to the job, for an event of this age.
+    /// What it is to the job, which has been there for so long.
     pub(super) fn of_job(self, age: Duration) -> Result<Value, Failure> {
         match self {
             Verdict::Delivered(result) => Ok(result),
             Verdict::Skipped(why) => Ok(json!({ "skipped": why })),
             Verdict::Refused(why) => Err(Failure::permanent(why)),
             Verdict::Failed(why) => Err(Failure::retryable(why)),
-            Verdict::Later(pause, _) if age < PATIENCE => Err(Failure::postpone(pause.min(PAUSE_MAX))),
-            Verdict::Later(pause, why) => Err(Failure::retry_in(pause.min(PAUSE_MAX), why)),
+            Verdict::Later(pause, _) if age < PATIENCE => Err(Failure::postpone(bounded(pause))),
+            Verdict::Later(pause, why) => Err(Failure::retry_in(bounded(pause), why)),
         }
     }
+}
+
+/// A pause that a receiver may ask for.
+fn bounded(pause: Duration) -> Duration {
+    pause.clamp(PAUSE_MIN, PAUSE_MAX)
 }
 
 /// The words for an answer that is not what was hoped for.
@@ -112,6 +119,12 @@ mod tests {
         assert!(young.postponed && young.pause == Some(PAUSE_MAX));
         let old = later().of_job(PATIENCE).unwrap_err();
         assert!(!old.postponed && old.retry && old.error == "busy");
+    }
+
+    #[test]
+    fn who_wants_to_be_asked_at_once_is_not() {
+        let now = Verdict::Later(Duration::ZERO, "busy".into()).of_job(Duration::ZERO).unwrap_err();
+        assert!(now.postponed && now.pause == Some(PAUSE_MIN));
     }
 
     #[test]

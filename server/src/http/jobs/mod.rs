@@ -13,8 +13,8 @@ mod wait;
 
 pub(crate) use act::{cancel, change, remove, retry};
 pub(crate) use bulk::bulk;
-pub(crate) use enqueue::enqueue;
 pub(super) use enqueue::check_args;
+pub(crate) use enqueue::enqueue;
 #[cfg(test)]
 pub(super) use events::EARLIEST;
 pub(crate) use events::{HISTORIES_MAX, events};
