@@ -27,6 +27,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("axum", &["server"]),
     ("jsonschema", &["bus"]),
     ("zstd", &["audit"]),
+    ("ratatui", &["server"]),
     ("utoipa", &["server"]),
 ];
 

@@ -9,6 +9,7 @@ pub(crate) mod node;
 pub(crate) mod pooler;
 pub(crate) mod postgres;
 pub(crate) mod raw;
+pub(crate) mod terminal;
 pub(crate) mod wait;
 
 /// Runs each test once on a SQLite file and once on PostgreSQL: `on_both! { name; }` calls `name(Options)`.
