@@ -6,12 +6,14 @@ use crate::error::ClientError;
 use crate::message::{Message, excerpt};
 use crate::tls::{TlsFault, causes};
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, USER_AGENT};
 use http::{Method, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use minium_protocol::{Problem, TLS_ONLY, Topic};
 use std::error::Error;
 use std::time::Duration;
@@ -50,6 +52,8 @@ pub(crate) struct Request<'a> {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    /// What the server's clock said, to the second.
+    pub(crate) date: Option<Timestamp>,
     pub(crate) body: Bytes,
 }
 
@@ -115,9 +119,10 @@ impl Client {
             None => self.unanswered(&e),
         })?;
         let status = response.status();
+        let date = response.headers().get(DATE).and_then(|date| read_date(date.to_str().ok()?));
         let body = self.body(&path, response).await?;
         if status.is_success() {
-            Ok(Answer { status, body })
+            Ok(Answer { status, date, body })
         } else {
             Err(refusal(self.base_url(), status.as_u16(), &body))
         }
@@ -176,6 +181,11 @@ impl Client {
     }
 }
 
+/// HTTP's form of a time is one of those of mail.
+fn read_date(text: &str) -> Option<Timestamp> {
+    rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
+}
+
 /// What a status that is no success says.
 pub(crate) fn refusal(url: &str, status: u16, body: &[u8]) -> ClientError {
     if status == 400 && body == TLS_ONLY.as_bytes() {
@@ -197,6 +207,13 @@ pub(crate) fn refusal(url: &str, status: u16, body: &[u8]) -> ClientError {
 mod tests {
     use super::*;
     use minium_protocol::ErrorCode;
+
+    #[test]
+    fn the_time_of_an_answer_is_read() {
+        let read = |text| read_date(text).map(|time| time.to_string());
+        assert_eq!(read("Sat, 28 Nov 2026 07:26:01 GMT").as_deref(), Some("2026-11-28T07:26:01Z"));
+        assert_eq!(read("yesterday"), None);
+    }
 
     #[test]
     fn refusals_are_problems_where_they_can_be() {

@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::error::ClientError;
 use crate::http::Request;
-use http::{Method, StatusCode};
+use http::Method;
 use minium_protocol::{EnqueueRequest, ErrorCode, Job, JobResult, Phase, State};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -151,6 +151,10 @@ pub struct Statistics {
     pub inactive_schedules: i64,
     /// For so many seconds the node that answered has been running.
     pub uptime: u64,
+    /// Sessions of that node.
+    pub sessions: u64,
+    /// Up to where it has relayed the journal, if it has relayed anything.
+    pub position: Option<String>,
 }
 
 #[expect(clippy::ref_option, reason = "the shape that serde calls")]
@@ -359,18 +363,6 @@ impl Client {
     pub async fn stats(&self) -> Result<Statistics, ClientError> {
         let answer = self.request(Request::new(Method::GET, "api/v1/stats")).await?;
         read("GET /api/v1/stats", &answer.body)
-    }
-
-    /// Is the server up and whole?
-    ///
-    /// # Errors
-    /// That it cannot be reached.
-    pub async fn ready(&self) -> Result<bool, ClientError> {
-        match self.request(Request::new(Method::GET, "readyz")).await {
-            Ok(answer) => Ok(answer.status == StatusCode::OK),
-            Err(ClientError::Problem(_) | ClientError::Status { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 }
 

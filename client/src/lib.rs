@@ -35,6 +35,7 @@ mod client;
 mod connection;
 mod dial;
 mod error;
+mod health;
 mod history;
 mod http;
 mod jobs;
@@ -61,6 +62,7 @@ pub use connection::{
     Puller, Receipt, Received, State, Subscription, TaskEvent, TokenSource, Work,
 };
 pub use error::ClientError;
+pub use health::Readiness;
 pub use history::HistoryPage;
 pub use jobs::{EnqueuedJob, JobInfo, JobList, JobQuery, ParentPage, RetryRequest, Statistics};
 pub use lists::{SchemaInfo, SessionInfo, SessionList, TopicInfo, TopicList, TopicListQuery};

@@ -66,7 +66,7 @@ fn database_address(url: &DatabaseUrl) -> String {
 }
 
 /// Where programs keep what must survive them.
-fn state_dir() -> Option<PathBuf> {
+pub(crate) fn state_dir() -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let home = || set("HOME").map(|home| home.join(".local/state"));
     let state = set("XDG_STATE_HOME").filter(|dir| dir.is_absolute()).or_else(home)?;

@@ -20,6 +20,12 @@ mod store;
 mod demands;
 mod dev;
 
+/// What is wrong with a machine, a database, a role or a node, and what mends it; and the roles themselves.
+mod doctor;
+
+/// A node watched in a terminal.
+mod top;
+
 /// Mercury's rules in plain mode: what is kept, what is mended.
 mod mercury;
 

@@ -22,9 +22,7 @@ const WORKER: &str = "[worker]\nqueues = [\"worked\"]\n[tasks.quick]\ncommand = 
 /// The value of one line of `/metrics`, labels and all.
 async fn sample(node: &Node, name: &str) -> Option<f64> {
     let answer = node.get("/metrics").await;
-    let value =
-        answer.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-    value
+    answer.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// Waits until it has such a value: what is looked up in the database is told for some seconds.

@@ -30,6 +30,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("zstd", &["audit"]),
     ("object_store", &["audit"]),
     ("parquet", &["audit"]),
+    ("ratatui", &["server"]),
     ("utoipa", &["server"]),
 ];
 

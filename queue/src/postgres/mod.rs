@@ -10,6 +10,7 @@
 //! indexed column. What follows a commit (releasing children, waking) may fail without harm: upkeep repairs it.
 
 mod capped;
+mod checkup;
 mod connection;
 mod copy;
 mod enqueue;
@@ -30,6 +31,7 @@ mod pressure;
 mod pull;
 mod queues;
 mod read;
+mod roles;
 mod schedules;
 mod schema;
 mod session;
@@ -39,7 +41,9 @@ mod together;
 mod upkeep;
 mod workers;
 
+pub use checkup::{Between, Checkup, ClockReading, Settings, VERSION_MIN};
 pub use connection::discreet;
+pub use roles::{DatabaseRole, MissingGrant, ROLES_SQL};
 
 use crate::error::QueueError;
 use crate::filter::JobFilter;
@@ -103,6 +107,7 @@ pub struct PgStore {
     connections: Arc<connection::Connections>,
     together: Arc<together::Together>,
     options: PgOptions,
+    reached: checkup::Reached,
     marks: marks::Marks,
     slowing: Slowing,
     walks: Mutex<upkeep::Walks>,
@@ -135,6 +140,7 @@ impl PgStore {
     pub fn open(url: &str, options: PgOptions) -> Result<PgStore, QueueError> {
         let way = connection::Way::of(url, &options)?;
         let connections = connection::Connections::new(way.clone(), &options)?;
+        let reached = checkup::Reached::of(&way);
         let (ears, tasks, stop) = (listener::Ears::new(), TaskTracker::new(), CancellationToken::new());
         tasks.spawn(connections.watch(way.clone(), stop.clone()));
         // nobody is told anything through a pooler: whoever waits looks now and then anyway
@@ -149,6 +155,7 @@ impl PgStore {
             together: Arc::new(together::Together::new()),
             marks: marks::Marks::new(options.marked_workers_max),
             slowing: Slowing::new(),
+            reached,
             options,
             walks: Mutex::default(),
             limits: AtomicBool::new(true),

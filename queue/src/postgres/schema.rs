@@ -10,8 +10,11 @@ use tokio_postgres::GenericClient;
 /// `minium` in ASCII: nobody else's advisory lock.
 const LOCK: i64 = 0x6d69_6e69_756d;
 
-/// The table must be there before the first migration. The function is the oldest way to ask without an error.
-const BOOK: &str = "create schema if not exists minium;
+/// The table must be there before the first migration. The function is the oldest way to ask without an error. A role that owns
+/// the schema and may make none needs not ask for it again, which PostgreSQL would refuse.
+const BOOK: &str = "do $$ begin
+      if to_regnamespace('minium') is null then create schema minium; end if;
+    end $$;
     create table if not exists minium.migration (
       number   int primary key,
       name     text not null,

@@ -17,9 +17,9 @@ mod job_show;
 mod lock;
 mod lock_run;
 mod man;
-mod output;
+pub(crate) mod output;
 mod queue;
-mod remote;
+pub(crate) mod remote;
 mod schedule;
 mod schemas;
 mod session;
@@ -27,8 +27,10 @@ mod stream;
 mod stream_input;
 mod stream_render;
 mod stream_send;
+#[cfg(feature = "top")]
+mod top;
 mod topic;
-mod trust;
+pub(crate) mod trust;
 pub(crate) mod worker;
 mod workers;
 
@@ -98,6 +100,9 @@ pub(crate) enum Command {
     /// See who is connected to a node, and close sessions
     #[command(subcommand)]
     Session(session::Session),
+    /// Watch a node: jobs, queues, workers, sessions, failures, and what happens
+    #[cfg(feature = "top")]
+    Top(top::Top),
     /// Subscribe to a topic and all below it
     Sub(stream::Sub),
     /// Publish to all subscribers of a topic
@@ -142,6 +147,8 @@ impl Command {
             Command::Worker(worker) => worker.run().await,
             Command::Topic(topic) => topic.run().await,
             Command::Session(session) => session.run().await,
+            #[cfg(feature = "top")]
+            Command::Top(top) => top.run().await,
             Command::Sub(sub) => sub.run().await,
             Command::Pub(publish) => publish.run().await,
             Command::Push(push) => push.run().await,

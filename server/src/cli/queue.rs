@@ -131,7 +131,11 @@ impl Plain {
             return output.line(&figures.to_string());
         }
         let members = figures.as_object().into_iter().flatten();
-        let rows: Vec<_> = members.map(|(name, n)| vec![Cell::new(name), Cell::new(n.to_string())]).collect();
+        let rows: Vec<_> = members
+            .map(|(name, n)| {
+                vec![Cell::new(name), Cell::new(n.as_str().map_or_else(|| n.to_string(), str::to_owned))]
+            })
+            .collect();
         output.page(&["FIGURE", ""], &rows, "No figures.", None)
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// What begins like a command and is none: a text that is signed, and what is being built.
-const NO_COMMANDS: &[&str] = &["minium audit head", "minium top"];
+const NO_COMMANDS: &[&str] = &["minium audit head"];
 
 /// What commands say of themselves, each asked once; nothing for one that does not exist.
 #[derive(Default)]

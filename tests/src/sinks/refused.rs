@@ -114,6 +114,11 @@ async fn the_nodes_own_tasks_are_for_admin() {
     ask(&ours, Method::PUT, "/api/v1/schedules/s", schedule).await.problem(403, "forbidden");
     let confirmed = json!({ "position": "1:0", "topics": ["task"] });
     ask(&ours, Method::PUT, "/api/v1/recorders/sink%2Fops", confirmed).await.problem(403, "forbidden");
+    let lock = json!({ "owner": "me", "for": "1m" });
+    ask(&ours, Method::POST, "/api/v1/locks/minium%2Fsink%2Fops", lock.clone())
+        .await
+        .problem(403, "forbidden");
+    ask(&ours, Method::POST, "/api/v1/locks/miniumx", lock).await.expect(201);
     ask(&ours, Method::POST, "/api/v1/jobs", job("miniumx")).await.expect(201);
     ask(&admin, Method::POST, "/api/v1/jobs", job("minium/deliver")).await.expect(201);
 }

@@ -10,6 +10,7 @@ pub(crate) mod pooler;
 pub(crate) mod postgres;
 pub(crate) mod raw;
 pub(crate) mod standin;
+pub(crate) mod terminal;
 pub(crate) mod wait;
 
 /// Runs each test once on a SQLite file and once on PostgreSQL: `on_both! { name; }` calls `name(Options)`.
