@@ -57,7 +57,7 @@ async fn scopes_that_a_token_lacks_are_named() {
     let all = look("admin").await;
     all.is_well();
     assert!(all.with("warn ").is_empty(), "{:#?}", all.lines);
-    let enough = look("sub:minium pub:minium sub:task jobs:write").await;
+    let enough = look("sub:minium-doctor pub:minium-doctor sub:task jobs:write").await;
     assert!(enough.code == Some(0) && enough.with("warn ").is_empty(), "{:#?}", enough.lines);
     let reader = look("jobs:read").await;
     reader.is_well();
@@ -66,7 +66,7 @@ async fn scopes_that_a_token_lacks_are_named() {
     let blind = look("jobs:write").await;
     blind.is_well();
     blind.has("warn node.job: ", &["its events may not be seen", "sub:task"]);
-    let talker = look("sub:minium pub:minium").await;
+    let talker = look("sub:minium-doctor pub:minium-doctor").await;
     talker.is_well();
     talker.has("ok node.message: ", &["received"]);
     talker.has("warn node.figures: ", &["jobs:read"]);
