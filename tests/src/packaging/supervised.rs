@@ -36,7 +36,7 @@ async fn a_node_says_when_it_is_ready_reads_again_and_goes_down() {
     let at = supervisor.wait_for("RELOADING=1", at).await;
     supervisor.wait_for("MONOTONIC_USEC=", at).await;
     let at = supervisor.wait_for("READY=1", at).await;
-    assert!(node.log().contains("Channels read again."), "it was ready when it had read");
+    assert!(node.log().contains("Channels and hooks read again."), "it was ready when it had read");
     assert!(node.end(Signal::TERM).await.success());
     supervisor.wait_for("STOPPING=1", at).await;
     assert_eq!(supervisor.count("READY=1"), 2);
