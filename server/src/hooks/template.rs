@@ -136,7 +136,7 @@ mod tests {
             "x", 2.5, { "from": { "~": null }, "to": [null, "plain", 3, null, true] },
             null, null, "push", "7", "$/ref", "$", "a $/ref"
         ]);
-        assert_eq!(filled(template, &payload), expected);
+        assert_eq!(filled(&template, &payload), expected);
         assert_eq!(filled(&json!("$"), &payload), payload);
         assert_eq!(filled(&json!({ "$/ref": "$/ref" }), &payload), json!({ "$/ref": "x" }), "names stand");
     }
