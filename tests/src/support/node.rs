@@ -122,6 +122,9 @@ impl Node {
 
     /// Starts it in the same place after it has ended.
     pub(crate) async fn restart(&self) {
+        // what a killed node was about to start has its listener until it becomes another program
+        let free = async || TcpListener::bind(self.address).ok().map(drop);
+        wait::until(&format!("{} to be free", self.address), free).await;
         self.spawn();
         let ready = if self.options.await_ready { "/readyz" } else { "/healthz" };
         let url = self.http(ready);
