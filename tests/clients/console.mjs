@@ -1,6 +1,7 @@
 // A real Chromium with the console in it, for the scripts `console_*.mjs`; what they share.
 //
 // Whatever the page says as an error is collected, and fails the script at its end. The page's own policy stays in force.
+import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
@@ -90,6 +91,22 @@ export async function until(what, condition) {
     if (Date.now() > end) throw new Error(`in vain for: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 25));
   }
+}
+
+/**
+ * The pieces of a script, one after the other: each is named in what fails, and told of when it is done.
+ * `errors` are those of the page that all of them use, if they do.
+ */
+export async function pieces(all, errors = []) {
+  for (const piece of all) {
+    await piece().catch((error) => {
+      error.message = `${piece.name}: ${error.message}`;
+      throw error;
+    });
+    assert.deepEqual(errors, [], piece.name);
+    tell({ done: piece.name });
+  }
+  tell({ done: "end" });
 }
 
 /** Runs a script to its end: 0, or 1 with the reason. */

@@ -3,7 +3,7 @@
 //     console_audit.mjs ORIGIN      a line of JSON for each piece
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import { ask, go, open, run, tell, until } from "./console.mjs";
+import { ask, go, open, pieces, run, tell, until } from "./console.mjs";
 
 const [origin] = process.argv.slice(2);
 const api = (method, path, body) => ask(origin, method, path, body);
@@ -122,13 +122,5 @@ async function aReplayKnowsItsTimes() {
 run(async () => {
   const opened = await open(origin, { allow: [/status of 400/] });
   page = opened.page;
-  for (const piece of [aLongJournalIsWalked, whatIsRareIsFound, whatAMachineWasTold, aReplayKnowsItsTimes]) {
-    await piece().catch((error) => {
-      error.message = `${piece.name}: ${error.message}`;
-      throw error;
-    });
-    assert.deepEqual(opened.errors, [], piece.name);
-    tell({ done: piece.name });
-  }
-  tell({ done: "end" });
+  await pieces([aLongJournalIsWalked, whatIsRareIsFound, whatAMachineWasTold, aReplayKnowsItsTimes], opened.errors);
 });

@@ -2,7 +2,7 @@
 //
 //     console_cuts.mjs ORIGIN      says `{"want":"kill"}` and `{"want":"start"}`, and goes on when it was told so
 import assert from "node:assert/strict";
-import { ask, go, open, run, tell, told, until } from "./console.mjs";
+import { ask, go, open, pieces, run, tell, told, until } from "./console.mjs";
 
 const [origin] = process.argv.slice(2);
 const enqueue = async () => (await ask(origin, "POST", "/api/v1/jobs", { task: "echo" })).id;
@@ -83,10 +83,4 @@ async function nobodyLooks() {
   await page.context().close();
 }
 
-run(async () => {
-  for (const piece of [theNodeIsKilled, framesAreGarbage, nobodyLooks]) {
-    await piece();
-    tell({ done: piece.name });
-  }
-  tell({ done: "end" });
-});
+run(() => pieces([theNodeIsKilled, framesAreGarbage, nobodyLooks]));

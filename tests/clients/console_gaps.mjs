@@ -3,7 +3,7 @@
 //     console_gaps.mjs ORIGIN      says `{"want":"kill"}` and `{"want":"start"}`, and goes on when it was told so; the
 //                                  node keeps nothing over that
 import assert from "node:assert/strict";
-import { ask, go, open, run, tell, told, until } from "./console.mjs";
+import { ask, go, open, pieces, run, tell, told, until } from "./console.mjs";
 
 const [origin] = process.argv.slice(2);
 const api = (method, path, body) => ask(origin, method, path, body);
@@ -64,10 +64,4 @@ async function theNodeHasForgotten() {
   await page.context().close();
 }
 
-run(async () => {
-  for (const piece of [nobodyLookedForLong, theNodeHasForgotten]) {
-    await piece();
-    tell({ done: piece.name });
-  }
-  tell({ done: "end" });
-});
+run(() => pieces([nobodyLookedForLong, theNodeHasForgotten]));

@@ -2,7 +2,7 @@
 //
 //     console_hostile.mjs ORIGIN      a line of JSON for each piece
 import assert from "node:assert/strict";
-import { accessibility, ask, fits, go, open, run, tell, until } from "./console.mjs";
+import { accessibility, ask, fits, go, open, pieces, run, tell, until } from "./console.mjs";
 
 const [origin] = process.argv.slice(2);
 const api = (method, path, body) => ask(origin, method, path, body);
@@ -92,13 +92,5 @@ async function familiesAreLarge() {
 run(async () => {
   const opened = await open(origin);
   page = opened.page;
-  for (const piece of [namesAreHostile, documentsAreLarge, familiesAreLarge]) {
-    await piece().catch((error) => {
-      error.message = `${piece.name}: ${error.message}`;
-      throw error;
-    });
-    assert.deepEqual(opened.errors, [], piece.name);
-    tell({ done: piece.name });
-  }
-  tell({ done: "end" });
+  await pieces([namesAreHostile, documentsAreLarge, familiesAreLarge], opened.errors);
 });

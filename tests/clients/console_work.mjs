@@ -3,7 +3,7 @@
 //
 //     console_work.mjs ORIGIN      a line of JSON for each piece
 import assert from "node:assert/strict";
-import { ask, go, open, run, tell, until } from "./console.mjs";
+import { ask, go, open, pieces, run, until } from "./console.mjs";
 
 const [origin] = process.argv.slice(2);
 const api = (method, path, body) => ask(origin, method, path, body);
@@ -409,13 +409,5 @@ async function theBusIsLookedAt() {
 run(async () => {
   const opened = await open(origin, { allow: [/status of 4(00|22)/] });
   page = opened.page;
-  for (const piece of [aJobIsEnqueuedAndFollowed, rowsFollowEvents, countsAndKeysLeadToJobs, manyAreRetriedAndRemoved, whatCannotBeSeenIsStopped, olderRowsStayRight, oneIsHandled, aLongHistoryIsReadOn, topicsAreTailed, theRestIsTold, thePastIsAskedForAgain, machinesAreCommanded, aFormIsMadeOfASchema, whatIsHiddenIsNotCopied, theBusIsLookedAt]) {
-    await piece().catch((error) => {
-      error.message = `${piece.name}: ${error.message}`;
-      throw error;
-    });
-    assert.deepEqual(opened.errors, [], piece.name);
-    tell({ done: piece.name });
-  }
-  tell({ done: "end" });
+  await pieces([aJobIsEnqueuedAndFollowed, rowsFollowEvents, countsAndKeysLeadToJobs, manyAreRetriedAndRemoved, whatCannotBeSeenIsStopped, olderRowsStayRight, oneIsHandled, aLongHistoryIsReadOn, topicsAreTailed, theRestIsTold, thePastIsAskedForAgain, machinesAreCommanded, aFormIsMadeOfASchema, whatIsHiddenIsNotCopied, theBusIsLookedAt], opened.errors);
 });

@@ -96,6 +96,7 @@ impl Queues for PgStore {
         };
         Ok(rows.iter().map(view).collect())
     }
+
     async fn queue_waits(&self) -> Result<Vec<QueueWait>, QueueError> {
         let most = i64::from(rules::PAGE_MAX);
         let rows = self.rows("ask how long queues wait", WAITS, &[&LANES_MAX, &most]).await?;

@@ -11,6 +11,15 @@ use async_trait::async_trait;
 use rusqlite::params;
 use std::time::Duration;
 
+/// Queues with jobs that are ready and under no limit: from name to name by the index, as many steps as there are names, and a
+/// null behind the last.
+const USED: &str = "used (queue) as (
+              select min(queue) from job indexed by job_ready where ready and limited is null
+              union all
+              select (select min(queue) from job indexed by job_ready
+                       where ready and limited is null and queue > used.queue)
+                from used where used.queue is not null)";
+
 /// Those of the queues, each once, that are not paused.
 pub(super) fn open(change: &Change<'_>, queues: &[String]) -> Result<Vec<String>, QueueError> {
     let mut open: Vec<String> = queues.to_vec();
@@ -50,13 +59,8 @@ impl Queues for SqliteStore {
     }
 
     async fn queues(&self) -> Result<Vec<QueueView>, QueueError> {
-        let sql = "
-            with recursive used (queue) as (
-              select min(queue) from job indexed by job_ready where ready and limited is null
-              union all
-              select (select min(queue) from job indexed by job_ready
-                       where ready and limited is null and queue > used.queue)
-                from used where used.queue is not null),
+        let sql = format!(
+            "with recursive {USED},
             name (queue) as (
               select queue from used where queue is not null
               union select queue from job indexed by job_ready_limited where ready and limited is not null
@@ -66,9 +70,10 @@ impl Queues for SqliteStore {
                                            where ready and limited is null and queue = name.queue limit ?1))
                    + (select count(*) from (select 1 from job indexed by job_ready_limited
                                              where ready and limited is not null and queue = name.queue limit ?1))
-              from name order by queue limit ?2";
+              from name order by queue limit ?2"
+        );
         let list = move |conn: &rusqlite::Connection| {
-            let mut statement = conn.prepare_cached(sql)?;
+            let mut statement = conn.prepare_cached(&sql)?;
             let rows = statement.query_map(params![READY_COUNTED_MAX, rules::PAGE_MAX], |row| {
                 let ready: i64 = row.get(2)?;
                 Ok(QueueView {
@@ -81,16 +86,12 @@ impl Queues for SqliteStore {
         };
         self.read(move |conn| list(conn).map_err(|e| failure("list queues", e))).await?
     }
+
     async fn queue_waits(&self) -> Result<Vec<QueueWait>, QueueError> {
         // the first of each priority; it could be claimed since the last of its time, its retry, its parents' end, and the
         // beginning of a run that was lost
-        let sql = "
-            with recursive used (queue) as (
-              select min(queue) from job indexed by job_ready where ready and limited is null
-              union all
-              select (select min(queue) from job indexed by job_ready
-                       where ready and limited is null and queue > used.queue)
-                from used where used.queue is not null),
+        let sql = format!(
+            "with recursive {USED},
             lane (queue, priority) as (
               select queue, (select max(priority) from job indexed by job_ready
                               where ready and limited is null and queue = used.queue)
@@ -107,9 +108,10 @@ impl Queues for SqliteStore {
                               where ready and limited is null and first.queue = lane.queue and first.priority = lane.priority
                               order by priority desc, seq limit 1)
                 from lane where priority is not null limit ?2)
-            select queue, ?1 - min(since) from waits where since is not null group by queue order by queue limit ?3";
+            select queue, ?1 - min(since) from waits where since is not null group by queue order by queue limit ?3"
+        );
         let list = move |conn: &rusqlite::Connection| {
-            let mut statement = conn.prepare_cached(sql)?;
+            let mut statement = conn.prepare_cached(&sql)?;
             let rows = statement.query_map(params![now_micros(), LANES_MAX, rules::PAGE_MAX], |row| {
                 let waited = u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
                 Ok(QueueWait { name: row.get(0)?, waited: Duration::from_micros(waited) })

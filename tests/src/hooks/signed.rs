@@ -53,6 +53,12 @@ async fn a_standard_webhook_is_believed(options: Options) {
     let answer = standard(&node, now(), BODY).await.expect(202);
     assert_eq!(answer["status"], "enqueued");
     assert_eq!(jobs(&node).await, 1);
+    // a ping is GitHub's alone: here it is an event like any other
+    let (ping, timestamp) = ("{\"type\":\"ping\"}", now().to_string());
+    let signature = of_standard("msg_2", &timestamp, ping.as_bytes());
+    let headers =
+        [("webhook-id", "msg_2"), ("webhook-timestamp", &timestamp), ("webhook-signature", &signature)];
+    assert_eq!(deliver(&node, "std", &headers, ping).await.expect(202)["status"], "enqueued");
 }
 
 /// G-3: everything else is 401 in the same words, makes no job, and is counted.

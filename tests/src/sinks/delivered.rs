@@ -108,3 +108,16 @@ async fn a_receiver_that_was_down_is_told_when_it_is_back(options: Options) {
     let ids: BTreeSet<&str> = heard.iter().map(|one| one.header("webhook-id")).collect();
     assert_eq!(ids.len(), 1, "the id is the same in every attempt");
 }
+
+/// O-3: what an answer means stands in its head. A body that does not end has nobody told again.
+#[tokio::test]
+async fn an_answer_whose_body_does_not_end_counts_once() {
+    let receiver = Receiver::start(|_, _| "endless 200 OK".into()).await;
+    let sink = webhook("ops", &receiver.url("/hook"), "timeout = \"1s\"");
+    let node = started(Options::memory().config(&sink), &["ops"]).await;
+    enqueue(&node).await;
+    let jobs = done(&node, 1).await;
+    assert_eq!((&jobs[0]["state"], &jobs[0]["attempt"]), (&json!("finished"), &json!(1)), "{jobs:?}");
+    assert_eq!(jobs[0]["result"]["status"], 200);
+    assert_eq!(receiver.heard().len(), 1);
+}

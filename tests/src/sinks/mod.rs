@@ -25,6 +25,8 @@ const NEXT_SECRET: &str = "whsec_bmV4dCBzZWNyZXQsIHdoaWNoIGlzIGxvbmdlcg==";
 /// Events that come within one deadline on any machine.
 const STEP: usize = 25;
 
+/// An answer that begins so has a body that does not end.
+const ENDLESS: &str = "endless ";
 /// An answer that begins so waits at the gate.
 const HOLD: &str = "hold ";
 
@@ -163,6 +165,13 @@ async fn answer(stream: TcpStream, desk: &Desk) -> std::io::Result<()> {
     }
     desk.answered.lock().unwrap().push(heard);
     let status = answer.trim_start_matches(HOLD);
+    if let Some(status) = status.strip_prefix(ENDLESS) {
+        let text = format!("HTTP/1.1 {status}\r\ncontent-length: 9\r\n\r\nnot");
+        stream.write_all(text.as_bytes()).await?;
+        // until the other one has had enough
+        stream.read_u8().await?;
+        return Ok(());
+    }
     let text = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     stream.write_all(text.as_bytes()).await?;
     stream.shutdown().await
