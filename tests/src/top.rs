@@ -43,16 +43,21 @@ async fn it_shows_what_happens_and_gives_the_terminal_back() {
     terminal.shows("Events, live").await;
     assert_ne!(modes(&terminal.settings()), modes(&before), "keys come one by one");
     let id = node.enqueue(&json!({ "task": "import", "args": [{ "rack": 7 }] })).await;
-    let screen = terminal.shows(&format!("#{id}")).await;
-    assert!(screen.contains("import") && screen.contains("enqueue"), "{screen}");
+    let told = format!("#{id}");
+    terminal
+        .shows_that("the job's event", |screen| {
+            [&told, "import", "enqueue"].iter().all(|word| screen.contains(*word))
+        })
+        .await;
     terminal.shows_that("one job is ready", |screen| screen.contains("ready            1")).await;
 
     let failed = node.enqueue(&json!({ "task": "hostile", "args": [] })).await;
     node.ended(failed).await;
     terminal.shows(&format!("#{failed}")).await;
     terminal.send("5");
-    let screen = terminal.shows("Failed jobs").await;
-    assert!(screen.contains("Chosen"), "{screen}");
+    terminal
+        .shows_that("failures", |screen| screen.contains("Failed jobs") && screen.contains("Chosen"))
+        .await;
     terminal.shows("owned").await;
     assert!(!terminal.raw().contains("\u{1b}]"), "no title is set");
     assert_eq!(terminal.strange(), Vec::<String>::new());
@@ -181,6 +186,6 @@ async fn what_a_token_may_not_see_is_told() {
     let mut command = node.command();
     command.args(["top", "--interval", "100ms"]).env("MINIUM_TOKEN", token("jobs:read"));
     let terminal = Terminal::start(&command, 100, 30);
-    let screen = terminal.shows("events: forbidden").await;
-    assert!(screen.contains("no events come") && screen.contains("ready"), "{screen}");
+    let told = ["events: forbidden", "no events come", "ready"];
+    terminal.shows_that("why no events come", |screen| told.iter().all(|word| screen.contains(word))).await;
 }
