@@ -4,10 +4,11 @@
 //! side by side before `data`. A quote inside of a JSON string is escaped, so the first `,"epoch":"` of a line is the
 //! member itself. An event that was written otherwise is read as JSON.
 
-use memchr::memmem;
+use memchr::memmem::{Finder, FinderRev};
 use minium_protocol::Position;
 use serde::Deserialize;
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 /// So many bytes does a time have that is compared as text, as `2026-11-22T02:00:00.123456Z`.
 const TIME_BYTES: usize = 27;
@@ -25,15 +26,17 @@ pub(crate) fn mark(line: &str) -> Option<Mark<'_>> {
     quick(line).or_else(|| thorough(line))
 }
 
+/// A searcher is made once: to make one for every event costs more than the search.
+static EPOCH: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(",\"epoch\":\""));
+static DATA: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("\"data\":"));
+static TIME: LazyLock<FinderRev<'_>> = LazyLock::new(|| FinderRev::new(",\"time\":\""));
+
 fn quick(line: &str) -> Option<Mark<'_>> {
-    const EPOCH: &[u8] = b",\"epoch\":\"";
     const SEQUENCE: &str = "\",\"sequence\":\"";
-    const DATA: &[u8] = b"\"data\":";
-    const TIME: &[u8] = b",\"time\":\"";
-    let at = memmem::find(line.as_bytes(), EPOCH)?;
-    let (head, rest) = (&line[..at], &line[at + EPOCH.len()..]);
+    let at = EPOCH.find(line.as_bytes())?;
+    let (head, rest) = (&line[..at], &line[at + EPOCH.needle().len()..]);
     // behind `data` it could be anybody's
-    if memmem::find(head.as_bytes(), DATA).is_some() {
+    if DATA.find(head.as_bytes()).is_some() {
         return None;
     }
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
@@ -43,7 +46,7 @@ fn quick(line: &str) -> Option<Mark<'_>> {
     let offset = rest[..digits].parse().ok()?;
     rest[digits..].starts_with('"').then_some(())?;
     let time =
-        memmem::rfind(head.as_bytes(), TIME).and_then(|at| head.get(at + TIME.len()..)?.get(..TIME_BYTES));
+        TIME.rfind(head.as_bytes()).and_then(|at| head.get(at + TIME.needle().len()..)?.get(..TIME_BYTES));
     Some(Mark { position: Position { epoch, offset }, time: time.filter(|time| sorts(time)) })
 }
 
