@@ -115,6 +115,23 @@ pub struct RetryRequest {
     pub parents: Option<Vec<i64>>,
 }
 
+/// What may be changed of a job that waits.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct AmendRequest {
+    /// Not before so long from now.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "seconds")]
+    pub delay: Option<Duration>,
+    /// A new priority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// Another queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// Merged into the job's notes member by member; `null` deletes one.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub notes: serde_json::Map<String, Value>,
+}
+
 /// Figures of the whole queue. A newer server may tell more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -271,6 +288,16 @@ impl Client {
     /// `not_found`, `conflict` while it runs, or that the server cannot be reached.
     pub async fn remove(&self, id: i64) -> Result<(), ClientError> {
         self.request(Request::new(Method::DELETE, &format!("api/v1/jobs/{id}"))).await.map(drop)
+    }
+
+    /// Changes when a job that waits runs, how urgently and where. It queues up anew.
+    ///
+    /// # Errors
+    /// `not_found`, `conflict` when it runs or has ended, `invalid_request`, `payload_too_large`, or that the server cannot be
+    /// reached.
+    pub async fn amend(&self, id: i64, amendment: &AmendRequest) -> Result<(), ClientError> {
+        let path = format!("api/v1/jobs/{id}");
+        self.request(Request::new(Method::PATCH, &path).json(text(amendment)?)).await.map(drop)
     }
 
     /// Merges notes into a job's, member by member; `null` deletes one.

@@ -64,7 +64,7 @@ pub use connection::{
 pub use error::ClientError;
 pub use health::Readiness;
 pub use history::HistoryPage;
-pub use jobs::{EnqueuedJob, JobInfo, JobList, JobQuery, ParentPage, RetryRequest, Statistics};
+pub use jobs::{AmendRequest, EnqueuedJob, JobInfo, JobList, JobQuery, ParentPage, RetryRequest, Statistics};
 pub use lists::{SchemaInfo, SessionInfo, SessionList, TopicInfo, TopicList, TopicListQuery};
 pub use locks::LockList;
 pub use logs::LogList;

@@ -22,6 +22,7 @@
 //! **Allowed imports**: the SQL clients (tokio-postgres, deadpool-postgres, rusqlite) live here and in the notifier,
 //! nowhere else. No WebSocket, no HTTP, no `minium-bus`.
 
+mod amend;
 mod backend;
 mod breaker;
 mod bulk;
@@ -48,6 +49,7 @@ mod store;
 mod workers;
 mod workflow;
 
+pub use amend::{Amendment, check_amendment, may_amend};
 pub use backend::{Backend, DatabaseUrl, SqlitePlace};
 pub use bulk::{BulkAction, BulkDone, bulk, check_bulk};
 pub use commands::{COMMAND_BYTES_MAX, CONCURRENCY_MAX, Command, JobSignal};

@@ -4,6 +4,7 @@
 //! columns, so that each back end can make each of them one statement. Every operation that changes a job writes
 //! exactly one event per change. One conformance suite runs over all implementations.
 
+use crate::amend::Amendment;
 use crate::error::QueueError;
 use crate::filter::JobFilter;
 use crate::limits::Limits;
@@ -457,6 +458,13 @@ pub trait Store:
         lease: Option<LeaseToken>,
         annotation: &Annotation,
     ) -> Result<(), QueueError>;
+
+    /// Changes when a job that waits runs, how urgent it is and where. It queues up anew.
+    ///
+    /// # Errors
+    /// [`QueueError::NotFound`]; [`QueueError::Conflict`] when it runs or has ended; [`QueueError::Invalid`] or
+    /// [`QueueError::TooLarge`] when it breaks a rule.
+    async fn amend(&self, job: i64, amendment: &Amendment) -> Result<(), QueueError>;
 
     /// Calls a job off, waiting or running. A running one loses its lease at once.
     ///

@@ -223,7 +223,25 @@ async fn notes_are_merged_by_hand_and_figures_count(options: Options) {
     };
     let changed = patch(json!({ "notes": { "a": null, "b": { "d": 3 } } })).await.expect(200);
     assert_eq!(changed["notes"], json!({ "b": { "d": 3 } }));
-    patch(json!({ "priority": 1 })).await.problem(400, "invalid_request");
+    for wrong in [json!({ "priority": "1" }), json!({ "attempts": 3 }), json!({}), json!({ "queue": null })] {
+        patch(wrong).await.problem(400, "invalid_request");
+    }
+    // one change of what waits
+    let later = json!({ "priority": 7, "delay": "90s", "queue": "slow", "notes": { "e": 4 } });
+    let changed = patch(later).await.expect(200);
+    assert_eq!(
+        (&changed["priority"], &changed["queue"], &changed["phase"]),
+        (&json!(7), &json!("slow"), &json!("delayed"))
+    );
+    assert_eq!((&changed["notes"], &changed["retries"]), (&json!({ "b": { "d": 3 }, "e": 4 }), &json!(0)));
+    let told = node.get(&format!("{path}/events")).await.expect(200);
+    assert_eq!(told["events"].as_array().unwrap().last().unwrap()["type"], "task.changed");
+    let ended = node.enqueue(&json!({ "task": "idle" })).await;
+    node.request(reqwest::Method::POST, &format!("/api/v1/jobs/{ended}/cancel"), &[], "").await.expect(200);
+    let json = [("content-type", "application/json")];
+    let refused =
+        node.request(reqwest::Method::PATCH, &format!("/api/v1/jobs/{ended}"), &json, r#"{"delay":0}"#).await;
+    refused.problem(409, "conflict");
     let deep = (0..105).fold(json!(1), |inner, _| json!([inner]));
     patch(json!({ "notes": { "deep": deep } })).await.problem(400, "invalid_request");
     // the bound is on all of them together

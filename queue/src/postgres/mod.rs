@@ -9,6 +9,7 @@
 //! claims pass over what is locked. No statement locks a parent for the sake of a child (ADR 0002). A finish touches no
 //! indexed column. What follows a commit (releasing children, waking) may fail without harm: upkeep repairs it.
 
+mod amend;
 mod capped;
 mod checkup;
 mod connection;
@@ -45,6 +46,7 @@ pub use checkup::{Between, Checkup, ClockReading, Settings, VERSION_MIN};
 pub use connection::discreet;
 pub use roles::{DatabaseRole, MissingGrant, ROLES_SQL};
 
+use crate::amend::Amendment;
 use crate::error::QueueError;
 use crate::filter::JobFilter;
 use crate::listing::JobPage;
@@ -267,6 +269,10 @@ impl Store for PgStore {
         annotation: &Annotation,
     ) -> Result<(), QueueError> {
         self.annotate_job(job, lease, annotation).await
+    }
+
+    async fn amend(&self, job: i64, amendment: &Amendment) -> Result<(), QueueError> {
+        self.amend_job(job, amendment).await
     }
 
     async fn cancel(&self, job: i64) -> Result<(), QueueError> {

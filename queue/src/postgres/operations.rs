@@ -134,8 +134,8 @@ select id from minium.job where origin = $1 and id > greatest($2::bigint, $1) or
 const LEFT_PIECES_MAX: u32 = 1_000;
 
 /// A job as its row said when it was locked.
-struct Locked {
-    state: State,
+pub(super) struct Locked {
+    pub(super) state: State,
     attempt: i32,
     attempts: i32,
     task: String,
@@ -145,7 +145,7 @@ struct Locked {
     on_failure: bool,
 }
 
-async fn lock(transaction: &Work<'_>, job: i64) -> Result<Option<Locked>, tokio_postgres::Error> {
+pub(super) async fn lock(transaction: &Work<'_>, job: i64) -> Result<Option<Locked>, tokio_postgres::Error> {
     let statement = transaction.prepare_cached(LOCK).await?;
     let row = transaction.query_opt(&statement, &[&job]).await?;
     Ok(row.map(|row| Locked {
@@ -160,7 +160,7 @@ async fn lock(transaction: &Work<'_>, job: i64) -> Result<Option<Locked>, tokio_
 }
 
 /// What an operation said: done, or a refusal that is no fault of the database.
-type Said<T> = Result<Result<T, QueueError>, tokio_postgres::Error>;
+pub(super) type Said<T> = Result<Result<T, QueueError>, tokio_postgres::Error>;
 
 impl PgStore {
     pub(super) async fn cancel_job(&self, job: i64) -> Result<(), QueueError> {
@@ -329,9 +329,9 @@ impl PgStore {
 }
 
 /// An annotation, as the statements take it.
-struct Change {
-    added: String,
-    taken: Vec<String>,
+pub(super) struct Change {
+    pub(super) added: String,
+    pub(super) taken: Vec<String>,
     progress: Option<String>,
     adds: bool,
     changes: bool,
@@ -339,7 +339,7 @@ struct Change {
 }
 
 impl Change {
-    fn new(annotation: &Annotation) -> Change {
+    pub(super) fn new(annotation: &Annotation) -> Change {
         let notes = rules::storable_notes(&annotation.notes).into_owned();
         let (taken, added): (serde_json::Map<_, _>, _) = notes.into_iter().partition(|(_, v)| v.is_null());
         let progress = annotation.progress.as_ref();
@@ -351,6 +351,16 @@ impl Change {
             changes: annotation.changes(),
             lines: Lines::new(&annotation.log),
         }
+    }
+
+    /// Would the job's notes be too large with it?
+    pub(super) async fn check_bytes(&self, transaction: &Work<'_>, job: i64) -> Said<()> {
+        if !self.adds {
+            return Ok(Ok(()));
+        }
+        let statement = transaction.prepare_cached(NOTES_BYTES).await?;
+        let row = transaction.query_one(&statement, &[&job, &self.added, &self.taken]).await?;
+        Ok(rules::check_notes_bytes(usize::try_from(row.get::<_, i32>(0)).unwrap_or(usize::MAX)))
     }
 }
 
@@ -365,13 +375,8 @@ async fn annotate_locked(
     if lease.is_some_and(|lease| row.state != State::Active || row.lease != Some(lease.0)) {
         return Ok(Err(QueueError::LeaseLost(job)));
     }
-    if change.adds {
-        let statement = transaction.prepare_cached(NOTES_BYTES).await?;
-        let bytes: i32 =
-            transaction.query_one(&statement, &[&job, &change.added, &change.taken]).await?.get(0);
-        if let Err(refusal) = rules::check_notes_bytes(usize::try_from(bytes).unwrap_or(usize::MAX)) {
-            return Ok(Err(refusal));
-        }
+    if let Err(refusal) = change.check_bytes(&transaction, job).await? {
+        return Ok(Err(refusal));
     }
     let params: [&(dyn ToSql + Sync); 4] = [&job, &change.added, &change.taken, &change.progress];
     if !change.lines.is_empty() {

@@ -10,6 +10,7 @@
 //! clock, so the database's clock is this machine's, read once in each operation.
 
 mod actor;
+mod amend;
 mod capped;
 mod change;
 mod enqueue;
@@ -34,6 +35,7 @@ mod workers;
 
 pub use failure::failure;
 
+use crate::amend::{Amendment, check_amendment};
 use crate::backend::SqlitePlace;
 use crate::error::QueueError;
 use crate::filter::JobFilter;
@@ -307,6 +309,12 @@ impl Store for SqliteStore {
         let annotation = annotation.clone();
         self.change("annotate a job", move |change| operations::annotate(change, job, lease, &annotation))
             .await
+    }
+
+    async fn amend(&self, job: i64, amendment: &Amendment) -> Result<(), QueueError> {
+        check_amendment(amendment)?;
+        let amendment = amendment.clone();
+        self.change("amend a job", move |change| amend::amend(change, job, &amendment)).await
     }
 
     async fn cancel(&self, job: i64) -> Result<(), QueueError> {

@@ -43,13 +43,7 @@ fn note(
     annotation: &Annotation,
     lines: Option<&str>,
 ) -> Result<(), QueueError> {
-    let mut notes: Map<String, Value> =
-        serde_json::from_str(&job.notes).expect("notes were an object when they were written");
-    rules::merge_notes(&mut notes, &rules::storable_notes(&annotation.notes));
-    let notes = rules::notes_text(&notes);
-    if !rules::only_takes(&annotation.notes) {
-        rules::check_notes_bytes(notes.len())?;
-    }
+    let notes = merged_notes(job, &annotation.notes)?;
     let progress = annotation
         .progress
         .as_ref()
@@ -62,6 +56,18 @@ fn note(
         }
         None => change.update(EventType::Progress, set, params).map(drop),
     }
+}
+
+/// The notes of a job, as text, with what is added to them and taken from them.
+pub(super) fn merged_notes(job: &Job, added: &Map<String, Value>) -> Result<String, QueueError> {
+    let mut notes: Map<String, Value> =
+        serde_json::from_str(&job.notes).expect("notes were an object when they were written");
+    rules::merge_notes(&mut notes, &rules::storable_notes(added));
+    let notes = rules::notes_text(&notes);
+    if !rules::only_takes(added) {
+        rules::check_notes_bytes(notes.len())?;
+    }
+    Ok(notes)
 }
 
 /// Calls a job off.

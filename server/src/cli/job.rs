@@ -9,7 +9,7 @@ use super::output::{Output, quietly};
 use super::remote::{Remote, explain};
 use crate::exit::{Exit, fault};
 use clap::{Args, Subcommand};
-use minium_client::{BulkAction, Client, ClientError, JobInfo, RetryRequest};
+use minium_client::{AmendRequest, BulkAction, Client, ClientError, JobInfo, RetryRequest};
 use minium_protocol::{JobResult, State, parse_duration};
 use serde_json::Value;
 use std::time::Duration;
@@ -33,6 +33,8 @@ enum Action {
     Log(Log),
     /// Make ended jobs wait again, or waiting ones ready
     Retry(Retry),
+    /// Change when a job that waits runs, how urgently and where
+    Change(Change),
     /// Call jobs off, waiting or running
     Cancel(Cancel),
     /// Delete jobs that do not run
@@ -56,6 +58,7 @@ impl Job {
             Action::Show(show) => show.run().await,
             Action::Log(log) => log.run().await,
             Action::Retry(retry) => retry.run().await,
+            Action::Change(change) => change.run().await,
             Action::Cancel(cancel) => cancel.run().await,
             Action::Remove(jobs) => jobs.run(Word::Remove).await,
             Action::Note(note) => note.run().await,
@@ -63,6 +66,34 @@ impl Job {
             Action::Run(run) => run.run().await,
             Action::Wait(wait) => wait.run().await,
         })
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  minium job change 42 --priority 10\n  minium job change 42 --delay 0s --queue slow"
+)]
+struct Change {
+    /// The job's number
+    id: i64,
+    /// Not before so long from now, as 90s or 5m; 0s is at once
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, required_unless_present_any = ["priority", "queue"])]
+    delay: Option<Duration>,
+    /// A new priority, -1000 to 1000; higher runs first
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    priority: Option<i32>,
+    /// Another queue
+    #[arg(long)]
+    queue: Option<String>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+impl Change {
+    async fn run(self) -> anyhow::Result<()> {
+        let Change { id, delay, priority, queue, remote } = self;
+        let amendment = AmendRequest { delay, priority, queue, ..AmendRequest::default() };
+        remote.client()?.amend(id, &amendment).await.map_err(explain)
     }
 }
 

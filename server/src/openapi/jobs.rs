@@ -126,10 +126,16 @@ fn one() -> Vec<Operation> {
 
 fn changes() -> Vec<Operation> {
     vec![
-        job(Patch, "/api/v1/jobs/{id}", "changeJob", WRITE, "Merges notes into it, member by member.")
-            .takes("Notes", Required::True)
-            .answers(200, "The job as it is then.", "JobView")
-            .refuses(&[StorageFull]),
+        job(
+            Patch,
+            "/api/v1/jobs/{id}",
+            "changeJob",
+            WRITE,
+            "Merges notes into it, member by member, and changes when it runs, how urgently and where, if it waits.",
+        )
+        .takes("Amendment", Required::True)
+        .answers(200, "The job as it is then.", "JobView")
+        .refuses(&[Conflict, StorageFull]),
         job(Delete, "/api/v1/jobs/{id}", "removeJob", WRITE, "Deletes a job that does not run.")
             .answers_nothing(204, "Deleted.")
             .refuses(&[Conflict, StorageFull]),

@@ -5,11 +5,11 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use minium_protocol::{EnqueueRequest, JobResult, JobView, LeaseToken, LockToken, ScheduleView, WorkerRef};
 use minium_queue::{
-    Annotation, ArgsMask, AttemptFailure, Claim, Command, Enqueued, Exchanged, Extension, Hour, JobFilter,
-    JobPage, Limit, LimitView, Limits, LockFilter, LockHeld, LockPage, Locks, LogPage, Logs, Outcome,
-    Pressure, Pressured, Pull, Pulled, QueueError, QueueView, QueueWait, Queues, RetryOptions, Schedule,
-    ScheduleFilter, SchedulePage, Schedules, Stats, Store, UpkeepRules, Upkept, WorkerFilter, WorkerInfo,
-    WorkerPage, WorkerStatus, Workers,
+    Amendment, Annotation, ArgsMask, AttemptFailure, Claim, Command, Enqueued, Exchanged, Extension, Hour,
+    JobFilter, JobPage, Limit, LimitView, Limits, LockFilter, LockHeld, LockPage, Locks, LogPage, Logs,
+    Outcome, Pressure, Pressured, Pull, Pulled, QueueError, QueueView, QueueWait, Queues, RetryOptions,
+    Schedule, ScheduleFilter, SchedulePage, Schedules, Stats, Store, UpkeepRules, Upkept, WorkerFilter,
+    WorkerInfo, WorkerPage, WorkerStatus, Workers,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -178,6 +178,10 @@ impl Store for Counted {
 
     async fn annotate(&self, job: i64, lease: Option<LeaseToken>, a: &Annotation) -> Result<(), QueueError> {
         self.store.annotate(job, lease, a).await
+    }
+
+    async fn amend(&self, job: i64, amendment: &Amendment) -> Result<(), QueueError> {
+        self.store.amend(job, amendment).await
     }
 
     async fn cancel(&self, job: i64) -> Result<(), QueueError> {

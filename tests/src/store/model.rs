@@ -17,8 +17,8 @@ use super::sequence::{
     Draft, Event, Hold as Unique, More, Profile, Report, Seen, Step, When, pick, queue_name,
 };
 use minium_protocol::{Phase, State};
-use minium_queue::Timing;
 use minium_queue::rules::{self, Hold};
+use minium_queue::{Timing, may_amend};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -177,6 +177,9 @@ impl Model {
             Step::Cascade(job) => self.cascade(*job),
             Step::Retry { job, delay, priority, queue, attempts } => {
                 self.retry(*job, *delay, *priority, *queue, *attempts)
+            }
+            Step::Amend { job, delay, priority, queue, notes } => {
+                self.amend(*job, *delay, *priority, *queue, notes)
             }
             Step::Remove(job) => self.remove(*job),
             Step::Limit(bounds) => self.limit(bounds),
@@ -404,6 +407,35 @@ impl Model {
         job.seq = None;
         self.go(name, State::Inactive);
         self.event("task.retry", name, None);
+        Value::Null
+    }
+
+    fn amend(
+        &mut self,
+        job: usize,
+        delay: Option<u64>,
+        priority: i32,
+        queue: Option<u8>,
+        notes: &[(u8, Option<u8>)],
+    ) -> Value {
+        let Some(found) = self.find(job) else { return json!("not_found") };
+        let name = found.name;
+        if may_amend(1, found.state).is_err() {
+            return json!("conflict");
+        }
+        let now = self.now;
+        let job = self.job_mut(name);
+        if let Some(delay) = delay {
+            job.delayed = now + ticks(delay);
+            job.staged = delay == 0;
+        }
+        job.priority = priority;
+        job.queue = queue.map_or_else(|| job.queue.clone(), queue_name);
+        rules::merge_notes(&mut job.notes, &note_map(notes));
+        // it queues up anew
+        job.seq = None;
+        self.settle();
+        self.event("task.changed", name, None);
         Value::Null
     }
 

@@ -47,6 +47,14 @@ pub(crate) enum Step {
         queue: Option<u8>,
         attempts: Option<i32>,
     },
+    /// Not before so long; nothing leaves its time.
+    Amend {
+        job: usize,
+        delay: Option<u64>,
+        priority: i32,
+        queue: Option<u8>,
+        notes: Vec<(u8, Option<u8>)>,
+    },
     Remove(usize),
     Limit(Vec<Bound>),
     Pause(u8),
@@ -289,6 +297,13 @@ fn step(profile: Profile) -> impl Strategy<Value = Step> {
 fn operation(profile: Profile) -> impl Strategy<Value = Step> {
     let (job, ordered) = (one(), profile == Profile::Ordered);
     let notes = prop::collection::vec((0..3u8, prop::option::of(0..9u8)), 0..3);
+    let amend = (
+        job.clone(),
+        prop::option::of(prop_oneof![1 => Just(0), 1 => odd()]),
+        -1..=1i32,
+        prop::option::weighted(0.3, 0..2u8),
+        notes.clone(),
+    );
     let retry = (
         job.clone(),
         prop_oneof![3 => Just(0), 1 => odd()],
@@ -307,6 +322,9 @@ fn operation(profile: Profile) -> impl Strategy<Value = Step> {
         1 => job.clone().prop_map(move |job| if ordered { Step::Cancel(job) } else { Step::Cascade(job) }),
         6 => retry.prop_map(|(job, delay, priority, queue, attempts)| {
             Step::Retry { job, delay, priority, queue, attempts }
+        }),
+        3 => amend.prop_map(|(job, delay, priority, queue, notes)| {
+            Step::Amend { job, delay, priority, queue, notes }
         }),
         5 => job.prop_map(Step::Remove),
         1 => (0..2u8).prop_map(Step::Pause),

@@ -7,8 +7,8 @@ use super::sequence::*;
 use crate::support::wait;
 use minium_protocol::{JobOptions, JobView, LeaseToken, Progress, State, Unique};
 use minium_queue::{
-    Annotation, Backend, Claim, Extension, JobFilter, Limit, Outcome, Pull, QueueError, Rate, RetryOptions,
-    UpkeepRules, Verdict,
+    Amendment, Annotation, Backend, Claim, Extension, JobFilter, Limit, Outcome, Pull, QueueError, Rate,
+    RetryOptions, UpkeepRules, Verdict,
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -125,6 +125,15 @@ impl Subject {
                     ..RetryOptions::default()
                 };
                 answered(store.retry(self.id(*job), &options).await, |()| Value::Null)
+            }
+            Step::Amend { job, delay, priority, queue, notes } => {
+                let amendment = Amendment {
+                    delay: delay.map(units),
+                    priority: Some(*priority),
+                    queue: queue.map(queue_name),
+                    notes: note_map(notes),
+                };
+                answered(store.amend(self.id(*job), &amendment).await, |()| Value::Null)
             }
             Step::Remove(job) => answered(store.remove(self.id(*job)).await, |()| Value::Null),
             Step::Limit(bounds) => {

@@ -7,7 +7,7 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use http::StatusCode;
 use minium_protocol::{Topic, parse_duration};
-use minium_queue::{Annotation, RetryOptions, Store};
+use minium_queue::{Amendment, Annotation, RetryOptions, Store};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,16 +51,22 @@ pub(crate) async fn cancel(
     shown(&*store, id).await
 }
 
-/// PATCH `/api/v1/jobs/{id}`: notes, merged member by member; `null` deletes one.
+/// PATCH `/api/v1/jobs/{id}`: notes, merged member by member, where `null` deletes one; delay, priority and queue of a job that
+/// waits. Answers the job as it is then.
 pub(crate) async fn change(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let id = path::job(&id)?;
-    let notes = notes(object(&app, request).await?)?;
+    let amendment = amendment(&object(&app, request).await?)?;
     let store = app.database.store()?;
-    store.annotate(id, None, &Annotation { notes, ..Annotation::default() }).await?;
+    // notes by themselves may be changed in any state
+    if amendment.delay.is_none() && amendment.priority.is_none() && amendment.queue.is_none() {
+        store.annotate(id, None, &Annotation { notes: amendment.notes, ..Annotation::default() }).await?;
+    } else {
+        store.amend(id, &amendment).await?;
+    }
     shown(&*store, id).await
 }
 
@@ -84,37 +90,55 @@ async fn object(app: &App, request: Request) -> Result<Map<String, Value>, Refus
     if bytes.trim_ascii().is_empty() { Ok(Map::new()) } else { parse(&bytes) }
 }
 
-fn notes(mut body: Map<String, Value>) -> Result<Map<String, Value>, Refusal> {
-    let notes = body.remove("notes");
-    if let Some(name) = body.keys().next() {
-        let detail = match name.as_str() {
-            "priority" | "delay" | "queue" => {
-                format!("changing {name} is not supported by this version; retry does it")
+fn amendment(body: &Map<String, Value>) -> Result<Amendment, Refusal> {
+    let mut amendment = Amendment::default();
+    for (name, value) in body.iter().filter(|(_, value)| !value.is_null()) {
+        match name.as_str() {
+            "notes" => {
+                let notes = value.as_object().ok_or_else(|| Refusal::invalid("notes must be an object"))?;
+                amendment.notes = notes.clone();
             }
-            _ => format!("there is no option {name:?} here; there is notes"),
-        };
-        return Err(Refusal::invalid(detail));
+            "delay" => amendment.delay = Some(delay(value)?),
+            "priority" => amendment.priority = Some(priority(value)?),
+            "queue" => amendment.queue = Some(queue(value)?),
+            _ => {
+                let known = "notes, delay, priority, queue";
+                return Err(Refusal::invalid(format!("there is no option {name:?} here; there are {known}")));
+            }
+        }
     }
-    match notes {
-        Some(Value::Object(notes)) => Ok(notes),
-        _ => Err(Refusal::invalid("notes must be an object")),
+    if body.values().all(Value::is_null) {
+        return Err(Refusal::invalid("there is nothing to change: notes, delay, priority, queue"));
     }
+    Ok(amendment)
+}
+
+fn fault(name: &str, must: &str) -> Refusal {
+    Refusal::invalid(format!("{name} must be {must}"))
+}
+
+fn delay(value: &Value) -> Result<Duration, Refusal> {
+    span(value).ok_or_else(|| fault("delay", "seconds or a text as \"90s\""))
+}
+
+fn priority(value: &Value) -> Result<i32, Refusal> {
+    whole(value).ok_or_else(|| fault("priority", "a whole number"))
+}
+
+fn queue(value: &Value) -> Result<String, Refusal> {
+    let name = value.as_str().filter(|name| name.parse::<Topic>().is_ok());
+    name.map(str::to_owned).ok_or_else(|| fault("queue", "the name of a queue"))
 }
 
 pub(super) fn options(body: &Map<String, Value>) -> Result<RetryOptions, Refusal> {
     let mut options = RetryOptions::default();
     for (name, value) in body.iter().filter(|(_, value)| !value.is_null()) {
-        let fault = |must: &str| Refusal::invalid(format!("{name} must be {must}"));
+        let fault = |must: &str| fault(name, must);
         match name.as_str() {
-            "delay" => {
-                options.delay = Some(span(value).ok_or_else(|| fault("seconds or a text as \"90s\""))?)
-            }
-            "priority" => options.priority = Some(whole(value).ok_or_else(|| fault("a whole number"))?),
+            "delay" => options.delay = Some(delay(value)?),
+            "priority" => options.priority = Some(priority(value)?),
             "attempts" => options.attempts = Some(whole(value).ok_or_else(|| fault("a whole number"))?),
-            "queue" => {
-                let name = value.as_str().filter(|q| q.parse::<Topic>().is_ok());
-                options.queue = Some(name.ok_or_else(|| fault("the name of a queue"))?.to_owned());
-            }
+            "queue" => options.queue = Some(queue(value)?),
             "expire" => {
                 options.expire = Some(span(value).ok_or_else(|| fault("seconds or a text as \"90s\""))?)
             }
@@ -177,10 +201,13 @@ mod tests {
     }
 
     #[test]
-    fn patch_takes_notes_alone() {
-        assert_eq!(notes(map(r#"{"notes":{"a":1,"b":null}}"#)).unwrap().len(), 2);
-        for bad in ["{}", r#"{"notes":[]}"#, r#"{"notes":{},"priority":1}"#, r#"{"colour":1}"#] {
-            assert!(notes(map(bad)).is_err(), "{bad}");
+    fn patch_takes_notes_and_what_may_be_amended() {
+        assert_eq!(amendment(&map(r#"{"notes":{"a":1,"b":null}}"#)).unwrap().notes.len(), 2);
+        let read = amendment(&map(r#"{"delay":"5m","priority":-3,"queue":null,"notes":null}"#)).unwrap();
+        assert_eq!((read.delay, read.priority), (Some(Duration::from_secs(300)), Some(-3)));
+        assert!(read.queue.is_none() && read.notes.is_empty());
+        for bad in ["{}", r#"{"notes":[]}"#, r#"{"queue":null}"#, r#"{"attempts":3}"#, r#"{"delay":"soon"}"#] {
+            assert!(amendment(&map(bad)).is_err(), "{bad}");
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Each test takes a fixture and runs on every kind of database. A test that is missing from the list below is dead
 //! code, which the compiler tells.
 
+mod amending;
 mod bulk;
 mod capped;
 mod claiming;
@@ -244,6 +245,14 @@ macro_rules! conformance {
                 a_rescued_job_runs_once_again
                 a_lease_of_no_length_has_ended_when_somebody_looks
                 leases_end_by_the_database_s_clock_wherever_that_is_put
+            }
+            amending {
+                an_amendment_changes_when_how_urgently_and_where_a_job_runs
+                an_amended_job_queues_up_anew
+                an_amended_delay_may_end_a_wait
+                an_amendment_leaves_parents_to_be_waited_for
+                a_job_that_does_not_wait_cannot_be_amended
+                an_amendment_that_breaks_a_rule_changes_nothing
             }
             operations {
                 cancelling_ends_a_waiting_job

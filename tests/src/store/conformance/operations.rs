@@ -10,7 +10,7 @@ fn progress(percent: f64, text: Option<&str>) -> Annotation {
 }
 
 #[track_caller]
-fn conflicts<T: std::fmt::Debug>(answer: Result<T, QueueError>, id: i64, in_state: State) {
+pub(super) fn conflicts<T: std::fmt::Debug>(answer: Result<T, QueueError>, id: i64, in_state: State) {
     match answer {
         Err(QueueError::Conflict { job, state, .. }) => assert_eq!((job, state), (id, in_state)),
         other => panic!("{other:?}"),
@@ -18,7 +18,7 @@ fn conflicts<T: std::fmt::Debug>(answer: Result<T, QueueError>, id: i64, in_stat
 }
 
 #[track_caller]
-fn not_found<T: std::fmt::Debug>(answer: Result<T, QueueError>, id: i64) {
+pub(super) fn not_found<T: std::fmt::Debug>(answer: Result<T, QueueError>, id: i64) {
     match answer {
         Err(QueueError::NotFound(job)) => assert_eq!(job, id),
         other => panic!("{other:?}"),
