@@ -168,7 +168,6 @@ impl Bus {
             publish::publish(hub, Pattern::Sub, topic, &message).await;
             return Ok(None);
         }
-        crate::metrics::published(Pattern::Sub.as_str()).increment(1);
         let draft = Draft { topic: topic.clone(), id: id.map(Box::from), data: message.bytes().clone() };
         let kept = hub.outside.keep(vec![draft]).await?;
         Ok(kept.into_iter().next())
@@ -201,7 +200,6 @@ impl Bus {
         self.check_open()?;
         let hub = &self.0.hub;
         let (message, durable) = publish::accept(hub, Pattern::Push, topic, message)?;
-        crate::metrics::published(Pattern::Push.as_str()).increment(1);
         hub.tallies.count_one(Pattern::Push, topic.as_str());
         if durable {
             let pushed = Pushed { data: message.bytes().clone(), options };
@@ -211,9 +209,9 @@ impl Bus {
         self.hand_out(topic, message).await.map(|()| None)
     }
 
-    async fn hand_out(&self, topic: &Topic, message: Message) -> Result<(), Problem> {
+    async fn hand_out(&self, to: &Topic, message: Message) -> Result<(), Problem> {
         let hub = &self.0.hub;
-        let topic = topic.shared();
+        let topic = to.shared();
         let mut left = Some(message);
         let pushed = poll_fn(|cx| {
             let Some(message) = left.take() else { return Poll::Ready(Ok(())) };
@@ -228,7 +226,8 @@ impl Bus {
         });
         let pushed = tokio::time::timeout(hub.options.push_wait, pushed).await;
         pushed.unwrap_or(Err("all who pull have as much as they can take")).map_err(|why| {
-            crate::metrics::dropped(ErrorCode::NoPuller.as_str(), 1);
+            let channel = hub.channels.label(Pattern::Push, to);
+            crate::metrics::dropped(channel, ErrorCode::NoPuller.as_str());
             Problem::new(ErrorCode::NoPuller, format!("{topic}: {why}"))
         })
     }

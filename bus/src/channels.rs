@@ -12,6 +12,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::Duration;
 
+/// In metrics, the channel of what no channel governs, or more than one at once. It is no topic.
+pub(crate) const NO_CHANNEL: &str = "*";
+
 /// What holds on one channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Channel {
@@ -130,6 +133,23 @@ impl Channels {
     pub fn governing_all(&self, pattern: Pattern, filter: &Filter) -> Option<Arc<Channel>> {
         let prefix: Topic = filter.fixed_prefix().parse().ok()?;
         self.governing(pattern, &prefix)
+    }
+
+    /// How metrics name the channel of a topic: by its prefix, or [`NO_CHANNEL`].
+    pub(crate) fn label(&self, pattern: Pattern, topic: &Topic) -> Arc<str> {
+        self.governing(pattern, topic).map_or_else(|| NO_CHANNEL.into(), |channel| channel.prefix.shared())
+    }
+
+    /// How metrics name what governs all that these match: [`NO_CHANNEL`] where it is not one and the same.
+    pub(crate) fn label_of<'a>(&self, follows: impl IntoIterator<Item = (Pattern, &'a Filter)>) -> Arc<str> {
+        let mut channels = follows.into_iter().map(|(pattern, filter)| self.governing_all(pattern, filter));
+        let first = channels.next().flatten();
+        match first {
+            Some(first) if channels.all(|other| other.is_some_and(|other| other.prefix == first.prefix)) => {
+                first.prefix.shared()
+            }
+            Some(_) | None => NO_CHANNEL.into(),
+        }
     }
 
     /// Is everything that a filter matches kept?

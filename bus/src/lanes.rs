@@ -4,6 +4,7 @@
 //! bounded, and goes to the first puller that joins or has room again, in order. Whoever takes its turn is decided
 //! by [`Turns`], which is pure.
 
+use crate::channels::NO_CHANNEL;
 use crate::hub::Hub;
 use crate::inbox::{Assignment, Item};
 use crate::message::Message;
@@ -237,7 +238,7 @@ impl Lanes {
             puller.load.put_on(less);
             let item = Item::Work(Assignment { topic: topic.clone(), puller: puller.id, work });
             if hub.inboxes[puller.shard].put(item).is_err() {
-                crate::metrics::dropped("shutdown", 1);
+                crate::metrics::dropped(NO_CHANNEL.into(), "shutdown");
             }
             lane.bytes -= less;
             self.total.fetch_sub(less, Relaxed);

@@ -9,6 +9,7 @@ use crate::follow::Follow;
 use crate::pattern::Pattern;
 use crate::ring::{Marks, Ring, SEGMENT_BYTES};
 use crate::session::Session;
+use metrics::Counter;
 use minium_protocol::Topic;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -52,6 +53,7 @@ pub(crate) struct Log {
     pub(crate) idle_ticks: Cell<u32>,
     /// Messages that left since they were last counted.
     pub(crate) delivered: Cell<u64>,
+    counter: Counter,
 }
 
 /// What all filters of a log have in common.
@@ -74,7 +76,7 @@ pub(crate) struct Place {
 }
 
 impl Log {
-    /// `relayed`: when durable filters are among them, the offset up to which everything was relayed before this log
+    /// `counter` counts what leaves. `relayed`: when durable filters are among them, the offset up to which everything was relayed before this log
     /// began.
     pub(crate) fn new(
         follows: Box<[Follow]>,
@@ -82,6 +84,7 @@ impl Log {
         limits: Rc<Limits>,
         relayed: Option<u64>,
         kind: Kind,
+        counter: Counter,
     ) -> Log {
         Log {
             follows,
@@ -101,7 +104,13 @@ impl Log {
             progress: Cell::new(0),
             idle_ticks: Cell::new(0),
             delivered: Cell::new(0),
+            counter,
         }
+    }
+
+    /// Counts what left.
+    pub(crate) fn count(&self) {
+        self.counter.increment(self.delivered.take());
     }
 
     /// Are there offsets in it?

@@ -1,17 +1,19 @@
-//! Names of what the bus measures. Labels never hold topics: their number has no bound.
+//! Names of what the bus measures. Labels never hold topics: their number has no bound. `channel` is the
+//! prefix of one that is configured ([`crate::channels::Channels::label`]).
 
 use crate::options::Slow;
 use metrics::{
     Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
+use std::sync::Arc;
 
 /// Sessions that are open now.
 const SESSIONS: &str = "minium_bus_sessions";
-/// Messages taken from clients and the journal, by `pattern`.
+/// Messages taken from clients and the journal, by `pattern` and `channel`.
 const PUBLISHED: &str = "minium_bus_messages_published_total";
-/// Messages written to clients.
+/// Messages written to clients, by `channel`.
 const DELIVERED: &str = "minium_bus_messages_delivered_total";
-/// Messages that did not go on, by `reason`.
+/// Messages that did not go on, by `channel` and `reason`.
 const DROPPED: &str = "minium_bus_messages_dropped_total";
 /// Subscribers that lost their place in memory, by `policy`: what became of them.
 const FELL_BEHIND: &str = "minium_bus_slow_consumers_total";
@@ -49,18 +51,18 @@ pub(crate) fn sessions(now: usize) {
 }
 
 /// Messages by pattern: `sub`, `push`, `bus`, or `relay` for what comes from the journal.
-pub(crate) fn published(pattern: &'static str) -> Counter {
-    counter!(PUBLISHED, "pattern" => pattern)
+pub(crate) fn published(pattern: &'static str, channel: Arc<str>) -> Counter {
+    counter!(PUBLISHED, "pattern" => pattern, "channel" => channel)
 }
 
 /// Messages written out.
-pub(crate) fn delivered() -> Counter {
-    counter!(DELIVERED)
+pub(crate) fn delivered(channel: Arc<str>) -> Counter {
+    counter!(DELIVERED, "channel" => channel)
 }
 
 /// Messages that did not go on: an error code, or `shutdown`.
-pub(crate) fn dropped(reason: &'static str, count: u64) {
-    counter!(DROPPED, "reason" => reason).increment(count);
+pub(crate) fn dropped(channel: Arc<str>, reason: &'static str) {
+    counter!(DROPPED, "channel" => channel, "reason" => reason).increment(1);
 }
 
 /// A subscriber that lost its place in memory.

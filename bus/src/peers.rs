@@ -82,8 +82,13 @@ impl Sender {
         hub.tallies.count(&mut self.counted, self.pattern, self.topic.as_str(), messages);
     }
 
+    /// So many messages were taken, whether they go out at once or are kept first.
+    pub(crate) fn count_taken(&self, messages: usize) {
+        self.judge.count(messages as u64);
+    }
+
     pub(crate) fn judge(&self, message: Message) -> Result<Message, Problem> {
-        self.judge.judge(message)
+        self.judge.judge(message).inspect_err(|problem| self.judge.count_dropped(problem.code))
     }
 
     /// Does its channel take nothing but JSON?

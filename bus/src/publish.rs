@@ -3,6 +3,7 @@
 //! A burst (what one read of a socket brought) is encoded together, so that it is one append to each log here and one
 //! item in the inbox of each other shard, however many messages and subscribers there are.
 
+use crate::channels::NO_CHANNEL;
 use crate::encode::{self, Encoding};
 use crate::hub::{Hub, Targets};
 use crate::inbox::Item;
@@ -11,6 +12,7 @@ use crate::opening::Mode;
 use crate::pattern::Pattern;
 use crate::schemas::Schema;
 use bytes::Bytes;
+use metrics::Counter;
 use minium_protocol::{ErrorCode, Problem, Topic};
 use serde_json::Value;
 use std::sync::Arc;
@@ -106,11 +108,24 @@ pub(crate) struct Judge {
     /// Which sets of schemas and channels the rest is from; nothing before the first look.
     generations: Option<(u64, u64)>,
     schema: Option<Arc<Schema>>,
+    /// How metrics name its channel.
+    channel: Arc<str>,
+    published: Counter,
 }
 
 impl Judge {
     pub(crate) fn new(pattern: Pattern, topic: Topic, mode: Mode) -> Judge {
-        Judge { pattern, topic, mode, reserved: false, durable: false, generations: None, schema: None }
+        Judge {
+            pattern,
+            topic,
+            mode,
+            reserved: false,
+            durable: false,
+            generations: None,
+            schema: None,
+            channel: NO_CHANNEL.into(),
+            published: Counter::noop(),
+        }
     }
 
     /// Takes note of new schemas and channels; to be called before each burst.
@@ -127,6 +142,18 @@ impl Judge {
         };
         self.reserved = channel.as_ref().is_some_and(|c| c.reserved);
         self.durable = channel.is_some_and(|c| c.durable);
+        self.channel = hub.channels.label(self.pattern, &self.topic);
+        self.published = crate::metrics::published(self.pattern.as_str(), self.channel.clone());
+    }
+
+    /// So many messages were taken.
+    pub(crate) fn count(&self, messages: u64) {
+        self.published.increment(messages);
+    }
+
+    /// A message does not go on.
+    pub(crate) fn count_dropped(&self, reason: ErrorCode) {
+        crate::metrics::dropped(self.channel.clone(), reason.as_str());
     }
 
     /// Do messages go to the journal, or to the queue?
@@ -182,7 +209,6 @@ fn check(schema: &Schema, topic: &Topic, message: Message) -> Result<Message, Pr
 /// One message that was judged and did not come over a WebSocket: to all who receive it now. Waits while a shard is
 /// full.
 pub(crate) async fn publish(hub: &Hub, pattern: Pattern, topic: &Topic, message: &Message) {
-    crate::metrics::published(pattern.as_str()).increment(1);
     hub.tallies.count_one(pattern, topic.as_str());
     let targets = hub.targets(pattern, topic);
     if targets.is_empty() {
@@ -215,7 +241,8 @@ pub(crate) fn accept(
     }
     let mut judge = Judge::new(pattern, topic.clone(), Mode::Plain);
     judge.refresh(hub);
-    let message = judge.judge(message).inspect_err(|p| crate::metrics::dropped(p.code.as_str(), 1))?;
+    let message = judge.judge(message).inspect_err(|p| judge.count_dropped(p.code))?;
+    judge.count(1);
     Ok((message, judge.is_durable()))
 }
 

@@ -155,9 +155,19 @@ impl Shard {
     }
 }
 
+/// Counts entries by their channels: those that follow one another are mostly of one.
+fn count(hub: &Hub, entries: &[Relayed]) {
+    let channel =
+        |entry: &Relayed| hub.channels.governing(Pattern::Sub, &entry.topic).map(|c| c.prefix.clone());
+    for run in entries.chunk_by(|a, b| channel(a) == channel(b)) {
+        let label = hub.channels.label(Pattern::Sub, &run[0].topic);
+        crate::metrics::published("relay", label).increment(run.len() as u64);
+    }
+}
+
 /// Brings entries to every shard, waiting while one is full. Calls must not overlap.
 pub(crate) async fn relay(hub: &Hub, entries: Vec<Relayed>) {
-    crate::metrics::published("relay").increment(entries.len() as u64);
+    count(hub, &entries);
     // a shard appends a batch before it walks: pieces, so that a large one does not run over its rings
     let mut piece = Vec::new();
     let mut bytes = 0;

@@ -128,10 +128,18 @@ impl Shard {
     /// Takes messages of a channel that is not durable.
     pub(crate) fn pull(&self, s: &Rc<Session>, topic: &Topic) {
         let id = self.next_puller();
+        let counter = crate::metrics::delivered(self.hub.channels.label(Pattern::Push, topic));
         let (topic, load) = (topic.shared(), Arc::new(Load::default()));
-        let source = self.source.clone();
-        let queue = VecDeque::new();
-        s.add_pull(Pull { id, topic: topic.clone(), load: load.clone(), source, queue, going: 0, gone: 0 });
+        s.add_pull(Pull {
+            id,
+            topic: topic.clone(),
+            load: load.clone(),
+            source: self.source.clone(),
+            counter,
+            queue: VecDeque::new(),
+            going: 0,
+            gone: 0,
+        });
         self.know_puller(id, s);
         self.hub.lanes.join(&self.hub, &topic, Puller { id, shard: self.id, load });
     }

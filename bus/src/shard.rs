@@ -14,7 +14,7 @@ use crate::recent::Recent;
 use crate::seats::Seat;
 use crate::session::Session;
 use crate::shelf::Shelf;
-use metrics::{Counter, Histogram};
+use metrics::Histogram;
 use minium_protocol::{Answer, CloseCode, Position, Topic};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -64,8 +64,6 @@ pub(crate) struct Shard {
     /// Messages that were appended so far.
     stamps: Cell<u64>,
     pub(crate) source: Arc<str>,
-    published: [Counter; Pattern::ALL.len()],
-    delivered: Counter,
     /// When the first of what is to be walked was taken.
     taken: Cell<Option<Instant>>,
     delivery: Histogram,
@@ -116,8 +114,6 @@ impl Shard {
             recent: RefCell::new(Recent::new(recent_bytes_max)),
             stamps: Cell::new(0),
             source,
-            published: Pattern::ALL.map(|p| crate::metrics::published(p.as_str())),
-            delivered: crate::metrics::delivered(),
             taken: Cell::new(None),
             delivery: crate::metrics::delivery(),
         })
@@ -248,14 +244,6 @@ impl Shard {
     pub(crate) fn send_frames(&self, shard: usize, batch: &Arc<Batch>, waker: &Waker) -> bool {
         let to = Some((batch.pattern, &batch.topic));
         self.hub.inboxes[shard].offer(|| Item::Frames(batch.clone()), batch_bytes(batch), to, waker)
-    }
-
-    pub(crate) fn count_published(&self, pattern: Pattern, messages: u32) {
-        self.published[pattern as usize].increment(u64::from(messages));
-    }
-
-    pub(crate) fn count_delivered(&self, messages: u64) {
-        self.delivered.increment(messages);
     }
 
     // Publishers that are too fast.

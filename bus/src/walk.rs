@@ -33,7 +33,7 @@ impl Shard {
             found = Found { min: u64::MAX, behind: 0 };
         }
         self.pass(log, Turn::Last, &mut found).await;
-        self.count_delivered(log.delivered.take());
+        log.count();
         if log.moved.get() {
             self.mark(log); // one may have been missed
         } else {

@@ -22,6 +22,7 @@ use client::within;
 use metrics::{
     Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
+use minium_bus::{Channel, Options};
 use minium_protocol::JobOptions;
 use node::Node;
 use std::collections::HashMap;
@@ -96,7 +97,8 @@ impl Counters {
 async fn what_is_published_delivered_refused_and_closed_is_counted() {
     let counters = Arc::new(Counters::default());
     metrics::set_global_recorder(Recording(counters.clone())).unwrap_or_else(|e| panic!("{e}"));
-    let node = Node::start().await;
+    let channels = vec![Channel::new("ops".parse().unwrap())];
+    let node = Node::with_channels(Options::default(), channels).await;
     let mut subscribers = [node.open("/sub/m").await, node.events("/sub/m").await, node.open("/sub/+").await];
     let mut peers = [node.open("/bus/m").await, node.open("/bus/m").await, node.open("/bus/m?echo=1").await];
     let mut puller = node.open("/pull/m").await;
@@ -119,21 +121,48 @@ async fn what_is_published_delivered_refused_and_closed_is_counted() {
             peer.expect("hello").await;
         }
     }
-    counters.reach("minium_bus_messages_published_total{pattern=sub}", 100).await;
-    counters.reach("minium_bus_messages_published_total{pattern=bus}", 300).await;
-    counters.reach("minium_bus_messages_published_total{pattern=push}", 100).await;
-    counters.reach("minium_bus_messages_delivered_total{}", 300 + 700 + 100).await;
+    counters.reach("minium_bus_messages_published_total{pattern=sub,channel=*}", 100).await;
+    counters.reach("minium_bus_messages_published_total{pattern=bus,channel=*}", 300).await;
+    counters.reach("minium_bus_messages_published_total{pattern=push,channel=*}", 100).await;
+    counters.reach("minium_bus_messages_delivered_total{channel=*}", 300 + 700 + 100).await;
     // one for a shard's turn, not one for a message and its receivers; pulled messages do not pass the logs
     let deliveries = counters.get("minium_bus_delivery_seconds");
     assert!((1..=2 * 400).contains(&deliveries), "{deliveries}");
     let mut refused = node.open("/pub/task").await;
     refused.text("{}").await;
     refused.heard().await;
-    counters.reach("minium_bus_messages_dropped_total{reason=forbidden}", 1).await;
+    counters.reach("minium_bus_messages_dropped_total{channel=task,reason=forbidden}", 1).await;
+    of_channels(&node, &counters).await;
     p.leave().await;
     counters.reach("minium_bus_sessions_closed_total{code=1000}", 1).await;
     drop(puller);
     counters.reach("minium_bus_sessions_closed_total{code=1006}", 1).await;
     let names: Vec<String> = counters.0.lock().unwrap().keys().cloned().collect();
-    assert!(names.iter().all(|n| !n.contains("=m")), "a label holds a topic: {names:?}");
+    let bounded = |name: &String| !name.contains("=m") && !name.contains("ops/");
+    assert!(names.iter().all(bounded), "a label holds a topic: {names:?}");
+}
+
+/// Topics are counted by the channel that governs them; who follows several at once is counted for none.
+async fn of_channels(node: &Node, counters: &Counters) {
+    let before = counters.get("minium_bus_messages_delivered_total{channel=*}");
+    let mut below = node.open("/sub/ops/7").await;
+    let mut all = node.open("/sub/ops").await;
+    let mut both = node.v1("/ws").await;
+    both.text(r#"{"op":"sub","topic":"ops"}"#).await;
+    both.heard().await;
+    both.text(r#"{"op":"sub","topic":"elsewhere"}"#).await;
+    both.heard().await;
+    let mut puller = node.open("/pull/ops/work").await;
+    for _ in 0..10 {
+        node.publish("ops/7", "{}").await;
+        below.heard().await;
+        all.heard().await;
+        both.heard().await;
+    }
+    node.bus.push(&"ops/work".parse().unwrap(), "work".into(), JobOptions::default()).await.unwrap();
+    puller.expect("work").await;
+    counters.reach("minium_bus_messages_published_total{pattern=sub,channel=ops}", 10).await;
+    counters.reach("minium_bus_messages_published_total{pattern=push,channel=ops}", 1).await;
+    counters.reach("minium_bus_messages_delivered_total{channel=ops}", 20 + 1).await;
+    counters.reach("minium_bus_messages_delivered_total{channel=*}", before + 10).await;
 }

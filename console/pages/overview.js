@@ -130,8 +130,8 @@ function useHealth() {
       const ready = await ask("GET", "/readyz").then(() => ({ reached: true, down: [], why: "" }), (e) => ({ reached: e.status === 503, down: e.down, why: e.message }));
       const text = await ask("GET", "/metrics").catch(() => "");
       const gauge = (/** @type {string} */ name) => {
-        const found = new RegExp(`^${name} (\\S+)$`, "m").exec(String(text));
-        return found ? Number(found[1]) : null;
+        const found = [...String(text).matchAll(new RegExp(`^${name}(?:{[^}]*})? (\\S+)$`, "gm"))];
+        return found.length ? found.reduce((sum, one) => sum + Number(one[1]), 0) : null;
       };
       const [delivered, at] = [gauge("minium_bus_messages_delivered_total"), performance.now()];
       if (over.current) return;

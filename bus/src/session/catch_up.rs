@@ -13,6 +13,7 @@ use crate::encode::{self, Encoding};
 use crate::history::{HistoryError, Page};
 use crate::merge::{Group, Wants};
 use crate::options::Slow;
+use crate::pattern::Pattern;
 use crate::shard::Shard;
 use minium_protocol::{Answer, CloseCode, Filter, Position};
 use std::collections::VecDeque;
@@ -351,9 +352,13 @@ struct Given<'a> {
 }
 
 impl Given<'_> {
-    fn count(&mut self, messages: u64) {
-        *self.sent += messages;
-        self.sh.count_delivered(messages);
+    fn count(&mut self, group: &Group, messages: u64) {
+        if messages > 0 {
+            *self.sent += messages;
+            let filters = group.filters();
+            let filters = filters.iter().map(|filter| (Pattern::Sub, filter));
+            crate::metrics::delivered(self.sh.hub.channels.label_of(filters)).increment(messages);
+        }
     }
 
     /// What its pages have for a group, as far as one piece goes. True: that was all.
@@ -366,7 +371,7 @@ impl Given<'_> {
             self.messages += 1;
             self.control.len() < bytes_max
         });
-        self.count(self.messages - before);
+        self.count(group, self.messages - before);
         all
     }
 
@@ -388,7 +393,7 @@ impl Given<'_> {
             }
         }
         group.took(last);
-        self.count(self.messages - before);
+        self.count(group, self.messages - before);
         all
     }
 

@@ -177,7 +177,9 @@ impl Shard {
         }
         let durable = s.state.borrow().subs.iter().any(|s| !s.reads && s.durable);
         let relayed = durable.then(|| self.relayed_to());
-        let log = Rc::new(Log::new(follows, encoding, self.limits.clone(), relayed, kind));
+        let filters = follows.iter().map(|follow| (follow.pattern, &follow.filter));
+        let counter = crate::metrics::delivered(self.hub.channels.label_of(filters));
+        let log = Rc::new(Log::new(follows, encoding, self.limits.clone(), relayed, kind, counter));
         let new: Vec<_> = log.follows.iter().filter(|f| !shelf.wants(f, encoding)).collect();
         for follow in new {
             self.hub.set_interest(follow, encoding, self.id, true);

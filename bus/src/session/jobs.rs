@@ -11,6 +11,7 @@ use crate::hub::Hub;
 use crate::inbox::Item;
 use crate::lanes::Load;
 use crate::message::Message;
+use crate::pattern::Pattern;
 use crate::ring::SEGMENT_BYTES;
 use crate::shard::Shard;
 use crate::work::{LeasedJob, Order, Puller, Pulling, Saying, Word};
@@ -43,6 +44,7 @@ pub(crate) struct Jobs {
     pub(crate) id: u64,
     style: Style,
     source: Arc<str>,
+    hub: Arc<Hub>,
     /// How long leases hold, as it was said last.
     lease: Duration,
     places: Vec<Place>,
@@ -82,6 +84,7 @@ impl Jobs {
             id,
             style,
             source: sh.source.clone(),
+            hub: sh.hub.clone(),
             lease: Duration::from_secs(30),
             places: Vec::new(),
             queue: VecDeque::new(),
@@ -227,6 +230,7 @@ impl Jobs {
         while control.len() < SEGMENT_BYTES {
             let Some(job) = self.next() else { break };
             jobs += 1;
+            crate::metrics::delivered(self.hub.channels.label(Pattern::Push, &job.task)).increment(1);
             match self.style {
                 Style::Frames => encode::job(control, &job),
                 Style::Words => {
@@ -242,9 +246,6 @@ impl Jobs {
                     self.going.push(Word { job: job.id, lease: job.lease, saying });
                 }
             }
-        }
-        if jobs > 0 {
-            crate::metrics::delivered().increment(jobs);
         }
         jobs
     }

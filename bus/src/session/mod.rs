@@ -33,6 +33,7 @@ use crate::ring::Ring;
 use catch_up::CatchingUp;
 use following::Sub;
 use jobs::Jobs;
+use metrics::Counter;
 use minium_protocol::{Answer, CloseCode, Position, Problem};
 use read::Reader;
 use sink::Sink;
@@ -129,6 +130,8 @@ pub(crate) struct Pull {
     pub(crate) topic: Arc<str>,
     pub(crate) load: Arc<Load>,
     pub(crate) source: Arc<str>,
+    /// Of messages that are written.
+    pub(crate) counter: Counter,
     /// Not yet encoded.
     pub(crate) queue: VecDeque<Work>,
     /// Weight of what stands in `control`.

@@ -1,7 +1,7 @@
 //! Senders of one topic, in plain and CloudEvents mode: each frame is a message.
 
 use super::outside::{Answered, Asked, Awaited};
-use super::voice::{Handed, Pending, own, refuse};
+use super::voice::{Handed, Pending, own, refuse, tell_refused};
 use super::{Session, State};
 use crate::encode::Encoding;
 use crate::history::Draft;
@@ -36,7 +36,7 @@ impl Said {
     ) {
         let message = match sender.judge(message) {
             Ok(message) => message,
-            Err(problem) => return refuse(control, encoding, &None, &problem),
+            Err(problem) => return tell_refused(control, encoding, &None, &problem),
         };
         match (sender.pattern, sender.is_durable()) {
             (Pattern::Push, true) => {
@@ -63,11 +63,12 @@ impl Session {
             let speech = st.voice.as_mut().map(|v| &mut v.speech);
             let Some(super::Speech::Sender(sender)) = speech else { return };
             // what is kept is counted when the journal relays it
-            sender.count(&sh.hub, burst.messages() as usize + said.lane.len() + said.pushed.len());
+            let taken = burst.messages() as usize + said.lane.len() + said.pushed.len();
+            sender.count(&sh.hub, taken);
+            sender.count_taken(taken + said.drafts.len());
             (sender.pattern, sender.topic.clone())
         };
         let count = said.lane.len() + said.drafts.len() + said.pushed.len();
-        sh.count_published(pattern, burst.messages() + count as u32);
         if burst.messages() > 0 {
             self.send_burst(burst, pattern, &topic, sh);
         } else if !said.lane.is_empty() {

@@ -5,7 +5,7 @@ use super::Session;
 use super::following::Sub;
 use super::outside::{Answered, Asked, Awaited};
 use super::talk::{Talk, invalid};
-use super::voice::{Handed, On, Pending, Reference, refuse};
+use super::voice::{Handed, On, Pending, Reference, refuse, tell_refused};
 use crate::encode::{self, Encoding};
 use crate::history::Draft;
 use crate::message::Message;
@@ -100,13 +100,13 @@ impl Session {
                         burst.add(&sh.source, topic.as_str(), &message);
                         encode::answer(control, &Answer::ok(reference.as_deref()));
                     }
-                    Err(problem) => refuse(control, Encoding::V1, &reference, &problem),
+                    Err(problem) => tell_refused(control, Encoding::V1, &reference, &problem),
                 }
             }
             talk.senders[0].count(&sh.hub, burst.messages() as usize);
+            talk.senders[0].count_taken(burst.messages() as usize);
         });
         if burst.messages() > 0 {
-            sh.count_published(pattern, burst.messages());
             self.send_burst(burst, pattern, topic, sh);
         }
         On::Again
@@ -136,17 +136,17 @@ impl Session {
                 match sender.judge(message_of(data, true)) {
                     Ok(message) => {
                         let data = message.bytes().clone();
+                        sender.count_taken(1);
                         drafts.push(Draft { topic: sender.topic.clone(), id, data });
                         references.push(reference);
                     }
-                    Err(problem) => refuse(control, Encoding::V1, &reference, &problem),
+                    Err(problem) => tell_refused(control, Encoding::V1, &reference, &problem),
                 }
             }
         });
         if drafts.is_empty() {
             return On::Again;
         }
-        sh.count_published(Pattern::Sub, drafts.len() as u32);
         let kept = sh.hub.outside.keep(drafts);
         let task = sh.hub.outside.spawn(async move { Answered::Kept(kept.await) });
         self.await_outside(Awaited::new(task, Asked::Messages(references)));
@@ -168,7 +168,7 @@ impl Session {
                 let Some((reference, data, options)) = talk.pop_work(&topic) else { break };
                 let sender = &talk.senders[0];
                 match sender.judge(message_of(data, sender.wants_json())) {
-                    Err(problem) => refuse(control, Encoding::V1, &reference, &problem),
+                    Err(problem) => tell_refused(control, Encoding::V1, &reference, &problem),
                     Ok(message) if durable => {
                         let options = options.map_or_else(JobOptions::default, |o| *o);
                         pushed.push(Pushed { data: message.bytes().clone(), options });
@@ -182,6 +182,7 @@ impl Session {
                 }
             }
             talk.senders[0].count(&sh.hub, handed.len() + pushed.len());
+            talk.senders[0].count_taken(handed.len() + pushed.len());
             Ok(topic)
         });
         let topic = match run {
@@ -189,7 +190,6 @@ impl Session {
             Some(Err(problem)) => return self.refuse_next(&problem),
             None => return On::Idle,
         };
-        sh.count_published(Pattern::Push, (handed.len() + pushed.len()) as u32);
         if !handed.is_empty() {
             self.set_pending(Pending::Lane(topic.shared(), handed));
         } else if !pushed.is_empty() {

@@ -10,10 +10,12 @@ use super::talk::Talk;
 use super::write::say;
 use super::{Session, State};
 use crate::allowance::{Allowance, Rate};
+use crate::channels::NO_CHANNEL;
 use crate::encode::{self, Encoding};
 use crate::grant::Grant;
 use crate::lanes::Refusal;
 use crate::message::Message;
+use crate::pattern::Pattern;
 use crate::peers::Sender;
 use crate::publish::{Batch, shards};
 use crate::shard::Shard;
@@ -219,7 +221,10 @@ fn hand_out(
             }
             Err((Refusal::NoPuller, _)) => {
                 let words = format!("nobody pulls {topic}, and no more can wait for who will");
-                refuse(control, encoding, &reference, &Problem::new(ErrorCode::NoPuller, words));
+                let problem = Problem::new(ErrorCode::NoPuller, words);
+                let label = topic.parse().map(|topic| sh.hub.channels.label(Pattern::Push, &topic));
+                crate::metrics::dropped(label.unwrap_or_else(|_| NO_CHANNEL.into()), problem.code.as_str());
+                tell_refused(control, encoding, &reference, &problem);
             }
         }
         if control.len() > sh.hub.options.control_bytes_max && !work.is_empty() {
@@ -239,9 +244,19 @@ pub(super) fn own(message: &Message) -> Message {
     }
 }
 
-/// Tells a sender why its message goes nowhere.
+/// Tells a sender why its message goes nowhere, and counts it for no channel.
 pub(super) fn refuse(control: &mut Vec<u8>, encoding: Encoding, reference: &Reference, problem: &Problem) {
-    crate::metrics::dropped(problem.code.as_str(), 1);
+    crate::metrics::dropped(NO_CHANNEL.into(), problem.code.as_str());
+    tell_refused(control, encoding, reference, problem);
+}
+
+/// The same for a message that its channel has counted.
+pub(super) fn tell_refused(
+    control: &mut Vec<u8>,
+    encoding: Encoding,
+    reference: &Reference,
+    problem: &Problem,
+) {
     if encoding == Encoding::V1 {
         encode::answer(control, &Answer::Error { reference: reference.as_deref(), problem });
     } else {

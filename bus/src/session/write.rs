@@ -213,7 +213,7 @@ impl super::Pull {
             encode::ephemeral(control, encoding, &self.source, &self.topic, &message);
         }
         if messages > 0 {
-            crate::metrics::delivered().increment(messages);
+            self.counter.increment(messages);
         }
         messages
     }

@@ -73,7 +73,8 @@ async fn deep_json_on_a_socket_is_told_each_time() {
         let answer: Value = serde_json::from_slice(&payload).unwrap();
         assert_eq!(answer["problem"]["code"], "invalid_json");
     }
-    let refused = ward.node.metric("minium_bus_messages_dropped_total{reason=\"invalid_json\"}").await;
+    let refused =
+        ward.node.metric("minium_bus_messages_dropped_total{channel=\"*\",reason=\"invalid_json\"}").await;
     assert_eq!(refused, TIMES as f64, "each is counted");
     drop(raw);
     ward.is_unharmed(24 * 1024).await;
