@@ -334,7 +334,8 @@ const LABELS: &str =
 /// A node with channels and schemas of its own.
 async fn described() -> Node {
     let channels = "[channels.rack]\n[channels.\"rack/7\"]\ndurable = true\npatterns = [\"sub\"]\n\
-                    [channels.import]\ndurable = true\npatterns = [\"push\"]\n[channels.\"odd:~@name.x_y\"]\n";
+                    [channels.import]\ndurable = true\npatterns = [\"push\"]\n[channels.\"odd:~@name.x_y\"]\n\
+                    [notifier]\nminion_topic = \"jobs\"\n";
     let node = Node::start(Options::memory().config(channels)).await;
     for path in ["sub/rack/7/label.json", "bus/ops.json", "tasks/import.json"] {
         let file = node.dir().join("schemas").join(path);
@@ -420,7 +421,7 @@ async fn all_channels_and_messages_are_told_as_asyncapi() {
     let addresses: BTreeSet<&str> = channels.values().map(|c| c["address"].as_str().unwrap()).collect();
     let expected = "sub/rack pub/rack push/rack pull/rack bus/rack sub/rack/7 pub/rack/7 push/import pull/import \
         sub/odd:~@name.x_y pub/odd:~@name.x_y push/odd:~@name.x_y pull/odd:~@name.x_y bus/odd:~@name.x_y sub/task \
-        sub/rack/7/label pub/rack/7/label bus/ops sub/livesys pub/livesys sub/livesys/all pub/livesys/all";
+        sub/rack/7/label pub/rack/7/label bus/ops sub/livesys pub/livesys sub/livesys/all pub/livesys/all sub/bulk/{id} bus/jobs";
     assert_eq!(addresses, expected.split_whitespace().collect());
     let schema = |key: &str| channels[key]["messages"]["message"]["payload"]["schema"]["$ref"].clone();
     assert_eq!(schema("sub__rack__7__label"), node.http("/schemas/sub/rack/7/label.json"));
@@ -438,8 +439,11 @@ async fn all_channels_and_messages_are_told_as_asyncapi() {
         let message =
             document.pointer(message.strip_prefix('#').unwrap()).unwrap_or_else(|| panic!("{message}"));
         if let Some(url) = message["payload"]["schema"]["$ref"].as_str() {
-            let path = url.strip_prefix(&node.http("")).unwrap_or_else(|| panic!("{url}"));
-            assert_eq!(node.get(path).await.expect(200)["$id"], Value::Null, "a schema stands at {path}");
+            let place = url.strip_prefix(&node.http("")).unwrap_or_else(|| panic!("{url}"));
+            let (path, pointer) = place.split_once('#').unwrap_or((place, ""));
+            let file = node.get(path).await.expect(200);
+            let schema = file.pointer(pointer).unwrap_or_else(|| panic!("nothing stands at {place}"));
+            assert_eq!(schema["$id"], Value::Null, "a schema stands at {place}");
         }
     }
     assert_eq!(used, addresses, "every channel is used");

@@ -112,7 +112,10 @@ impl Config {
             tree.patterns(prefix).contains(&Pattern::Sub) && tree.is_durable(prefix, Pattern::Sub)
         });
         let retention = |prefix: &Topic| (prefix.clone(), tree.retention(prefix, &others));
-        let channels = kept.chain([&task]).map(retention).collect();
+        let mut channels: BTreeMap<_, _> = kept.chain([&task]).map(retention).collect();
+        if let Some((deliveries, events)) = self.delivery_events(&channels[&task]) {
+            channels.entry(deliveries).or_insert(events);
+        }
         Policy { others, channels }
     }
 }

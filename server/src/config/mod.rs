@@ -9,6 +9,7 @@ mod check_auth;
 mod check_hooks;
 mod check_schedules;
 mod env;
+mod kept;
 mod load;
 mod sandbox;
 mod secret;

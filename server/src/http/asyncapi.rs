@@ -25,7 +25,8 @@ const ABOUT: &str = "Topics have levels: what is said of a channel holds for eve
 /// GET `/asyncapi.json`.
 pub(crate) async fn document(State(app): State<Arc<App>>) -> Response {
     let guarded = app.auth.now().table.is_guarded();
-    let document = describe(&app.public_url, guarded, &app.channels, &app.schemas);
+    let minion_topic = app.minion_topic.as_ref();
+    let document = describe(&app.public_url, guarded, (&app.channels, &app.schemas), minion_topic);
     json(StatusCode::OK, document.to_string())
 }
 
@@ -110,7 +111,61 @@ fn is_durable_work(pattern: Pattern, channel: Option<&Arc<Channel>>) -> bool {
     pattern == Pattern::Push && channel.is_some_and(|channel| channel.durable)
 }
 
-fn describe(public_url: &str, guarded: bool, channels: &Channels, schemas: &Schemas) -> Value {
+/// What the node says of its own accord on topics that no channel and no schema tell of: address, what it is, what it is made
+/// of, and what stands for a part of the address.
+fn own(public_url: &str, minion_topic: Option<&Topic>) -> Vec<(String, &'static str, Value, Value)> {
+    let api = format!("{}/openapi.json#/components/schemas/Bulk", public_url.trim_end_matches('/'));
+    let bulk = "How far a bulk action is that runs on the node, after each piece and at its end. Not kept.";
+    let parameters =
+        json!({ "id": { "description": "The bulk action, as the answer that began it names it." } });
+    let mut own = vec![("sub/bulk/{id}".to_owned(), bulk, json!({ "$ref": api }), parameters)];
+    if let Some(topic) = minion_topic {
+        let words = "The number of a job and what became of it, as Minion::Notifier tells it. Not kept.";
+        let action = json!({ "enum": ["enqueue", "dequeue", "finished", "failed"] });
+        let pair = json!({ "type": "array", "prefixItems": [{ "type": "integer" }, action], "minItems": 2, "items": false });
+        own.push((format!("bus/{topic}"), words, pair, Value::Null));
+    }
+    own
+}
+
+/// Adds them; a channel of the same address stands already, and is told as what it is used for.
+fn add_own(
+    (addresses, operations): (&mut Map<String, Value>, &mut Map<String, Value>),
+    public_url: &str,
+    minion_topic: Option<&Topic>,
+) {
+    for (address, words, schema, parameters) in own(public_url, minion_topic) {
+        let key = key(&address);
+        let mut channel = json!({
+            "address": address,
+            "description": words,
+            "servers": [{ "$ref": "#/servers/node" }],
+            "messages": { "message": {
+                "contentType": "application/json",
+                "payload": { "schemaFormat": SCHEMA_FORMAT, "schema": schema },
+            } },
+            "bindings": { "ws": { "method": "GET", "bindingVersion": "0.1.0" } },
+        });
+        if !parameters.is_null() {
+            channel["parameters"] = parameters;
+        }
+        let operation = json!({
+            "action": "send",
+            "channel": { "$ref": format!("#/channels/{key}") },
+            "summary": words,
+            "messages": [{ "$ref": format!("#/channels/{key}/messages/message") }],
+        });
+        operations.insert(format!("send.{key}"), operation);
+        addresses.insert(key, channel);
+    }
+}
+
+fn describe(
+    public_url: &str,
+    guarded: bool,
+    (channels, schemas): (&Channels, &Schemas),
+    minion_topic: Option<&Topic>,
+) -> Value {
     let (mut addresses, mut operations) = (Map::new(), Map::new());
     for entry in entries(channels, schemas) {
         let reserved = entry.channel.as_ref().is_some_and(|channel| channel.reserved);
@@ -129,6 +184,7 @@ fn describe(public_url: &str, guarded: bool, channels: &Channels, schemas: &Sche
             addresses.insert(key, channel(&entry, *way, &address, public_url));
         }
     }
+    add_own((&mut addresses, &mut operations), public_url, minion_topic);
     let mut server = server(public_url);
     let mut document = json!({
         "asyncapi": "3.0.0",
@@ -234,7 +290,9 @@ mod tests {
             SchemaFile::new("tasks/import.json", "{}"),
         ]);
         assert!(report.is_clean(), "{report:?}");
-        let document = describe("https://example.com/minium/", true, &channels, &schemas);
+        let minion = "jobs".parse().unwrap();
+        let url = "https://example.com/minium/";
+        let document = describe(url, true, (&channels, &schemas), Some(&minion));
         let addresses: Vec<_> = document["channels"]
             .as_object()
             .unwrap()
@@ -251,6 +309,8 @@ mod tests {
             "pull/import",
             "bus/ops",
             "sub/task",
+            "sub/bulk/{id}",
+            "bus/jobs",
         ] {
             assert!(addresses.contains(&address), "{address}: {addresses:?}");
         }
@@ -259,6 +319,8 @@ mod tests {
             |key: &str| &document["channels"][key]["messages"]["message"]["payload"]["schema"]["$ref"];
         assert_eq!(payload("push__import"), "https://example.com/minium/schemas/tasks/import.json");
         assert_eq!(payload("sub__task"), "https://example.com/minium/schemas/sub/task.json");
+        let bulk = "https://example.com/minium/openapi.json#/components/schemas/Bulk";
+        assert_eq!(payload("sub__bulk___7bid_7d"), bulk);
         assert_eq!(document["operations"]["receive.bus__ops"]["action"], "receive");
         let server = &document["servers"]["node"];
         assert_eq!((&server["host"], &server["protocol"]), (&json!("example.com"), &json!("wss")));

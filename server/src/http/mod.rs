@@ -59,7 +59,7 @@ use http::header::{
 use http::{Method, StatusCode};
 use limit::Limiter;
 use minium_bus::{Bus, Channels, Schemas};
-use minium_protocol::ErrorCode;
+use minium_protocol::{ErrorCode, Topic};
 use origin::Verdict;
 use problem::{Plain, Refusal};
 use std::sync::Arc;
@@ -89,6 +89,8 @@ pub(crate) struct App {
     pub(crate) limits: Limits,
     /// Where clients find the node.
     pub(crate) public_url: String,
+    /// Peers of this topic hear of jobs as Minion::Notifier tells it.
+    pub(crate) minion_topic: Option<Topic>,
     /// When the node began.
     pub(crate) started: tokio::time::Instant,
     pub(crate) metrics: metrics_exporter_prometheus::PrometheusHandle,

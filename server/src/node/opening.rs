@@ -23,9 +23,7 @@ use minium_notifier::{
 };
 use minium_protocol::{ErrorCode, Problem, SchemaFault};
 use minium_queue::postgres::PgOptions;
-use minium_queue::{
-    Backend, DatabaseUrl, Keep, QueueError, Retention, SqlitePlace, Store, UpkeepRules, causes,
-};
+use minium_queue::{Backend, DatabaseUrl, QueueError, SqlitePlace, Store, UpkeepRules, causes};
 use minium_worker::{ArgsCheck, Spool, StoreSource, TaskBackoff, Worker, WorkerOptions};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -157,7 +155,7 @@ impl Opener {
 
         let rounds = TaskTracker::new();
         let rules = UpkeepRules {
-            keep: self.retention(),
+            keep: self.config.job_retention(),
             grace: self.config.queue.lease_grace,
             ..UpkeepRules::default()
         };
@@ -211,22 +209,6 @@ impl Opener {
             bytes: recorders.hold_bytes.0,
         };
         RelayOptions { minion_topic, retention, work, lag, hold, ..RelayOptions::default() }
-    }
-
-    fn retention(&self) -> Retention {
-        let queue = &self.config.queue;
-        let usual = Keep {
-            finished: Some(queue.keep_finished),
-            failed: queue.keep_failed,
-            cancelled: queue.keep_cancelled,
-        };
-        let of_queue = |keep: &crate::config::KeepQueue| Keep {
-            finished: keep.finished,
-            failed: keep.failed,
-            cancelled: keep.cancelled,
-        };
-        let queues = self.config.retention.iter().map(|(name, keep)| (name.clone(), of_queue(keep)));
-        Retention { usual, queues: queues.collect() }
     }
 
     /// How long jobs of tasks that say so wait for their automatic retries.

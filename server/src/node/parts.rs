@@ -75,6 +75,7 @@ pub(super) fn app(
             patience: limits.handshake_timeout,
         },
         public_url: config.server.public_url.as_ref().map_or(base_url, |url| url.0.as_str()).to_owned(),
+        minion_topic: config.notifier.minion_topic.clone(),
         started: tokio::time::Instant::now(),
         metrics,
         figures: http::Figures::new(),

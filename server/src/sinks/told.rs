@@ -8,10 +8,12 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use std::time::Duration;
 
-/// The task of deliveries: the node's own.
+/// Tasks below it are the node's own.
+pub(crate) const TASK_NAMESPACE: &str = "minium";
+/// The task of deliveries.
 pub(super) const TASK: &str = "minium/deliver";
 /// Their queue, so that they neither wait for others nor keep them waiting.
-pub(super) const QUEUE: &str = "minium";
+pub(crate) const QUEUE: &str = "minium";
 /// A run may take so much longer than the request that it makes: some make a second one.
 const RUN_GRACE: Duration = Duration::from_secs(15);
 
