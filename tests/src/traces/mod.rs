@@ -7,8 +7,8 @@ mod exported;
 
 use crate::support::foreign::Foreign;
 use crate::support::node::{Node, Options, binary};
-use crate::support::on_both;
 use crate::support::postgres::Database;
+use crate::support::{on_both, wait};
 use minium_client::{Client, ConnectOptions};
 use minium_protocol::EnqueueRequest;
 use minium_worker::{ClientSource, Failure, JobContext, Spool, SpoolOptions, Worker, WorkerOptions};
@@ -53,10 +53,14 @@ async fn told(node: &Node, id: i64) -> String {
     job["result"].as_str().unwrap_or_else(|| panic!("{job}")).to_owned()
 }
 
-/// What every event of a job says: `traceparent` and `tracestate`.
+/// What every event of a job says that has ended, `traceparent` and `tracestate`. The journal numbers them a moment later.
 async fn contexts(node: &Node, id: i64) -> Vec<(Value, Value)> {
-    let events = node.get(&format!("/api/v1/jobs/{id}/events")).await.expect(200);
-    let events = events["events"].as_array().unwrap().clone();
+    let events = wait::until(&format!("the events of job {id}"), async || {
+        let events = node.get(&format!("/api/v1/jobs/{id}/events")).await.expect(200)["events"].clone();
+        let events = events.as_array().unwrap().clone();
+        events.iter().any(|event| event["type"] == "task.finished").then_some(events)
+    })
+    .await;
     events.iter().map(|event| (event["traceparent"].clone(), event["tracestate"].clone())).collect()
 }
 
