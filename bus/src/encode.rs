@@ -98,7 +98,11 @@ pub(crate) fn job(out: &mut Vec<u8>, job: &LeasedJob) {
         .expect("memory takes every byte");
     if let Some(trace) = &job.trace {
         text.extend_from_slice(br#","traceparent":"#);
-        json_string(&mut text, trace);
+        json_string(&mut text, trace.traceparent());
+        if let Some(state) = trace.tracestate() {
+            text.extend_from_slice(br#","tracestate":"#);
+            json_string(&mut text, state);
+        }
     }
     text.push(b'}');
     frame::append(out, Opcode::Text, &text);

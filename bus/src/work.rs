@@ -7,7 +7,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use minium_protocol::{JobOptions, LeaseToken, Problem, Topic};
+use minium_protocol::{JobOptions, LeaseToken, Problem, Topic, TraceContext};
 use serde_json::value::RawValue;
 use std::fmt;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub struct LeasedJob {
     /// When the lease ends.
     pub expires: Timestamp,
     /// W3C trace context of who enqueued it.
-    pub trace: Option<Box<str>>,
+    pub trace: Option<TraceContext>,
 }
 
 impl LeasedJob {

@@ -104,7 +104,7 @@ pub struct Envelope<'a> {
     pub epoch: u64,
     /// Dense number.
     pub offset: u64,
-    /// W3C trace context.
+    /// W3C trace context, as stores keep it: see [`crate::TraceContext`].
     pub trace: Option<&'a str>,
     /// What a late result brought, as JSON text; goes out as a string, since an extension cannot be an object.
     pub late: Option<&'a str>,
@@ -138,7 +138,11 @@ impl Envelope<'_> {
         write!(out, ",\"epoch\":\"{}\",\"sequence\":\"{:020}\"", self.epoch, self.offset)
             .expect("memory takes every byte");
         if let Some(trace) = self.trace {
-            member(out, "traceparent", trace);
+            let (parent, state) = crate::trace::parts(trace);
+            member(out, "traceparent", parent);
+            if let Some(state) = state {
+                member(out, "tracestate", state);
+            }
         }
         if let Some(late) = self.late {
             member(out, "late", late);
@@ -176,6 +180,9 @@ pub struct CloudEvent {
     /// W3C trace context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// What vendors say besides, within that trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracestate: Option<String>,
     /// What a late result brought, as JSON text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late: Option<String>,
@@ -211,7 +218,7 @@ mod tests {
             dataschema: Some("http://127.0.0.1:3000/schemas/job.json"),
             epoch: 1,
             offset: 12_345,
-            trace: None,
+            trace: Some("00-x a=1,b=2"),
             late: Some(r#"{"result":1}"#),
             data: r#"{"id":42}"#,
         };
@@ -222,6 +229,10 @@ mod tests {
         assert_eq!(event.sequence.as_deref(), Some("00000000000000012345"));
         assert_eq!(event.position(), Some(crate::Position { epoch: 1, offset: 12_345 }));
         assert_eq!(event.late.as_deref(), Some(r#"{"result":1}"#));
+        assert_eq!(
+            (event.traceparent.as_deref(), event.tracestate.as_deref()),
+            (Some("00-x"), Some("a=1,b=2"))
+        );
         let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(json["time"], "2026-11-22T02:00:00.123456Z");
         assert_eq!(json["data"]["id"], 42);

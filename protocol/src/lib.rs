@@ -31,6 +31,7 @@ mod request;
 mod schedule;
 mod scope;
 mod topic;
+mod trace;
 
 pub use amount::{AmountError, format_duration, parse_bytes, parse_duration};
 pub use close::CloseCode;
@@ -50,7 +51,8 @@ pub use own::{OWN_TASKS, is_own_task, is_own_topic};
 pub use position::{After, Position, PositionError};
 pub use problem::{ErrorCode, Problem, SchemaFault, TLS_ONLY};
 pub use readable::{JSON_LEVELS_MAX, check_json, check_members};
-pub use request::{EnqueueRequest, JobOptions, JobTree, Unique, check_queue, is_traceparent, read_jobs};
+pub use request::{EnqueueRequest, JobOptions, JobTree, Unique, check_queue, read_jobs};
 pub use schedule::{Missed, ScheduleRequest, ScheduleView};
 pub use scope::{Scope, ScopeError, Scopes, Verb};
 pub use topic::{Filter, Topic, TopicError, levels};
+pub use trace::{TraceContext, is_traceparent};

@@ -2,10 +2,10 @@
 
 mod wire;
 
-pub use wire::{JobTree, is_traceparent, read_jobs};
+pub use wire::{JobTree, read_jobs};
 
-use crate::Topic;
 use crate::frame::ID_BYTES_MAX;
+use crate::{Topic, TraceContext};
 use serde_json::value::RawValue;
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ pub struct JobOptions {
     /// The job that enqueues it.
     pub origin: Option<i64>,
     /// W3C trace context.
-    pub trace: Option<String>,
+    pub trace: Option<TraceContext>,
 }
 
 impl Default for JobOptions {

@@ -76,6 +76,7 @@ migrations! {
         14 "plans",
         15 "speed",
         16 "recorders",
+        17 "traces",
     }
 }
 

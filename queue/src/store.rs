@@ -18,7 +18,9 @@ use crate::schedules::Schedules;
 use crate::workers::Workers;
 use async_trait::async_trait;
 use jiff::Timestamp;
-use minium_protocol::{EnqueueRequest, JobResult, JobView, LeaseToken, LogLine, Progress, WorkerRef};
+use minium_protocol::{
+    EnqueueRequest, JobResult, JobView, LeaseToken, LogLine, Progress, TraceContext, WorkerRef,
+};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -109,7 +111,7 @@ pub struct Leased {
     /// How long the run may take.
     pub timeout: Option<Duration>,
     /// W3C trace context of who enqueued it.
-    pub trace: Option<String>,
+    pub trace: Option<TraceContext>,
     /// Its queue.
     pub queue: String,
     /// Higher runs first.

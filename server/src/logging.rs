@@ -1,10 +1,14 @@
 //! Logs: tracing to stderr, as text or JSON. What is data goes to stdout, and never through here.
 
+use crate::telemetry::Spans;
 use std::io::{self, Write};
 use std::sync::OnceLock;
-use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
+use tracing::{Subscriber, info, warn};
 use tracing_subscriber::filter::Directive;
+use tracing_subscriber::layer::{Layered, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, registry};
 
 /// What these say below `info` holds frames, headers or the arguments of statements, and with them payloads and
 /// tokens. No setting brings it into the log.
@@ -33,8 +37,9 @@ pub(crate) enum LogFormat {
 /// The format that holds, for [`announce`].
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
-/// Begins to log. `MINIUM_LOG`, else `RUST_LOG`, else `info` says what; what cannot be read is told, and `info` holds.
-pub(crate) fn start(format: LogFormat) {
+/// Begins to log. `MINIUM_LOG`, else `RUST_LOG`, else `info` says what; what cannot be read is told, and `info` holds. What is
+/// exported is no matter of the log's level.
+pub(crate) fn start(format: LogFormat, spans: Option<Spans>) {
     FORMAT.set(format).ok();
     let said = ["MINIUM_LOG", "RUST_LOG"].iter().find_map(|name| Some((name, std::env::var(name).ok()?)));
     let (filter, unread) = match said.map(|(name, text)| (name, EnvFilter::try_new(text))) {
@@ -44,20 +49,33 @@ pub(crate) fn start(format: LogFormat) {
     };
     let discreet = DISCREET.iter().filter_map(|name| format!("{name}=info").parse::<Directive>().ok());
     let filter = discreet.fold(filter, EnvFilter::add_directive);
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| OneLine).with_target(false);
     // A second subscriber is refused; then the first one serves.
+    match spans {
+        None => registry().with(lines(format)).with(filter).try_init().ok(),
+        // spans are filtered by themselves: this filter is the log's alone
+        Some(spans) => {
+            let lines = lines::<Layered<Spans, Registry>>(format).with_filter(filter);
+            registry().with(spans).with(lines).try_init().ok()
+        }
+    };
+    if let Some((variable, error)) = unread {
+        warn!(variable, %error, "What is to be logged cannot be read; info and above is.");
+    }
+}
+
+/// The lines, as text or JSON.
+fn lines<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| OneLine).with_target(false);
     match format {
         LogFormat::Text => {
             let colour = std::io::IsTerminal::is_terminal(&std::io::stderr())
                 && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-            lines.with_ansi(colour).try_init().ok();
+            lines.with_ansi(colour).boxed()
         }
-        LogFormat::Json => {
-            lines.json().flatten_event(true).try_init().ok();
-        }
-    }
-    if let Some((variable, error)) = unread {
-        warn!(variable, %error, "What is to be logged cannot be read; info and above is.");
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     }
 }
 

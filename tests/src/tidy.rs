@@ -32,6 +32,8 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("parquet", &["audit"]),
     ("ratatui", &["server"]),
     ("utoipa", &["server"]),
+    ("opentelemetry", &["server", "worker"]),
+    ("opentelemetry-otlp", &["server"]),
 ];
 
 /// A longer file has more than one subject.

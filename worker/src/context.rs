@@ -4,7 +4,7 @@ use crate::notes::Notes;
 use crate::running::RunningJob;
 use crate::signals::Signals;
 use crate::source::JobSource;
-use minium_protocol::{LeaseToken, LogLevel, Progress};
+use minium_protocol::{LeaseToken, LogLevel, Progress, TraceContext};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,9 +67,20 @@ impl JobContext {
         self.job.lease
     }
 
-    /// W3C trace context of who enqueued it.
+    /// W3C's `traceparent` for what it does: of who enqueued it or, where runs are exported as spans (feature `otel`), of
+    /// this run, whose span links to who enqueued it.
     pub fn trace(&self) -> Option<&str> {
-        self.job.trace.as_deref()
+        self.trace_context().map(TraceContext::traceparent)
+    }
+
+    /// W3C's `tracestate`, which goes with [`JobContext::trace`].
+    pub fn tracestate(&self) -> Option<&str> {
+        self.trace_context().and_then(TraceContext::tracestate)
+    }
+
+    /// Both, for whatever it enqueues or asks for.
+    pub fn trace_context(&self) -> Option<&TraceContext> {
+        self.job.trace()
     }
 
     /// Sets a note of the job; `null` deletes it. It never waits: notes are written in the background, at a bounded

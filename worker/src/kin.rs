@@ -60,7 +60,7 @@ impl JobContext {
         for request in &mut requests {
             request.options.origin = Some(self.id());
             if request.options.trace.is_none() {
-                request.options.trace = self.trace().map(str::to_owned);
+                request.options.trace = self.trace_context().cloned();
             }
         }
         self.source.enqueue(&requests).await

@@ -36,6 +36,7 @@ mod signals;
 mod source;
 mod spool;
 mod task;
+mod traced;
 mod worker;
 
 pub use command::{CommandTask, Lasting};
@@ -48,4 +49,6 @@ pub use sandbox::{Ability, BecomeError, LAUNCH_FAILED, Launch, Sandbox, Wall, ab
 pub use source::{JobSource, StoreSource};
 pub use spool::{Spool, SpoolError, SpoolOptions};
 pub use task::{ArgsCheck, Failure};
+#[cfg(feature = "otel")]
+pub use traced::{context_of, span_context};
 pub use worker::Worker;

@@ -10,8 +10,9 @@ use crate::side;
 use crate::signals::Signals;
 use crate::source::JobSource;
 use crate::task::{ArgsCheck, Failure, Task, violation};
+use crate::traced;
 use futures::FutureExt;
-use minium_protocol::LeaseToken;
+use minium_protocol::{LeaseToken, TraceContext};
 use minium_queue::{Ending, Leased, Outcome, Pause};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -63,7 +64,10 @@ pub(crate) struct RunningJob {
     pub(crate) queue: String,
     pub(crate) attempt: i32,
     pub(crate) attempts: i32,
-    pub(crate) trace: Option<String>,
+    /// Of who enqueued it.
+    trace: Option<TraceContext>,
+    /// Of this run, where runs are spans that are exported.
+    run_trace: OnceLock<TraceContext>,
     pub(crate) priority: i32,
     /// As they were when it was claimed.
     pub(crate) notes: Map<String, Value>,
@@ -91,6 +95,7 @@ impl RunningJob {
             attempt: leased.attempt,
             attempts: leased.attempts,
             trace: leased.trace.clone(),
+            run_trace: OnceLock::new(),
             priority: leased.priority,
             notes: std::mem::take(&mut leased.notes),
             parents: std::mem::take(&mut leased.parents),
@@ -110,6 +115,11 @@ impl RunningJob {
             info!(job_id = self.id, task = self.task, reason = reason.as_str(), "A job is told to stop.");
             self.stop.cancel();
         }
+    }
+
+    /// Where what it does stands: in the trace of its run, else in that of who enqueued it.
+    pub(crate) fn trace(&self) -> Option<&TraceContext> {
+        self.run_trace.get().or(self.trace.as_ref())
     }
 
     fn goes_on(&self) -> bool {
@@ -217,9 +227,12 @@ pub(crate) async fn run(
         task = job.task,
         queue = job.queue,
         attempt = job.attempt,
-        traceparent = job.trace,
+        traceparent = job.trace.as_ref().map(TraceContext::traceparent),
         state = Empty
     );
+    if let Some(own) = traced::begin(&span, job.trace.as_ref()) {
+        job.run_trace.set(own).ok();
+    }
     run_within(around, task, job, leased).instrument(span).await
 }
 

@@ -12,7 +12,7 @@ use super::pull::Word;
 use crate::error::ClientError;
 use jiff::Timestamp;
 use minium_protocol::{
-    After, ErrorCode, Filter, FrameMembers as Frame, LeaseToken, Position, Problem, Topic,
+    After, ErrorCode, Filter, FrameMembers as Frame, LeaseToken, Position, Problem, Topic, TraceContext,
 };
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -92,7 +92,7 @@ pub(super) struct Given {
     pub(super) snapshot: Box<RawValue>,
     pub(super) lease: LeaseToken,
     pub(super) expires: Option<Timestamp>,
-    pub(super) trace: Option<String>,
+    pub(super) trace: Option<TraceContext>,
     pub(super) cancelled: CancellationToken,
 }
 

@@ -7,7 +7,7 @@ use super::payload::Payload;
 use crate::error::ClientError;
 use crate::message::excerpt;
 use jiff::Timestamp;
-use minium_protocol::{LeaseToken, Position, Problem, Topic};
+use minium_protocol::{LeaseToken, Position, Problem, Topic, TraceContext};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -29,7 +29,7 @@ pub(super) enum Heard {
         snapshot: Box<RawValue>,
         lease: LeaseToken,
         expires: Option<Timestamp>,
-        trace: Option<String>,
+        trace: Option<TraceContext>,
     },
     /// Stop working on this.
     Cancel { job: i64 },
@@ -68,6 +68,8 @@ struct Wire<'a> {
     lease_expires: Option<Timestamp>,
     #[serde(borrow)]
     traceparent: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    tracestate: Option<Cow<'a, str>>,
     #[serde(borrow)]
     problem: Option<&'a RawValue>,
     from: Option<u64>,
@@ -113,7 +115,10 @@ pub(super) fn read(text: &str) -> Result<Heard, ClientError> {
             snapshot: wire.job.ok_or_else(|| missing("job"))?.to_owned(),
             lease: wire.lease.ok_or_else(|| missing("lease"))?,
             expires: wire.lease_expires,
-            trace: wire.traceparent.as_deref().map(str::to_owned),
+            trace: wire
+                .traceparent
+                .as_deref()
+                .and_then(|parent| TraceContext::new(parent, wire.tracestate.as_deref())),
         },
         "cancel" => Heard::Cancel { job: job()? },
         "drain" => Heard::Drain,

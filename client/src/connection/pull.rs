@@ -7,7 +7,7 @@ use super::{Received, Seat, call};
 use crate::error::ClientError;
 use futures::Stream;
 use jiff::Timestamp;
-use minium_protocol::{FrameMembers as Frame, Job, LeaseToken, LogLine, Progress, Topic};
+use minium_protocol::{FrameMembers as Frame, Job, LeaseToken, LogLine, Progress, Topic, TraceContext};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::pin::Pin;
@@ -66,7 +66,7 @@ pub struct LeasedJob {
     /// Until when the lease holds, unless it is extended.
     pub lease_expires: Option<Timestamp>,
     /// W3C trace context of who enqueued it.
-    pub trace: Option<String>,
+    pub trace: Option<TraceContext>,
     lease: LeaseToken,
     cancelled: CancellationToken,
     line: Arc<Handle>,

@@ -23,6 +23,8 @@ pub struct TaskEvent {
     pub late: Option<String>,
     /// W3C trace context.
     pub traceparent: Option<String>,
+    /// What vendors say besides, within that trace.
+    pub tracestate: Option<String>,
 }
 
 impl Received {
@@ -49,7 +51,7 @@ impl Received {
         let said =
             (kind == EventType::Progress).then(|| serde_json::from_str::<Said>(data.get())).transpose();
         let log = said.map_err(|e| fault(e.to_string()))?.map_or_else(Vec::new, |said| said.log);
-        let CloudEvent { id, time, late, traceparent, .. } = event;
-        Ok(Some(TaskEvent { id, kind, time, job, log, late, traceparent }))
+        let CloudEvent { id, time, late, traceparent, tracestate, .. } = event;
+        Ok(Some(TaskEvent { id, kind, time, job, log, late, traceparent, tracestate }))
     }
 }

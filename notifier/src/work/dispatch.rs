@@ -308,7 +308,7 @@ impl Dispatcher {
             args: Bytes::from(String::from(Box::<str>::from(job.args))),
             lease,
             expires: job.lease_expires,
-            trace: job.trace.map(String::into_boxed_str),
+            trace: job.trace,
         };
         if puller.take(leased).is_err() {
             // nothing more is claimed for him

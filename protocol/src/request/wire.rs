@@ -5,6 +5,7 @@
 
 use super::{EnqueueRequest, JobOptions, Unique};
 use crate::amount;
+use crate::trace::{TraceContext, looks_like_traceparent};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -41,6 +42,7 @@ struct Wire {
     backoff: Option<Duration>,
     origin: Option<i64>,
     traceparent: Option<String>,
+    tracestate: Option<String>,
     on_success: Option<Box<RawValue>>,
     on_failure: Option<Box<RawValue>>,
 }
@@ -182,7 +184,7 @@ impl Wire {
                 backoff: self.backoff,
                 origin: self.origin,
                 schedule: None,
-                trace: self.traceparent.filter(|text| is_traceparent(text)),
+                trace: self.traceparent.and_then(|text| TraceContext::new(&text, self.tracestate.as_deref())),
             },
         };
         request.check()?;
@@ -194,18 +196,6 @@ impl<'de> Deserialize<'de> for EnqueueRequest {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<EnqueueRequest, D::Error> {
         Wire::deserialize(d)?.into_request().map_err(D::Error::custom)
     }
-}
-
-/// Is this a W3C trace context, version 00? One that is all zeroes names nothing, and is none.
-pub fn is_traceparent(text: &str) -> bool {
-    let named = |part: &str| part.bytes().any(|b| b != b'0');
-    looks_like_traceparent(text) && named(&text[3..35]) && named(&text[36..52])
-}
-
-fn looks_like_traceparent(text: &str) -> bool {
-    let parts: Vec<&str> = text.split('-').collect();
-    let hex = |t: &str, n: usize| t.len() == n && t.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    matches!(parts[..], ["00", trace, span, flags] if hex(trace, 32) && hex(span, 16) && hex(flags, 2))
 }
 
 /// What a client sends; the inverse of reading one.
@@ -239,7 +229,13 @@ impl Serialize for EnqueueRequest {
                 map.serialize_entry(name, &span.as_secs_f64())?;
             }
         }
-        let texts = [("key", &o.key), ("partition", &o.partition), ("traceparent", &o.trace)];
+        let trace = o.trace.as_ref();
+        let texts = [
+            ("key", o.key.as_deref()),
+            ("partition", o.partition.as_deref()),
+            ("traceparent", trace.map(TraceContext::traceparent)),
+            ("tracestate", trace.and_then(TraceContext::tracestate)),
+        ];
         for (name, text) in texts {
             if let Some(text) = text {
                 map.serialize_entry(name, text)?;
@@ -269,7 +265,7 @@ mod tests {
             key: Some("k".into()),
             unique: Unique::For(Duration::from_millis(1_500)),
             partition: Some("tenant 7".into()),
-            trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+            trace: TraceContext::new("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", Some("a=1")),
             ..JobOptions::default()
         };
         let back = read(&serde_json::to_string(&request).unwrap()).unwrap();
@@ -279,9 +275,17 @@ mod tests {
     #[test]
     fn a_trace_context_is_whole_or_refused() {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let trace =
-            |text: &str| read(&format!(r#"{{"task":"x","traceparent":"{text}"}}"#)).map(|r| r.options.trace);
-        assert_eq!(trace(good), Ok(Some(good.to_owned())));
+        let trace = |text: &str| {
+            let read = read(&format!(r#"{{"task":"x","traceparent":"{text}","tracestate":"a=1"}}"#))?;
+            Ok::<_, String>(read.options.trace)
+        };
+        assert_eq!(trace(good), Ok(TraceContext::new(good, Some("a=1"))));
+        let of = |json: &str| read(json).map(|r| r.options.trace);
+        assert_eq!(
+            of(&format!(r#"{{"task":"x","traceparent":"{good}","tracestate":"A B"}}"#)),
+            Ok(TraceContext::new(good, None))
+        );
+        assert_eq!(of(r#"{"task":"x","tracestate":"a=1"}"#), Ok(None));
         for bad in [
             "",
             "00",

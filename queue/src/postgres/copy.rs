@@ -1,7 +1,7 @@
 //! Enqueues a stream of jobs by COPY into `minium.bulk`: one statement, one commit, however many there are.
 //!
-//! A line is a call of `minium.enqueue`, so a job gets what that can say: neither a place in the same call (`after`), nor a
-//! schedule, nor a trace context. Nobody is told the numbers of the jobs.
+//! A line is a call of `minium.enqueue`, so a job gets what that can say: neither a place in the same call (`after`) nor a
+//! schedule. Nobody is told the numbers of the jobs.
 
 use super::PgStore;
 use super::connection::failed;
@@ -9,7 +9,7 @@ use crate::error::QueueError;
 use crate::metrics::{JOBS_ENQUEUED, count_jobs};
 use crate::rules;
 use futures::{SinkExt, Stream, StreamExt};
-use minium_protocol::{EnqueueRequest, JobOptions, Unique};
+use minium_protocol::{EnqueueRequest, JobOptions, TraceContext, Unique};
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::io::Cursor;
@@ -93,8 +93,8 @@ impl Lines {
         let line = self.count;
         let refuse = |words: &str| QueueError::Invalid(format!("line {line}: {words}"));
         let o = &job.options;
-        if !o.after.is_empty() || o.schedule.is_some() || o.trace.is_some() {
-            return Err(refuse("a job that is copied has neither after nor a schedule nor a trace context"));
+        if !o.after.is_empty() || o.schedule.is_some() {
+            return Err(refuse("a job that is copied has neither after nor a schedule"));
         }
         rules::check_requests(std::slice::from_ref(job)).map_err(|error| match error {
             QueueError::Invalid(words) => refuse(&words),
@@ -162,7 +162,14 @@ fn options(o: &JobOptions) -> String {
             member(name, &seconds(span));
         }
     }
-    for (name, word) in [("key", &o.key), ("partition", &o.partition)] {
+    let trace = o.trace.as_ref();
+    let words = [
+        ("key", o.key.as_deref()),
+        ("partition", o.partition.as_deref()),
+        ("traceparent", trace.map(TraceContext::traceparent)),
+        ("tracestate", trace.and_then(TraceContext::tracestate)),
+    ];
+    for (name, word) in words {
         if let Some(word) = word {
             member(name, &json(word));
         }
@@ -228,9 +235,9 @@ mod tests {
     fn what_cannot_be_copied_is_refused_with_its_line() {
         let mut lines = Lines::default();
         lines.push(&job("1")).unwrap();
-        let mut traced = job("1");
-        traced.options.trace = Some("00-x".into());
-        let refused = lines.push(&traced).unwrap_err();
+        let mut fired = job("1");
+        fired.options.schedule = Some("nightly".into());
+        let refused = lines.push(&fired).unwrap_err();
         assert!(refused.to_string().starts_with("line 2: a job that is copied"), "{refused}");
         let mut wrong = job("1");
         wrong.options.attempts = 0;

@@ -12,7 +12,7 @@ use crate::metrics::{JOBS_ENQUEUED, count_jobs};
 use crate::rules;
 use crate::store::Enqueued;
 use crate::workflow;
-use minium_protocol::{EnqueueRequest, JobOptions, Unique};
+use minium_protocol::{EnqueueRequest, JobOptions, TraceContext, Unique};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio_postgres::GenericClient;
@@ -48,7 +48,7 @@ struct Columns<'a> {
     backoffs: Vec<Option<i64>>,
     schedules: Vec<Option<&'a str>>,
     origins: Vec<Option<i64>>,
-    traces: Vec<Option<String>>,
+    traces: Vec<Option<&'a str>>,
     uniques: Vec<Option<i64>>,
     on_failures: Vec<bool>,
     parts: Vec<Option<&'a str>>,
@@ -79,7 +79,7 @@ impl<'a> Columns<'a> {
             c.backoffs.push(micros(o.backoff));
             c.schedules.push(o.schedule.as_deref());
             c.origins.push(o.origin);
-            c.traces.push(o.trace.as_deref().map(|t| rules::storable(t).into_owned()));
+            c.traces.push(o.trace.as_ref().map(TraceContext::as_text));
             c.uniques.push(match o.unique {
                 Unique::Alive => None,
                 Unique::Waiting => Some(0),

@@ -14,7 +14,7 @@ use crate::error::QueueError;
 use crate::metrics::{JOBS_FINISHED, count_jobs, note_waits, tells_wait};
 use crate::rules;
 use crate::store::{Claim, Ending, Exchanged, Leased, Outcome, Pause, Verdict};
-use minium_protocol::{LeaseToken, State};
+use minium_protocol::{LeaseToken, State, TraceContext};
 use serde_json::value::RawValue;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -439,7 +439,7 @@ fn claimed(row: &Row) -> Result<Claimed, Error> {
             lease: LeaseToken(row.try_get(9)?),
             lease_expires: row.try_get(10)?,
             timeout: timeout.and_then(|us| u64::try_from(us).ok()).map(Duration::from_micros),
-            trace: row.try_get(12)?,
+            trace: row.try_get::<_, Option<&str>>(12)?.and_then(TraceContext::from_text),
             priority: row.try_get(3)?,
             notes: notes(row.try_get(1)?, row.try_get(16)?),
             parents: row.try_get::<_, Option<_>>(13)?.unwrap_or_default(),

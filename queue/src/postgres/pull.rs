@@ -8,7 +8,7 @@ use crate::error::QueueError;
 use crate::metrics::{self, tells_wait};
 use crate::rules;
 use crate::store::{Leased, Pull, Pulled};
-use minium_protocol::LeaseToken;
+use minium_protocol::{LeaseToken, TraceContext};
 use serde_json::value::RawValue;
 use std::time::Duration;
 use tokio_postgres::Row;
@@ -116,7 +116,7 @@ pub(super) fn leased(row: &Row) -> Leased {
         lease: LeaseToken(row.get(7)),
         lease_expires: row.get(8),
         timeout: timeout.and_then(|us| u64::try_from(us).ok()).map(Duration::from_micros),
-        trace: row.get(10),
+        trace: row.get::<_, Option<&str>>(10).and_then(TraceContext::from_text),
         priority: row.get(11),
         notes: notes(row.get(1), row.get(12)),
         parents: row.get::<_, Option<_>>(13).unwrap_or_default(),

@@ -109,7 +109,7 @@ fn new_job(now: i64, request: &EnqueueRequest, parents: &[i64]) -> Job {
         finished: None,
         retried: None,
         lease: None,
-        trace: o.trace.as_deref().map(|t| rules::storable(t).into_owned()),
+        trace: o.trace.as_ref().map(|trace| trace.as_text().to_owned()),
         timeout: o.timeout.map(rules::micros),
         backoff: o.backoff.map(rules::micros),
         open_edges: 0,

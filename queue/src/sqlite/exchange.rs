@@ -9,7 +9,7 @@ use crate::error::QueueError;
 use crate::metrics::{JOBS_FINISHED, tells_wait};
 use crate::rules::{self, Aftermath, Hold, Standing};
 use crate::store::{Claim, Ending, Exchanged, Extension, Leased, Outcome, Verdict};
-use minium_protocol::{EventType, LeaseToken, State};
+use minium_protocol::{EventType, LeaseToken, State, TraceContext};
 use rusqlite::params;
 use serde_json::value::RawValue;
 use std::time::Duration;
@@ -212,7 +212,7 @@ pub(super) fn claim(
         timeout: job.timeout.map(|t| Duration::from_micros(t.unsigned_abs())),
         args: RawValue::from_string(job.args.clone()).expect("arguments were JSON when they came in"),
         task: job.task.clone(),
-        trace: job.trace.clone(),
+        trace: job.trace.as_deref().and_then(TraceContext::from_text),
         queue: job.queue.clone(),
         priority: job.priority,
         notes: if job.notes == "{}" { Default::default() } else { read("notes", &job.notes) },

@@ -6,7 +6,7 @@ use super::remote::{Remote, explain};
 use super::stream_input::{Input, whole};
 use crate::exit::{Exit, fault};
 use clap::Args;
-use minium_protocol::{EnqueueRequest, JobOptions, Unique, is_traceparent, parse_duration};
+use minium_protocol::{EnqueueRequest, JobOptions, TraceContext, Unique, parse_duration};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::time::Duration;
@@ -70,6 +70,10 @@ pub(super) struct Enqueue {
     /// The trace that it belongs to, as W3C has it; within a job's command it is that job's. One that cannot be read counts for nothing
     #[arg(long, value_name = "CONTEXT", env = "TRACEPARENT", hide_env_values = true)]
     traceparent: Option<String>,
+    /// What vendors say besides, within that trace, as W3C has it; within a job's command it is that job's
+    // read by hand: what the environment says belongs to the trace of the environment, not to another that is named
+    #[arg(long, value_name = "STATE", requires = "traceparent")]
+    tracestate: Option<String>,
     /// A note; the value is JSON if it reads as such, else text
     #[arg(long, value_name = "NAME=VALUE", value_parser = note)]
     note: Vec<(String, Value)>,
@@ -148,7 +152,7 @@ impl Enqueue {
                 unique: self.unique.unwrap_or_default(),
                 partition: self.partition,
                 origin: self.origin,
-                trace: self.traceparent.filter(|text| is_traceparent(text)),
+                trace: trace(self.traceparent, self.tracestate),
                 timeout: self.timeout,
                 backoff: self.backoff,
                 ..JobOptions::default()
@@ -157,6 +161,16 @@ impl Enqueue {
         request.check().map_err(|reason| fault(Exit::Usage, reason))?;
         Ok(request)
     }
+}
+
+/// The state of the environment goes with the trace of the environment alone.
+fn trace(parent: Option<String>, state: Option<String>) -> Option<TraceContext> {
+    let parent = parent?;
+    let inherited = || {
+        let same = std::env::var("TRACEPARENT").is_ok_and(|around| around == parent);
+        std::env::var("TRACESTATE").ok().filter(|_| same)
+    };
+    TraceContext::new(&parent, state.or_else(inherited).as_deref())
 }
 
 /// Reads the arguments: JSON, `@FILE` or `-`.

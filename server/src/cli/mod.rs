@@ -129,6 +129,15 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Does it have spans that can be exported? Those that answer requests and run jobs do.
+    pub(crate) fn has_spans(&self) -> bool {
+        match self {
+            Command::Serve(_) | Command::Dev(_) => true,
+            Command::Worker(worker) => worker.runs_jobs(),
+            _ => false,
+        }
+    }
+
     /// Does it.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         match self {

@@ -135,6 +135,11 @@ pub(crate) struct Worker {
 const RESULT_BYTES_MAX: usize = 250_000;
 
 impl Worker {
+    /// It works, and does not only look at those that do.
+    pub(super) fn runs_jobs(&self) -> bool {
+        self.action.is_none()
+    }
+
     /// Does it, until a signal says stop.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         if let Some(action) = self.action {

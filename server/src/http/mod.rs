@@ -161,8 +161,7 @@ fn share(response: &mut Response, origin: HeaderValue, preflight: bool) {
     if preflight {
         headers
             .insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE"));
-        let allowed =
-            "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Traceparent";
+        let allowed = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Traceparent, Tracestate";
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
         headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     }

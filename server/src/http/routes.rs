@@ -16,7 +16,10 @@ use std::sync::Arc;
 
 /// All routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let routes = guarded(&app).merge(open(&app)).layer(from_fn(metrics::count)).with_state(app);
+    let routes = guarded(&app).merge(open(&app)).layer(from_fn(metrics::count));
+    #[cfg(feature = "otel")]
+    let routes = routes.layer(from_fn_with_state(app.clone(), super::trace::follow));
+    let routes = routes.with_state(app);
     // Around the whole: a router adds `Allow` to its 405 only after its own layers.
     Router::new().fallback_service(routes).layer(from_fn(problem::finish))
 }

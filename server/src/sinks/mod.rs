@@ -7,7 +7,7 @@
 
 mod address;
 mod github;
-mod outbound;
+pub(crate) mod outbound;
 mod told;
 mod verdict;
 mod webhook;

@@ -77,7 +77,7 @@ pub(crate) fn parse_url(text: &str) -> Result<Target, String> {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PostError {
+pub(crate) enum PostError {
     /// It resolves to nothing that may be connected to.
     #[error("{host} is {address}, which is no public address; allow_private = true allows it")]
     Private {
@@ -102,23 +102,24 @@ pub(super) enum PostError {
 
 /// What came back.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
     /// The beginning of its body.
-    pub(super) body: String,
+    pub(crate) body: String,
 }
 
 /// How a sink gets out.
-pub(super) struct Road {
-    pub(super) allow_private: bool,
-    pub(super) timeout: Duration,
-    pub(super) tls: Arc<rustls::ClientConfig>,
+#[derive(Debug)]
+pub(crate) struct Road {
+    pub(crate) allow_private: bool,
+    pub(crate) timeout: Duration,
+    pub(crate) tls: Arc<rustls::ClientConfig>,
 }
 
 impl Road {
     /// POST of a JSON text.
-    pub(super) async fn post(
+    pub(crate) async fn post(
         &self,
         target: &Target,
         headers: Vec<(HeaderName, HeaderValue)>,
@@ -237,7 +238,7 @@ async fn beginning(mut body: Incoming) -> String {
 }
 
 /// Whom a sink believes: these authorities, or the system's. Blocks a little.
-pub(super) fn trust(ca_file: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, String> {
+pub(crate) fn trust(ca_file: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, String> {
     let mut roots = rustls::RootCertStore::empty();
     match ca_file {
         None => _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),

@@ -77,12 +77,13 @@ async fn a_process_takes_one_job_after_the_other(options: Options) {
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let args = json!(["job", { "text": "two\nlines ä" }]);
     let request = json!({ "task": "x", "args": args, "attempts": 3 });
-    let headers = [("traceparent", trace), ("content-type", "application/json")];
+    let headers = [("traceparent", trace), ("tracestate", "a=1"), ("content-type", "application/json")];
     let id = node.request(reqwest::Method::POST, "/api/v1/jobs", &headers, request.to_string()).await;
     let id = id.expect(201)["id"].as_i64().unwrap();
     let told = node.ended(id).await["result"].clone();
     let expected = json!({
         "id": id, "task": "x", "queue": "default", "attempt": 1, "attempts": 3, "args": args, "trace": trace,
+        "tracestate": "a=1",
     });
     assert_eq!(told, expected);
     let first = pid(&node).await;

@@ -13,6 +13,7 @@ mod postgres_pressure;
 mod postgres_races;
 mod postgres_shortcuts;
 mod postgres_sql;
+mod postgres_traces;
 mod property;
 mod sequence;
 mod sqlite;

@@ -2,7 +2,7 @@
 
 use super::fixture::*;
 use crate::support::wait;
-use minium_protocol::EnqueueRequest;
+use minium_protocol::{EnqueueRequest, TraceContext};
 use minium_queue::{Enqueued, Limit, QueueError};
 use std::time::Duration;
 
@@ -65,7 +65,9 @@ fn modest() -> Vec<EnqueueRequest> {
         with(|o| _ = o.notes.insert("a".into(), serde_json::json!({ "b": [1, "é"] }))),
         with(|o| (o.timeout, o.backoff) = (Some(Duration::from_secs(9)), Some(Duration::from_millis(1)))),
         with(|o| (o.schedule, o.origin) = (Some("nightly".into()), Some(1))),
-        with(|o| o.trace = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into())),
+        with(|o| {
+            o.trace = TraceContext::new("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", None)
+        }),
         with(|o| o.partition = Some("p".into())),
     ]
 }

@@ -4,7 +4,7 @@
 //! without its last line end; nothing is `null`), lines `::progress 40 text`, `::note key=value`, `::step name` and
 //! `::log level text` on stderr become progress, notes and lines of the job's log, as other lines do, an exit code other
 //! than 0 is a failure with the end of stderr as its error. `MINIUM_JOB_ID`, `MINIUM_TASK`, `MINIUM_ATTEMPT`,
-//! `MINIUM_PARENTS` (ids, parted by commas, if it has any) and, if known, `TRACEPARENT` stand in its environment, and of the
+//! `MINIUM_PARENTS` (ids, parted by commas, if it has any) and, if known, `TRACEPARENT` and `TRACESTATE` stand in its environment, and of the
 //! worker's own whatever does not begin with `MINIUM_`, and `MINIUM_URL`: tokens and database URLs are no command's business. No shell is
 //! involved unless asked for.
 //!
@@ -165,8 +165,8 @@ impl Stderr {
 }
 
 /// The variables that tell a run of its job, or are not there.
-pub(crate) const SET_FOR_EACH_RUN: [&str; 5] =
-    ["MINIUM_JOB_ID", "MINIUM_TASK", "MINIUM_ATTEMPT", "MINIUM_PARENTS", "TRACEPARENT"];
+pub(crate) const SET_FOR_EACH_RUN: [&str; 6] =
+    ["MINIUM_JOB_ID", "MINIUM_TASK", "MINIUM_ATTEMPT", "MINIUM_PARENTS", "TRACEPARENT", "TRACESTATE"];
 
 /// What each of [`SET_FOR_EACH_RUN`] says of this job.
 fn values_for(context: &JobContext) -> [Option<String>; SET_FOR_EACH_RUN.len()] {
@@ -180,6 +180,7 @@ fn values_for(context: &JobContext) -> [Option<String>; SET_FOR_EACH_RUN.len()] 
         Some(context.attempt().to_string()),
         parents,
         context.trace().map(str::to_owned),
+        context.tracestate().map(str::to_owned),
     ]
 }
 

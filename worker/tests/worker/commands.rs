@@ -1,7 +1,7 @@
 //! Tasks that are programs, run for real.
 
 use crate::harness::{self, Queue, Started, options, request, start, until, with};
-use minium_protocol::{Job, State};
+use minium_protocol::{Job, State, TraceContext};
 use minium_queue::Store;
 use minium_worker::{CommandTask, Sandbox, Worker, WorkerError, WorkerOptions};
 use serde_json::{Value, json};
@@ -71,11 +71,14 @@ async fn without_a_shell_the_words_go_to_the_program_as_they_are() {
 #[tokio::test]
 async fn a_command_knows_its_job() {
     let queue = Queue::new().await;
-    let line = r#"echo "[$MINIUM_JOB_ID, \"$MINIUM_TASK\", $MINIUM_ATTEMPT, \"$TRACEPARENT\"]""#;
+    let line =
+        r#"echo "[$MINIUM_JOB_ID, \"$MINIUM_TASK\", $MINIUM_ATTEMPT, \"$TRACEPARENT\", \"$TRACESTATE\"]""#;
     let worker = worker(&queue, shell("a/b", line));
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let id = queue.enqueue(with(request("a/b", &json!([])), |o| o.trace = Some(trace.into()))).await;
-    assert_eq!(queue.finished(id).await, json!([id, "a/b", 1, trace]));
+    let id = queue
+        .enqueue(with(request("a/b", &json!([])), |o| o.trace = TraceContext::new(trace, Some("a=1"))))
+        .await;
+    assert_eq!(queue.finished(id).await, json!([id, "a/b", 1, trace, "a=1"]));
     worker.stop().await;
 }
 

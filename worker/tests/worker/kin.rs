@@ -1,7 +1,7 @@
 //! A task that knows where its job comes from: notes, parents and what they brought, and jobs of its own.
 
 use crate::harness::{Queue, Wire, options, request, start, until, with};
-use minium_protocol::State;
+use minium_protocol::{State, TraceContext};
 use minium_queue::Store;
 use minium_worker::{CommandTask, Failure, JobContext, Worker};
 use serde_json::{Value, json};
@@ -111,7 +111,9 @@ async fn what_a_task_enqueues_has_it_as_its_origin() {
         Ok::<_, Failure>(json!([first, rest]))
     };
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let id = queue.enqueue(with(request("parent", &json!([])), |o| o.trace = Some(trace.into()))).await;
+    let id = queue
+        .enqueue(with(request("parent", &json!([])), |o| o.trace = TraceContext::new(trace, None)))
+        .await;
     let worker = start(Worker::new(queue.source(), options()).task("parent", parent));
     let made = queue.finished(id).await;
     let ids: Vec<i64> = [&made[0], &made[1][0], &made[1][1]].iter().map(|n| n.as_i64().unwrap()).collect();

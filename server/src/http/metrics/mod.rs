@@ -34,6 +34,8 @@ pub(crate) fn start() -> anyhow::Result<PrometheusHandle> {
     minium_worker::metrics::describe();
     crate::sinks::describe_metrics();
     super::hooks::describe();
+    #[cfg(feature = "otel")]
+    crate::telemetry::describe_metrics();
     metrics::describe_counter!(REQUESTS, "HTTP requests answered.");
     metrics::describe_histogram!(REQUEST_SECONDS, metrics::Unit::Seconds, "How long answering them took.");
     metrics::describe_gauge!(BUILD_INFO, "What runs; always 1.");

@@ -2,7 +2,7 @@
 
 use crate::store::fixture::*;
 use jiff::Timestamp;
-use minium_protocol::{EnqueueRequest, Phase, State};
+use minium_protocol::{EnqueueRequest, Phase, State, TraceContext};
 use minium_queue::QueueError;
 use std::time::Duration;
 
@@ -137,13 +137,14 @@ pub(crate) async fn what_breaks_a_rule_is_refused(f: &Fixture) {
 }
 
 pub(crate) async fn the_trace_context_goes_along(f: &Fixture) {
-    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let leased = f.running(with(|o| o.trace = Some(trace.into()))).await;
-    assert_eq!(leased.trace.as_deref(), Some(trace));
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let trace = TraceContext::new(parent, Some("a=1,b@c=2"));
+    let leased = f.running(with(|o| o.trace = trace.clone())).await;
+    assert_eq!(leased.trace, trace);
     f.accepted(finish(&leased, "1")).await;
     let id = leased.id;
     let entries = f.wrote(&[(id, "task.enqueue"), (id, "task.dequeue"), (id, "task.finished")]).await;
-    assert!(entries.iter().all(|e| e.trace.as_deref() == Some(trace)));
+    assert!(entries.iter().all(|e| e.trace.as_deref().and_then(TraceContext::from_text) == trace));
 }
 
 pub(crate) async fn thousands_are_enqueued_at_once(f: &Fixture) {

@@ -127,7 +127,7 @@ impl LastingRunner {
 
     async fn begin(&self) -> Result<Companion, Failure> {
         let (mut command, dir) = self.start.command().await?;
-        command.env("MINIUM_TASK", &self.name).env_remove("TRACEPARENT");
+        command.env("MINIUM_TASK", &self.name).env_remove("TRACEPARENT").env_remove("TRACESTATE");
         let patience = self.lasting.start_timeout;
         let begun = Companion::start((command, dir), &self.limits, patience, &self.stderr).await;
         begun.map_err(|why| match why.starts_with(ErrorCode::SandboxUnavailable.as_str()) {

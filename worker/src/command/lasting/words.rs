@@ -83,6 +83,8 @@ enum Told<'a> {
         parents: &'a [i64],
         #[serde(skip_serializing_if = "Option::is_none")]
         trace: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tracestate: Option<&'a str>,
     },
     Cancel {
         id: i64,
@@ -109,6 +111,7 @@ pub(super) fn job(context: &JobContext, args: &RawValue) -> String {
         notes: context.notes(),
         parents: context.parents(),
         trace: context.trace(),
+        tracestate: context.tracestate(),
     };
     told.line()
 }
@@ -177,6 +180,7 @@ mod tests {
             notes: &Map::new(),
             parents: &[3],
             trace: None,
+            tracestate: None,
         };
         let line = told.line();
         assert_eq!(line.matches('\n').count(), 1);

@@ -1,0 +1,1 @@
+-- Jobs by SQL are PostgreSQL's alone: nothing to do here.
