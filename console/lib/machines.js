@@ -27,7 +27,7 @@ const [SESSIONS, TOPICS] = [{ limit: 1000, pages: 10 }, { limit: 1000, pages: 5 
 
 /** @typedef {{topic: string, data: any, at: string}} Said */
 /** @typedef {import("./images.js").Images} Images */
-/** @typedef {{past: any, inventories: any, orders: any, asked: any}} Failed Why something is not known. */
+/** @typedef {{past: any, inventories: any, orders: any}} Failed Why something is not known. */
 /** @typedef {{images: Images, refused: string | null, failed: Failed, change: (how: (now: Images) => Images) => void, read: boolean}} Known */
 
 /**
@@ -146,7 +146,7 @@ function watch(change, trouble) {
 function useImages() {
   const [images, set] = useState(/** @type {Images} */ (new Map()));
   const [refused, setRefused] = useState(/** @type {string | null} */ (null));
-  const [failed, setFailed] = useState(/** @type {Failed} */ ({ past: null, inventories: null, orders: null, asked: null }));
+  const [failed, setFailed] = useState(/** @type {Failed} */ ({ past: null, inventories: null, orders: null }));
   const [read, setRead] = useState(false);
   const over = useRef(false);
   const change = (/** @type {(now: Images) => Images} */ how) => over.current || set(how);
@@ -194,7 +194,7 @@ function useNames() {
     return found;
   }, [topics.data, jobs.data, there]);
   const cut = [sessions, topics, jobs].some((list) => list.next !== null);
-  return { there, known, cut, listed: topics.data !== null || topics.error !== null };
+  return { there, known, cut, error: sessions.error ?? topics.error ?? jobs.error, listed: topics.data !== null || topics.error !== null };
 }
 
 /** What those said and were told last of whom the newest messages and events have nothing. @param {Known} of @param {ReturnType<typeof useNames>} names */
@@ -244,5 +244,5 @@ export function useMachines() {
   const names = useNames();
   const silent = useSilent(known, names);
   const images = useMemo(() => seen(known.images, names.known), [known.images, names.known]);
-  return { images, there: names.there, refused: known.refused, failed: { ...known.failed, asked: silent.error }, change: known.change, left: silent.left, cut: names.cut, loading: !names.listed || (!known.read && known.refused === null) };
+  return { images, there: names.there, refused: known.refused, failed: { ...known.failed, names: names.error, asked: silent.error }, change: known.change, left: silent.left, cut: names.cut, loading: !names.listed || (!known.read && known.refused === null) };
 }

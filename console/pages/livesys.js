@@ -63,6 +63,7 @@ function Gaps({ of: { refused, failed, left, cut } }) {
     <${Failure} error=${failed.past} what="What machines said before is not known." />
     <${Failure} error=${failed.orders} what="What machines were told as work is not known." />
     <${Failure} error=${failed.inventories} what="Inventories that jobs made are not known." />
+    <${Failure} error=${failed.names} what="Who is there is not known." />
     <${Failure} error=${failed.asked} what="What silent machines said last is not known of all." />
     ${cut && html`<p class="failure" role="status">This node has more topics or sessions than are looked at here: a machine may be missing, or be there although it does not seem so.</p>`}
     ${left > 0 && html`<p class="failure" role="status">Of ${count(left)} further machines that were silent for long only what comes now is shown.</p>`}`;

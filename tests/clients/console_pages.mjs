@@ -67,7 +67,7 @@ run(async () => {
     await page.locator("fieldset textarea").fill('{"type": "status", "state": "ready"}');
     await page.getByRole("button", { name: "Test", exact: true }).click();
     await page.locator("[data-valid=yes]").waitFor();
-    await page.screenshot({ path: `${shots}schemas_test-${width}-${scheme}.png`, fullPage: true });
+    await page.screenshot({ path: `${shots}schemas_test-${width}-${scheme}.png` });
   }
   // what is behind the menu on a telephone, and a dialog, are pages, too
   await page.setViewportSize({ width: 390, height: 844 });
