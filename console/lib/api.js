@@ -69,16 +69,16 @@ async function fetched(method, path, headers, content) {
   }
   if (answer.ok) return { answer, text };
   const problem = isJson(answer) && text ? parsed(answer, text) : null;
-  if (held === session.token.value) judge(method, path, answer.status, problem);
+  if (held === session.token.value) judge(method, answer.status, problem);
   throw new ApiError(answer.status, problem ?? { detail: text.slice(0, 300) });
 }
 
-/** What a refusal tells about the token. @param {string} method @param {string} path @param {number} status @param {any} problem */
-function judge(method, path, status, problem) {
+/** What a refusal tells about the token. @param {string} method @param {number} status @param {any} problem */
+function judge(method, status, problem) {
   if (status === 401) session.want(session.token.value ? "This token is not, or no longer, good." : "This server asks for a token.");
   if (status !== 403 || method === "GET") return;
-  const scope = path.startsWith("/api/v1/workers") || path.startsWith("/api/v1/sessions") ? "admin" : "jobs:write";
-  if (path.startsWith("/api/") && problem?.code === "forbidden") session.refused.set(new Set([...session.refused.value, scope]));
+  const scope = session.lacking(problem);
+  if (scope) session.refused.set(new Set([...session.refused.value, scope]));
 }
 
 /** @param {string} path */
@@ -103,12 +103,14 @@ export function at(path, query) {
 /**
  * What a path answers: asked anew when the path changes, every so many milliseconds, and by `reload`; not while nobody
  * looks. What was there stays until the next answer.
- * @param {string | null} path @param {{every?: number}} [options]
+ * @param {string | null} path @param {{every?: number, read?: (path: string) => Promise<any>}} [options] `read` asks in another way than by one GET.
  * @returns {Loaded}
  */
-export function useLoad(path, { every = 0 } = {}) {
+export function useLoad(path, { every = 0, read = get } = {}) {
   const [state, set] = useState(/** @type {{path: string | null, data: any, error: ApiError | null, loading: boolean}} */ ({ path: null, data: null, error: null, loading: true }));
   const again = useRef(() => {});
+  const reader = useRef(read);
+  reader.current = read;
   useEffect(() => {
     if (!path) return;
     let [over, busy, more] = [false, false, false];
@@ -116,7 +118,7 @@ export function useLoad(path, { every = 0 } = {}) {
       if (busy) return void (more = true);
       busy = true;
       try {
-        const data = await get(path);
+        const data = await reader.current(path);
         if (!over) set({ path, data, error: null, loading: false });
       } catch (e) {
         const error = e instanceof ApiError ? e : new ApiError(0, { detail: String(e) });

@@ -15,6 +15,7 @@ import { Store } from "./store.js";
  * @typedef {object} Ear
  * @property {(messages: Message[]) => void} hear Told a few times a second, in order.
  * @property {(why: string) => void} [missed] Messages were missed, so what was counted up is worth a look anew.
+ * @property {() => void} [caught] All that was said before it began was handed out.
  * @property {(state: Live, why: string | null) => void} [state]
  */
 
@@ -70,6 +71,7 @@ export function follow(filter, from, ear) {
   let round = 0;
 
   const flush = () => {
+    clearTimeout(timer);
     timer = 0;
     const some = heard;
     heard = [];
@@ -104,7 +106,11 @@ export function follow(filter, from, ear) {
         for await (const event of subscription) {
           if (mine !== round || over) return;
           if (event.type === "message") take(event);
-          if (event.type === "caught_up") past = false;
+          if (event.type === "caught_up") {
+            past = false;
+            flush();
+            ear.caught?.();
+          }
           if (event.type === "gap") ear.missed?.("gap");
           if (event.type === "lost") {
             behind = null;
@@ -122,6 +128,7 @@ export function follow(filter, from, ear) {
         if (why.code === "invalid_request" && (options.last !== undefined || options.after !== undefined)) {
           // nothing is kept there: what comes from now on
           options = {};
+          ear.caught?.();
           continue;
         }
         if (/\b4501\b/.test(why.message)) session.want("This server asks for a token.");

@@ -3,6 +3,7 @@
 
 import { at, lines } from "./api.js";
 import { useEffect, useRef, useState } from "./html.js";
+import { ALL, TOPIC } from "./images.js";
 import { PAGE_MAX, ahead, behind } from "./journal.js";
 import { SLACK, seek } from "./seek.js";
 
@@ -12,23 +13,29 @@ export const [PIECE, ROWS_MAX] = [200, 1000];
 const [SAVED_MAX, SAVED_CHARS_MAX] = [500_000, 256 << 20];
 
 /** @typedef {import("./journal.js").Entry} Entry */
-/** @typedef {{topics: string[], from: number, to: number, kind: string, word: string}} Wanted */
+/** @typedef {{topics: string[], from: number, to: number, kind: string, word: string, machine: boolean}} Wanted */
 
-/** What a machine is told comes to it alone or to all; both are its history. @param {Record<string, string>} query @returns {Wanted | null} */
+/**
+ * What a machine is told comes to it alone or to all, or is a job that it takes: all of that is its history.
+ * @param {Record<string, string>} query @returns {Wanted | null}
+ */
 export function wanted(query) {
   const [topic, machine] = [(query.topic ?? "").trim(), (query.machine ?? "").trim()];
-  const topics = machine ? [`livesys/${machine}`, ...(machine === "all" ? [] : ["livesys/all"])] : topic ? [topic] : [];
+  const topics = machine ? (machine === ALL ? [`${TOPIC}/${ALL}`] : [`${TOPIC}/${machine}`, `${TOPIC}/${ALL}`, `task/${TOPIC}/${machine}`]) : topic ? [topic] : [];
   if (topics.length === 0) return null;
   const time = (/** @type {string | undefined} */ said, /** @type {number} */ none) => (said && !Number.isNaN(Date.parse(said)) ? Date.parse(said) : none);
-  return { topics, from: time(query.from, -Infinity), to: time(query.to, Infinity), kind: (query.kind ?? "").trim(), word: (query.q ?? "").trim().toLowerCase() };
+  return { topics, from: time(query.from, -Infinity), to: time(query.to, Infinity), kind: (query.kind ?? "").trim(), word: (query.q ?? "").trim().toLowerCase(), machine: machine !== "" };
 }
 
 /** What an entry is called: by its data where it is a message, else by its event. @param {any} event @returns {string} */
 export const kindOf = (event) => String(event.type === "message" ? (event.data?.type ?? "message") : event.type);
 
+/** A machine is told something by a command, or by a job. @param {Wanted} want @param {any} event */
+const isOf = (want, event) => kindOf(event) === want.kind || (want.machine && want.kind === "command" && event.type === "task.enqueue");
+
 /** @param {Wanted} want */
 export const fits = (want) => (/** @type {Entry} */ entry) =>
-  entry.time >= want.from && entry.time < want.to && (!want.kind || kindOf(entry.event) === want.kind) && (!want.word || entry.line.toLowerCase().includes(want.word));
+  entry.time >= want.from && entry.time < want.to && (!want.kind || isOf(want, entry.event)) && (!want.word || entry.line.toLowerCase().includes(want.word));
 
 /** @param {Wanted} want */
 const late = (want) => (/** @type {Entry} */ entry) => entry.time >= want.to + SLACK;
@@ -47,9 +54,25 @@ function entry(line) {
 /** @param {string} position */
 const parts = (position) => /** @type {[string, number]} */ ([position.split(":")[0], Number(position.split(":")[1])]);
 
+/** A topic of which nothing can be read, and why. @typedef {{topic: string, why: any}} Unread */
+
+/** Where each topic's journal ends; of some nothing is kept, others the token may not read. @param {Wanted} want */
+async function ends(want) {
+  const asked = await Promise.all(want.topics.map(async (topic) => {
+    const answer = await lines(at(pathOf(topic), { after: "latest", limit: 1 })).catch((why) => ({ why }));
+    if (!("why" in answer)) return { topic, end: parts(answer.next), why: null };
+    if (!["invalid_request", "forbidden"].includes(answer.why.code)) throw answer.why;
+    return { topic, end: null, why: answer.why };
+  }));
+  const open = asked.flatMap(({ topic, end }) => (end ? [{ topic, epoch: end[0], end: end[1] }] : []));
+  const unread = /** @type {Unread[]} */ (asked.filter(({ end }) => !end));
+  if (open.length === 0) throw unread[0].why;
+  return { topics: open.map((o) => o.topic), epoch: open[0].epoch, end: Math.max(...open.map((o) => o.end)), unread };
+}
+
 /** Where the journal of these topics begins and ends, and how it is read. @param {Wanted} want */
 export async function journal(want) {
-  const [epoch, end] = parts((await lines(at(pathOf(want.topics[0]), { after: "latest", limit: 1 }))).next);
+  const { topics, epoch, end, unread } = await ends(want);
   /** @type {import("./journal.js").Read} */
   const read = async (topic, after, limit) => {
     const page = (/** @type {string} */ position) => lines(at(pathOf(topic), { after: position, limit }));
@@ -60,15 +83,15 @@ export async function journal(want) {
     });
     return { entries: answer.lines.map(entry), next: parts(answer.next)[1] };
   };
-  const oldest = await Promise.all(want.topics.map(async (topic) => (await lines(at(pathOf(topic), { limit: 1 }))).lines.map(entry)[0]?.offset ?? end + 1));
+  const oldest = await Promise.all(topics.map(async (topic) => (await lines(at(pathOf(topic), { limit: 1 }))).lines.map(entry)[0]?.offset ?? end + 1));
   const first = Math.min(...oldest);
   const look = async (/** @type {number} */ after) => {
-    const found = (await Promise.all(want.topics.map((topic) => read(topic, after, 1)))).flatMap((p) => p.entries);
+    const found = (await Promise.all(topics.map((topic) => read(topic, after, 1)))).flatMap((p) => p.entries);
     return found.length > 0 ? found.reduce((a, b) => (b.offset < a.offset ? b : a)) : null;
   };
   /** Behind which offset all from that time on is found. */
   const where = (/** @type {number} */ time) => (time === -Infinity ? Promise.resolve(first - 1) : seek(time, first - 1, end, look));
-  return { read, first, end, where };
+  return { topics, unread, read, first, end, where };
 }
 
 /**
@@ -79,8 +102,9 @@ export async function journal(want) {
  * @property {boolean} begins Nothing stands before it. @property {boolean} ends Nothing stands behind it.
  * @property {number} looked How many entries the last look has seen.
  * @property {"earlier" | "later" | null} busy @property {any} error
+ * @property {Unread[]} unread Of the topics that are wanted.
  */
-const NOTHING = /** @type {Window_} */ ({ rows: [], low: 0, high: 0, begins: true, ends: true, looked: 0, busy: "later", error: null });
+const NOTHING = /** @type {Window_} */ ({ rows: [], low: 0, high: 0, begins: true, ends: true, looked: 0, busy: "later", error: null, unread: [] });
 
 /** The window, and what moves it. @param {Wanted} want It must stay the same object. */
 export function useReading(want) {
@@ -93,16 +117,16 @@ export function useReading(want) {
   const failed = (/** @type {any} */ error) => put({ error });
 
   const later = async (window = held.current) => {
-    const { read } = /** @type {NonNullable<typeof book.current>} */ (book.current);
-    const piece = await behind(read, want.topics, window.high, PIECE, fits(want), late(want));
+    const { topics, read } = /** @type {NonNullable<typeof book.current>} */ (book.current);
+    const piece = await behind(read, topics, window.high, PIECE, fits(want), late(want));
     const all = [...window.rows, ...piece.entries];
     const rows = all.slice(-ROWS_MAX);
     const gone = rows.length < all.length;
     put({ rows, low: gone ? rows[0].offset : window.low, high: piece.to, begins: window.begins && !gone, ends: piece.end, looked: piece.looked });
   };
   const earlier = async (window = held.current) => {
-    const { read, first } = /** @type {NonNullable<typeof book.current>} */ (book.current);
-    const piece = await ahead(read, want.topics, window.low, first, PIECE, fits(want), early(want));
+    const { topics, read, first } = /** @type {NonNullable<typeof book.current>} */ (book.current);
+    const piece = await ahead(read, topics, window.low, first, PIECE, fits(want), early(want));
     const all = [...piece.entries, ...window.rows];
     const rows = all.slice(0, ROWS_MAX);
     const gone = rows.length < all.length;
@@ -117,7 +141,8 @@ export function useReading(want) {
   useEffect(() => {
     over.current = false;
     const begin = async () => {
-      const { first, end, where } = (book.current = await journal(want));
+      const { first, end, where, unread } = (book.current = await journal(want));
+      if (!over.current) set((was) => ({ ...was, unread }));
       if (want.from > -Infinity) {
         const low = await where(want.from);
         return later({ ...NOTHING, low: low + 1, high: low, begins: true });
@@ -138,12 +163,12 @@ export function useReading(want) {
  * @returns {Promise<{parts: string[], many: number, cut: number | null}>} `cut`: it was too much, and ends at that time.
  */
 export async function collect(want, stop, tell) {
-  const { read, where } = await journal(want);
+  const { topics, read, where } = await journal(want);
   /** @type {string[]} */
   const found = [];
   let [many, chars, to] = [0, 0, await where(want.from)];
   for (;;) {
-    const piece = await behind(read, want.topics, to, PAGE_MAX, fits(want), late(want));
+    const piece = await behind(read, topics, to, PAGE_MAX, fits(want), late(want));
     if (piece.entries.length > 0) {
       const text = piece.entries.map((e) => `${e.line}\n`).join("");
       [many, chars] = [many + piece.entries.length, chars + text.length];

@@ -66,6 +66,16 @@ export function claims(text) {
 }
 
 /**
+ * The scope that a refusal names, where it is one that goes for whole pages. Most refusals are of one request alone: a
+ * task of the node's own, a topic, a name.
+ * @param {any} problem @returns {"jobs:write" | "admin" | null}
+ */
+export function lacking(problem) {
+  const named = problem?.code === "forbidden" ? /: it has no scope (jobs:write|admin)$/.exec(String(problem.detail)) : null;
+  return /** @type {"jobs:write" | "admin" | null} */ (named?.[1] ?? null);
+}
+
+/**
  * Is it worth offering what needs this scope?
  * @param {"jobs:write" | "admin" | "pub" | "push" | "bus"} scope @param {string} held The token. @param {ReadonlySet<string>} without
  */

@@ -2,6 +2,13 @@
 // Topics and filters as the server's lists name them. Pure.
 
 const VERBS = ["sub", "pub", "push", "pull", "bus"];
+const SEGMENT = /^[A-Za-z0-9_.~:@-]{1,128}$/;
+
+/** Would the server take it for a topic? @param {string} text */
+export function isTopic(text) {
+  const segments = text.split("/");
+  return text.length <= 255 && segments.length <= 16 && segments.every((s) => SEGMENT.test(s) && s !== "." && s !== "..");
+}
 
 /**
  * What a session is there for: its own verb and filters, or a verb before each where it does several things.
@@ -13,13 +20,6 @@ export function uses({ pattern, filters = [] }) {
     if (pattern === null && rest.length > 0 && VERBS.includes(first)) return { verb: first, filter: rest.join("/") };
     return { verb: pattern ?? "", filter: text };
   });
-}
-
-/** Listens the session for this machine alone, and which? @param {{verb: string, filter: string}} use @param {string} topic @param {string} all */
-export function machineOf({ verb, filter }, topic, all) {
-  const [first, name, ...more] = filter.split("/");
-  const one = verb === "sub" && first === topic && more.length === 0 && name && name !== "+" && name !== all;
-  return one ? name : null;
 }
 
 /** @typedef {{topic: string, deep: number, entry: any | null, rate: number, patterns: string[]}} Node_ `entry` is the server's, of what is said on the topic itself; `rate` goes for all below, too. */

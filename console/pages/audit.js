@@ -2,8 +2,9 @@
 // What was said, in order, in some time: to and by a machine, or on any topic that is kept.
 
 import { ApiError, useLoad } from "../lib/api.js";
-import { absolute, clock, count, line } from "../lib/format.js";
+import { absolute, clock, count, gist, line } from "../lib/format.js";
 import { html, useEffect, useMemo, useRef, useState } from "../lib/html.js";
+import { machineIn } from "../lib/images.js";
 import { collect, kindOf, useReading, wanted } from "../lib/reading.js";
 import { write } from "../lib/route.js";
 import { Empty, Failure, Head, Json } from "../parts/bits.js";
@@ -54,22 +55,28 @@ function SaveAll({ want, name }) {
     <button type="button" class="small" onClick=${leave}>Stop</button>`;
 }
 
+/** What a task event says: at first what is to be done, then how that goes. @param {any} event */
+function told({ type, data }) {
+  if (type === "task.enqueue") return line(data?.args, 400);
+  return `${data?.state ?? ""} ${gist(data ?? {})}`;
+}
+
 /** @param {{entry: import("../lib/reading.js").Entry}} props */
 function Entry({ entry }) {
   const [open, setOpen] = useState(false);
   const { event } = entry;
   const task = event.type?.startsWith("task.");
-  const gist = task ? `${event.data?.state ?? ""} ${event.data?.error ?? ""}` : line(event.data, 400);
+  const words = task ? told(event) : line(event.data, 400);
   return html`<li data-row=${event.sequence}>
     <button type="button" class="bare" data-open aria-expanded=${open ? "true" : "false"} onClick=${() => setOpen(!open)}>
     <time datetime=${event.time}>${absolute(event.time)}</time>
       <span class="topic">${task ? `task/${event.data?.task ?? ""}/${event.subject}` : event.subject}</span><span class="what">
-        ${kindOf(event)}</span><span class="said soft">${gist}</span></button>
+        ${kindOf(event)}</span><span class="said soft">${words}</span></button>
     ${open && html`<${Json} value=${event} label=${`Entry ${event.sequence}`} />`}</li>`;
 }
 
 /** What is shown, in words. @param {import("../lib/reading.js").Window_} now */
-function told(now) {
+function shown(now) {
   if (now.busy && now.rows.length === 0) return "reading…";
   if (now.rows.length === 0) return "";
   const [first, last] = [now.rows[0], now.rows[now.rows.length - 1]].map((r) => absolute(r.event.time).slice(0, 19));
@@ -92,8 +99,9 @@ function Entries({ query, want }) {
   const save = () => download(now.rows.map((r) => `${r.line}\n`), name);
   const looked = `Looked at ${count(now.looked)} entries.`;
   return html`${unkept ? html`<${Empty}>Nothing is kept of this topic. <code>durable = true</code> in <code>[channels."${want.topics[0].split("/")[0]}"]</code> keeps what is said from then on.</${Empty}>` : html`<${Failure} error=${now.error} />`}
+    ${now.unread.length > 0 && html`<p class="missing soft" role="status">${now.unread.map(({ topic, why }) => html`<span key=${topic}>Not among it is what was said on <code>${topic}</code>: ${why.code === "forbidden" ? "this token may not read it." : "nothing is kept of it."}</span> `)}</p>`}
     <section class="panel" aria-labelledby="h-said"><header><h2 id="h-said">${query.machine ? "Said by and to" : "Said on"} <span class="mono">${name}</span></h2>
-      <div class="acts"><span class="soft" role="status">${told(now)}</span>
+      <div class="acts"><span class="soft" role="status">${shown(now)}</span>
       <button type="button" class="small" disabled=${now.rows.length === 0} onClick=${save}>Save what is shown</button>
       ${!now.error && html`<${SaveAll} want=${want} name=${name} />`}</div></header>
       ${!now.begins && html`<div class="edge"><button type="button" class="small" disabled=${now.busy !== null} onClick=${() => move("earlier")}>Earlier</button>
@@ -130,7 +138,7 @@ export function Audit({ query }) {
   const want = useMemo(() => wanted(query), [known]);
   const list = useLoad("/api/v1/topics?pattern=sub&limit=1000");
   const topics = (list.data?.topics ?? []).filter((/** @type {any} */ t) => t.durable).map((/** @type {any} */ t) => t.topic);
-  const machines = [...new Set(topics.filter((/** @type {string} */ t) => t.startsWith("livesys/")).map((/** @type {string} */ t) => t.split("/")[1]))];
+  const machines = [...new Set(topics.map((/** @type {string} */ t) => machineIn(t.replace(/^task\//, ""))).filter(Boolean))].sort();
   const set = (/** @type {string} */ name) => (/** @type {any} */ e) => setTyped((now) => ({ ...now, [name]: e.target.value }));
   const go = (/** @type {Event} */ event) => {
     event.preventDefault();

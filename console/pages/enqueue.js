@@ -56,7 +56,7 @@ export function Enqueue({ query }) {
   const [like, setLike] = useState(/** @type {any} */ (null));
   const [error, setError] = useState(/** @type {any} */ (null));
   const [busy, setBusy] = useState(false);
-  const workers = useLoad("/api/v1/workers?limit=100");
+  const workers = useLoad("/api/v1/workers?limit=1000");
   const tasks = useMemo(() => [...new Set((workers.data?.workers ?? []).flatMap((/** @type {any} */ w) => w.tasks ?? []))].sort(), [workers.data]);
   const { schema, entry, error: unknown } = useSchema("tasks", settled);
   useEffect(() => {
@@ -94,7 +94,7 @@ export function Enqueue({ query }) {
         <input id="task" required autocomplete="off" spellcheck="false" list="tasks" data-search value=${task} onInput=${(/** @type {any} */ e) => setTask(e.target.value)} />
         <datalist id="tasks">${tasks.map((t) => html`<option value=${t}></option>`)}</datalist>
         <small>${entry ? html`Its arguments are judged by <a href=${write("schemas", entry.path)}>
-          ${entry.title ?? entry.path}</a>.` : settled && tasks.length > 0 && !tasks.includes(settled) ? "No living worker has said that it knows this task." : "Those that living workers know are offered."}</small></div>
+          ${entry.title ?? entry.path}</a>.` : settled && tasks.length > 0 && !workers.data?.next && !tasks.includes(settled) ? "No living worker has said that it knows this task." : "Those that living workers know are offered."}</small></div>
       <${Failure} error=${unknown} what="Its schema is not known." />
       <${Document} key=${`${entry?.url ?? ""}${like?.id ?? ""}`} schema=${like ? null : schema} label="Arguments" initial=${initial} rows=${like ? 10 : 5} change=${setArgs} />
       ${masked.length > 0 && html`<p class="failure" role="status">Job ${like.id} shows ${HIDDEN} where something is kept from sight. Put in what belongs there, or take it out:

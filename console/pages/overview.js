@@ -20,13 +20,15 @@ const RECENT_MAX = 20;
 let counted = "";
 
 onTasks((events) => {
-  for (const event of events) {
+  // a stream that begins anew says once more what was heard
+  const fresh = events.filter((event) => {
     const place = `${event.epoch}:${event.sequence}`;
-    if (place <= counted && event.epoch === counted.split(":")[0]) continue;
+    if (place <= counted && event.epoch === counted.split(":")[0]) return false;
     counted = place;
-    figures.add(event);
-  }
-  recent = [...events.slice(-RECENT_MAX).reverse(), ...recent].slice(0, RECENT_MAX);
+    return true;
+  });
+  fresh.forEach((event) => figures.add(event));
+  recent = [...fresh.slice(-RECENT_MAX).reverse(), ...recent].slice(0, RECENT_MAX);
 });
 
 const WINDOWS = /** @type {[string, number, number][]} */ ([["5 min", 300, 5], ["15 min", 900, 15], ["1 h", 3600, 60]]);

@@ -1,20 +1,24 @@
 // @ts-check
 // What repeats: when it fires next, what it did last, and a hand on it.
 
-import { ask, post, useLoad } from "../lib/api.js";
+import { ask, post } from "../lib/api.js";
 import { span } from "../lib/format.js";
 import { html } from "../lib/html.js";
+import { useList } from "../lib/list.js";
 import { useMay } from "../lib/may.js";
 import { write } from "../lib/route.js";
 import { Dot, Head, Status, Time } from "../parts/bits.js";
 import { confirm } from "../parts/dialog.js";
+import { More } from "../parts/more.js";
 import { Table } from "../parts/table.js";
 import { attempt } from "../parts/toast.js";
 
+const PAGE = 500;
+
 export function Schedules() {
-  const loaded = useLoad("/api/v1/schedules?limit=500", { every: 3000 });
+  const loaded = useList("/api/v1/schedules", "schedules", { limit: PAGE, every: 3000 });
   const may = useMay("jobs:write");
-  const schedules = loaded.data?.schedules ?? [];
+  const schedules = loaded.rows;
   const path = (/** @type {any} */ s) => `/api/v1/schedules/${encodeURIComponent(s.name)}`;
   const turn = (/** @type {any} */ s) => attempt(s.paused ? `${s.name} goes on.` : `${s.name} fires no more until it is resumed.`, () => post(`${path(s)}/${s.paused ? "resume" : "pause"}`)).then(loaded.reload);
   const run = async (/** @type {any} */ s) => {
@@ -38,5 +42,5 @@ export function Schedules() {
   ];
   return html`<${Head} title="Schedules" />
     <${Status} loaded=${loaded} many=${schedules.length} none=${html`Nothing repeats. <code>minium schedule put</code> or <code>[schedules.NAME]</code> in the configuration makes one.`} />
-    <${Table} label="Schedules" columns=${columns} rows=${schedules} id=${(/** @type {any} */ s) => s.name} />`;
+    <${Table} label="Schedules" columns=${columns} rows=${schedules} id=${(/** @type {any} */ s) => s.name} /><${More} list=${loaded} />`;
 }

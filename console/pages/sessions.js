@@ -1,19 +1,19 @@
 // @ts-check
 // Who is connected: what each listens to or sends, how far behind it is, and a way to end it.
 
-import { ask, at, get, useLoad } from "../lib/api.js";
+import { ask, at } from "../lib/api.js";
 import { count } from "../lib/format.js";
 import { html, useEffect, useState } from "../lib/html.js";
+import { useList } from "../lib/list.js";
 import { useMay } from "../lib/may.js";
 import { write } from "../lib/route.js";
 import { uses } from "../lib/topic.js";
-import { Dot, Empty, Failure, Head, Status, Time } from "../parts/bits.js";
+import { Dot, Empty, Head, Status, Time } from "../parts/bits.js";
 import { confirm } from "../parts/dialog.js";
+import { More } from "../parts/more.js";
 import { Table } from "../parts/table.js";
 
 const PAGE = 200;
-const ROWS_MAX = 2000;
-
 const SHOWN = 5;
 
 /** What a session listens to or sends. @param {any} s */
@@ -26,25 +26,15 @@ function topics(s) {
 
 /** @param {{query: Record<string, string>}} props */
 export function Sessions({ query }) {
-  const loaded = useLoad(`/api/v1/sessions?limit=${PAGE}`, { every: 3000 });
+  const loaded = useList("/api/v1/sessions", "sessions", { limit: PAGE, every: 3000 });
   const may = useMay("admin");
-  const [further, setFurther] = useState(/** @type {{rows: any[], next: any, error: any}} */ ({ rows: [], next: null, error: null }));
   const [word, setWord] = useState(query.q ?? "");
   useEffect(() => setWord(query.q ?? ""), [query.q]);
   if (loaded.error?.status === 404) return html`<${Head} title="Sessions" />
     <${Empty}>This node has no list of its sessions; their number stands in the <a href=${write("overview")}>overview</a>.</${Empty}>`;
-  const all = [...(loaded.data?.sessions ?? []), ...further.rows];
   const text = (/** @type {any} */ s) => [s.id, s.mode, s.pattern, ...(s.filters ?? []), s.remote, s.subject].join(" ").toLowerCase();
-  const rows = all.filter((s) => text(s).includes(word.trim().toLowerCase()));
-  const next = further.rows.length > 0 ? further.next : loaded.data?.next;
-  const more = () => get(at("/api/v1/sessions", { limit: PAGE, after: next })).then(
-    (a) => setFurther((now) => ({ rows: [...now.rows, ...a.sessions], next: a.next, error: null })),
-    (error) => setFurther((now) => ({ ...now, error })),
-  );
-  const end = (/** @type {any} */ s, /** @type {number | undefined} */ reconnect) => ask("DELETE", at(`/api/v1/sessions/${encodeURIComponent(s.id)}`, { reconnect })).then(() => {
-    setFurther({ rows: [], next: null, error: null });
-    loaded.reload();
-  });
+  const rows = loaded.rows.filter((s) => text(s).includes(word.trim().toLowerCase()));
+  const end = (/** @type {any} */ s, /** @type {number | undefined} */ reconnect) => ask("DELETE", at(`/api/v1/sessions/${encodeURIComponent(s.id)}`, { reconnect })).then(loaded.reload);
   const close = (/** @type {any} */ s) => confirm({
     title: `Close session ${s.id}?`, text: "A client that comes back by itself does so at once.", yes: "Close it", harmful: true,
     act: () => end(s, undefined),
@@ -71,8 +61,7 @@ export function Sessions({ query }) {
   return html`<${Head} title="Sessions" /><div class="filters"><div class="field broad"><label for="q">Narrow</label>
     <input id="q" type="search" data-search placeholder="topic, address, subject" value=${word}
       onInput=${(/** @type {any} */ e) => setWord(e.target.value)} onChange=${() => (location.hash = write("sessions", "", { q: word }))} /></div></div>
-    <${Failure} error=${further.error} />
-      <${Status} loaded=${loaded} many=${rows.length} none=${word ? "None of them matches." : "Nobody is connected."} />
+    <${Status} loaded=${loaded} many=${rows.length} none=${word ? "None of them matches." : "Nobody is connected."} />
     <${Table} label="Sessions" columns=${columns} rows=${rows} id=${(/** @type {any} */ s) => s.id} />
-    ${next && all.length < ROWS_MAX && html`<div class="more"><button type="button" onClick=${more}>More</button></div>`}`;
+    <${More} list=${loaded} first="oldest" narrowed=${word.trim() !== ""} />`;
 }

@@ -1,28 +1,41 @@
 // @ts-check
 // The bus: which topics there are, what is said on one while it is said or again, and a box to say something.
 
-import { ask, at, useLoad } from "../lib/api.js";
+import { ask } from "../lib/api.js";
 import { useSchema } from "../lib/catalogue.js";
 import { clock, count, gist, line, rate } from "../lib/format.js";
 import { html, useEffect, useMemo, useRef, useState } from "../lib/html.js";
+import { useList } from "../lib/list.js";
 import { follow } from "../lib/live.js";
 import { useMay } from "../lib/may.js";
 import { write } from "../lib/route.js";
 import { timesOf } from "../lib/times.js";
-import { tree } from "../lib/topic.js";
+import { isTopic, tree } from "../lib/topic.js";
 import { Empty, Failure, Head, Time } from "../parts/bits.js";
 import { Document } from "../parts/form.js";
+import { More } from "../parts/more.js";
 import { say } from "../parts/toast.js";
 
 const ROWS_MAX = 500;
 const TOPICS = 500;
 
+/** The topics with a word in them. Where not all were read, those that begin with it are asked for besides. @param {string} typed */
+function useTopics(typed) {
+  const word = typed.trim();
+  const list = useList("/api/v1/topics", "topics", { limit: TOPICS, every: 3000 });
+  const below = useList("/api/v1/topics", "topics", { query: { prefix: word }, limit: TOPICS, every: 3000, off: list.next === null || !isTopic(word) });
+  const all = useMemo(() => {
+    const found = new Map([...list.rows, ...below.rows].map((t) => [`${t.pattern} ${t.topic}`, t]));
+    return [...found.values()].filter((t) => t.topic.includes(word));
+  }, [list.data, below.data, word]);
+  // below a topic that was named one reads on, else in all of them
+  return { list, further: below.next === null ? list : below, shown: useMemo(() => tree(all), [all]) };
+}
+
 /** @param {{topic: string, query: Record<string, string>}} props */
 function Tree({ topic, query }) {
   const [prefix, setPrefix] = useState("");
-  const loaded = useLoad(at("/api/v1/topics", { limit: TOPICS }), { every: 3000 });
-  const all = /** @type {any[]} */ (loaded.data?.topics ?? []);
-  const shown = useMemo(() => tree(all.filter((t) => t.topic.includes(prefix.trim()))), [loaded.data, prefix]);
+  const { list: loaded, further, shown } = useTopics(prefix);
   if (loaded.error?.status === 404) return html`<section class="panel" aria-label="Topics">
     <${Empty}>This node has no list of its topics. A topic that you know can be tailed all the same.</${Empty}>
     ${["task", "livesys"].map((t) => html`<div class="tree"><a href=${write("topics", t)}><span class="name">${t}</span></a></div>`)}</section>`;
@@ -39,7 +52,8 @@ function Tree({ topic, query }) {
           ${pattern}</span>`}</span><span class="soft">${ears === null ? "" : count(ears)}</span><span class="soft">
           ${all >= 0.01 ? rate(all) : entry?.last ? html`<${Time} at=${entry.last} />` : ""}</span></a>`;
     })}${shown.length === 0 && html`<${Empty}>
-      ${loaded.loading ? "Loading…" : all.length > 0 ? "None of them matches." : "Nothing has been said yet."}</${Empty}>`}</div></section>`;
+      ${loaded.loading ? "Loading…" : loaded.rows.length > 0 ? "None of them matches." : "Nothing has been said yet."}</${Empty}>`}</div>
+    <div class="body"><${More} list=${further} narrowed=${prefix.trim() !== ""} /></div></section>`;
 }
 
 /** An event says when it was; anything else is as old as its arrival, unless it was there before. @param {any} data @param {boolean} past */

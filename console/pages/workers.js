@@ -1,13 +1,15 @@
 // @ts-check
 // The workers: what each does, and what it can be told.
 
-import { post, useLoad } from "../lib/api.js";
+import { post } from "../lib/api.js";
 import { count } from "../lib/format.js";
 import { html, useState } from "../lib/html.js";
+import { useList } from "../lib/list.js";
 import { useMay } from "../lib/may.js";
 import { write } from "../lib/route.js";
 import { Dot, Failure, Head, Status, Time } from "../parts/bits.js";
 import { Dialog, confirm } from "../parts/dialog.js";
+import { More } from "../parts/more.js";
 import { Table } from "../parts/table.js";
 import { attempt, say } from "../parts/toast.js";
 
@@ -61,11 +63,13 @@ function Tell({ to, close, reload }) {
 
 const TONES = /** @type {Record<string, string>} */ ({ idle: "good", processing: "busy", stale: "bad" });
 
+const PAGE = 200;
+
 export function Workers() {
-  const loaded = useLoad("/api/v1/workers?limit=200", { every: 2000 });
+  const loaded = useList("/api/v1/workers", "workers", { limit: PAGE, every: 2000, cursor: "before" });
   const may = useMay("admin");
   const [to, setTo] = useState(/** @type {{worker: any} | null} */ (null));
-  const workers = loaded.data?.workers ?? [];
+  const workers = loaded.rows;
   const tell = (/** @type {any} */ w, /** @type {string} */ command) => attempt(`${command} was sent to worker ${w.id}.`, () => post(`/api/v1/workers/${w.id}/command`, { command, args: [] })).then(loaded.reload);
   const takes = (/** @type {any} */ w) => w.kind === "minium" && w.state !== "stale";
   const shutdown = (/** @type {any} */ w) => confirm({ title: `End worker ${w.id} on ${w.host}?`, text: "It claims no more, and gives its jobs time, as with SIGTERM.", yes: "End it", harmful: true, act: () => post(`/api/v1/workers/${w.id}/command`, { command: "shutdown", args: [] }).then(loaded.reload) });
@@ -87,6 +91,6 @@ export function Workers() {
   ];
   return html`<${Head} title="Workers">${may && html`<button type="button" onClick=${() => setTo({ worker: null })}>Tell all…</button>`}</${Head}>
     <${Status} loaded=${loaded} many=${workers.length} none=${html`No worker is there. <code>minium worker --task NAME=COMMAND</code> is one.`} />
-    <${Table} label="Workers" columns=${columns} rows=${workers} id=${(/** @type {any} */ w) => w.id} />
+    <${Table} label="Workers" columns=${columns} rows=${workers} id=${(/** @type {any} */ w) => w.id} /><${More} list=${loaded} first="newest" />
     ${to && html`<${Tell} to=${to.worker} close=${() => setTo(null)} reload=${loaded.reload} />`}`;
 }

@@ -1,5 +1,5 @@
 // Every page of the console, at four widths, in one colour scheme: drawn with what the node has, without an error,
-// without scrolling sideways, and without a serious finding of axe-core. Pictures go to target/console-shots/.
+// without scrolling sideways, and, wide and narrow, without a serious finding of axe-core. Pictures go to target/console-shots/.
 // 640 px are a window of 1,280 px at 200 %.
 //
 //     console_pages.mjs ORIGIN light|dark JOB      a line of JSON for each page
@@ -29,8 +29,10 @@ const pages = [
   ["topics/task?view=pretty", ".tail li"],
   ["livesys", "[data-row=rack-01] .facts dd"],
   ["livesys/rack-01", "[data-row=rack-01]"],
-  ["schemas", "main .empty, main .tree a"],
-  ["sessions", "main .empty, main [data-row]"],
+  ["schemas", "main .tree a"],
+  ["schemas/sub/livesys.json", ".document .fields"],
+  ["schemas/tasks/judged.json", ".document .fields"],
+  ["sessions", "main [data-row]"],
   ["audit?topic=livesys", ".entries li"],
   ["audit", "main .empty"],
   ["no-such-page", "main .empty"],
@@ -44,10 +46,28 @@ run(async () => {
       if (width === SIZES[0][0]) await go(page, origin, hash, drawn);
       await fits(page, hash);
       if (width !== 640) await page.screenshot({ path: `${shots}${hash.replace(/\W+/g, "_")}-${width}-${scheme}.png` });
-      if (width === 1280) assert.deepEqual(await accessibility(page), [], hash);
+      // the layout is another one on a telephone
+      if (width === 1280 || width === 390) assert.deepEqual(await accessibility(page), [], `${hash} at ${width} px`);
       assert.deepEqual(errors, [], hash);
       tell({ page: hash, width });
     }
+  }
+  // what a document is told when it does not fit
+  for (const [width, height] of SIZES.slice(0, 2)) {
+    await page.setViewportSize({ width, height });
+    await go(page, origin, "schemas", "main .tree a");
+    await page.locator('.tree [data-row="sub/livesys.json"]').click();
+    await page.waitForSelector(".document .fields");
+    await page.getByRole("button", { name: "as JSON" }).click();
+    await page.locator("fieldset textarea").fill('{"type": "status", "state": "asleep"}');
+    await page.getByRole("button", { name: "Test", exact: true }).click();
+    await page.locator("[data-valid=no] code", { hasText: "/state" }).waitFor();
+    await fits(page, "a test");
+    assert.deepEqual(await accessibility(page), [], `a test at ${width} px`);
+    await page.locator("fieldset textarea").fill('{"type": "status", "state": "ready"}');
+    await page.getByRole("button", { name: "Test", exact: true }).click();
+    await page.locator("[data-valid=yes]").waitFor();
+    await page.screenshot({ path: `${shots}schemas_test-${width}-${scheme}.png` });
   }
   // what is behind the menu on a telephone, and a dialog, are pages, too
   await page.setViewportSize({ width: 390, height: 844 });

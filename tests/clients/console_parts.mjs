@@ -8,7 +8,7 @@ import { Figures, bin, quantile } from "../../console/lib/figures.js";
 import { asked, body, renewed, some } from "../../console/lib/filter.js";
 import * as format from "../../console/lib/format.js";
 import { hidden } from "../../console/lib/hidden.js";
-import { heard, summary } from "../../console/lib/images.js";
+import { heard, machineOf, seen, summary, under, worked } from "../../console/lib/images.js";
 import { PAGES_MAX, PAGE_MAX, ahead, behind } from "../../console/lib/journal.js";
 import { read as key } from "../../console/lib/keys.js";
 import { ROW_MAX, WIDTH, lay } from "../../console/lib/kin.js";
@@ -16,8 +16,9 @@ import { fits, kindOf, wanted } from "../../console/lib/reading.js";
 import { read, write } from "../../console/lib/route.js";
 import { assemble, fields, variants } from "../../console/lib/schema-form.js";
 import { SLACK, seek } from "../../console/lib/seek.js";
-import { claims, mayTry } from "../../console/lib/session.js";
-import { machineOf, tree, uses } from "../../console/lib/topic.js";
+import { each } from "../../console/lib/many.js";
+import { claims, lacking, mayTry } from "../../console/lib/session.js";
+import { isTopic, tree, uses } from "../../console/lib/topic.js";
 
 test("spans, times, counts and rates are told in words", () => {
   const spans = [[0, "0 s"], [0.004, "4 ms"], [1, "1 s"], [2.25, "2.3 s"], [42.4, "42 s"], [59.99, "1 min"], [90, "2 min"], [3600, "1 h"], [86_400 * 3, "3 d"], [NaN, "–"]];
@@ -269,12 +270,14 @@ test("what fits is looked for in a bounded piece, within its time", async () => 
 
 test("what a machine was told is what was said to it and to all", () => {
   assert.equal(wanted({ topic: " ", machine: "" }), null);
-  assert.deepEqual([wanted({ machine: "rack-01", topic: "x" }).topics, wanted({ machine: "all" }).topics, wanted({ topic: "task" }).topics], [["livesys/rack-01", "livesys/all"], ["livesys/all"], ["task"]]);
+  assert.deepEqual([wanted({ machine: "rack-01", topic: "x" }).topics, wanted({ machine: "all" }).topics, wanted({ topic: "task" }).topics], [["livesys/rack-01", "livesys/all", "task/livesys/rack-01"], ["livesys/all"], ["task"]]);
   const one = (data, type = "message") => ({ offset: 1, time: 1000, line: JSON.stringify(data), event: { type, data } });
   const command = one({ type: "command", command: "Reboot" });
   const fit = (query, entry) => fits(wanted({ topic: "x", ...query }))(entry);
   assert.deepEqual([fit({}, command), fit({ kind: "command" }, command), fit({ kind: "status" }, command), fit({ q: "REBOOT" }, command), fit({ q: "halt" }, command)], [true, true, false, true, false]);
   assert.deepEqual([fit({ from: "1970-01-01T00:00:01Z" }, command), fit({ from: "1970-01-01T00:00:02Z" }, command), fit({ to: "1970-01-01T00:00:01Z" }, command), fit({ from: "never" }, command)], [true, false, false, true]);
+  const order = one({ args: { command: "reboot" } }, "task.enqueue");
+  assert.deepEqual([fit({ machine: "7", kind: "command" }, order), fit({ kind: "command" }, order), fit({ machine: "7", kind: "status" }, order)], [true, false, false]);
   assert.deepEqual([kindOf(one("text").event), kindOf(one({}, "task.failed").event)], ["message", "task.failed"]);
 });
 
@@ -293,6 +296,70 @@ test("images are what their messages tell", () => {
   assert.deepEqual([a.state, a.order.command, a.order.outcome.state, a.order.outcome.text], ["busy", "reboot", "failed", "no"]);
   assert.deepEqual([b.heard, b.order.outcome, images.size], ["2026-11-28T03:00:00Z", null, 2]);
   assert.deepEqual(summary({ memory: { total_bytes: 1024 }, block: [null, { name: "vda" }], network: "odd" }, format.bytes), [["memory", "1.0 KiB"], ["disks", "vda"]]);
+});
+
+test("a machine that takes work was told what its newest job says, and that has the job's outcome", () => {
+  const at = (seconds) => `2026-11-28T04:00:0${seconds}Z`;
+  let images = new Map();
+  const job = (id, more) => ({ id, task: "livesys/7", args: { command: `c${id}` }, state: "inactive", attempt: 0, attempts: 2, created: at(id), started: null, finished: null, result: null, error: null, progress: null, ...more });
+  const told = () => [images.get("7").order.command, images.get("7").order.outcome.state, images.get("7").order.outcome.text];
+  const event = (type, one, told = 10) => (images = worked(images, one, { type: `task.${type}`, told }));
+  event("enqueue", job(1));
+  assert.deepEqual([told(), images.get("7").works, images.get("7").heard], [["c1", "sent", ""], true, null]);
+  event("dequeue", job(1, { state: "active", attempt: 1, started: at(2), progress: { percent: 40.4, text: "half" } }));
+  assert.deepEqual([told(), images.get("7").heard], [["c1", "taken", "40 % half"], at(2)]);
+  event("retry", job(1, { attempt: 1, started: at(2), error: "no\n disk" }));
+  assert.deepEqual(told(), ["c1", "sent", "try 1 of 2 has failed: no disk"]);
+  // what was asked for before an event came is older than it, unless it is of a newer job
+  images = worked(images, job(1), { told: 5 });
+  assert.equal(told()[2], "try 1 of 2 has failed: no disk");
+  images = worked(images, job(1, { state: "cancelled" }), { told: 11 });
+  assert.equal(told()[1], "cancelled");
+  event("enqueue", job(3, { args: ["up"] }), 12);
+  event("finished", job(1, { state: "finished", result: 1 }), 13);
+  assert.deepEqual(told(), ["up", "sent", ""], "an older one says nothing of the last");
+  event("finished", job(3, { args: ["up"], state: "finished", result: { ok: 1 }, finished: at(4) }), 14);
+  assert.deepEqual([told(), images.get("7").heard], [["up", "finished", '{"ok":1}'], at(4)]);
+  event("removed", job(3, { args: ["up"], state: "finished" }), 15);
+  assert.equal(told()[1], "finished", "it has ended as it did");
+  event("expired", job(5), 16);
+  assert.deepEqual(told().slice(0, 2), ["c5", "expired"]);
+  // a message that was said later is the last word, one that was said before is not
+  images = heard(images, { topic: "livesys/7", data: { type: "command", command: "early" }, at: at(3) });
+  assert.equal(images.get("7").order.command, "c5");
+  images = heard(images, { topic: "livesys/7", data: { type: "command", command: "late" }, at: at(6) });
+  assert.deepEqual([images.get("7").order.command, images.get("7").order.outcome], ["late", null]);
+  event("enqueue", job(4), 17);
+  assert.equal(images.get("7").order.command, "late");
+  const none = worked(new Map(), { ...job(1), task: "livesys/inventory" }, { told: 1 });
+  assert.deepEqual([none.size, worked(none, { id: 1, task: "other" }, { told: 1 }).size, worked(none, {}, { told: 1 }).size], [0, 0, 0]);
+});
+
+test("what is read of a silent machine goes below what was heard meanwhile", () => {
+  const say = (images, data, at) => heard(images, { topic: "livesys/a", data, at });
+  const past = [{ type: "inventory", cpu: null }, { type: "status", state: "ready", text: "old" }, { type: "command", command: "x" }].map((data, i) => ({ topic: "livesys/a", data, at: `2026-11-28T04:00:0${i}Z` }));
+  const alone = under(new Map(), "a", past).get("a");
+  assert.deepEqual([alone.state, alone.order.command, alone.inventory.type], ["ready", "x", "inventory"]);
+  const now = under(say(new Map(), { type: "status", state: "busy" }, "2026-11-28T05:00:00Z"), "a", past).get("a");
+  assert.deepEqual([now.state, now.text, now.order.command, now.heard, now.inventory.type], ["busy", "", "x", "2026-11-28T05:00:00Z", "inventory"]);
+  assert.equal(under(new Map(), "a", []).size, 0);
+  const names = seen(new Map([["a", now]]), new Map([["a", { works: true }], ["b", { works: false }]]));
+  assert.deepEqual([...names.values()].map((i) => [i.name, i.works, i.state]), [["a", true, "busy"], ["b", false, null]]);
+});
+
+test("the same is done for many, a few at a time, and what fails is told", async () => {
+  let [now, most] = [0, 0];
+  const done = [];
+  const act = async (n) => {
+    most = Math.max(most, ++now);
+    await new Promise((resolve) => setImmediate(resolve));
+    now -= 1;
+    if (n === 3) throw new Error("three");
+    done.push(n);
+  };
+  const errors = await each([1, 2, 3, 4, 5, 6, 7], 3, act);
+  assert.deepEqual([errors.map((e) => e.message), done.sort(), most], [["three"], [1, 2, 4, 5, 6, 7], 3]);
+  assert.deepEqual([await each([1], 3, act, () => true), await each([], 3, act), done.length], [[], [], 6]);
 });
 
 test("a family is laid out in rows that are bounded", () => {
@@ -323,12 +390,17 @@ test("what a token says decides what is offered, until the server refused it", (
   assert.deepEqual(["jobs:write", "admin", "pub"].map((s) => mayTry(s, admin, none)), [true, true, true]);
   assert.deepEqual(["jobs:write", "admin", "pub", "bus"].map((s) => mayTry(s, ops, none)), [true, false, true, false]);
   assert.deepEqual([mayTry("admin", "", none), mayTry("admin", admin, new Set(["admin"]))], [true, false]);
+  // only a refusal that names a scope of whole pages is one of them
+  const refusal = (detail, code = "forbidden") => lacking({ code, detail });
+  assert.deepEqual([refusal("ops may not change jobs: it has no scope jobs:write"), refusal("ops may not steer others: it has no scope admin")], ["jobs:write", "admin"]);
+  assert.deepEqual([refusal("the task minium/x is the node's own: ops needs admin for it"), refusal("ops may not push a: it has no scope for that"), refusal("ops may not steer others: it has no scope admin", "x"), lacking(null)], [null, null, null, null]);
 });
 
 test("what a session does stands in its filters", () => {
   assert.deepEqual(uses({ pattern: "sub", filters: ["sub/x"] }), [{ verb: "sub", filter: "sub/x" }]);
   assert.deepEqual(uses({ pattern: null, filters: ["sub/livesys/7", "pull/a/b"] }), [{ verb: "sub", filter: "livesys/7" }, { verb: "pull", filter: "a/b" }]);
-  const machine = (filter, verb = "sub") => machineOf({ verb, filter }, "livesys", "all");
-  assert.deepEqual(["livesys/7", "livesys", "livesys/+", "livesys/all", "livesys/7/x", "other/7"].map((f) => machine(f)), ["7", null, null, null, null, null]);
-  assert.equal(machine("livesys/7", "pub"), null);
+  const machine = (filter, verb = "sub") => machineOf({ verb, filter });
+  assert.deepEqual(["livesys/7", "livesys", "livesys/+", "livesys/all", "livesys/inventory", "livesys/7/x", "other/7"].map((f) => machine(f)), ["7", null, null, null, null, null, null]);
+  assert.deepEqual([machine("livesys/7", "pull"), machine("livesys/inventory", "pull"), machine("livesys/7", "pub"), machine("livesys/7", "push")], ["7", null, null, null]);
+  assert.deepEqual(["a/b", "a", "", "a//b", "a/+", "a/..", "a b", "ä", "x".repeat(129)].map(isTopic), [true, true, false, false, false, false, false, false, false]);
 });

@@ -1,13 +1,13 @@
 // The console of a node that asks for tokens: signing in, what a token that only reads is shown, and what it is not.
 //
-//     console_tokens.mjs ORIGIN READER ADMIN
+//     console_tokens.mjs ORIGIN READER WRITER ADMIN
 import assert from "node:assert/strict";
 import { accessibility, ask, go, open, run, tell } from "./console.mjs";
 
-const [origin, reader, admin] = process.argv.slice(2);
+const [origin, reader, writer, admin] = process.argv.slice(2);
 
 run(async () => {
-  const { page, errors } = await open(origin, { allow: [/status of 401/] });
+  const { page, errors } = await open(origin, { allow: [/status of 40[13]/] });
   const addresses = [];
   page.on("request", (request) => addresses.push(request.url()));
   page.on("websocket", (socket) => addresses.push(socket.url()));
@@ -54,14 +54,37 @@ run(async () => {
   await other.close();
   tell({ done: "reads" });
 
-  await page.getByRole("button", { name: "Sign out" }).click();
-  await page.locator("#token").waitFor();
+  // a refusal of one thing is none of all: the task is the node's own, and others may be enqueued
+  const signOut = async () => {
+    await page.getByRole("button", { name: "Sign out" }).click();
+    await page.locator("#token").waitFor();
+  };
+  const enqueue = page.locator("main form button[type=submit]");
+  await signOut();
+  await signIn(writer);
+  await go(page, origin, "enqueue", "#task");
+  await page.locator("#task").fill("minium/x");
+  await enqueue.click();
+  await page.locator("main .failure", { hasText: "the task minium/x is the node's own" }).waitFor();
+  await page.locator("#task").fill("nobody");
+  await enqueue.click();
+  await page.waitForURL(/#\/jobs\/\d+$/);
+  await page.getByRole("button", { name: "Cancel", exact: true }).waitFor();
+  // one that names the scope is, also where the page could not know
+  const scopeless = (url) => url.pathname.endsWith("/cancel");
+  await page.route(scopeless, (route) => route.continue({ headers: { ...route.request().headers(), authorization: `Bearer ${reader}` } }));
+  await page.getByRole("button", { name: "Cancel", exact: true }).click();
+  await page.getByText("read only").waitFor();
+  await page.unroute(scopeless);
+  tell({ done: "refused" });
+
+  await signOut();
   await signIn(admin);
   await go(page, origin, `jobs/${id}`, ".facts");
   await page.getByRole("button", { name: "Cancel", exact: true }).click();
   await page.locator('.facts .state[data-state="cancelled"]').waitFor();
   assert.equal((await ask(origin, "GET", `/api/v1/jobs/${id}`, undefined, admin)).state, "cancelled");
-  for (const token of [reader, admin]) assert.ok(addresses.every((address) => !address.includes(token)), "no token stands in an address");
+  for (const token of [reader, writer, admin]) assert.ok(addresses.every((address) => !address.includes(token)), "no token stands in an address");
   assert.ok(addresses.some((address) => address.startsWith("ws")), "it listened");
   assert.deepEqual(errors, []);
   tell({ done: "end" });

@@ -17,6 +17,20 @@ const row = (id) => page.locator(`[data-row="${id}"]`);
 const drawn = () => page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => setTimeout(() => requestAnimationFrame(resolve), 50))));
 const dialog = () => page.locator("dialog[open]");
 
+/** A stream that begins anew says again what was heard: no event stands twice. There are few yet, so all of them are seen. */
+async function eventsStandOnce() {
+  const { id } = await enqueue({ task: "echo" });
+  await at("overview", ".feed li");
+  const line = (what) => page.locator(".feed li", { hasText: `#${id}` }).filter({ hasText: what });
+  await line("finished").waitFor();
+  await page.locator(".pulse").click();
+  const later = (await enqueue({ task: "nobody" })).id;
+  await page.locator(".feed li", { hasText: `#${later}` }).waitFor();
+  await page.locator('[data-live="live"]').waitFor();
+  assert.deepEqual([await line("enqueue").count(), await line("dequeue").count(), await line("finished").count()], [1, 1, 1]);
+  await api("POST", `/api/v1/jobs/${later}/cancel`);
+}
+
 /** A job by the form, by keys alone to the form, and followed to its end. */
 async function aJobIsEnqueuedAndFollowed() {
   await at("overview");
@@ -409,5 +423,5 @@ async function theBusIsLookedAt() {
 run(async () => {
   const opened = await open(origin, { allow: [/status of 4(00|22)/] });
   page = opened.page;
-  await pieces([aJobIsEnqueuedAndFollowed, rowsFollowEvents, countsAndKeysLeadToJobs, manyAreRetriedAndRemoved, whatCannotBeSeenIsStopped, olderRowsStayRight, oneIsHandled, aLongHistoryIsReadOn, topicsAreTailed, theRestIsTold, thePastIsAskedForAgain, machinesAreCommanded, aFormIsMadeOfASchema, whatIsHiddenIsNotCopied, theBusIsLookedAt], opened.errors);
+  await pieces([eventsStandOnce, aJobIsEnqueuedAndFollowed, rowsFollowEvents, countsAndKeysLeadToJobs, manyAreRetriedAndRemoved, whatCannotBeSeenIsStopped, olderRowsStayRight, oneIsHandled, aLongHistoryIsReadOn, topicsAreTailed, theRestIsTold, thePastIsAskedForAgain, machinesAreCommanded, aFormIsMadeOfASchema, whatIsHiddenIsNotCopied, theBusIsLookedAt], opened.errors);
 });

@@ -118,6 +118,34 @@ async fn the_journal_is_walked() {
     to_the_end(&mut script, "a piece of the journal").await;
 }
 
+/// H-12: machines that take what they are told as work: the node of examples/livesys, and its own program as two of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn machines_that_pull_are_shown() {
+    let example = checkout().join("examples/livesys");
+    let shipped = std::fs::read_to_string(example.join("minium.toml")).unwrap();
+    let node = Node::start(Options::file().config(&shipped)).await;
+    let image = |name: &str| {
+        let mut command = node.tokio_command();
+        command.args(["worker", "--url", &node.ws(""), "--spool", &format!("spool-{name}"), "--task"]);
+        command.arg(format!("livesys/{name}={}", example.join("command.sh").display()));
+        let log = node.log_file();
+        command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+    };
+    let images = ["7", "8"].map(image);
+    let mut script = Script::start(&mut node_script("console_livesys.mjs"), &[&node.http("")]);
+    to_the_end(&mut script, "a machine that pulls").await;
+    drop(images);
+    node.assert_alive();
+}
+
+/// H-12: lists and a past that are longer than a page of the node's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_cut_in_silence() {
+    let node = node(Options::memory()).await;
+    let mut script = Script::start(&mut node_script("console_long.mjs"), &[&node.http("")]);
+    to_the_end(&mut script, "a long list").await;
+}
+
 /// H-12: what is long, many or meant to do harm.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_bears_what_is_hostile() {
@@ -171,9 +199,10 @@ async fn a_dashboard_is_a_few_lines() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_shows_what_a_token_allows() {
     let guarded = Guarded::start("").await;
-    let (reader, admin) = (token("jobs:read sub:task"), token("admin"));
+    let (reader, writer) = (token("jobs:read sub:task"), token("jobs:write sub:task"));
+    let mut script = node_script("console_tokens.mjs");
     let mut script =
-        Script::start(&mut node_script("console_tokens.mjs"), &[&guarded.node.http(""), &reader, &admin]);
+        Script::start(&mut script, &[&guarded.node.http(""), &reader, &writer, &token("admin")]);
     to_the_end(&mut script, "tokens").await;
 }
 
