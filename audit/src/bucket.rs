@@ -112,10 +112,13 @@ impl Bucket {
         self.runtime.block_on(what)
     }
 
-    pub(crate) fn names(&self) -> Result<Vec<String>, AuditError> {
+    pub(crate) fn files(&self) -> Result<Vec<(String, u64)>, AuditError> {
         let listed = self.wait(self.store.list_with_delimiter(Some(&self.prefix)));
         let objects = listed.map_err(self.failed("list", ""))?.objects;
-        Ok(objects.iter().filter_map(|object| object.location.filename()).map(str::to_owned).collect())
+        let file = |object: &object_store::ObjectMeta| {
+            object.location.filename().map(|name| (name.to_owned(), object.size))
+        };
+        Ok(objects.iter().filter_map(file).collect())
     }
 
     pub(crate) fn length(&self, name: &str) -> Result<Option<u64>, AuditError> {

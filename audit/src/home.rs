@@ -8,6 +8,7 @@ use crate::seal::CheckKey;
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -110,9 +111,13 @@ impl Home {
 
     /// The numbers of all segments, in order.
     pub(crate) fn segments(&self) -> Result<Vec<u64>, AuditError> {
-        let mut numbers: Vec<u64> = self.place.names()?.iter().filter_map(|name| number_of(name)).collect();
-        numbers.sort_unstable();
-        Ok(numbers)
+        Ok(self.lengths()?.into_keys().collect())
+    }
+
+    /// How long each segment is, by its number.
+    pub(crate) fn lengths(&self) -> Result<BTreeMap<u64, u64>, AuditError> {
+        let files = self.place.files()?.into_iter();
+        Ok(files.filter_map(|(name, length)| Some((number_of(&name)?, length))).collect())
     }
 }
 

@@ -45,6 +45,8 @@ mod read;
 mod record;
 mod replay;
 mod seal;
+#[cfg(feature = "s3")]
+mod spool;
 mod tail;
 #[cfg(feature = "s3")]
 mod upload;

@@ -64,17 +64,23 @@ impl Place {
         }
     }
 
-    /// The names of all files.
-    pub(crate) fn names(&self) -> Result<Vec<String>, AuditError> {
+    /// The names of all files, and how long each is: by one question, however many there are.
+    pub(crate) fn files(&self) -> Result<Vec<(String, u64)>, AuditError> {
         match self {
             Place::Dir(dir) => {
-                let entries = fs::read_dir(dir).map_err(disk("list", dir))?;
-                let names = entries.map(|entry| entry.map(|entry| entry.file_name().into_string().ok()));
-                let names: Result<Vec<_>, _> = names.collect();
-                Ok(names.map_err(disk("list", dir))?.into_iter().flatten().collect())
+                let mut files = Vec::new();
+                for entry in fs::read_dir(dir).map_err(disk("list", dir))? {
+                    let entry = entry.map_err(disk("list", dir))?;
+                    let Ok(name) = entry.file_name().into_string() else { continue };
+                    // one that has just gone is none
+                    if let Some(length) = self.length(&name)? {
+                        files.push((name, length));
+                    }
+                }
+                Ok(files)
             }
             #[cfg(feature = "s3")]
-            Place::Bucket(bucket) => bucket.names(),
+            Place::Bucket(bucket) => bucket.files(),
         }
     }
 

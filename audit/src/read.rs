@@ -150,16 +150,15 @@ pub(crate) fn read_while(
 ) -> Result<(), AuditError> {
     let home = Home::open(place)?;
     let known = Manifest::read(&home)?.lines;
-    let last = home.segments()?.last().copied().unwrap_or(0);
-    let lengths: Vec<Option<u64>> =
-        (1..=last).map(|n| home.place.length(&segment_name(n))).collect::<Result<_, _>>()?;
-    let (mut seen, all) = (0, lengths.iter().flatten().sum());
-    for (number, length) in (1..=last).zip(lengths) {
+    let lengths = home.lengths()?;
+    let last = lengths.last_key_value().map_or(0, |(number, _)| *number);
+    let (mut seen, all) = (0, lengths.values().sum());
+    for number in 1..=last {
         let name = segment_name(number);
         let path = home.path(&name);
         let missing =
             || AuditError::Damaged { file: name.clone(), offset: 0, reason: "it is missing".into() };
-        let length = length.ok_or_else(missing)?;
+        let length = *lengths.get(&number).ok_or_else(missing)?;
         // an index that does not go with the segment is not believed
         let line = known.iter().find(|line| line.file == name && line.bytes == length);
         if line.is_some_and(|line| !selection.may_be_within(&line.from, &line.to)) {

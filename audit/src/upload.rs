@@ -6,8 +6,10 @@
 //! seen before. Both are the fence: of two recorders one goes on. Whatever step a crash comes behind, the next start does
 //! the following one: a segment that stands there with the same bytes was put by a start before. Nothing leaves the
 //! spool before the bucket's manifest names it.
+//!
+//! Who records never waits for an upload: that has a task of its own, which reads beside the runtime and holds one segment
+//! in memory at a time. What is closed meanwhile waits on the disk.
 
-use crate::blocks::Blocks;
 use crate::bucket::{Bucket, Put};
 use crate::digest::Digest;
 use crate::disk::{Disk, Real};
@@ -17,13 +19,13 @@ use crate::manifest::{Line, Manifest, NAME};
 use crate::place::Place;
 use crate::record::{RecordOptions, Recorded, Uploaded, record};
 use crate::seal::SealKey;
+use crate::spool::{Closed, Spool};
 use crate::writer::{SegmentLimits, Writer, line_of};
 use minium_client::Client;
-use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -44,7 +46,7 @@ pub enum Confirm {
 #[derive(Debug)]
 pub struct Upload {
     bucket: Bucket,
-    dir: PathBuf,
+    spool: Spool,
     confirm: Confirm,
 }
 
@@ -61,7 +63,7 @@ struct Standing {
 impl Upload {
     /// From this directory to this bucket.
     pub fn new(bucket: Bucket, dir: &Path, confirm: Confirm) -> Upload {
-        Upload { bucket, dir: dir.to_owned(), confirm }
+        Upload { bucket, spool: Spool { dir: dir.to_owned() }, confirm }
     }
 
     /// Opens the spool. Where there is none yet and the bucket has an archive, that one is gone on with: a machine that was lost
@@ -75,18 +77,18 @@ impl Upload {
         key: Option<SealKey>,
         limits: SegmentLimits,
     ) -> Result<Writer, AuditError> {
-        Writer::open_spool(&self.dir, topics, key, limits, &|| self.prepare())
+        Writer::open_spool(&self.spool.dir, topics, key, limits, &|| self.prepare())
     }
 
     fn taken(&self) -> AuditError {
-        AuditError::Taken { at: self.bucket.to_string(), spool: self.dir.display().to_string() }
+        AuditError::Taken { at: self.bucket.to_string(), spool: self.spool.dir.display().to_string() }
     }
 
     /// Holds the spool against the bucket, or makes it from there. The spool is locked.
     fn prepare(&self) -> Result<(), AuditError> {
         let theirs = Place::Bucket(self.bucket.clone());
         let Some(archive) = theirs.read(ARCHIVE)? else { return Ok(()) };
-        let ours = Place::Dir(self.dir.clone());
+        let ours = Place::Dir(self.spool.dir.clone());
         match ours.read(ARCHIVE)? {
             Some(own) if own == archive => {
                 let (own, other) =
@@ -127,7 +129,7 @@ impl Upload {
     }
 
     fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), AuditError> {
-        let path = self.dir.join(name);
+        let path = self.spool.dir.join(name);
         Real.replace(&path, bytes).map_err(disk("write", &path))
     }
 
@@ -149,18 +151,20 @@ impl Upload {
             RecordOptions { uploaded: (self.confirm == Confirm::Uploaded).then_some(known), ..options };
         let ended = stop.child_token();
         let mut recording = Box::pin(record(client, writer, options, ended.clone()));
-        let mut uploading = Box::pin(self.run(sealed, uploaded));
+        // it ends with this
+        let mut uploading = JoinSet::new();
+        uploading.spawn(self.run(sealed, uploaded));
         tokio::select! {
             recorded = &mut recording => {
                 // its writer is gone, and so the rest is put and that ends, too
-                let put = uploading.await;
+                let put = outcome(uploading.join_next().await);
                 let recorded = recorded?;
                 put.map(|()| recorded)
             }
-            put = &mut uploading => {
+            put = uploading.join_next() => {
                 ended.cancel();
                 let recorded = recording.await?;
-                put.map(|()| recorded)
+                outcome(put).map(|()| recorded)
             }
         }
     }
@@ -210,25 +214,28 @@ impl Upload {
         if standing.is_none() {
             let found = self.find().await?;
             if found.segments > 0 {
-                uploaded.send_replace(self.positions(found.segments)?);
+                let last = found.segments;
+                uploaded.send_replace(self.spool.beside(move |spool| spool.reached(last)).await?);
             }
             *standing = Some(found);
         }
         let standing = standing.as_mut().expect("it was found just now");
         while standing.segments < closed {
             let number = standing.segments + 1;
-            self.put_segment(number).await?;
-            self.put_manifest(standing, number).await?;
+            let Closed { bytes, line, positions } =
+                self.spool.beside(move |spool| spool.closed(number)).await?;
+            self.put_segment(&segment_name(number), bytes, &line).await?;
+            self.put_manifest(standing, number, &line).await?;
             debug!(segment = number, "A segment is in the bucket.");
-            uploaded.send_replace(self.positions(number)?);
-            self.tidy(number)?;
+            uploaded.send_replace(positions);
+            self.spool.beside(move |spool| spool.tidy(number)).await?;
         }
         Ok(())
     }
 
     /// What stands in the bucket, which must be the beginning of what the spool has.
     async fn find(&self) -> Result<Standing, AuditError> {
-        let own = self.own(ARCHIVE)?;
+        let (own, lines) = self.spool.beside(|spool| Ok((spool.own(ARCHIVE)?, spool.own(NAME)?))).await?;
         // as a rule it stands there, and then it is that one
         if self.bucket.put(ARCHIVE, own.clone(), None).await? == Put::Other
             && self.bucket.get(ARCHIVE).await?.is_none_or(|(bytes, _)| bytes != own)
@@ -236,42 +243,32 @@ impl Upload {
             return Err(self.taken());
         }
         let Some((manifest, e_tag)) = self.bucket.get(NAME).await? else { return Ok(Standing::default()) };
-        if !self.own(NAME)?.starts_with(&manifest) {
+        if !lines.starts_with(&manifest) {
             return Err(self.taken());
         }
         let segments = manifest.iter().filter(|byte| **byte == b'\n').count() as u64;
         Ok(Standing { manifest, e_tag, segments })
     }
 
-    fn own(&self, name: &str) -> Result<Vec<u8>, AuditError> {
-        let path = self.dir.join(name);
-        match fs::read(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-            read => read.map_err(disk("read", &path)),
+    /// Puts a segment where none stands.
+    async fn put_segment(&self, name: &str, bytes: Vec<u8>, line: &Line) -> Result<(), AuditError> {
+        if let Put::Done(_) = self.bucket.put(name, bytes, None).await? {
+            return Ok(());
         }
+        // a start before may have put it and not have heard so
+        let Some((bytes, _)) = self.bucket.get(name).await? else { return Err(self.taken()) };
+        let sha256 = self.spool.beside(move |_| Ok(Digest::of(&bytes))).await?;
+        if sha256 == line.sha256 { Ok(()) } else { Err(self.taken()) }
     }
 
-    async fn put_segment(&self, number: u64) -> Result<(), AuditError> {
-        let name = segment_name(number);
-        let bytes = self.own(&name)?;
-        let line = self.line(number)?;
-        if line.sha256 != Digest::of(&bytes) {
-            let reason = "it is not what the manifest says".into();
-            return Err(AuditError::Damaged { file: name, offset: 0, reason });
-        }
-        match self.bucket.put(&name, bytes, None).await? {
-            Put::Done(_) => Ok(()),
-            // a start before may have put it and not have heard so
-            Put::Other => match self.bucket.get(&name).await? {
-                Some((bytes, _)) if Digest::of(&bytes) == line.sha256 => Ok(()),
-                _ => Err(self.taken()),
-            },
-        }
-    }
-
-    async fn put_manifest(&self, standing: &mut Standing, number: u64) -> Result<(), AuditError> {
+    async fn put_manifest(
+        &self,
+        standing: &mut Standing,
+        number: u64,
+        line: &Line,
+    ) -> Result<(), AuditError> {
         let mut text = standing.manifest.clone();
-        text.extend_from_slice(self.line(number)?.text().as_bytes());
+        text.extend_from_slice(line.text().as_bytes());
         let put = self.bucket.put(NAME, text.clone(), standing.e_tag.clone()).await?;
         let e_tag = match put {
             Put::Done(Some(e_tag)) => Some(e_tag),
@@ -284,37 +281,11 @@ impl Upload {
         *standing = Standing { manifest: text, e_tag, segments: number };
         Ok(())
     }
+}
 
-    /// What the spool's manifest says of a segment.
-    fn line(&self, number: u64) -> Result<Line, AuditError> {
-        let lines = Manifest::parse(&self.own(NAME)?).lines;
-        let line = usize::try_from(number - 1).ok().and_then(|n| lines.into_iter().nth(n));
-        let reason = || format!("segment {number} has no line in it");
-        line.ok_or_else(|| AuditError::Damaged { file: NAME.into(), offset: 0, reason: reason() })
-    }
-
-    /// How far each topic is with the last block of a segment.
-    fn positions(&self, number: u64) -> Result<Uploaded, AuditError> {
-        let path = self.dir.join(segment_name(number));
-        let bytes = self.own(&segment_name(number))?;
-        let mut blocks = Blocks::new(&bytes[..]).map_err(disk("read", &path))?;
-        let mut positions = Uploaded::new();
-        while let Some(Ok(block)) = blocks.next().map_err(disk("read", &path))? {
-            let of_block = block.record.summary.positions;
-            positions = of_block.into_iter().map(|(topic, at)| (topic, at.0)).collect();
-        }
-        Ok(positions)
-    }
-
-    /// The last closed segment stays: the next start begins with it.
-    fn tidy(&self, uploaded: u64) -> Result<(), AuditError> {
-        let home = Home::open(Place::Dir(self.dir.clone()))?;
-        for number in home.segments()?.into_iter().filter(|number| *number < uploaded) {
-            let path = home.path(&segment_name(number));
-            fs::remove_file(&path).map_err(disk("remove", &path))?;
-        }
-        Ok(())
-    }
+/// How the task that uploads has ended. There is one, and it is waited for once.
+fn outcome(ended: Option<Result<Result<(), AuditError>, JoinError>>) -> Result<(), AuditError> {
+    ended.map_or(Ok(()), |ended| ended.map_err(|e| AuditError::Reader(e.into()))?)
 }
 
 /// Is it the store that does not answer, or does not want to now?

@@ -160,6 +160,8 @@ pub struct Statistics {
     pub inactive_workers: i64,
     /// Workers that were not heard of lately.
     pub stale_workers: i64,
+    /// Workers that do a node's own tasks alone: they are not among the others.
+    pub own_workers: i64,
     /// Holds of named locks.
     pub active_locks: i64,
     /// Schedules, whether they are paused or not.

@@ -65,6 +65,9 @@ pub use pressure::LagOptions;
 pub use recorders::{Confirmation, Confirmed, Hold, RECORDERS_MAX, RECORDERS_OF_ONE_MAX, Recorder};
 pub use relay::{Relay, RelayHandle, RelayOptions, RelayState};
 pub use retention::{Policy, Retention, Retentions};
-pub use sinks::{Begin, FollowOptions, Rule, SINK_PREFIX, Sink, SinkEvent, follow, forget_strangers};
+pub use sinks::{
+    Begin, FORGET_AFTER_MIN, FollowOptions, REMEMBER, Rule, SINK_PREFIX, Sink, SinkEvent, follow,
+    forget_strangers, is_any_registered, is_registered,
+};
 pub use wake::WakeOptions;
 pub use work::{ArgsCheck, StoreSlot, TaskWork, WorkOptions};

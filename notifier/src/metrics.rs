@@ -26,7 +26,7 @@ pub const RECORDERS_SILENCE: &str = "minium_notifier_recorders_silence_seconds";
 pub const RECORDERS_OVERRUN: &str = "minium_notifier_recorders_overrun_total";
 /// Events that became deliveries of a sink, by this node.
 pub const SINKS_EVENTS: &str = "minium_sinks_events_total";
-/// Age of the oldest event that this node has not made a delivery of yet, by sink; 0 where another node follows.
+/// Age of the oldest event that nobody has made a delivery of yet, by sink. Every node that has the sink tells it, whoever follows.
 pub const SINKS_LAG: &str = "minium_sinks_lag_seconds";
 /// Offsets that were gone before this node relayed them: it lagged behind retention, or somebody deleted by hand.
 pub const JOURNAL_HOLES: &str = "minium_notifier_journal_holes_total";

@@ -70,7 +70,7 @@ pub use store::{
     Outcome, Pause, Pull, Pulled, RetryOptions, Stats, Store, UpkeepRules, Upkept, Verdict,
 };
 pub use workers::{
-    COMMAND_KEPT, INBOX_MAX, STALE_AFTER, STATUS_NAMES_MAX, WorkerFilter, WorkerInfo, WorkerPage,
+    COMMAND_KEPT, INBOX_MAX, KIND_OWN, STALE_AFTER, STATUS_NAMES_MAX, WorkerFilter, WorkerInfo, WorkerPage,
     WorkerState, WorkerStatus, WorkerView, Workers,
 };
 pub use workflow::{Step, Workflow};

@@ -346,7 +346,7 @@ pub struct Stats {
     pub failed: i64,
     /// Called off.
     pub cancelled: i64,
-    /// Workers whose heartbeat is fresh: active and inactive ones.
+    /// Workers whose heartbeat is fresh: active and inactive ones. Those that do a node's own tasks alone are not among them.
     pub workers: i64,
     /// Of these, running jobs.
     pub active_workers: i64,
@@ -354,6 +354,8 @@ pub struct Stats {
     pub inactive_workers: i64,
     /// Workers that were not heard of lately, and are not forgotten yet.
     pub stale_workers: i64,
+    /// Workers that do a node's own tasks alone, and whose heartbeat is fresh.
+    pub own_workers: i64,
     /// Jobs that were ever enqueued, roughly: numbers that were drawn and not used count as well.
     pub enqueued: i64,
     /// Holds of named locks.

@@ -29,6 +29,12 @@ pub const INBOX_MAX: u32 = 1_000;
 /// A status names at most so many running jobs, tasks, queues and limits each; what is beyond is left out.
 pub const STATUS_NAMES_MAX: usize = 100;
 
+/// What most workers are: they run tasks.
+const KIND_USUAL: &str = "minium";
+/// A node's worker for its own tasks, which does nobody else's: among the workers of [`Stats`](crate::Stats) it is counted apart,
+/// or a node that only tells its sinks of events would pass for one that works.
+pub const KIND_OWN: &str = "own";
+
 /// What a worker says of itself when it comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerInfo {
@@ -36,7 +42,7 @@ pub struct WorkerInfo {
     pub host: String,
     /// The process.
     pub pid: u32,
-    /// What it is: `minium` runs tasks, `pullers` is a node that hands jobs to sessions.
+    /// What it is: `minium` runs tasks, `pullers` is a node that hands jobs to sessions, [`KIND_OWN`] does a node's own tasks.
     pub kind: String,
     /// The version of its program.
     pub version: String,
@@ -50,7 +56,7 @@ impl WorkerInfo {
         WorkerInfo {
             host: host.into(),
             pid,
-            kind: "minium".into(),
+            kind: KIND_USUAL.into(),
             version: env!("CARGO_PKG_VERSION").into(),
             status: WorkerStatus::default(),
         }

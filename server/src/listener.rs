@@ -8,9 +8,11 @@ use crate::http::connection;
 use crate::tls::Tls;
 use listenfd::ListenFd;
 use minium_bus::Bus;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
@@ -92,32 +94,55 @@ pub(crate) struct Service {
 }
 
 /// Accepts until `closing`, then waits for what is open, at most `grace`.
-pub(crate) async fn run(listener: TcpListener, service: Service, grace: Duration) {
+pub(crate) async fn run(listeners: Vec<TcpListener>, service: Service, grace: Duration) {
     let connections = TaskTracker::new();
-    while let Some((stream, remote, permit)) = next(&listener, &service.room, &service.closing).await {
+    let mut doors = Doors { listeners, first: 0 };
+    while let Some((stream, remote, permit)) = next(&mut doors, &service.room, &service.closing).await {
         let service = service.clone();
         connections.spawn(async move {
             connection::serve(stream, remote, service).await;
             drop(permit);
         });
     }
-    drop(listener);
+    drop(doors);
     connections.close();
     // Connections that do not end in time end with the process.
     tokio::time::timeout(grace, connections.wait()).await.ok();
 }
 
+/// All listeners of a node. Room for one connection is enough to wait at all of them: with room for each, those where
+/// nobody comes would take it from the others.
+struct Doors {
+    listeners: Vec<TcpListener>,
+    /// Where it is looked first, so that a busy one keeps nobody waiting at the others.
+    first: usize,
+}
+
+impl Doors {
+    /// The next connection at any of them. May be given up at any time.
+    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        poll_fn(|cx| {
+            let count = self.listeners.len();
+            for nth in 0..count {
+                let at = (self.first + nth) % count;
+                if let Poll::Ready(accepted) = self.listeners[at].poll_accept(cx) {
+                    self.first = (at + 1) % count;
+                    return Poll::Ready(accepted);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
 type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
 
-async fn next(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-    closing: &CancellationToken,
-) -> Option<Accepted> {
+async fn next(doors: &mut Doors, room: &Arc<Semaphore>, closing: &CancellationToken) -> Option<Accepted> {
     let accepted = async {
         let permit = room.clone().acquire_owned().await.ok()?;
         loop {
-            match listener.accept().await {
+            match doors.accept().await {
                 Ok((stream, remote)) => {
                     // A small frame must not wait for the acknowledgement of the one before; what fails here is gone.
                     stream.set_nodelay(true).ok();

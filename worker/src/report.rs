@@ -3,7 +3,8 @@
 use crate::options::WorkerOptions;
 use crate::pace::Pace;
 use crate::running::Running;
-use minium_queue::{STATUS_NAMES_MAX, WorkerInfo, WorkerStatus};
+use minium_protocol::is_own_task;
+use minium_queue::{KIND_OWN, STATUS_NAMES_MAX, WorkerInfo, WorkerStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
@@ -49,7 +50,11 @@ impl Report {
 
     /// As it registers.
     pub(crate) fn info(&self, host: &str, pid: u32) -> WorkerInfo {
-        WorkerInfo { status: self.status(), ..WorkerInfo::new(host, pid) }
+        let usual = WorkerInfo::new(host, pid);
+        // one without tasks has them from a session, or none yet
+        let own = !self.tasks.is_empty() && self.tasks.iter().all(|task| is_own_task(task));
+        let kind = if own { KIND_OWN.to_owned() } else { usual.kind };
+        WorkerInfo { status: self.status(), kind, ..usual }
     }
 
     /// As things are.

@@ -6,12 +6,17 @@ use crate::upload::{Confirm, Upload};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 struct Store {
     bucket: Bucket,
     process: Child,
+    /// A line for each request.
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Drop for Store {
@@ -33,7 +38,11 @@ impl Store {
         let mut said = BufReader::new(process.stderr.take().unwrap()).lines();
         let begun = said.by_ref().map_while(Result::ok).find(|line| line.contains("Running on http"));
         let url = begun.unwrap().split_once("Running on ").unwrap().1.trim().to_owned();
-        std::thread::spawn(move || said.count());
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let kept = log.clone();
+        std::thread::spawn(move || {
+            said.map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line))
+        });
         let mut socket = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
         let request =
             b"PUT /archives HTTP/1.1\r\nHost: store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -43,7 +52,7 @@ impl Store {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| (name.into(), "test".into()));
         let bucket = Bucket::open("s3://archives/plant/one", Some(&url), keys).unwrap();
-        Store { bucket, process }
+        Store { bucket, process, log }
     }
 
     /// Opens a spool, records these events if there are any, closes the segment, and uploads.
@@ -92,6 +101,13 @@ impl Store {
     }
 }
 
+impl Store {
+    /// How many objects' lengths were asked for.
+    fn heads(&self) -> usize {
+        self.log.lock().unwrap().iter().filter(|line| line.contains("\"HEAD ")).count()
+    }
+}
+
 fn segments_in(dir: &Path) -> usize {
     let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter(|name| name.ends_with(".zst")).count()
@@ -136,4 +152,62 @@ async fn of_two_recorders_one_goes_on() {
     let error = store.record(theirs.path(), 10..=12).await.unwrap_err();
     assert!(matches!(error, AuditError::Taken { .. }), "{error}");
     assert_eq!(store.bucket.get("000003.ndjson.zst").await.unwrap().unwrap().0, b"no segment");
+}
+
+/// Whoever records goes on while a segment is read, whatever the disk takes for it. The segment is a pipe here, which gives
+/// nothing before somebody has seen the runtime turn.
+#[tokio::test]
+async fn a_disk_that_is_slow_keeps_nobody_else() {
+    let (store, dir) = (Store::start(), tempfile::tempdir().unwrap());
+    let (bucket, spool) = (store.bucket.clone(), dir.path().to_owned());
+    let (upload, sealed) = spawn_blocking(move || {
+        let upload = Upload::new(bucket, &spool, Confirm::Spooled);
+        let mut writer = upload.writer(&topics(), None, SegmentLimits::default()).unwrap();
+        writer.append(&batch(1, 1..=10)).unwrap();
+        writer.seal().unwrap();
+        (upload, writer.sealed())
+    })
+    .await
+    .unwrap();
+    let pipe = dir.path().join("000001.ndjson.zst");
+    let bytes = fs::read(&pipe).unwrap();
+    fs::remove_file(&pipe).unwrap();
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (turns, went_on) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (seen, told) = (turns.clone(), went_on.clone());
+    let disk = std::thread::spawn(move || {
+        // opened when somebody reads
+        let mut file = fs::File::options().write(true).open(&pipe).unwrap();
+        let (before, begun) = (seen.load(Ordering::SeqCst), Instant::now());
+        while seen.load(Ordering::SeqCst) < before + 5 && begun.elapsed() < Duration::from_secs(30) {
+            std::thread::yield_now();
+        }
+        told.store(seen.load(Ordering::SeqCst) >= before + 5, Ordering::SeqCst);
+        file.write_all(&bytes).unwrap();
+    });
+    let turning = async {
+        loop {
+            turns.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        done = upload.run(sealed, watch::Sender::new(Uploaded::new())) => done.unwrap(),
+        () = turning => {}
+    }
+    disk.join().unwrap();
+    assert!(went_on.load(Ordering::SeqCst), "the runtime stood still while a segment was read");
+    store.assert_has(10).await;
+}
+
+/// A reader asks once what there is, and not for each segment.
+#[tokio::test(flavor = "multi_thread")]
+async fn lengths_are_known_by_one_question() {
+    let (store, spool) = (Store::start(), tempfile::tempdir().unwrap());
+    for first in [1, 11, 21] {
+        store.record(spool.path(), first..=first + 9).await.unwrap();
+    }
+    let before = store.heads();
+    store.assert_has(30).await;
+    assert!(store.heads() <= before + 1, "{:?}", store.log.lock().unwrap());
 }

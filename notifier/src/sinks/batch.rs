@@ -1,10 +1,11 @@
 //! A piece of the journal, and the jobs that it makes. Pure.
 
-use super::{KEY_WINDOW, Sink, SinkEvent};
+use super::{Sink, SinkEvent};
 use minium_bus::{Page, Relayed};
 use minium_protocol::{EnqueueRequest, Unique, is_own_topic};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// What was read of each of a sink's filters, put together.
@@ -29,14 +30,14 @@ impl Batch {
         self.entries.range(..=reached).map(|(_, entry)| entry)
     }
 
-    /// The jobs that tell of it.
-    pub(super) fn deliveries(&self, sink: &Sink) -> Vec<EnqueueRequest> {
-        self.entries().filter_map(|entry| delivery(sink, entry)).collect()
+    /// The jobs that tell of it. What is read again within `remember` is the same job.
+    pub(super) fn deliveries(&self, sink: &Sink, remember: Duration) -> Vec<EnqueueRequest> {
+        self.entries().filter_map(|entry| delivery(sink, entry, remember)).collect()
     }
 }
 
 /// The job that tells of an event, if anybody is to be told.
-fn delivery(sink: &Sink, entry: &Relayed) -> Option<EnqueueRequest> {
+fn delivery(sink: &Sink, entry: &Relayed, remember: Duration) -> Option<EnqueueRequest> {
     #[derive(Deserialize)]
     struct Named {
         id: Uuid,
@@ -48,13 +49,13 @@ fn delivery(sink: &Sink, entry: &Relayed) -> Option<EnqueueRequest> {
     let mut request = sink.rule.delivery(&event)?;
     let Named { id } = serde_json::from_slice(&entry.event).ok()?;
     request.options.key = Some(format!("{}/{id}", sink.name));
-    request.options.unique = Unique::For(KEY_WINDOW);
+    request.options.unique = Unique::For(remember);
     Some(request)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Begin, Rule};
+    use super::super::{Begin, REMEMBER, Rule};
     use super::*;
     use minium_protocol::Position;
     use serde_json::value::RawValue;
@@ -93,20 +94,21 @@ mod tests {
         batch.add(page(9, &[3, 5, 9]));
         batch.add(page(6, &[4, 5, 6]));
         assert_eq!(batch.reached, Some(6));
-        let offsets: Vec<_> = batch.deliveries(&sink()).iter().map(|r| r.args.get().to_owned()).collect();
+        let offsets: Vec<_> =
+            batch.deliveries(&sink(), REMEMBER).iter().map(|r| r.args.get().to_owned()).collect();
         assert_eq!(offsets, ["[3]", "[4]", "[5]", "[6]"], "in order, once, and nothing beyond");
     }
 
     #[test]
     fn an_event_has_one_key_whenever_it_is_read() {
-        let key = |entry| delivery(&sink(), &entry).unwrap().options.key.unwrap();
+        let key = |entry| delivery(&sink(), &entry, REMEMBER).unwrap().options.key.unwrap();
         assert_eq!(key(entry(7, "news")), "ops/00000000-0000-0000-0000-000000000007");
         assert_eq!(key(entry(7, "news")), key(entry(7, "news")));
     }
 
     #[test]
     fn deliveries_are_not_told_of() {
-        assert!(delivery(&sink(), &entry(1, "task/minium/deliver/7")).is_none());
-        assert!(delivery(&sink(), &entry(1, "task/import/7")).is_some());
+        assert!(delivery(&sink(), &entry(1, "task/minium/deliver/7"), REMEMBER).is_none());
+        assert!(delivery(&sink(), &entry(1, "task/import/7"), REMEMBER).is_some());
     }
 }

@@ -2,7 +2,7 @@
 //! so for a moment, the keys of the jobs make nothing of it.
 
 use super::batch::Batch;
-use super::{Begin, Sink};
+use super::{Begin, REMEMBER, Sink};
 use crate::error::NotifierError;
 use crate::journal::Journal;
 use crate::metrics::{SINKS_EVENTS, SINKS_LAG};
@@ -39,6 +39,12 @@ pub struct FollowOptions {
     pub confirm_max: Duration,
     /// After a failure.
     pub retry: Duration,
+    /// So long an event that is read again finds the job that it was given.
+    pub remember: Duration,
+    /// A round that was begun may take so long when the node goes down: cut off between its two halves it would be done again.
+    pub finish: Duration,
+    /// While somebody else has the lock it is looked so often how far the sink is.
+    pub look: Duration,
 }
 
 impl Default for FollowOptions {
@@ -52,6 +58,9 @@ impl Default for FollowOptions {
             confirm_min: Duration::from_secs(1),
             confirm_max: Duration::from_secs(30),
             retry: Duration::from_secs(1),
+            remember: REMEMBER,
+            finish: Duration::from_secs(5),
+            look: Duration::from_secs(5),
         }
     }
 }
@@ -65,25 +74,35 @@ pub async fn follow(
     stop: CancellationToken,
 ) {
     let name = format!("minium/{}", sink.recorder());
-    let mut follower = Follower { journal, states, sink, options, at: None, oldest: None, told: false };
+    let mut follower =
+        Follower { journal, states, sink, options, at: None, oldest: None, looked: None, told: false };
     while !stop.is_cancelled() {
         let (locks, options) = (follower.journal.queue.clone(), &follower.options);
         match hold(locks, &name, &options.owner, options.lock, 1).await {
             Ok(Some(guard)) => {
                 follower.settled();
-                let lost = guard.lost().clone();
+                let (lost, finish) = (guard.lost().clone(), follower.options.finish);
+                let late = async {
+                    stop.cancelled().await;
+                    sleep(finish).await;
+                };
                 tokio::select! {
-                    () = follower.lead() => {}
+                    () = follower.lead(&stop) => {}
                     () = lost.cancelled() => {}
-                    () = stop.cancelled() => {}
+                    () = late => {}
                 }
                 follower.at = None;
-                follower.oldest = None;
-                follower.measure();
+                follower.looked = None;
                 guard.release().await;
             }
-            Ok(None) => follower.settled(),
-            Err(error) => follower.failed(&causes(&error)),
+            Ok(None) => {
+                stop.run_until_cancelled(follower.look_on()).await;
+            }
+            Err(error) => {
+                follower.oldest.get_or_insert_with(Timestamp::now);
+                follower.measure();
+                follower.failed(&causes(&error));
+            }
         }
         stop.run_until_cancelled(sleep(follower.options.pause)).await;
     }
@@ -107,28 +126,78 @@ struct Follower {
     at: Option<At>,
     /// When the oldest event happened that waits.
     oldest: Option<Timestamp>,
+    /// When that was last asked of the journal, since somebody else has the lock.
+    looked: Option<Instant>,
     /// A failure was told.
     told: bool,
 }
 
 impl Follower {
-    async fn lead(&mut self) {
+    /// Round by round, until it is stopped between two of them.
+    async fn lead(&mut self, stop: &CancellationToken) {
         info!(sink = %self.sink.name, "This node follows the journal for the sink.");
-        loop {
+        while !stop.is_cancelled() {
             match self.round().await {
                 Ok(true) => self.settled(),
                 Ok(false) => {
                     self.settled();
-                    self.rest().await;
+                    stop.run_until_cancelled(self.rest()).await;
                 }
                 Err(why) => {
                     self.oldest.get_or_insert_with(Timestamp::now);
                     self.measure();
                     self.failed(&why);
-                    sleep(self.options.retry).await;
+                    stop.run_until_cancelled(sleep(self.options.retry)).await;
                 }
             }
         }
+    }
+
+    /// Somebody else has the lock: as a rule a node that follows, but it may be one that hangs, or an operator. How far the
+    /// sink really is stands in the journal.
+    async fn look_on(&mut self) {
+        if self.looked.is_some_and(|at| at.elapsed() < self.options.look) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        match self.waiting().await {
+            Ok(oldest) => {
+                self.oldest = oldest;
+                self.settled();
+            }
+            Err(why) => {
+                self.oldest.get_or_insert_with(Timestamp::now);
+                self.failed(&why);
+            }
+        }
+        self.measure();
+    }
+
+    /// When the first event happened that lies behind what the journal knows of the sink.
+    async fn waiting(&self) -> Result<Option<Timestamp>, String> {
+        let RelayState::Relaying(last) = self.states.borrow().clone() else { return Ok(self.oldest) };
+        let Some(known) = self.known().await? else { return Ok(None) };
+        let (history, mut oldest) = (self.journal.history(), None);
+        for topic in &self.sink.topics {
+            let mut after = known;
+            let page = loop {
+                match history.read(topic, after, last.offset, 1, self.options.bytes_max).await {
+                    Ok(page) => break page,
+                    // whoever follows will tell of it
+                    Err(HistoryError::Expired { first }) if first > after + 1 => after = first - 1,
+                    Err(error) => return Err(error.to_string()),
+                }
+            };
+            let first = page.entries.first().and_then(happened);
+            oldest = [oldest, first].into_iter().flatten().min();
+        }
+        Ok(oldest)
+    }
+
+    /// Up to where the sink has everything, as the journal knows it.
+    async fn known(&self) -> Result<Option<u64>, String> {
+        let (recorders, name) = (self.journal.recorders().await.map_err(story)?, self.sink.recorder());
+        Ok(recorders.iter().find(|recorder| recorder.name == name).map(|recorder| recorder.offset))
     }
 
     /// Until there is more to read, or something to say.
@@ -163,7 +232,7 @@ impl Follower {
             self.oldest = happened(first);
             self.measure();
         }
-        let deliveries = batch.deliveries(&self.sink);
+        let deliveries = batch.deliveries(&self.sink, self.options.remember);
         let enqueued = !deliveries.is_empty();
         self.enqueue(deliveries).await?;
         let at = At { offset: reached, ..at };
@@ -179,9 +248,7 @@ impl Follower {
 
     /// Where the journal says that the sink is; a new one is registered first.
     async fn begin(&mut self, last: Position) -> Result<At, String> {
-        let recorders = self.journal.recorders().await.map_err(story)?;
-        let name = self.sink.recorder();
-        let known = recorders.iter().find(|recorder| recorder.name == name).map(|recorder| recorder.offset);
+        let known = self.known().await?;
         let offset = match (known, self.sink.begin) {
             // it may lie beyond what this node has relayed yet
             (Some(offset), _) => offset,

@@ -10,7 +10,7 @@ mod follow;
 mod strangers;
 
 pub use follow::{FollowOptions, follow};
-pub use strangers::forget_strangers;
+pub use strangers::{FORGET_AFTER_MIN, forget_strangers, is_any_registered, is_registered};
 
 use minium_protocol::{EnqueueRequest, Filter, Position, Topic};
 use std::fmt;
@@ -20,9 +20,10 @@ use std::time::Duration;
 /// The recorder of the sink NAME is named `sink/NAME`, and so is the lock of the node that follows for it, below `minium/`.
 pub const SINK_PREFIX: &str = "sink/";
 
-/// So long an event that is read again finds the job that it was given. Longer than a node is away by mistake; a node that
-/// was killed and stays away for longer may tell its last batch twice.
-pub(crate) const KEY_WINDOW: Duration = Duration::from_secs(7 * 86_400);
+/// So long an event that is read again finds the job that it was given. It has to outlast the time between an enqueue and the
+/// confirmation of what was read, which is that of one statement while any node runs: only when a node is killed
+/// between the two and no other takes over is it as long as all of them stay away. Each event has a key for so long.
+pub const REMEMBER: Duration = Duration::from_secs(86_400);
 
 /// Where a sink begins that was not there before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

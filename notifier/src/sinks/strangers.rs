@@ -1,8 +1,8 @@
 //! Sinks that nobody follows any more: the journal must not wait for them for ever.
 //!
 //! A node knows its own configuration only, and while a change is rolled out another node may have a sink that this one does
-//! not know. Whoever follows a sink confirms at least once a minute, so a registration goes only when no node has said
-//! anything for it in a long time.
+//! not know. Whoever follows a sink confirms at least every half minute, so a registration goes only when no node has said
+//! anything for it in a long time: [`FORGET_AFTER_MIN`] at least.
 
 use super::SINK_PREFIX;
 use crate::error::NotifierError;
@@ -13,9 +13,29 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+/// A sink that is alive must never be forgotten: its node may be late by some confirmations, or be started anew.
+pub const FORGET_AFTER_MIN: Duration = Duration::from_secs(120);
+
 /// Between two looks, unless what is looked for is shorter.
 const LOOK_MAX: Duration = Duration::from_secs(60);
 const LOOK_MIN: Duration = Duration::from_millis(500);
+
+/// Is a sink of this name registered? Then some node has it, or had it a short while ago.
+///
+/// # Errors
+/// When the database is not there, or fails.
+pub async fn is_registered(journal: &Journal, sink: &str) -> Result<bool, NotifierError> {
+    let is_it = |name: &str| name.strip_prefix(SINK_PREFIX) == Some(sink);
+    Ok(journal.recorders().await?.iter().any(|recorder| is_it(&recorder.name)))
+}
+
+/// Is any sink registered?
+///
+/// # Errors
+/// When the database is not there, or fails.
+pub async fn is_any_registered(journal: &Journal) -> Result<bool, NotifierError> {
+    Ok(journal.recorders().await?.iter().any(|recorder| recorder.name.starts_with(SINK_PREFIX)))
+}
 
 /// Lets go of sinks that are not among `own` and that no node has followed for so long.
 pub async fn forget_strangers(

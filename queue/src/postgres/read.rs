@@ -5,7 +5,7 @@ use super::session::Session;
 use crate::error::QueueError;
 use crate::rules;
 use crate::store::{AttemptFailure, Hour, Stats};
-use crate::workers::STALE_AFTER;
+use crate::workers::{KIND_OWN, STALE_AFTER};
 use minium_protocol::{JobResult, JobView, Phase, State};
 use serde_json::value::RawValue;
 
@@ -22,9 +22,11 @@ select sum(inactive)::bigint, sum(active)::bigint, sum(finished)::bigint, sum(fa
          where j.state = 'inactive' and j.left_n > 0
            and j.id = any (array(select distinct e.child from minium.edge e where e.open))),
        (select count(*) from minium.job j where j.later_at > now() and j.left_n = 0),
-       (select array[count(*) filter (where fresh and running > 0), count(*) filter (where fresh and running = 0),
-                     count(*) filter (where not fresh)]
-          from (select running, heartbeat >= now() - $1::bigint * interval '1 microsecond' as fresh
+       (select array[count(*) filter (where fresh and not own and running > 0),
+                     count(*) filter (where fresh and not own and running = 0), count(*) filter (where not fresh and not own),
+                     count(*) filter (where fresh and own)]
+          from (select running, kind = $2::text as own,
+                       heartbeat >= now() - $1::bigint * interval '1 microsecond' as fresh
                   from minium.worker) known),
        (select case when is_called then last_value else 0 end from minium.job_id),
        (select count(*) from minium.lock where until > now()),
@@ -80,7 +82,7 @@ impl PgStore {
         let fresh_us = rules::micros(STALE_AFTER);
         let figures = |client: Session| async move {
             let statement = client.prepare_cached(STATS).await?;
-            client.query_one(&statement, &[&fresh_us]).await
+            client.query_one(&statement, &[&fresh_us, &KIND_OWN]).await
         };
         let row = self.connections.run("count jobs", figures).await?;
         // without rows the sums are null
@@ -98,6 +100,7 @@ impl PgStore {
             active_workers: workers[0],
             inactive_workers: workers[1],
             stale_workers: workers[2],
+            own_workers: workers[3],
             enqueued: sum(8),
             active_locks: sum(9),
             schedules: schedules[0],

@@ -46,7 +46,7 @@ pub(super) fn stats(conn: &Connection) -> Result<Stats, QueueError> {
         (select count(*) from schedule where request is not null and paused)";
     let now = now_micros();
     let run = || {
-        let [active_workers, inactive_workers, stale_workers] = workers::count(conn)?;
+        let [active_workers, inactive_workers, stale_workers, own_workers] = workers::count(conn)?;
         conn.prepare_cached(sql)?.query_row([now], |row| {
             Ok(Stats {
                 inactive: row.get(0)?,
@@ -60,6 +60,7 @@ pub(super) fn stats(conn: &Connection) -> Result<Stats, QueueError> {
                 active_workers,
                 inactive_workers,
                 stale_workers,
+                own_workers,
                 enqueued: row.get(7)?,
                 active_locks: row.get(8)?,
                 schedules: row.get(9)?,

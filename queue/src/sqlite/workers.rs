@@ -8,8 +8,8 @@ use crate::commands::Command;
 use crate::error::QueueError;
 use crate::rules;
 use crate::workers::{
-    COMMAND_KEPT, INBOX_MAX, STALE_AFTER, WorkerFilter, WorkerInfo, WorkerPage, WorkerState, WorkerStatus,
-    WorkerView, Workers,
+    COMMAND_KEPT, INBOX_MAX, KIND_OWN, STALE_AFTER, WorkerFilter, WorkerInfo, WorkerPage, WorkerState,
+    WorkerStatus, WorkerView, Workers,
 };
 use async_trait::async_trait;
 use minium_protocol::WorkerRef;
@@ -179,12 +179,13 @@ pub(super) fn forget(change: &Change<'_>, missing: Duration) -> Result<(), Queue
     Ok(())
 }
 
-/// How many workers run jobs, wait for them, and were not heard of lately.
-pub(super) fn count(conn: &Connection) -> rusqlite::Result<[i64; 3]> {
-    let sql = "select coalesce(sum(heartbeat >= ?1 and running > 0), 0),
-                      coalesce(sum(heartbeat >= ?1 and running = 0), 0), coalesce(sum(heartbeat < ?1), 0)
+/// How many workers run jobs, wait for them, and were not heard of lately; and apart from these, how many do a node's own tasks.
+pub(super) fn count(conn: &Connection) -> rusqlite::Result<[i64; 4]> {
+    let sql = "select coalesce(sum(kind <> ?2 and heartbeat >= ?1 and running > 0), 0),
+                      coalesce(sum(kind <> ?2 and heartbeat >= ?1 and running = 0), 0),
+                      coalesce(sum(kind <> ?2 and heartbeat < ?1), 0), coalesce(sum(kind = ?2 and heartbeat >= ?1), 0)
                  from worker";
     let fresh = now_micros() - rules::micros(STALE_AFTER);
-    let read = |row: &Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?]);
-    conn.prepare_cached(sql)?.query_row([fresh], read)
+    let read = |row: &Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
+    conn.prepare_cached(sql)?.query_row(params![fresh, KIND_OWN], read)
 }

@@ -2,6 +2,7 @@
 
 use super::section::{Mistake, Origins, path_of};
 use super::{Config, LimitOf, NDJSON, Task, channels, check_auth, check_hooks, check_schedules, sinks};
+use crate::http::HOOK_BODIES_MAX;
 use minium_protocol::Topic;
 use minium_queue::DatabaseUrl;
 use std::time::Duration;
@@ -73,6 +74,10 @@ fn limits(config: &Config, findings: &mut Findings<'_>) {
         ("worker.concurrency", config.worker.concurrency),
         ("notifier.lag_events", config.notifier.lag_events),
     ];
+    if !(1..=HOOK_BODIES_MAX).contains(&(limits.hook_bodies_per_address as usize)) {
+        let what = format!("must be 1 to {HOOK_BODIES_MAX}");
+        findings.add("server.limits.hook_bodies_per_address".into(), what);
+    }
     if config.server.shards.is_some_and(|n| !(1..=64).contains(&n)) {
         findings.add("server.shards".into(), "must be 1 to 64");
     }
@@ -196,6 +201,10 @@ mod tests {
     fn ranges_are_checked_after_kinds() {
         assert!(wrong("[database]\npool = 0").contains("database.pool: must be 1 or more"));
         assert!(wrong("[server.limits]\nheader_bytes = 10").contains("8192 to 1048576"));
+        assert!(
+            wrong("[server.limits]\nhook_bodies_per_address = 33")
+                .contains("server.limits.hook_bodies_per_address: must be 1 to 32")
+        );
         assert!(wrong("[server]\nshards = 0").contains("server.shards: must be 1 to 64"));
         assert!(wrong("[worker]\nlease = \"1ms\"").contains("worker.lease: must be 1s to 1d"));
         assert!(wrong("[notifier]\nlag_events = 0").contains("notifier.lag_events: must be 1 or more"));

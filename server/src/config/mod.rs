@@ -88,6 +88,10 @@ section! {
         openings_per_second: Option<u32> = "";
         /// How many of them at once. Without it, as many as in a second.
         openings_burst: Option<u32> = "";
+        /// Bodies of webhooks' deliveries that are read from one address at one moment, of 32 from all. The next one waits, and is
+        /// answered 503 when that takes too long. Behind a proxy all come from its address: say 32 there, if it reads bodies before
+        /// it passes them on.
+        hook_bodies_per_address: u32 = "4";
     }
 }
 

@@ -6,6 +6,7 @@ use super::secret::{Secret, Secrets};
 use super::section::{path_of, section};
 use super::value::BaseUrl;
 use crate::sinks::parse_url;
+use minium_notifier::FORGET_AFTER_MIN;
 use minium_protocol::{Filter, State};
 use minium_queue::rules;
 use std::path::PathBuf;
@@ -68,8 +69,11 @@ section! {
         /// Requests at one moment.
         concurrency: u32 = "8";
         /// A sink that stands in no configuration is let go of when no node has followed it for so long: until then the
-        /// journal waits for it, and what was to be sent waits for a node that knows it.
+        /// journal waits for it, and what was to be sent waits for a node that knows it. 2m or more.
         forget_after: Duration = "1h";
+        /// An event that is read again within this is not told again. It is as long as all nodes may be away after one of them
+        /// was killed; each event has a row in the database for so long. 10m to 30d.
+        remember: Duration = "1d";
     }
 }
 
@@ -90,6 +94,9 @@ const TOPICS_MAX: usize = 20;
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 /// More attempts are a loop.
 const ATTEMPTS_MAX: u32 = 100;
+/// Far longer than another node needs to take over, or a database to fail over.
+const REMEMBER_MIN: Duration = Duration::from_secs(600);
+const REMEMBER_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 impl Sink {
     /// What it is, if that was said.
@@ -141,6 +148,13 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
     }
     if !(1..=1_000).contains(&config.deliveries.concurrency) {
         findings.add("deliveries.concurrency".into(), "must be 1 to 1000");
+    }
+    if config.deliveries.forget_after < FORGET_AFTER_MIN {
+        let what = "must be 2m or more: a sink whose node is only late would be forgotten";
+        findings.add("deliveries.forget_after".into(), what);
+    }
+    if !(REMEMBER_MIN..=REMEMBER_MAX).contains(&config.deliveries.remember) {
+        findings.add("deliveries.remember".into(), "must be 10m to 30d");
     }
     for (name, sink) in &config.sinks {
         check_one(name, sink, findings);
@@ -276,7 +290,7 @@ mod tests {
     #[test]
     fn all_mistakes_are_told_at_once() {
         let told = wrong(
-            "[deliveries]\nconcurrency = 0\n\
+            "[deliveries]\nconcurrency = 0\nforget_after = \"119s\"\nremember = \"9m\"\n\
              [sinks.\"a b\"]\nkind = \"mail\"\n\
              [sinks.a]\nkind = \"webhook\"\nurl = \"ftp://x\"\nfrom = \"then\"\nattempts = 0\ntimeout = \"1h\"\n\
              states = [\"done\"]\ntopics = [\"a//b\"]\ntoken_file = \"t\"\n\
@@ -285,6 +299,8 @@ mod tests {
         );
         for start in [
             "deliveries.concurrency: must be 1",
+            "deliveries.forget_after: must be 2m or more",
+            "deliveries.remember: must be 10m to 30d",
             "sinks.\"a b\": the name",
             "sinks.\"a b\".kind: must be",
             "sinks.a.url: ",

@@ -1,10 +1,12 @@
 //! POST `/hooks/{name}`: a delivery of a webhook, which becomes a job.
 //!
 //! Nobody shows a token here: the signature of the body is the permission, so a body of a stranger has to be read. What
-//! strangers can cost is bounded: who signs nothing is not read, bodies are bounded in bytes, in time and in number, and
-//! an address in its rate. Nothing of a payload is ever logged.
+//! strangers can cost is bounded: who signs nothing is not read, bodies are bounded in bytes, in time and in number, over
+//! all and for each address ([`super::hook_room`]), and an address in its rate. Nothing of a payload is ever logged.
 
+use super::hook_room::{BODIES, CROWDED, Full};
 use super::jobs::check_args;
+use super::limit::Remote;
 use super::permit::hear_out;
 use super::problem::Refusal;
 use super::{App, body, json, trace};
@@ -21,9 +23,6 @@ use tracing::debug;
 
 /// Deliveries, by `hook` and `outcome`.
 const RECEIVED: &str = "minium_hooks_received_total";
-
-/// Bodies of deliveries that are in memory at one moment.
-pub(crate) const BODIES_MAX: usize = 32;
 
 /// What GitHub sends when a hook is made.
 const PING: &str = "ping";
@@ -61,6 +60,8 @@ pub(crate) async fn receive(
 /// Says what is counted. Once, at start.
 pub(crate) fn describe() {
     metrics::describe_counter!(RECEIVED, "Deliveries of webhooks that came in.");
+    metrics::describe_gauge!(BODIES, "Bodies of deliveries that are in memory.");
+    metrics::describe_counter!(CROWDED, "Deliveries that found no room for their bodies.");
 }
 
 async fn take(app: &App, hook: &Hook, request: Request) -> Result<Outcome, Refusal> {
@@ -70,11 +71,8 @@ async fn take(app: &App, hook: &Hook, request: Request) -> Result<Outcome, Refus
         return Err(unsigned(hook, &"a header is missing"));
     };
     // kept until the job is: what is made of a body lives as long
-    let _room = tokio::time::timeout(app.limits.patience, app.hook_bodies.acquire())
-        .await
-        .ok()
-        .and_then(Result::ok)
-        .ok_or_else(|| Refusal::new(ErrorCode::Unavailable, "too many deliveries come at once"))?;
+    let remote = parts.extensions.get::<Remote>();
+    let _room = app.hook_bodies.take(remote, app.limits.patience).await.map_err(crowded)?;
     let body = body::read(body, app.limits.request_bytes, app.limits.patience).await?;
     let now = jiff::Timestamp::now().as_second();
     let believed = hook.sender.believe(heading, &body, now).map_err(|why| unsigned(hook, &why))?;
@@ -99,6 +97,14 @@ async fn take(app: &App, hook: &Hook, request: Request) -> Result<Outcome, Refus
     let answers = app.database.store()?.enqueue(std::slice::from_ref(&*job)).await?;
     let enqueued = answers.first().expect("a store answers each job");
     Ok(Outcome::Job { id: enqueued.id, existing: enqueued.existing })
+}
+
+fn crowded(full: Full) -> Refusal {
+    let detail = match full {
+        Full::Address => "too many deliveries come from this address at once",
+        Full::Node => "too many deliveries come at once",
+    };
+    Refusal::new(ErrorCode::Unavailable, detail)
 }
 
 /// The same words whatever is wrong; the reason is for the log.

@@ -11,6 +11,7 @@ mod events;
 mod goodbye;
 mod health;
 mod history;
+mod hook_room;
 mod hooks;
 mod http2;
 mod jobs;
@@ -39,7 +40,7 @@ mod trace;
 mod upgrade;
 mod workers;
 
-pub(crate) use hooks::BODIES_MAX as HOOK_BODIES_MAX;
+pub(crate) use hook_room::{BODIES_MAX as HOOK_BODIES_MAX, BodyRoom};
 pub(crate) use jobs::HISTORIES_MAX;
 pub(crate) use jobs::bulks::Bulks;
 pub(crate) use metrics::{Figures, start as start_metrics};
@@ -103,7 +104,7 @@ pub(crate) struct App {
     /// Webhooks that come in.
     pub(crate) hooks: Arc<Hooks>,
     /// Room for their bodies.
-    pub(crate) hook_bodies: Semaphore,
+    pub(crate) hook_bodies: BodyRoom,
     /// Bulk actions that go on behind their requests.
     pub(crate) bulks: Bulks,
     /// The node goes down.

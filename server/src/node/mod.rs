@@ -22,7 +22,7 @@ use crate::http::{App, router};
 use crate::listener::{self, Service};
 use crate::logging;
 use crate::schema_files::SchemaDir;
-use crate::sinks::Sinks;
+use crate::sinks::{Sinks, open_sinks};
 use crate::tls::Tls;
 use anyhow::Context;
 use asked::Asked;
@@ -97,6 +97,9 @@ fn start(config: Config, extras: Extras) -> anyhow::Result<Up> {
     trust::mind_tokens(&config, place, tls.is_some());
     opening::check_place(&config)?;
     let sinks = Sinks::make(&config).map_err(|wrong| fault(Exit::Usage, wrong.join("\n")))?;
+    for open in open_sinks(&config) {
+        warn!(%open, "What a sink says can be read on its way.");
+    }
     parts::raise_open_files();
     let metrics = crate::http::start_metrics()?;
     let listeners = match handed.is_empty() {
@@ -221,6 +224,8 @@ impl Up {
         tokio::select! {
             // each step is bounded, and how long all of them may take is for the configuration to say
             outcome = supervisor.patiently(end) => outcome,
+            // some supervisors go on asking whether it is alive; while it goes down parts of it stand still one by one
+            never = supervisor.keep_alive_for_ever() => match never {},
             () = self.signals.insist() => Err(fault(Exit::Failed, "Asked twice to end: ended at once")),
         }
     }
@@ -263,9 +268,7 @@ impl Node {
             room: Arc::new(Semaphore::new(limits.connections as usize)),
             closing: self.closing.clone(),
         };
-        for listener in listeners {
-            self.http.spawn(listener::run(listener, service.clone(), self.grace));
-        }
+        self.http.spawn(listener::run(listeners, service, self.grace));
     }
 
     /// Keeps the rules up to date; they are read again when what this gives is notified.

@@ -12,7 +12,7 @@ use super::{AddTasks, SOURCE, rounds};
 use crate::config::Config;
 use crate::database::{Database, Door, Open};
 use crate::exit::{Exit, fault};
-use crate::sinks::Sinks;
+use crate::sinks::{Sinks, finish_left};
 use crate::spools;
 use crate::supervisor::Supervisor;
 use anyhow::Context;
@@ -163,9 +163,7 @@ impl Opener {
         rounds.spawn(rounds::masks(store.clone(), self.schemas.clone(), masks, self.closing.clone()));
         rounds.spawn(rounds::schedules(store.clone(), self.closing.clone()));
         self.sinks.start(&followed, &relay.states(), &rounds, &self.closing);
-        if let Some(worker) = self.sinks.worker(&store, &self.config) {
-            rounds.spawn(rounds::deliveries(worker, self.closing.clone()));
-        }
+        self.deliver(&rounds, &store, followed);
         rounds.close();
         let outcome = match self.worker(store)? {
             Some(worker) => {
@@ -187,6 +185,20 @@ impl Opener {
         relay_end.cancel();
         relay.join().await;
         outcome
+    }
+
+    /// Does what sinks are told, or ends what is left of sinks that are gone.
+    fn deliver(&self, rounds: &TaskTracker, store: &Arc<dyn Store>, journal: Journal) {
+        let closing = self.closing.clone();
+        if self.sinks.is_empty() {
+            let (sinks, config) = (self.sinks.clone(), self.config.clone());
+            let (jobs, at) = (store.clone(), journal.clone());
+            let worker = move || sinks.worker(&jobs, &at, &config, true);
+            rounds.spawn(finish_left(store.clone(), journal, worker, closing));
+        } else {
+            let worker = self.sinks.worker(store, &journal, &self.config, false);
+            rounds.spawn(rounds::deliveries(worker, closing));
+        }
     }
 
     fn relay_options(&self) -> RelayOptions {

@@ -82,7 +82,7 @@ pub(super) fn app(
         waits: Semaphore::new(limits.waits as usize),
         histories: Arc::new(Semaphore::new(http::HISTORIES_MAX)),
         hooks: parts.hooks.clone(),
-        hook_bodies: Semaphore::new(http::HOOK_BODIES_MAX),
+        hook_bodies: http::BodyRoom::new(limits.hook_bodies_per_address as usize),
         bulks: http::Bulks::new(node.background.clone()),
         closing: node.closing.clone(),
     })

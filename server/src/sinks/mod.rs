@@ -7,11 +7,15 @@
 
 mod address;
 mod github;
+mod left;
+mod open;
 pub(crate) mod outbound;
 mod told;
 mod verdict;
 mod webhook;
 
+pub(crate) use left::finish_left;
+pub(crate) use open::open_sinks;
 pub(crate) use outbound::parse_url;
 
 use crate::auth::read_secret;
@@ -21,7 +25,9 @@ use crate::webhook_signature::Secret;
 use github::{Place, StatusRule, Statuses};
 use http::HeaderValue;
 use jiff::Timestamp;
-use minium_notifier::{Begin, FollowOptions, Journal, RelayState, Rule, Sink, follow, forget_strangers};
+use minium_notifier::{
+    Begin, FollowOptions, Journal, RelayState, Rule, Sink, follow, forget_strangers, is_registered,
+};
 use minium_queue::Store;
 use minium_worker::{Failure, JobContext, StoreSource, Worker, WorkerOptions};
 use outbound::{Road, trust};
@@ -40,8 +46,10 @@ use tracing::{debug, warn};
 use verdict::Verdict;
 use webhook::{Webhook, WebhookRule};
 
-/// A delivery to a sink that this node does not have waits so long for one that has it.
-const STRANGE_PAUSE: Duration = Duration::from_secs(5);
+/// A delivery to a sink that this node does not have waits so long for one that has it, and the longer it has waited, the
+/// longer: each time is a run, with its events.
+const STRANGE_PAUSE_MIN: Duration = Duration::from_secs(5);
+const STRANGE_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Where a delivery goes.
 enum Outlet {
@@ -50,11 +58,13 @@ enum Outlet {
 }
 
 /// All sinks of a node.
+#[derive(Clone)]
 pub(crate) struct Sinks {
     follow: Vec<Sink>,
     outlets: Arc<BTreeMap<String, Outlet>>,
     concurrency: usize,
     forget_after: Duration,
+    remember: Duration,
 }
 
 impl Sinks {
@@ -89,7 +99,13 @@ impl Sinks {
             outlets: Arc::new(outlets),
             concurrency: config.deliveries.concurrency as usize,
             forget_after: config.deliveries.forget_after,
+            remember: config.deliveries.remember,
         })
+    }
+
+    /// Has this node none?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.outlets.is_empty()
     }
 
     /// Follows the journal for all of them, and lets go of those that are nobody's any more.
@@ -100,8 +116,11 @@ impl Sinks {
         tasks: &TaskTracker,
         closing: &CancellationToken,
     ) {
-        let options =
-            FollowOptions { owner: format!("node {}", std::process::id()), ..FollowOptions::default() };
+        let options = FollowOptions {
+            owner: format!("node {}", std::process::id()),
+            remember: self.remember,
+            ..FollowOptions::default()
+        };
         for sink in &self.follow {
             let following =
                 follow(journal.clone(), states.clone(), sink.clone(), options.clone(), closing.clone());
@@ -111,21 +130,25 @@ impl Sinks {
         tasks.spawn(forget_strangers(journal.clone(), own, self.forget_after, closing.clone()));
     }
 
-    /// What does the deliveries, if there may be any.
-    pub(crate) fn worker(&self, store: &Arc<dyn Store>, config: &Config) -> Option<Worker> {
-        if self.outlets.is_empty() {
-            return None;
-        }
+    /// What does the deliveries: for ever, or until there is none that can be done now.
+    pub(crate) fn worker(
+        &self,
+        store: &Arc<dyn Store>,
+        journal: &Journal,
+        config: &Config,
+        until_empty: bool,
+    ) -> Worker {
         let options = WorkerOptions {
             queues: vec![QUEUE.into()],
             concurrency: self.concurrency,
             lease: config.worker.lease,
             grace: config.server.shutdown_grace,
+            until_empty,
             ..WorkerOptions::default()
         };
-        let (outlets, forget_after, jobs) = (self.outlets.clone(), self.forget_after, store.clone());
-        let run = move |context, args| deliver(outlets.clone(), jobs.clone(), forget_after, context, args);
-        Some(Worker::new(StoreSource::new(store.clone()), options).task(TASK, run))
+        let desk = Desk { outlets: self.outlets.clone(), store: store.clone(), journal: journal.clone() };
+        let run = move |context, args| deliver(desk.clone(), context, args);
+        Worker::new(StoreSource::new(store.clone()), options).task(TASK, run)
     }
 }
 
@@ -201,14 +224,16 @@ fn secrets(sink: &SinkConfig) -> Result<Vec<Secret>, String> {
     Ok(secrets)
 }
 
-/// The task: one attempt to tell of one event.
-async fn deliver(
+/// What deliveries are done with.
+#[derive(Clone)]
+struct Desk {
     outlets: Arc<BTreeMap<String, Outlet>>,
     store: Arc<dyn Store>,
-    forget_after: Duration,
-    context: JobContext,
-    args: Vec<Delivery>,
-) -> Result<Value, Failure> {
+    journal: Journal,
+}
+
+/// The task: one attempt to tell of one event.
+async fn deliver(desk: Desk, context: JobContext, args: Vec<Delivery>) -> Result<Value, Failure> {
     let [delivery] = &args[..] else {
         return Err(Failure::permanent("a delivery has one argument, the sink and the event"));
     };
@@ -217,17 +242,13 @@ async fn deliver(
         return Err(Failure::permanent("what is to be told is no event"));
     };
     let now = Timestamp::now();
-    let Some(outlet) = outlets.get(&delivery.sink) else {
-        let name = delivery.sink.chars().take(64).collect::<String>();
-        // another node may have it, or will when it has been started anew
-        return match waited(&*store, &context, now).await < forget_after {
-            true => Err(Failure::postpone(STRANGE_PAUSE)),
-            false => Err(Failure::retryable(format!("no sink is named {name:?} here"))),
-        };
+    let Some(outlet) = desk.outlets.get(&delivery.sink) else {
+        return Err(desk.strange(&delivery.sink, &context, now).await);
     };
+    let store = &*desk.store;
     let verdict = match outlet {
         Outlet::Webhook(webhook) => webhook.deliver(&told, event, now).await,
-        Outlet::Statuses(statuses) => statuses.deliver(&told, told.source == SOURCE, &*store, now).await,
+        Outlet::Statuses(statuses) => statuses.deliver(&told, told.source == SOURCE, store, now).await,
     };
     verdict.count(&delivery.sink);
     let (sink, job, attempt) = (delivery.sink.as_str(), context.id(), context.attempt());
@@ -243,10 +264,26 @@ async fn deliver(
         }
     }
     let waited = match verdict {
-        Verdict::Later(..) => waited(&*store, &context, now).await,
+        Verdict::Later(..) => waited(store, &context, now).await,
         _ => Duration::ZERO,
     };
     verdict.of_job(waited)
+}
+
+impl Desk {
+    /// What becomes of a delivery to a sink that this node does not have. As long as that is registered another node may have
+    /// it, or will when it has been started anew; then it is nobody's any more.
+    async fn strange(&self, sink: &str, context: &JobContext, now: Timestamp) -> Failure {
+        // whoever cannot be asked is asked at the next attempt
+        if is_registered(&self.journal, sink).await.unwrap_or(true) {
+            let pause = waited(&*self.store, context, now).await / 8;
+            return Failure::postpone(pause.clamp(STRANGE_PAUSE_MIN, STRANGE_PAUSE_MAX));
+        }
+        let sink = sink.chars().take(64).collect::<String>();
+        let job = context.id();
+        warn!(sink, job, "No node has the sink any more: an event that waited for it is not told.");
+        Failure::permanent(format!("no node has a sink named {sink:?} any more"))
+    }
 }
 
 /// How long a delivery has been waiting to be done: its event may be much older, of a time when nobody followed.

@@ -43,6 +43,22 @@ pub(crate) struct Target {
     path: String,
 }
 
+impl Target {
+    /// Goes what is sent there over a network where others can read it?
+    pub(super) fn is_open(&self) -> bool {
+        let name = self.host.trim_end_matches('.').to_ascii_lowercase();
+        let own = name == "localhost"
+            || name.ends_with(".localhost")
+            || name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
+        !self.secure && !own
+    }
+
+    /// Its name and port, as the URL has them.
+    pub(super) fn authority(&self) -> &str {
+        &self.authority
+    }
+}
+
 /// Reads a URL of `http` or `https`; says what is wrong with any other.
 pub(crate) fn parse_url(text: &str) -> Result<Target, String> {
     let wrong = || "must be a URL that begins with https:// or http://".to_owned();
@@ -275,6 +291,25 @@ mod tests {
         assert_eq!((target.authority.as_str(), target.path.as_str()), ("[2001:db8::1]:8443", "/a?b=c"));
         let target = parse_url("http://example.com").unwrap();
         assert_eq!((target.secure, target.port, target.path.as_str()), (false, 80, "/"));
+    }
+
+    #[test]
+    fn what_leaves_this_machine_without_tls_is_open() {
+        for (url, open) in [
+            ("http://example.com/", true),
+            ("http://10.0.0.1/", true),
+            ("http://[2001:db8::1]/", true),
+            ("https://example.com/", false),
+            ("http://localhost:80/", false),
+            ("http://LOCALHOST./", false),
+            ("http://ci.localhost/", false),
+            ("http://127.9.9.9/", false),
+            ("http://[::1]:80/", false),
+            ("http://[::ffff:127.0.0.1]/", false),
+            ("http://localhost.example.com/", true),
+        ] {
+            assert_eq!(parse_url(url).unwrap().is_open(), open, "{url}");
+        }
     }
 
     #[test]

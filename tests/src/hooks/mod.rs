@@ -1,6 +1,7 @@
 //! Webhooks that come in: signed as GitHub and Standard Webhooks sign, by a second hand; what becomes of them, and what
 //! does not.
 
+mod crowded;
 mod delivered;
 mod mapped;
 mod openaddresses;

@@ -83,6 +83,23 @@ async fn a_restart_refuses_nobody() {
     }
 }
 
+/// Room for two connections is enough for two at one socket: the other one, where nobody comes, takes none of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_where_nobody_comes_takes_no_room() {
+    let dir = place("[server.limits]\nconnections = 2\nhandshake_timeout = \"10m\"\n");
+    let sockets = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
+    let _node = start(dir.path(), [&sockets[0], &sockets[1]], &[]);
+    let mut stays = TcpStream::connect(sockets[0].local_addr().unwrap()).await.unwrap();
+    stays.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
+    // whoever came first is taken first
+    for _ in 0..2 {
+        assert_eq!(status(ask(&sockets[0], "/healthz").await).await, "HTTP/1.1 200 OK");
+        assert_eq!(status(ask(&sockets[1], "/healthz").await).await, "HTTP/1.1 200 OK");
+    }
+    stays.write_all(b"Host: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert_eq!(status(stays).await, "HTTP/1.1 200 OK");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_have_nothing_of_the_sockets() {
     let dir = place(LOOK);

@@ -43,6 +43,36 @@ async fn a_node_says_when_it_is_ready_reads_again_and_goes_down() {
     assert_eq!(supervisor.count("WATCHDOG=1"), 0, "nobody asked for that");
 }
 
+/// A stop that takes far longer than a watchdog waits is not the end of a node that does its work.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_goes_down_for_long_is_alive_meanwhile() {
+    let supervisor = Supervisor::new();
+    let config = "[server]\nshutdown_grace = \"10m\"\n[tasks.long]\ncommand = [\"sh\", \"-c\", \"echo here >began; \
+                  until test -e goes; do sleep 0.05; done\"]\n";
+    let options = Options {
+        env: vec![supervisor.variable(), ("WATCHDOG_USEC", WATCHDOG.to_owned())],
+        ..Options::memory().config(config)
+    };
+    let node = Node::start(options).await;
+    let place = |name: &str| node.dir().join(name);
+    node.enqueue(&serde_json::json!({ "task": "long" })).await;
+    wait::until("the job to run", async || place("began").exists().then_some(())).await;
+    let at = supervisor.wait_for("READY=1", 0).await;
+    let watching = async {
+        let at = supervisor.wait_for("STOPPING=1", at).await;
+        let before = supervisor.count("WATCHDOG=1");
+        // each is half of what the watchdog waits
+        wait::until("twenty beats of a node that goes down", async || {
+            (supervisor.count("WATCHDOG=1") >= before + 20).then_some(())
+        })
+        .await;
+        supervisor.wait_for("EXTEND_TIMEOUT_USEC=", at).await;
+        std::fs::write(place("goes"), "").unwrap();
+    };
+    let (ended, ()) = tokio::join!(node.end(Signal::TERM), watching);
+    assert!(ended.success());
+}
+
 /// Stops one thread and no other, until it is dropped. A debugger can; ours is ten lines of Python, which is the parent of
 /// the process for where only parents may.
 const STOP_A_THREAD: &str = r#"

@@ -88,6 +88,12 @@ async fn a_receiver_gets_each_event_to_the_byte_and_signed(options: Options) {
     assert_eq!(deliveries(&node).await.len(), 3);
     assert_eq!(node.metric("minium_sinks_events_total").await, 3.0);
     assert_eq!(node.metric("minium_sinks_deliveries_total").await, 3.0);
+    // who tells them is nobody who would run other jobs
+    let workers =
+        async |state: &str| node.metric(&format!("minium_queue_workers{{state=\"{state}\"}}")).await;
+    wait::until("the node's own worker to be counted", async || (workers("own").await == 1.0).then_some(()))
+        .await;
+    assert_eq!((workers("active").await, workers("inactive").await), (0.0, 0.0));
 }
 
 async fn a_receiver_that_was_down_is_told_when_it_is_back(options: Options) {

@@ -1,21 +1,30 @@
 //! Sinks: webhooks and statuses of commits, told by real nodes to a real receiver.
 
+mod behind;
 mod delivered;
 mod killed;
+mod left;
 mod refused;
 mod registered;
+mod secured;
 mod statuses;
 
 use crate::support::node::{Node, Options};
 use crate::support::wait;
+use crate::tls::Authority;
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// A secret as Standard Webhooks write it.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -85,8 +94,31 @@ impl Receiver {
         Receiver::start(|_, _| "204 No Content".into()).await
     }
 
+    /// Takes everything, over TLS, as one of these hosts.
+    async fn secured(authority: &Authority, hosts: &[&str]) -> Receiver {
+        let (certificate, key) = authority.issue("receiver", hosts);
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Receiver::serve("127.0.0.1:0".parse().unwrap(), Some(acceptor), |_, _| "204 No Content".into()).await
+    }
+
     async fn on(
         address: SocketAddr,
+        answers: impl Fn(usize, &Heard) -> String + Send + Sync + 'static,
+    ) -> Receiver {
+        Receiver::serve(address, None, answers).await
+    }
+
+    async fn serve(
+        address: SocketAddr,
+        tls: Option<TlsAcceptor>,
         answers: impl Fn(usize, &Heard) -> String + Send + Sync + 'static,
     ) -> Receiver {
         let listener = TcpListener::bind(address).await.unwrap();
@@ -103,10 +135,17 @@ impl Receiver {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let shared = shared.clone();
+                let (shared, tls) = (shared.clone(), tls.clone());
                 connections.spawn(async move {
-                    // whoever was killed while it spoke has said nothing
-                    drop(answer(stream, &shared).await);
+                    // whoever was killed while it spoke, or does not believe us, has said nothing
+                    match tls {
+                        None => drop(answer(stream, &shared).await),
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                drop(answer(stream, &shared).await);
+                            }
+                        }
+                    }
                 });
             }
         });
@@ -140,7 +179,7 @@ impl Receiver {
     }
 }
 
-async fn answer(stream: TcpStream, desk: &Desk) -> std::io::Result<()> {
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, desk: &Desk) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

@@ -32,7 +32,7 @@ impl Authority {
     }
 
     /// Certificate and key as PEM, for these hosts.
-    fn issue(&self, common_name: &str, hosts: &[&str]) -> (String, String) {
+    pub(crate) fn issue(&self, common_name: &str, hosts: &[&str]) -> (String, String) {
         self.issue_until(common_name, hosts, 4096)
     }
 

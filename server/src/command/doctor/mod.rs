@@ -146,5 +146,6 @@ async fn whole_node(config: &Config, report: &mut Report) -> anyhow::Result<()> 
     report.tell(node::schemas(config))?;
     report.tell(node::port(config).await)?;
     report.tell(node::tls(config))?;
-    report.tell_all(node::keys(config))
+    report.tell_all(node::keys(config))?;
+    report.tell_all(node::sinks(config))
 }

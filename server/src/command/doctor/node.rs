@@ -5,6 +5,7 @@ use crate::auth;
 use crate::config::Config;
 use crate::listener;
 use crate::schema_files::{self, SchemaDir};
+use crate::sinks::open_sinks;
 use crate::tls::Tls;
 use minium_bus::Schemas;
 use minium_client::{Client, ClientError, ClientOptions, TlsFault};
@@ -66,6 +67,21 @@ pub(super) fn keys(config: &Config) -> Vec<Finding> {
         (mode & 0o077 != 0).then(|| Finding::warn(NAME, words, format!("chmod 600 {}", path.display())))
     }));
     findings
+}
+
+/// Nothing is told where there are none.
+pub(super) fn sinks(config: &Config) -> Vec<Finding> {
+    const NAME: &str = "sinks";
+    let findings: Vec<Finding> = open_sinks(config)
+        .into_iter()
+        .map(|open| {
+            Finding::warn(NAME, open, "use an https:// URL, with ca_file for an authority of your own")
+        })
+        .collect();
+    match findings.is_empty() && !config.sinks.is_empty() {
+        true => vec![Finding::ok(NAME, format!("{}, none without TLS", config.sinks.len()))],
+        false => findings,
+    }
 }
 
 pub(super) async fn port(config: &Config) -> Finding {

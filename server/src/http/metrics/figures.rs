@@ -135,12 +135,13 @@ fn tell_stats(text: &mut Text, stats: &Stats) {
     text.family(
         WORKERS,
         "gauge",
-        "Workers that are known, by whether they run jobs and were heard of lately.",
+        "Workers that are known, by whether they run jobs and were heard of lately; own do a node's own tasks alone.",
     );
     for (state, n) in [
         ("active", stats.active_workers),
         ("inactive", stats.inactive_workers),
         ("stale", stats.stale_workers),
+        ("own", stats.own_workers),
     ] {
         text.sample(WORKERS, &[("state", state)], n);
     }

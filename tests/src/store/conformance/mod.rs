@@ -371,6 +371,7 @@ macro_rules! conformance {
             workers {
                 a_worker_is_shown_as_it_said
                 a_worker_that_is_not_heard_of_is_stale_until_it_is_forgotten
+                workers_for_a_nodes_own_tasks_are_counted_apart
                 workers_are_listed_by_page_id_and_state
                 commands_are_taken_once_and_in_order
                 two_who_take_at_once_get_each_command_once

@@ -3,7 +3,7 @@
 use crate::store::fixture::*;
 use crate::support::wait;
 use minium_queue::{
-    COMMAND_KEPT, Command, INBOX_MAX, JobSignal, QueueError, STALE_AFTER, WorkerFilter, WorkerInfo,
+    COMMAND_KEPT, Command, INBOX_MAX, JobSignal, KIND_OWN, QueueError, STALE_AFTER, WorkerFilter, WorkerInfo,
     WorkerState, WorkerStatus, WorkerView,
 };
 use std::time::Duration;
@@ -71,6 +71,21 @@ pub(crate) async fn a_worker_that_is_not_heard_of_is_stale_until_it_is_forgotten
     f.upkeep().await;
     assert!(all(f).await.is_empty());
     assert_eq!(f.store().stats().await.unwrap().stale_workers, 0);
+}
+
+pub(crate) async fn workers_for_a_nodes_own_tasks_are_counted_apart(f: &Fixture) {
+    let own = WorkerInfo { kind: KIND_OWN.into(), ..WorkerInfo::new("rack3", 1) };
+    let id = f.store().register_worker(&own).await.unwrap().id;
+    let figures = async || {
+        let s = f.store().stats().await.unwrap();
+        (s.workers, s.active_workers, s.inactive_workers, s.stale_workers, s.own_workers)
+    };
+    assert_eq!(figures().await, (0, 0, 0, 0, 1));
+    f.store().heartbeat(id, &busy()).await.unwrap();
+    register(f, 2).await;
+    assert_eq!(figures().await, (1, 0, 1, 0, 1));
+    f.pass(STALE_AFTER + seconds(1)).await;
+    assert_eq!(figures().await, (0, 0, 0, 1, 0));
 }
 
 pub(crate) async fn workers_are_listed_by_page_id_and_state(f: &Fixture) {
