@@ -206,7 +206,8 @@ mod tests {
         let read = amendment(&map(r#"{"delay":"5m","priority":-3,"queue":null,"notes":null}"#)).unwrap();
         assert_eq!((read.delay, read.priority), (Some(Duration::from_secs(300)), Some(-3)));
         assert!(read.queue.is_none() && read.notes.is_empty());
-        for bad in ["{}", r#"{"notes":[]}"#, r#"{"queue":null}"#, r#"{"attempts":3}"#, r#"{"delay":"soon"}"#] {
+        for bad in ["{}", r#"{"notes":[]}"#, r#"{"queue":null}"#, r#"{"attempts":3}"#, r#"{"delay":"soon"}"#]
+        {
             assert!(amendment(&map(bad)).is_err(), "{bad}");
         }
     }
