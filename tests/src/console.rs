@@ -201,8 +201,7 @@ async fn it_shows_what_a_token_allows() {
     let guarded = Guarded::start("").await;
     let (reader, writer) = (token("jobs:read sub:task"), token("jobs:write sub:task"));
     let mut script = node_script("console_tokens.mjs");
-    let mut script =
-        Script::start(&mut script, &[&guarded.node.http(""), &reader, &writer, &token("admin")]);
+    let mut script = Script::start(&mut script, &[&guarded.node.http(""), &reader, &writer, &token("admin")]);
     to_the_end(&mut script, "tokens").await;
 }
 
