@@ -124,10 +124,12 @@ async fn machines_that_pull_are_shown() {
     let example = checkout().join("examples/livesys");
     let shipped = std::fs::read_to_string(example.join("minium.toml")).unwrap();
     let node = Node::start(Options::file().config(&shipped)).await;
+    // as its page says: in its directory
     let image = |name: &str| {
+        let spool = node.dir().join(format!("spool-{name}"));
         let mut command = node.tokio_command();
-        command.args(["worker", "--url", &node.ws(""), "--spool", &format!("spool-{name}"), "--task"]);
-        command.arg(format!("livesys/{name}={}", example.join("command.sh").display()));
+        command.current_dir(&example).args(["worker", "--url", &node.ws(""), "--spool"]).arg(spool);
+        command.args(["--task", &format!("livesys/{name}=./command.sh")]);
         let log = node.log_file();
         command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
     };
