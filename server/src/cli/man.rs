@@ -6,7 +6,7 @@ use super::output::{Output, quietly};
 use anyhow::Context;
 use clap::{Args, Command, CommandFactory};
 use clap_mangen::roff::{Inline, Roff};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A page has a date, and one that changes with each build would change each package: it is that of the version.
 pub(super) const DATE: &str = "2026-11-28";
@@ -30,14 +30,14 @@ impl Man {
             return quietly(Output::new(false).whole(&pages[0].1));
         };
         for (name, text) in pages {
-            write(dir.join("man1"), &format!("{name}.1"), &text)?;
+            write(&dir.join("man1"), &format!("{name}.1"), &text)?;
         }
-        write(dir.join("man5"), &format!("{}.5", man_config::NAME), man_config::page().as_bytes())
+        write(&dir.join("man5"), &format!("{}.5", man_config::NAME), man_config::page().as_bytes())
     }
 }
 
-fn write(dir: PathBuf, name: &str, text: &[u8]) -> anyhow::Result<()> {
-    std::fs::create_dir_all(&dir).with_context(|| format!("Cannot make {}", dir.display()))?;
+fn write(dir: &Path, name: &str, text: &[u8]) -> anyhow::Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("Cannot make {}", dir.display()))?;
     let path = dir.join(name);
     std::fs::write(&path, text).with_context(|| format!("Cannot write {}", path.display()))
 }

@@ -24,6 +24,9 @@ pub(super) fn page() -> String {
         roff.text(inlines(paragraph));
     }
     roff.control("SH", ["TABLES"]);
+    roff.text([roman(
+        "What stands in brackets behind a key is its default. Names in capitals are those that you choose.",
+    )]);
     for table in TABLES {
         describe(&mut roff, table);
     }

@@ -4,6 +4,7 @@
 use crate::support::node::{binary, checkout};
 use crate::tidy::dead_links;
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
@@ -142,6 +143,7 @@ fn the_package_has_what_belongs_into_it() {
         "usr/share/minium/prometheus/minium.rules.yml",
         "usr/share/minium/grafana/minium.json",
         "usr/share/doc/minium/copyright",
+        "usr/share/doc/minium/changelog.gz",
         "usr/share/doc/minium/docs/adr/0002-parents-without-locks.md",
         "usr/share/doc/minium/examples/openaddresses/openaddresses.py",
     ] {
@@ -151,6 +153,8 @@ fn the_package_has_what_belongs_into_it() {
     assert!(documents.len() > 40, "{documents:?}");
     assert_eq!(dead_links(&root.join("usr/share/doc/minium"), &documents), Vec::<String>::new());
     documented(&root);
+    let example = root.join("usr/share/doc/minium/examples/openaddresses/openaddresses.py");
+    assert_eq!(std::fs::metadata(example).unwrap().permissions().mode() & 0o777, 0o755, "it is run as it is");
     // the settings that are installed hold, with the binary that is
     let installed = root.join("usr/bin/minium");
     let shown = run(Command::new(&installed)
