@@ -31,8 +31,11 @@ URGENT, BATCH = 100, -100
 JOBS_AT_ONCE = 1000
 SOURCE = re.compile(r"sources(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+\.json")
 SOURCE_BYTES_MAX, DATA_BYTES_MAX, TREE_BYTES_MAX = 1 << 20, 1 << 30, 64 << 20
+WHOLE_BYTES_MAX = 64 << 20  # of data that is read as a whole
 SECONDS = 60  # without a word of a server
 FIELDS = "number", "street", "unit", "city", "postcode"
+# where a feature is, among its properties: no property is called so
+POINT = {"lon": "geometry, longitude", "lat": "geometry, latitude"}
 
 
 class Bad(Exception):
@@ -188,11 +191,13 @@ def understood(text):
         layer = json.loads(text)["layers"]["addresses"][0]
         data, conform = layer["data"], layer["conform"]
         kind = conform["format"]
+        if kind == "geojson":
+            conform = {**conform, **POINT}
         missing = [name for name in ("number", "street", "lon", "lat") if name not in conform]
     except (ValueError, LookupError, TypeError) as error:
         raise Bad(f"the source file cannot be understood: {error!r}") from None
-    if kind != "csv":
-        raise Bad(f"the source file is of format {kind!r}; csv alone is read here")
+    if kind not in FORMATS:
+        raise Bad(f"the source file is of format {kind!r}; {' and '.join(FORMATS)} are read here")
     if missing:
         raise Bad(f"the conform of the source file has no {', '.join(missing)}")
     return data, conform
@@ -201,16 +206,17 @@ def understood(text):
 def converted(job, answer, conform):
     """Rows in one form, and how many had to be left out."""
     size = int(answer.headers.get("Content-Length") or 0)
-    counted = Counted(answer, size, lambda percent: say(progress={"id": job["id"], "percent": percent}))
-    table = csv.DictReader(io.TextIOWrapper(io.BufferedReader(counted), "utf-8-sig", "replace", newline=""))
+    read_columns, bytes_max = FORMATS[conform["format"]]
+    counted = Counted(answer, size, bytes_max, lambda percent: say(progress={"id": job["id"], "percent": percent}))
+    present, table = read_columns(io.BufferedReader(counted))
     used = {name: [value] if isinstance(value, str) else value for name, value in conform.items() if name != "format"}
-    absent = {column for columns in used.values() for column in columns} - set(table.fieldnames or [])
+    absent = {column for columns in used.values() for column in columns} - set(present)
     if absent:
         raise Bad(f"the data has no column {', '.join(sorted(absent))}")
     rows, rejected = [], 0
     for row in table:
         values = {
-            name: " ".join(filter(None, ((row[column] or "").strip() for column in columns)))
+            name: " ".join(filter(None, ((row.get(column) or "").strip() for column in columns)))
             for name, columns in used.items()
         }
         place = coordinates(values)
@@ -219,6 +225,41 @@ def converted(job, answer, conform):
         else:
             rejected += 1
     return rows, rejected
+
+
+# Formats of data: each is read as the names of its columns, and rows of texts
+
+
+def columns_of_csv(body):
+    table = csv.DictReader(io.TextIOWrapper(body, "utf-8-sig", "replace", newline=""))
+    return table.fieldnames or [], table
+
+
+def columns_of_geojson(body):
+    """Properties are columns, and so are the coordinates of what is a point."""
+    try:
+        rows = [columns_of_feature(feature) for feature in json.load(body)["features"]]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise Bad(f"the data is no GeoJSON: {error!r}") from None
+    return [*POINT.values(), *{name: None for row in rows for name in row}], rows
+
+
+def columns_of_feature(feature):
+    row = {name: text_of(value) for name, value in (feature["properties"] or {}).items()}
+    geometry = feature["geometry"] or {}
+    if geometry.get("type") == "Point":
+        row.update(zip(POINT.values(), map(text_of, geometry["coordinates"])))
+    return row
+
+
+def text_of(value):
+    """As a table would have it: no house has the number 12.0."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value)
+
+
+FORMATS = {"csv": (columns_of_csv, DATA_BYTES_MAX), "geojson": (columns_of_geojson, WHOLE_BYTES_MAX)}
 
 
 def coordinates(values):
@@ -233,8 +274,9 @@ def coordinates(values):
 class Counted(io.RawIOBase):
     """A body that tells how far it has been read, and ends what never ends."""
 
-    def __init__(self, body, size, tell):
-        self.body, self.size, self.tell, self.read_bytes, self.told = body, size, tell, 0, 0
+    def __init__(self, body, size, bytes_max, tell):
+        self.body, self.size, self.bytes_max, self.tell = body, size, bytes_max, tell
+        self.read_bytes, self.told = 0, 0
 
     def readable(self):
         return True
@@ -242,8 +284,8 @@ class Counted(io.RawIOBase):
     def readinto(self, buffer):
         count = self.body.readinto(buffer)
         self.read_bytes += count
-        if self.read_bytes > DATA_BYTES_MAX:
-            raise Bad(f"the data has more than {DATA_BYTES_MAX} bytes")
+        if self.read_bytes > self.bytes_max:
+            raise Bad(f"the data has more than {self.bytes_max} bytes")
         percent = 100 * self.read_bytes // self.size if self.size else 0
         if percent >= self.told + 10:
             self.told = percent

@@ -338,11 +338,11 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).filter(|to| !to.contains("://"))
 }
 
-#[test]
-fn each_link_of_a_document_leads_somewhere() {
+/// Links of documents below `root` that lead nowhere.
+pub(crate) fn dead_links(root: &Path, documents: &[String]) -> Vec<String> {
     let mut dead = Vec::new();
-    for name in documents(&checkout()) {
-        let path = checkout().join(&name);
+    for name in documents {
+        let path = root.join(name);
         let text = read(&path);
         // what stands in a block is no link
         let prose: String = text.split("```").step_by(2).collect();
@@ -355,5 +355,11 @@ fn each_link_of_a_document_leads_somewhere() {
             }
         }
     }
+    dead
+}
+
+#[test]
+fn each_link_of_a_document_leads_somewhere() {
+    let dead = dead_links(&checkout(), &documents(&checkout()));
     assert!(dead.is_empty(), "{}", dead.join("\n"));
 }

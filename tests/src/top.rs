@@ -160,6 +160,8 @@ async fn without_a_terminal_it_is_one_look() {
     node.enqueue(&json!({ "task": "import", "args": [], "queue": "slow" })).await;
     let output = run(&node, &[], &[]).await;
     assert!(output.status.success(), "{output:?}");
+    let asked = "minium_http_requests_total{route=\"/api/v1/stats\",status=\"200\"}";
+    assert!((node.metric(asked).await - 1.0).abs() < f64::EPSILON, "it asks for the figures once");
     let said = String::from_utf8(output.stdout).unwrap();
     for word in [": ready, ", "slow", "FAILED", "hostile", "owned"] {
         assert!(said.contains(word), "{word}: {said}");

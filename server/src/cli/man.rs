@@ -1,20 +1,24 @@
-//! `minium man`: the manual pages, made from the command line itself.
+//! `minium man`: the manual pages, made from the command line itself; and one of the configuration, from its reference.
 
 use super::Cli;
+use super::man_config;
 use super::output::{Output, quietly};
 use anyhow::Context;
 use clap::{Args, Command, CommandFactory};
 use clap_mangen::roff::{Inline, Roff};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A page has a date, and one that changes with each build would change each package: it is that of the version.
-const DATE: &str = "2026-11-28";
+pub(super) const DATE: &str = "2026-11-28";
+/// What the pages are of.
+pub(super) const SOURCE: &str = concat!("minium ", env!("CARGO_PKG_VERSION"));
 
 /// Arguments of `minium man`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  minium man | man -l -\n  minium man /usr/local/share/man/man1")]
+#[command(after_help = "Examples:\n  minium man | man -l -\n  minium man /usr/local/share/man")]
 pub(crate) struct Man {
-    /// Write a page for each command into this directory [default: print that of minium]
+    /// Write all pages below this directory: man1/ has those of the commands, man5/ that of minium.toml [default: print
+    /// that of minium]
     dir: Option<PathBuf>,
 }
 
@@ -25,13 +29,17 @@ impl Man {
         let Some(dir) = self.dir else {
             return quietly(Output::new(false).whole(&pages[0].1));
         };
-        std::fs::create_dir_all(&dir).with_context(|| format!("Cannot make {}", dir.display()))?;
         for (name, text) in pages {
-            let path = dir.join(format!("{name}.1"));
-            std::fs::write(&path, text).with_context(|| format!("Cannot write {}", path.display()))?;
+            write(&dir.join("man1"), &format!("{name}.1"), &text)?;
         }
-        Ok(())
+        write(&dir.join("man5"), &format!("{}.5", man_config::NAME), man_config::page().as_bytes())
     }
+}
+
+fn write(dir: &Path, name: &str, text: &[u8]) -> anyhow::Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("Cannot make {}", dir.display()))?;
+    let path = dir.join(name);
+    std::fs::write(&path, text).with_context(|| format!("Cannot write {}", path.display()))
 }
 
 /// The command line with all names filled in.
@@ -57,7 +65,7 @@ fn page(command: Command) -> anyhow::Result<(String, Vec<u8>)> {
     let above = name.rsplit_once('-').map(|(above, _)| above.to_owned());
     let has_below = command.get_subcommands().any(|sub| !sub.is_hide_set());
     let manual = clap_mangen::Man::new(command).manual("Minium").title(name.to_uppercase());
-    let manual = manual.date(DATE).source(concat!("minium ", env!("CARGO_PKG_VERSION")));
+    let manual = manual.date(DATE).source(SOURCE);
     let mut text = Vec::new();
     manual.render_title(&mut text)?;
     manual.render_name_section(&mut text)?;
@@ -70,9 +78,11 @@ fn page(command: Command) -> anyhow::Result<(String, Vec<u8>)> {
     if let Some(after) = after {
         further(&after).to_writer(&mut text)?;
     }
-    if let Some(above) = above {
-        see_also(&above).to_writer(&mut text)?;
+    match above {
+        Some(above) => see_also(&above, "1"),
+        None => see_also(man_config::NAME, "5"),
     }
+    .to_writer(&mut text)?;
     Ok((name, text))
 }
 
@@ -109,10 +119,10 @@ fn further(after: &str) -> Roff {
     roff
 }
 
-fn see_also(above: &str) -> Roff {
+fn see_also(page: &str, section: &str) -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["SEE ALSO"]);
-    roff.text([Inline::Bold(above.to_owned()), Inline::Roman("(1)".to_owned())]);
+    roff.text([Inline::Bold(page.to_owned()), Inline::Roman(format!("({section})"))]);
     roff
 }
 

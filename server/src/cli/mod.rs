@@ -17,6 +17,7 @@ mod job_show;
 mod lock;
 mod lock_run;
 mod man;
+mod man_config;
 pub(crate) mod output;
 mod queue;
 pub(crate) mod remote;

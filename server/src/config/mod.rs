@@ -1,7 +1,8 @@
 //! The configuration: what can be said, with defaults, in one place.
 //!
 //! Defaults, then one TOML file, then `MINIUM_…` variables, then flags; later ones win. Unknown keys are refused and
-//! all mistakes are told at once. The comments here are the reference: `docs/configuration.md` is written from them.
+//! all mistakes are told at once. The comments here are the reference: `docs/configuration.md` and the manual page
+//! `minium.toml` are written from them.
 
 mod channels;
 mod check;
@@ -11,15 +12,13 @@ mod check_schedules;
 mod env;
 mod kept;
 mod load;
+pub(crate) mod reference;
 mod sandbox;
 mod secret;
 mod section;
 mod show;
 mod sinks;
 mod value;
-
-#[cfg(test)]
-mod reference;
 
 pub(crate) use load::{Flags, load, load_text};
 pub(crate) use sandbox::Sandbox;

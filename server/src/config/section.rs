@@ -28,7 +28,6 @@ impl fmt::Display for Mistake {
 }
 
 /// A key, for the reference.
-#[cfg(test)]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Key {
     /// Its name within the section.
@@ -44,7 +43,6 @@ pub(crate) struct Key {
 /// A table with known keys.
 pub(crate) trait Section: Sized {
     /// Its keys.
-    #[cfg(test)]
     const KEYS: &'static [Key];
     /// Reads it.
     fn read(reader: &mut Reader<'_>) -> Self;
@@ -198,7 +196,6 @@ macro_rules! section {
             $($($(#[doc = $named_text])+ pub(crate) $named: std::collections::BTreeMap<String, $each>,)*)?
         }
         impl $crate::config::section::Section for $name {
-            #[cfg(test)]
             const KEYS: &'static [$crate::config::section::Key] = &[$($crate::config::section::Key {
                 name: stringify!($key),
                 doc: concat!($($text, "\n"),+),

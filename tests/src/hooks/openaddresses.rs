@@ -1,6 +1,7 @@
 //! `examples/openaddresses/` as it stands, against a server that stands in for GitHub and for those who have the data.
 
 use super::push;
+use crate::sinks::{done, registered};
 use crate::support::node::{Node, Options, checkout};
 use crate::support::standin::{Asked, StandIn, Told};
 use crate::support::wait;
@@ -13,11 +14,33 @@ const SLOTS: usize = 2;
 /// More than those.
 const COUNTIES: usize = 4;
 const SHA: &str = "4f2a5c1e8b7d6a90314c2e5f8a7b6c5d4e3f2a1b";
+/// Commits whose sources are held back like the night's data: one has them all right, the other not.
+const GOOD: &str = "00000000000000000000000000000000000900d1";
+const WRONG: &str = "000000000000000000000000000000000000bad1";
 const ALAMEDA: &str = "sources/us/ca/alameda.json";
+/// Its data is GeoJSON; that of all others is CSV.
+const BERLIN: &str = "sources/de/berlin.json";
 const BAD: &str = "sources/de/bad.json";
 const CSV: &str = "\u{feff}LON,LAT,NUM,PRE,NAME,CITY\n\
                    -122.25,37.8,12,N,Main St,Oakland\n-122.26,37.81,14,,\"Ünter, den Linden\",\n\
                    ,,16,,Nowhere,\n200,37,18,,Off the map,\n-122.27,37.82,20,,Third,Oakland\n";
+
+/// Below it, what commits are told.
+const STATUSES: &str = "/repos/open/addresses/statuses/";
+
+/// Two houses, one that is an area, and one without a number.
+fn features() -> Value {
+    let point = |lon: f64, lat: f64| json!({ "type": "Point", "coordinates": [lon, lat] });
+    let area = json!({ "type": "Polygon", "coordinates": [[[13, 52], [13, 53], [14, 53], [13, 52]]] });
+    let feature = |number: Value, street: &str, place: Value| json!({ "type": "Feature", "properties": { "NR": number, "STR": street, "PLZ": 10117 }, "geometry": place });
+    let all = [
+        feature(json!(7), "Unter den Linden", point(13.39, 52.517)),
+        feature(json!(8.0), "Pariser Platz", point(13.378, 52.516)),
+        feature(json!("9"), "Platz der Republik", area),
+        feature(Value::Null, "Tiergarten", point(13.36, 52.51)),
+    ];
+    json!({ "type": "FeatureCollection", "features": all })
+}
 
 fn county(n: usize) -> String {
     format!("sources/us/xx/county-{n}.json")
@@ -25,27 +48,33 @@ fn county(n: usize) -> String {
 
 /// Files of the repository: before the push the counties alone, and one file that is no source.
 fn files(pushed: bool) -> Vec<String> {
-    let pushed = [ALAMEDA, BAD].into_iter().filter(|_| pushed).map(str::to_owned);
+    let pushed = [ALAMEDA, BERLIN, BAD].into_iter().filter(|_| pushed).map(str::to_owned);
     (0..COUNTIES).map(county).chain(pushed).chain(["README.md".to_owned()]).collect()
 }
 
 /// What a source file says; its data is here, too.
 fn source(path: &str, base: &str) -> Value {
-    let street = if path == BAD { json!("STREET") } else { json!(["PRE", "NAME"]) };
     let name = path.rsplit('/').next().unwrap().trim_end_matches(".json");
-    json!({ "schema": 2, "layers": { "addresses": [{
-        "name": "county", "data": format!("{base}/data/{name}.csv"), "protocol": "http",
-        "conform": { "format": "csv", "number": "NUM", "street": street, "lon": "LON", "lat": "LAT", "city": "CITY" }
-    }] } })
+    let street = if path == BAD { json!("STREET") } else { json!(["PRE", "NAME"]) };
+    let conform = if path == BERLIN {
+        json!({ "format": "geojson", "number": "NR", "street": "STR", "postcode": "PLZ" })
+    } else {
+        json!({ "format": "csv", "number": "NUM", "street": street, "lon": "LON", "lat": "LAT", "city": "CITY" })
+    };
+    let data = format!("{base}/data/{name}.{}", conform["format"].as_str().unwrap());
+    json!({ "schema": 2, "layers": { "addresses": [
+        { "name": "county", "data": data, "protocol": "http", "conform": conform }
+    ] } })
 }
 
-/// The world: the data of counties is held back until the gate is open.
+/// The world: the data of counties, and the sources of two commits, are held back until the gate is open.
 async fn world(open: watch::Receiver<bool>) -> StandIn {
     StandIn::start(move |asked: Asked| {
         let mut open = open.clone();
         async move {
             let base = format!("http://{}", asked.header("host"));
-            if asked.path.starts_with("/data/county-") {
+            let held = ["/data/county-".to_owned(), format!("/raw/{GOOD}/"), format!("/raw/{WRONG}/")];
+            if held.iter().any(|path| asked.path.starts_with(path)) {
                 open.wait_for(|open| *open).await.unwrap();
             }
             let open = *open.borrow();
@@ -62,15 +91,22 @@ fn told(asked: &Asked, base: &str, open: bool) -> Told {
         let tag = "\"one\"";
         return match asked.header("if-none-match") {
             has if has == tag => (304, vec![], vec![]),
+            _ if asked.path.ends_with(".geojson") => {
+                (200, vec![("ETag", tag.to_owned())], features().to_string().into_bytes())
+            }
             _ => (200, vec![("ETag", tag.to_owned())], CSV.into()),
         };
+    }
+    if asked.path.starts_with(STATUSES) {
+        return (201, vec![], b"{}".to_vec());
     }
     if asked.path == "/repos/open/addresses/git/trees/HEAD?recursive=1" {
         let tree: Vec<Value> =
             files(open).iter().map(|path| json!({ "path": path, "type": "blob" })).collect();
         return json(json!({ "sha": SHA, "tree": tree }));
     }
-    let path = asked.path.strip_prefix(&format!("/raw/{SHA}/")).unwrap_or_default();
+    let path = |sha: &&str| asked.path.strip_prefix(&format!("/raw/{sha}/"));
+    let path = [SHA, GOOD, WRONG].iter().find_map(path).unwrap_or_default();
     match files(true).iter().any(|name| name == path) {
         true => json(source(path, base)),
         false => (404, vec![], vec![]),
@@ -92,11 +128,41 @@ async fn node(world: &StandIn) -> Node {
         ("OPENADDRESSES_REPOSITORY", "open/addresses".into()),
         ("OPENADDRESSES_RAW", world.url("/raw")),
         ("OPENADDRESSES_API", world.url("")),
+        ("MINIUM_SINKS__STATUSES__TOKEN", "a token".into()),
+        ("MINIUM_SINKS__STATUSES__BASE_URL", world.url("")),
+        ("MINIUM_SINKS__STATUSES__ALLOW_PRIVATE", "true".into()),
     ];
     let node = Node::start(options).await;
     // with its rights
     std::fs::copy(example.join("openaddresses.py"), node.dir().join("openaddresses.py")).unwrap();
+    // from then on it follows what happens
+    registered(&node, &["statuses"]).await;
     node
+}
+
+/// What a push says, as far as it matters.
+fn payload(sha: &str, commits: &Value) -> Value {
+    json!({
+        "ref": "refs/heads/main", "after": sha, "repository": { "full_name": "open/addresses" }, "commits": commits
+    })
+}
+
+/// All that commits were told so far: which, and what.
+fn statuses(world: &StandIn) -> Vec<(String, Value)> {
+    let told = |asked: Asked| {
+        assert_eq!((asked.method.as_str(), asked.header("authorization")), ("POST", "Bearer a token"));
+        (asked.path[STATUSES.len()..].to_owned(), serde_json::from_slice(&asked.body).unwrap())
+    };
+    world.asked(STATUSES).into_iter().map(told).collect()
+}
+
+/// The same of one commit, when it was told this, which is the last that it is told.
+async fn status(world: &StandIn, sha: &str, state: &str) -> Value {
+    wait::until(&format!("{sha} to be told {state}"), async || {
+        let last = statuses(world).into_iter().rfind(|(commit, _)| commit == sha);
+        last.map(|(_, told)| told).filter(|told| told["state"] == state)
+    })
+    .await
 }
 
 /// The runs that a job has enqueued, by their source.
@@ -105,13 +171,17 @@ async fn runs(node: &Node, origin: i64, state: &str) -> Vec<Value> {
     node.get(&path).await.expect(200)["jobs"].as_array().unwrap().clone()
 }
 
-/// Enqueues the nightly job by hand, and gives its id when it has enqueued its runs.
+/// Enqueues the nightly job by hand, and gives its id when it has enqueued its runs, which are all for later.
 async fn night(node: &Node, sources: usize) -> i64 {
     let answer = node.post_json("/api/v1/schedules/openaddresses-nightly/run", &json!({})).await.expect(201);
     let job = node.ended(answer["id"].as_i64().unwrap()).await;
     assert_eq!((&job["state"], &job["priority"]), (&json!("finished"), &json!(-100)), "{job}");
     assert_eq!(job["result"], json!({ "sources": sources }));
-    job["id"].as_i64().unwrap()
+    let id = job["id"].as_i64().unwrap();
+    let runs = runs(node, id, "inactive,active,finished,failed").await;
+    assert_eq!(runs.len(), sources);
+    assert!(runs.iter().all(|run| run["priority"] == -100), "{runs:?}");
+    id
 }
 
 /// So many runs of a job when they are over.
@@ -136,22 +206,23 @@ async fn a_pushed_source_runs_at_once_and_the_night_goes_on() {
     .await;
 
     let commits = json!([
-        { "added": [ALAMEDA, "README.md"], "modified": [], "removed": [] },
+        { "added": [ALAMEDA, BERLIN, "README.md"], "modified": [], "removed": [] },
         { "added": [county(999)], "modified": [BAD], "removed": ["sources/us/old.json"] },
         { "added": [], "modified": [], "removed": [county(999)] }
     ]);
-    let payload = json!({
-        "ref": "refs/heads/main", "after": SHA, "repository": { "full_name": "open/addresses" }, "commits": commits
-    });
+    let payload = payload(SHA, &commits);
     let answer = push(&node, "sources", "delivery-1", &payload).await.expect(202);
     let pushed = node.ended(answer["job"].as_i64().unwrap()).await;
-    assert_eq!(pushed["result"], json!({ "sources": [ALAMEDA, BAD] }), "{pushed}");
+    assert_eq!(pushed["result"], json!({ "sources": [ALAMEDA, BERLIN, BAD] }), "{pushed}");
     let id = pushed["id"].as_i64().unwrap();
-    let mut urgent = all(&node, id, 2).await;
-    urgent.sort_by_key(|job| job["state"].to_string());
+    let urgent = all(&node, id, 3).await;
     // overtaken: nothing of the night has been done
     assert_eq!(runs(&node, first, "finished,failed").await.len(), 0);
-    good_and_bad(&node, &urgent[0], &urgent[1]).await;
+    assert!(urgent.iter().all(|run| run["priority"] == 100), "{urgent:?}");
+    let of = |source: &str| urgent.iter().find(|run| run["notes"]["source"] == source).unwrap();
+    is_refused(&node, of(BAD));
+    is_a_table(&node, of(ALAMEDA)).await;
+    are_features(&node, of(BERLIN));
 
     let last = node.get(&format!("/api/v1/jobs?task=openaddresses/summary&origin={id}")).await.expect(200);
     let last = node.ended(last["jobs"][0]["id"].as_i64().unwrap()).await;
@@ -166,8 +237,8 @@ async fn a_pushed_source_runs_at_once_and_the_night_goes_on() {
     assert!(ended.iter().all(|job| job["state"] == "finished"), "{ended:?}");
     assert!(ended.iter().all(|job| job["result"].get("skipped").is_none()), "{ended:?}");
     // the next night finds nothing new, what was pushed among it
-    let second = night(&node, COUNTIES + 2).await;
-    for job in all(&node, second, COUNTIES + 2).await {
+    let second = night(&node, COUNTIES + 3).await;
+    for job in all(&node, second, COUNTIES + 3).await {
         if job["notes"]["source"] == BAD {
             assert_eq!(job["state"], "failed", "{job}");
         } else {
@@ -179,28 +250,80 @@ async fn a_pushed_source_runs_at_once_and_the_night_goes_on() {
     assert_eq!(tags, ["", "\"one\""]);
 }
 
-/// What became of the two sources of the push.
-async fn good_and_bad(node: &Node, bad: &Value, good: &Value) {
+/// O-6: the commit of a push is told that it is pending, and what came of all its sources. No other commit is told anything.
+#[tokio::test]
+async fn the_commit_of_a_push_hears_how_its_sources_ended() {
+    let (gate, open) = watch::channel(true);
+    let world = world(open).await;
+    let node = node(&world).await;
+    // of what comes before a push in the journal all is told before it
+    let night = night(&node, COUNTIES + 3).await;
+    all(&node, night, COUNTIES + 3).await;
+    gate.send_replace(false);
+    for (sha, sources) in [(GOOD, vec![ALAMEDA, BERLIN]), (WRONG, vec![BERLIN, BAD])] {
+        let commits = json!([{ "added": sources, "modified": [], "removed": [] }]);
+        push(&node, "sources", sha, &payload(sha, &commits)).await.expect(202);
+    }
+    for sha in [GOOD, WRONG] {
+        let told = status(&world, sha, "pending").await;
+        assert_eq!(told, json!({ "state": "pending", "context": "addresses", "description": "waiting" }));
+    }
+    gate.send_replace(true);
+    assert_eq!(status(&world, GOOD, "success").await["description"], "finished");
+    let told = status(&world, WRONG, "failure").await;
+    assert_eq!(told["description"], format!("{BAD}: the data has no column STREET"));
+    // one for the beginning and one for the end of each push; until they have ended they may speak again
+    let delivered = done(&node, 4).await;
+    assert!(delivered.iter().all(|job| job["state"] == "finished"), "{delivered:?}");
+    for (sha, expected) in [(GOOD, ["pending", "success"]), (WRONG, ["pending", "failure"])] {
+        let of = |(commit, told): (String, Value)| {
+            (commit == sha).then(|| told["state"].as_str().unwrap().to_owned())
+        };
+        let mut states: Vec<String> = statuses(&world).into_iter().filter_map(of).collect();
+        states.dedup();
+        assert_eq!(states, expected);
+    }
+    assert!(statuses(&world).iter().all(|(sha, _)| [GOOD, WRONG].contains(&sha.as_str())));
+}
+
+/// What a source file said that no data is as.
+fn is_refused(node: &Node, bad: &Value) {
     assert_eq!((&bad["state"], &bad["attempt"]), (&json!("failed"), &json!(1)), "no other attempt: {bad}");
     assert_eq!(bad["error"], "the data has no column STREET");
-    assert_eq!((&good["state"], &good["priority"]), (&json!("finished"), &json!(100)), "{good}");
-    let written = std::fs::read_to_string(node.dir().join("output/us/ca/alameda.ndjson")).unwrap();
+    assert!(!node.dir().join("output/de/bad.ndjson").exists());
+}
+
+/// What a run wrote: its lines, and that its result is about them.
+fn rows(node: &Node, run: &Value, place: &str, rejected: usize) -> Vec<Value> {
+    let written = std::fs::read_to_string(node.dir().join("output").join(place)).unwrap();
     let rows: Vec<Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let digest: String =
+        digest(&SHA256, written.as_bytes()).as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(run["state"], "finished", "{run}");
+    assert_eq!(run["result"], json!({ "addresses": rows.len(), "rejected": rejected, "sha256": digest }));
+    rows
+}
+
+/// What became of a source with CSV.
+async fn is_a_table(node: &Node, run: &Value) {
     let row = |number: &str, street: &str, city: &str, lon: f64, lat: f64| json!({ "number": number, "street": street, "unit": "", "city": city, "postcode": "", "lon": lon, "lat": lat });
     let expected = [
         row("12", "N Main St", "Oakland", -122.25, 37.8),
         row("14", "Ünter, den Linden", "", -122.26, 37.81),
         row("20", "Third", "Oakland", -122.27, 37.82),
     ];
-    assert_eq!(rows, expected);
-    let digest: String =
-        digest(&SHA256, written.as_bytes()).as_ref().iter().map(|b| format!("{b:02x}")).collect();
-    assert_eq!(good["result"], json!({ "addresses": 3, "rejected": 2, "sha256": digest }));
-    assert!(!node.dir().join("output/de/bad.ndjson").exists());
-    let id = good["id"].as_i64().unwrap();
+    assert_eq!(rows(node, run, "us/ca/alameda.ndjson", 2), expected);
+    let id = run["id"].as_i64().unwrap();
     let events = node.get(&format!("/api/v1/jobs/{id}/events")).await.expect(200);
     let kinds: Vec<&str> =
         events["events"].as_array().unwrap().iter().map(|e| e["type"].as_str().unwrap()).collect();
     assert_eq!(kinds.first().zip(kinds.last()), Some((&"task.enqueue", &"task.finished")));
     assert!(kinds.contains(&"task.progress"), "{kinds:?}");
+}
+
+/// What became of a source with GeoJSON.
+fn are_features(node: &Node, run: &Value) {
+    let row = |number: &str, street: &str, lon: f64, lat: f64| json!({ "number": number, "street": street, "unit": "", "city": "", "postcode": "10117", "lon": lon, "lat": lat });
+    let expected = [row("7", "Unter den Linden", 13.39, 52.517), row("8", "Pariser Platz", 13.378, 52.516)];
+    assert_eq!(rows(node, run, "de/berlin.ndjson", 2), expected);
 }

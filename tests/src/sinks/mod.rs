@@ -231,7 +231,7 @@ async fn started(options: Options, sinks: &[&str]) -> Node {
     node
 }
 
-async fn registered(node: &Node, sinks: &[&str]) {
+pub(crate) async fn registered(node: &Node, sinks: &[&str]) {
     wait::until("the sinks to be registered", async || {
         let known = recorders(node).await;
         sinks.iter().all(|sink| known.contains(&format!("sink/{sink}"))).then_some(())
@@ -252,7 +252,7 @@ async fn deliveries(node: &Node) -> Vec<Value> {
 }
 
 /// All deliveries once there are so many and none has anything left to do.
-async fn done(node: &Node, count: usize) -> Vec<Value> {
+pub(crate) async fn done(node: &Node, count: usize) -> Vec<Value> {
     wait::until(&format!("{count} deliveries to end"), async || {
         let all = deliveries(node).await;
         let ended = |job: &Value| ["finished", "failed"].contains(&job["state"].as_str().unwrap());

@@ -15,8 +15,9 @@ const PAST: u32 = 100;
 /// After a stream that ended.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Looks at the node again and again, `every` so often and never twice at once.
+/// Looks at the node again and again, `every` so often and never twice at once. It has been looked at just now.
 pub(super) async fn look(client: Client, every: Duration, news: mpsc::Sender<News>) {
+    tokio::time::sleep(every).await;
     loop {
         let begun = Instant::now();
         let word = match Look::take(&client).await {

@@ -4,6 +4,7 @@
 
 use crate::cli::output::{clean, shortened};
 use crate::cli::remote::told;
+use crate::exit::Exit;
 use jiff::Timestamp;
 use minium_client::{
     Client, ClientError, JobInfo, JobQuery, SessionInfo, Statistics, WorkerInfo, WorkerQuery,
@@ -90,11 +91,27 @@ pub(super) struct FailureRow {
 }
 
 impl Look {
+    /// Asks the node for the first time.
+    ///
+    /// # Errors
+    /// That it cannot be reached, or tells its figures to others alone.
+    pub(super) async fn first(client: &Client) -> Result<Look, ClientError> {
+        match Look::ask(client).await? {
+            (_, Some(refused)) if refused.exit_code() == Exit::NotAllowed as u8 => Err(refused),
+            (look, _) => Ok(look),
+        }
+    }
+
     /// Asks the node.
     ///
     /// # Errors
     /// That it cannot be reached.
     pub(super) async fn take(client: &Client) -> Result<Look, ClientError> {
+        Ok(Look::ask(client).await?.0)
+    }
+
+    /// A look, and why it has no figures.
+    async fn ask(client: &Client) -> Result<(Look, Option<ClientError>), ClientError> {
         let limit = Some(ROWS_MAX);
         let jobs = |state| JobQuery { states: vec![state], limit, ..JobQuery::default() };
         let (active, failed) = (jobs(State::Active), jobs(State::Failed));
@@ -115,7 +132,14 @@ impl Look {
         let mut missing = BTreeMap::new();
         let mut look =
             Look { at: Timestamp::now(), down: ready.why.map(|why| text(&why)), ..Look::default() };
-        look.stats = part(&mut missing, "figures", stats);
+        let mut refused = None;
+        match stats {
+            Ok(stats) => look.stats = stats,
+            Err(error) => {
+                missing.insert("figures", why(&error));
+                refused = Some(error);
+            }
+        }
         look.lag = part(&mut missing, "lag", metrics.map(|metrics| lag(&metrics)));
         let queue = |queue: &minium_client::QueueInfo| QueueRow {
             name: text(&queue.name),
@@ -135,7 +159,7 @@ impl Look {
         let failed = failed.map(|page| page.jobs.iter().map(FailureRow::new).collect());
         look.failures = part(&mut missing, "failures", failed);
         look.missing = missing;
-        Ok(look)
+        Ok((look, refused))
     }
 
     /// Takes what is new in the place of what was there. What could not be had stays as it was.
@@ -236,10 +260,14 @@ fn part<T: Default>(
     answer: Result<T, ClientError>,
 ) -> T {
     answer.unwrap_or_else(|error| {
-        let why = error.problem().map_or_else(|| error.to_string(), told);
-        missing.insert(name, text(&why));
+        missing.insert(name, why(&error));
         T::default()
     })
+}
+
+/// Why something could not be had, for a line.
+fn why(error: &ClientError) -> String {
+    text(&error.problem().map_or_else(|| error.to_string(), told))
 }
 
 fn lag(metrics: &str) -> Option<Lag> {

@@ -79,11 +79,7 @@ impl Top {
         let output = Output::new(self.json);
         let client = self.remote.client()?;
         // A node that is not there, or does not let us look, is told before the screen is taken.
-        let look = Look::take(&client).await.map_err(explain)?;
-        match client.stats().await {
-            Err(error) if error.exit_code() == Exit::NotAllowed as u8 => return Err(explain(error)),
-            Ok(_) | Err(_) => {}
-        }
+        let look = Look::first(&client).await.map_err(explain)?;
         let result = match output.style() {
             Style::People { colour } if !self.once => Box::pin(self.watch(&client, look, colour)).await,
             Style::People { .. } | Style::Plain | Style::Json => {
