@@ -142,9 +142,8 @@ async fn events_and_wait_tell_how_a_job_went(options: Options) {
     let id = node.enqueue(&json!({ "task": "fast", "args": ["r"] })).await;
     let ended = node.get(&format!("/api/v1/jobs/{id}/wait?timeout=60s")).await.expect(200);
     assert_eq!((&ended["state"], &ended["result"]), (&json!("finished"), &json!(["r"])));
-    let events = node.get(&format!("/api/v1/jobs/{id}/events")).await.expect(200);
-    let kinds: Vec<&str> =
-        events["events"].as_array().unwrap().iter().map(|e| e["type"].as_str().unwrap()).collect();
+    let events = node.events(id, "task.finished").await;
+    let kinds: Vec<&str> = events.iter().map(|e| e["type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["task.enqueue", "task.dequeue", "task.finished"]);
     let client = Foreign::python();
     let mut session = client.open(&node.ws(&format!("/sub/task/fast/{id}?after=earliest"))).await;
@@ -234,8 +233,7 @@ async fn notes_are_merged_by_hand_and_figures_count(options: Options) {
         (&json!(7), &json!("slow"), &json!("delayed"))
     );
     assert_eq!((&changed["notes"], &changed["retries"]), (&json!({ "b": { "d": 3 }, "e": 4 }), &json!(0)));
-    let told = node.get(&format!("{path}/events")).await.expect(200);
-    assert_eq!(told["events"].as_array().unwrap().last().unwrap()["type"], "task.changed");
+    node.events(id, "task.changed").await;
     let ended = node.enqueue(&json!({ "task": "idle" })).await;
     node.request(reqwest::Method::POST, &format!("/api/v1/jobs/{ended}/cancel"), &[], "").await.expect(200);
     let json = [("content-type", "application/json")];

@@ -147,8 +147,7 @@ async fn a_schedule_rests_goes_on_and_is_run_by_hand(options: Options) {
     assert_eq!(show(&node, "a").await["job"], ran["id"]);
     node.post("/api/v1/schedules/a/resume", "").await.expect(200);
     some_jobs(&node, "x", rested.len() + 2).await;
-    let events = node.get(&format!("/api/v1/jobs/{}/events", ran["id"])).await.expect(200);
-    assert_eq!(events["events"][0]["type"], "task.enqueue", "{events}");
+    node.events(ran["id"].as_i64().unwrap(), "task.enqueue").await;
 }
 
 async fn a_changed_configuration_takes_effect_at_the_next_start(options: Options) {

@@ -183,9 +183,8 @@ async fn a_lease_that_expires_gives_the_job_to_another_puller(options: Options) 
         ask(&mut second, &json!({"op":"ack","job":id,"lease":given["lease"]})).await,
         json!({"op":"ok"})
     );
-    let events = node.get(&format!("/api/v1/jobs/{id}/events")).await.json();
-    let types: Vec<_> =
-        events["events"].as_array().unwrap().iter().map(|e| e["type"].as_str().unwrap()).collect();
+    let events = node.events(id.as_i64().unwrap(), "task.finished").await;
+    let types: Vec<_> = events.iter().map(|e| e["type"].as_str().unwrap()).collect();
     assert!(types.contains(&"task.lost") && types.contains(&"task.late_result"), "{types:?}");
 }
 

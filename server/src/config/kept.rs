@@ -61,8 +61,8 @@ mod tests {
     use crate::config::load::from_text;
     use std::time::Duration;
 
-    const SINK: &str =
-        "[sinks.ops]\nurl = \"https://example.com/\"\nsecret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n";
+    const SINK: &str = "[sinks.ops]\nkind = \"webhook\"\nurl = \"https://example.com/\"\n\
+        secrets = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"]\n";
     const DAY: u64 = 86_400;
 
     fn days(kept: Option<Duration>) -> Option<u64> {

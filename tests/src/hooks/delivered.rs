@@ -37,9 +37,8 @@ async fn a_delivery_that_comes_again_is_the_same_job(options: Options) {
     assert_eq!((&ended["state"], &ended["attempt"]), (&json!("finished"), &json!(1)));
     // the id alone decides: who sends again may sign anew
     assert_eq!(job_of(&push(&node, "git", "one", &json!({ "n": 2 })).await, "existing"), job);
-    let events = node.get(&format!("/api/v1/jobs/{job}/events")).await.expect(200);
-    let kinds: Vec<&str> =
-        events["events"].as_array().unwrap().iter().map(|e| e["type"].as_str().unwrap()).collect();
+    let events = node.events(job, "task.finished").await;
+    let kinds: Vec<&str> = events.iter().map(|e| e["type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["task.enqueue", "task.dequeue", "task.finished"]);
     assert_eq!(node.delete(&format!("/api/v1/jobs/{job}")).await.status, 204);
     assert_eq!(job_of(&push(&node, "git", "one", &payload).await, "existing"), job);

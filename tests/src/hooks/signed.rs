@@ -30,8 +30,8 @@ async fn github_is_believed_under_each_secret(options: Options) {
         let job = node.job(answer["job"].as_i64().unwrap()).await;
         assert_eq!(answer, json!({ "job": job["id"], "status": "enqueued" }));
         assert_eq!((&job["task"], &job["args"]), (&json!("hooked"), &json!([{ "type": "made", "n": 1 }])));
-        let events = node.get(&format!("/api/v1/jobs/{}/events", job["id"])).await.expect(200);
-        assert_eq!(events["events"][0]["traceparent"], trace, "{events}");
+        let events = node.events(job["id"].as_i64().unwrap(), "task.enqueue").await;
+        assert_eq!(events[0]["traceparent"], trace, "{events:?}");
     }
     assert_eq!(received(&node, "git", "enqueued").await, 2.0);
 }

@@ -118,6 +118,16 @@ impl Node {
         .await
     }
 
+    /// What happened to a job, once the last of it is this: the journal numbers events a moment after they are written.
+    pub(crate) async fn events(&self, id: i64, last: &str) -> Vec<Value> {
+        wait::until(&format!("{last} of job {id}"), async || {
+            let page = self.get(&format!("/api/v1/jobs/{id}/events")).await.expect(200);
+            let events = page["events"].as_array().unwrap();
+            events.last().is_some_and(|event| event["type"] == last).then(|| events.clone())
+        })
+        .await
+    }
+
     /// One figure of `/metrics`, summed over its labels; 0 while it does not exist.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let answer = self.get("/metrics").await;

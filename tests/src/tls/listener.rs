@@ -99,8 +99,12 @@ async fn curl_speaks_http_1_1_and_http_2() {
         let (status, body) = ask("/api/v1/jobs", &["--json", job]).await;
         assert!(status.starts_with(version) && status.ends_with("201"), "{status} {body}");
         let id = serde_json::from_str::<Value>(&body).unwrap()["id"].to_string();
-        let (_, body) = ask(&format!("/api/v1/jobs/{id}/events"), &[]).await;
-        assert!(body.contains(&node.http("/schemas/job.json")), "{body}");
+        let schema = node.http("/schemas/job.json");
+        wait::until("an event with its schema", async || {
+            let (_, body) = ask(&format!("/api/v1/jobs/{id}/events"), &[]).await;
+            body.contains(&schema).then_some(())
+        })
+        .await;
         // more than one window of a stream
         let long = authority.path("long");
         std::fs::write(&long, "x".repeat(200_000)).unwrap();
