@@ -22,8 +22,12 @@ pub(crate) const RECORD_MAGIC: [u8; 4] = [0x5a, 0x2a, 0x4d, 0x18];
 pub(crate) const FRAME_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// No record is longer: sixteen topics of 255 bytes, twice, and the rest.
 pub(crate) const RECORD_BYTES_MAX: usize = 64 << 10;
-/// No block has more bytes of lines: a full buffer and the largest message behind it.
+/// No block of several events has more bytes of lines.
 pub(crate) const DATA_BYTES_MAX: usize = 32 << 20;
+/// No event in an archive has more bytes: no database hands out a larger one. Above [`DATA_BYTES_MAX`] it is a block by itself.
+pub const EVENT_BYTES_MAX: usize = 1 << 30;
+/// No block has more bytes of lines: the largest event and its line end.
+pub(crate) const LINES_BYTES_MAX: usize = EVENT_BYTES_MAX + 1;
 /// Level 3 packs events to about a tenth; higher ones cost more than they save here.
 const LEVEL: i32 = 3;
 const HEAD: &str = ",\"head\":\"";
@@ -50,7 +54,7 @@ impl<'de> Deserialize<'de> for At {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub(crate) enum Note {
-    /// Events are missing: the journal had let them go before they came here.
+    /// Events are missing: the journal had let them go before they came here, or one was larger than was taken.
     Gap {
         /// The last event before.
         behind: Option<At>,
@@ -58,6 +62,9 @@ pub(crate) enum Note {
         resumes: At,
         /// Did the recorder go on?
         accepted: bool,
+        /// What is missing is the one event at `resumes`, which has so many bytes.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        bytes: Option<u64>,
     },
     /// The journal counts anew. What it keeps comes again under the new epoch.
     Epoch {
@@ -178,7 +185,7 @@ impl Batch {
     pub fn push(&mut self, event: &str) -> Result<Position, AuditError> {
         let found = line::mark(event).ok_or_else(|| AuditError::NotDurable(self.topic.clone()))?;
         let unfit = |reason: String| AuditError::Unfit { topic: self.topic.clone(), reason };
-        if self.data.len() + event.len() >= DATA_BYTES_MAX {
+        if !self.fits(event) {
             return Err(unfit(format!("it has {} bytes", event.len())));
         }
         let got = found.position;
@@ -201,6 +208,12 @@ impl Batch {
             }
         }
         Ok(got)
+    }
+
+    /// Has it room for this event? An empty one has, up to [`EVENT_BYTES_MAX`].
+    pub fn fits(&self, event: &str) -> bool {
+        let most = if self.is_empty() { LINES_BYTES_MAX } else { DATA_BYTES_MAX };
+        self.data.len() + event.len() < most
     }
 
     /// Has it no event?

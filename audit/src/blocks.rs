@@ -1,10 +1,10 @@
 //! Reads a segment block by block, in bounded memory, and says what is wrong with the first that is not whole.
 
-use crate::block::{Chain, DATA_BYTES_MAX, FRAME_MAGIC, RECORD_BYTES_MAX, RECORD_MAGIC, Record};
+use crate::block::{Chain, FRAME_MAGIC, LINES_BYTES_MAX, RECORD_BYTES_MAX, RECORD_MAGIC, Record};
 use crate::digest::Digest;
 use std::io::{self, Read};
 use zstd::bulk::Decompressor;
-use zstd::zstd_safe::{compress_bound, find_frame_compressed_size};
+use zstd::zstd_safe::{compress_bound, find_frame_compressed_size, get_frame_content_size};
 
 /// The first read of a block; most are smaller.
 const READ_BYTES: usize = 256 << 10;
@@ -101,7 +101,10 @@ impl<R: Read> Blocks<R> {
             match find_frame_compressed_size(self.rest()) {
                 Ok(length) => break length,
                 Err(_) if self.ended => return broken("the file ends within a block", true),
-                Err(_) if self.rest().len() > compress_bound(DATA_BYTES_MAX) => {
+                Err(_)
+                    if self.rest().len()
+                        > compress_bound(claimed(self.rest()).unwrap_or(LINES_BYTES_MAX)) =>
+                {
                     return broken("the block has no end", false);
                 }
                 Err(_) => self.fill(READ_BYTES.max(self.rest().len()))?,
@@ -163,7 +166,7 @@ impl Block<'_> {
         if summary.stored != frame.len() as u64 || summary.frame != Digest::of(frame) {
             return Err("its compressed bytes are not those that were written".into());
         }
-        let length = usize::try_from(summary.bytes).ok().filter(|length| *length <= DATA_BYTES_MAX);
+        let length = usize::try_from(summary.bytes).ok().filter(|length| *length <= LINES_BYTES_MAX);
         let length = length.ok_or("its record says that it is larger than a block can be")?;
         self.data.clear();
         self.data.reserve(length);
@@ -174,6 +177,12 @@ impl Block<'_> {
         }
         Ok(self.data)
     }
+}
+
+/// How many bytes of lines a frame says that it holds, if that is as many as a block can have.
+pub(crate) fn claimed(frame: &[u8]) -> Option<usize> {
+    let bytes = usize::try_from(get_frame_content_size(frame).ok()??).ok()?;
+    (bytes <= LINES_BYTES_MAX).then_some(bytes)
 }
 
 /// Is there a record in these bytes of a block with a greater number than this? What was torn by a crash is one block that

@@ -65,6 +65,21 @@ pub enum AuditError {
         /// Behind this the journal goes on.
         earliest: Position,
     },
+    /// An event is longer than is taken.
+    #[error(
+        "event {at} of {topic} has {bytes} bytes, and at most {limit} are taken; that is on record now: a larger --event-max \
+        takes it, and --accept-gaps goes on without it"
+    )]
+    TooLong {
+        /// Of which topic.
+        topic: String,
+        /// Where it stands.
+        at: Position,
+        /// So many bytes does it have.
+        bytes: usize,
+        /// So many are taken.
+        limit: usize,
+    },
     /// A message without a position came.
     #[error("{0} is not durable: what is not kept cannot be archived without holes")]
     NotDurable(String),

@@ -18,7 +18,7 @@
 //! ```
 //!
 //! **Map.** `block` is the format, `blocks` reads it, `tail` finds where its end begins; `writer` writes an archive, `home` is its directory, `manifest` its
-//! index, `disk` what is done to files, `place` where they are read from; `record` follows topics and fills the writer; `verify`, `read` and `replay` are what
+//! index, `disk` what is done to files, `place` where they are read from; `record` follows topics and fills the writer, `pace` says how that goes; `verify`, `read` and `replay` are what
 //! an archive is good for. With the feature `parquet` there are `columns`, with `s3` a `bucket` and the `upload` to it.
 //!
 //! **Invariants.** An event is in the archive once, in the order of its topic, as it came on the wire, or a record says
@@ -40,6 +40,7 @@ mod error;
 mod home;
 mod line;
 mod manifest;
+mod pace;
 mod place;
 mod read;
 mod record;
@@ -53,7 +54,7 @@ mod upload;
 mod verify;
 mod writer;
 
-pub use block::Batch;
+pub use block::{Batch, EVENT_BYTES_MAX};
 #[cfg(feature = "s3")]
 pub use bucket::{Bucket, BucketError};
 #[cfg(feature = "parquet")]
@@ -61,7 +62,7 @@ pub use columns::ParquetWriter;
 pub use digest::{Digest, DigestError};
 pub use error::AuditError;
 pub use place::Place;
-pub use read::{Entry, Selection, read};
+pub use read::{Entry, Selection, read, read_with_facts};
 pub use record::{HEARTBEAT, RecordOptions, Recorded, TOPICS_MAX, Uploaded, record};
 pub use replay::{ReplayOptions, Replayed, replay};
 pub use seal::{CheckKey, SealKey};

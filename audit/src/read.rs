@@ -7,6 +7,7 @@ use crate::error::{AuditError, disk};
 use crate::home::{Home, segment_name};
 use crate::manifest::Manifest;
 use crate::place::Place;
+use crate::verify::Fact;
 use jiff::Timestamp;
 use minium_protocol::{Filter, Job, Position};
 use serde::Deserialize;
@@ -103,6 +104,12 @@ impl Selection {
         summary.events > 0 && self.may_be_within(&summary.from, &summary.to)
     }
 
+    /// May it be about some of them?
+    fn may_concern(&self, fact: &Fact) -> bool {
+        let of: Option<Filter> = fact.topic.parse().ok();
+        self.topic.as_ref().zip(of).is_none_or(|(topic, of)| topic.meets(&of))
+    }
+
     /// May some of them be of between these times?
     fn may_be_within(&self, from: &Option<String>, to: &Option<String>) -> bool {
         let time = |text: &Option<String>| text.as_deref().and_then(|t| t.parse::<Timestamp>().ok());
@@ -137,7 +144,21 @@ pub fn read(
     tell: &mut dyn FnMut(u64, u64),
     each: &mut dyn FnMut(&Entry<'_>) -> Result<ControlFlow<()>, AuditError>,
 ) -> Result<(), AuditError> {
-    read_while(place.into(), selection, &|| true, tell, each)
+    read_while(place.into(), selection, &|| true, tell, &mut |_| (), each)
+}
+
+/// The same, and gives `fact` what is on record between them that is no event: holes, and where the journal began to count
+/// anew. What is of other topics is left out; a fact has no time, and stands where it was recorded.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_with_facts(
+    place: impl Into<Place>,
+    selection: &Selection,
+    fact: &mut dyn FnMut(Fact),
+    each: &mut dyn FnMut(&Entry<'_>) -> Result<ControlFlow<()>, AuditError>,
+) -> Result<(), AuditError> {
+    read_while(place.into(), selection, &|| true, &mut |_, _| (), fact, each)
 }
 
 /// The same, as long as somebody wants it: that is asked for each block, also where nothing is selected.
@@ -146,6 +167,7 @@ pub(crate) fn read_while(
     selection: &Selection,
     wanted: &dyn Fn() -> bool,
     tell: &mut dyn FnMut(u64, u64),
+    fact: &mut dyn FnMut(Fact),
     each: &mut dyn FnMut(&Entry<'_>) -> Result<ControlFlow<()>, AuditError>,
 ) -> Result<(), AuditError> {
     let home = Home::open(place)?;
@@ -182,6 +204,9 @@ pub(crate) fn read_while(
             if !wanted() {
                 return Ok(());
             }
+            if let Some(found) = fact_in(&name, &block).filter(|found| selection.may_concern(found)) {
+                fact(found);
+            }
             if selection.may_be_in(&block.record.summary)
                 && block_of(&name, &mut block, selection, each)?.is_break()
             {
@@ -190,6 +215,13 @@ pub(crate) fn read_while(
         }
     }
     Ok(())
+}
+
+/// What a block says that is no event.
+fn fact_in(name: &str, block: &Block<'_>) -> Option<Fact> {
+    let summary = &block.record.summary;
+    let what = summary.note.as_ref()?.to_string();
+    Some(Fact { file: name.into(), offset: block.offset, topic: summary.topic.clone(), what })
 }
 
 fn block_of(

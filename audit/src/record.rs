@@ -9,10 +9,10 @@ use crate::block::Batch;
 use crate::confirm::Confirming;
 use crate::error::AuditError;
 use crate::line::mark;
+use crate::pace::Pace;
 use crate::writer::Writer;
 use futures::stream::{SelectAll, unfold};
 use futures::{FutureExt, Stream, StreamExt};
-use jiff::Timestamp;
 use minium_client::plain::{Mode, Received, SubscribeOptions, Subscription};
 use minium_client::{Backoff, Client, ClientError};
 use minium_protocol::{After, ErrorCode, Filter, Position};
@@ -30,8 +30,6 @@ pub const TOPICS_MAX: usize = 16;
 const BLOCK_BYTES: usize = 4 << 20;
 /// So many messages are taken before signals and times are looked at.
 const MESSAGES_PER_TURN: usize = 1_024;
-/// So often it is told how it goes, while anything comes.
-const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Pauses while the disk is full, doubled from the first to the longest.
 const FULL_FIRST: Duration = Duration::from_millis(100);
 const FULL_MAX: Duration = Duration::from_secs(10);
@@ -158,10 +156,9 @@ impl<'a> Recorder<'a> {
                 self.confirm(n, position);
             }
             if self.options.once {
-                let page = self.client.kept(&self.tracks[n].filter, After::Last(1), None).await?;
-                // where the page ends may be behind it
-                let last = page.messages.last().and_then(|event| mark(event.get()));
-                self.tracks[n].target = last.map(|mark| mark.position);
+                // where the page ends may be behind it, and the event may be longer than is taken
+                let last = self.client.kept_beginning(&self.tracks[n].filter, After::Last(1)).await?;
+                self.tracks[n].target = last.as_deref().and_then(mark).map(|mark| mark.position);
             }
         }
         for n in 0..self.tracks.len() {
@@ -259,8 +256,15 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// A subscription came to its end, which may be a hole or a new numbering.
+    /// A subscription came to its end, which may be a hole, a new numbering, or an event that is too long.
     async fn lost(&mut self, n: usize, error: ClientError) -> Result<(), AuditError> {
+        if let ClientError::TooLong { bytes, limit, behind, .. } = error {
+            self.tracks[n].lost += 1;
+            return match self.tracks[n].lost {
+                ..=LOST_MAX => self.too_long(n, bytes, limit, behind).await,
+                _ => Err(error.into()),
+            };
+        }
         let code = error.code();
         let earliest = error.problem().and_then(|p| p.earliest.as_deref()?.parse::<Position>().ok());
         let (Some(code), Some(earliest)) = (code, earliest) else { return Err(error.into()) };
@@ -293,6 +297,36 @@ impl<'a> Recorder<'a> {
         }
     }
 
+    /// An event is longer than is taken: where it stands is read from how it begins. If that cannot be told now it comes again.
+    async fn too_long(
+        &mut self,
+        n: usize,
+        bytes: usize,
+        limit: usize,
+        behind: Option<Position>,
+    ) -> Result<(), AuditError> {
+        self.flush(n).await?;
+        let filter = self.tracks[n].filter.clone();
+        let after = self.position(n).or(behind).map_or(self.options.after, After::Position);
+        let found = self.client.kept_beginning(&filter, after).await;
+        let at = found.as_ref().ok().and_then(|event| mark(event.as_deref()?)).map(|mark| mark.position);
+        let Some(at) = at else {
+            let error = found.err().map(|error| error.to_string());
+            debug!(topic = %filter, error, "Where an event stands that is too long could not be seen.");
+            tokio::time::sleep(REOPEN).await;
+            return Ok(());
+        };
+        let (topic, accepted) = (filter.to_string(), self.options.accept_gaps);
+        let of = topic.clone();
+        self.on_disk(move |writer| writer.note_large(&of, at, bytes as u64, accepted)).await?;
+        if !accepted {
+            return Err(AuditError::TooLong { topic, at, bytes, limit });
+        }
+        warn!(%topic, %at, bytes, limit, "An event is longer than is taken and is missing; that is on record.");
+        self.confirm(n, at);
+        Ok(())
+    }
+
     /// Takes an item, and what came with it.
     async fn take_turn(&mut self, first: Option<Item>) -> Result<(), AuditError> {
         let mut next = first;
@@ -323,9 +357,12 @@ impl<'a> Recorder<'a> {
                 return self.open_again(n).await;
             }
         };
-        let track = &mut self.tracks[n];
-        let topic = || track.filter.to_string();
+        let topic = || self.tracks[n].filter.to_string();
         let text = received.message.as_text().ok_or_else(|| AuditError::NotDurable(topic()))?;
+        if !self.tracks[n].batch.fits(text) {
+            self.flush(n).await?;
+        }
+        let track = &mut self.tracks[n];
         track.batch.push(text)?;
         track.lost = 0;
         track.begun.get_or_insert_with(Instant::now);
@@ -440,41 +477,5 @@ async fn at(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
-    }
-}
-
-/// How it goes, for the log.
-struct Pace {
-    since: Instant,
-    events: u64,
-    last: Option<(Position, Option<String>)>,
-}
-
-impl Pace {
-    fn new() -> Pace {
-        Pace { since: Instant::now(), events: 0, last: None }
-    }
-
-    fn note(&mut self, events: u64, position: Position, time: Option<String>) {
-        self.events += events;
-        self.last = Some((position, time));
-    }
-
-    async fn due(&self) {
-        match &self.last {
-            Some(_) => tokio::time::sleep_until(self.since + TELL_EVERY).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn tell(&mut self) {
-        let seconds = self.since.elapsed().as_secs_f64();
-        if let Some((position, time)) = self.last.take() {
-            let time = time.and_then(|t| t.parse::<Timestamp>().ok());
-            let lag_seconds = time.map(|t| Timestamp::now().duration_since(t).as_secs_f64().max(0.0));
-            let events_per_second = (self.events as f64 / seconds).round();
-            info!(%position, events_per_second, lag_seconds, "Recording.");
-        }
-        *self = Pace::new();
     }
 }

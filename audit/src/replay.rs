@@ -66,7 +66,7 @@ pub async fn replay(
     let ReplayOptions { selection, speed, prefix } = options;
     let reading = tokio::task::spawn_blocking(move || {
         // whoever ends it drops the receiver
-        read_while(place, &selection, &|| !loaded.is_closed(), &mut |_, _| (), &mut |entry| {
+        read_while(place, &selection, &|| !loaded.is_closed(), &mut |_, _| (), &mut |_| (), &mut |entry| {
             let next = load(entry, &prefix)?;
             // nobody wants more
             let sent = loaded.blocking_send(next);

@@ -11,7 +11,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 /// So many bytes at the end are read at first, and judged in any case.
 pub(crate) const TAIL_BYTES: u64 = 2 << 20;
-/// More than two of the largest blocks: where none is found in so many, all is read from the beginning.
+/// More than two of the largest blocks of several events: where none is found in so many, all is read from the beginning.
 const TAIL_BYTES_MAX: u64 = 96 << 20;
 
 /// Where a block begins in the last bytes of a file of this length; its beginning if it is no longer than that, or if

@@ -313,7 +313,15 @@ impl std::fmt::Display for Note {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let word = |at: &Option<At>| at.map_or_else(|| "the beginning".to_owned(), |at| at.0.to_string());
         match self {
-            Note::Gap { behind, resumes, accepted } => {
+            Note::Gap { resumes, accepted, bytes: Some(bytes), .. } => {
+                let then = if *accepted { "recorded on" } else { "stopped" };
+                write!(
+                    f,
+                    "event {} is missing: its {bytes} bytes are more than were taken; {then}",
+                    resumes.0
+                )
+            }
+            Note::Gap { behind, resumes, accepted, bytes: None } => {
                 let then = if *accepted { "recorded on" } else { "stopped" };
                 write!(f, "events are missing between {} and {}; {then}", word(behind), resumes.0)
             }

@@ -6,8 +6,8 @@
 //! nobody was told of it. If something that somebody was told of stands behind a block that is not whole, nothing is
 //! written at all.
 
-use crate::block::{At, Batch, Chain, DATA_BYTES_MAX, Note, RECORD_BYTES_MAX, Record};
-use crate::blocks::{Blocks, Broken, later_record};
+use crate::block::{At, Batch, Chain, DATA_BYTES_MAX, LINES_BYTES_MAX, Note, RECORD_BYTES_MAX, Record};
+use crate::blocks::{Blocks, Broken, claimed, later_record};
 use crate::disk::{Disk, Medium, Real};
 use crate::error::{AuditError, disk};
 use crate::home::{Home, SEGMENTS_MAX, lock, segment_name};
@@ -186,14 +186,40 @@ impl Writer {
     /// # Errors
     /// As [`Writer::append`].
     pub fn note_gap(&mut self, topic: &str, resumes: Position, accepted: bool) -> Result<(), AuditError> {
+        self.note_missing(topic, resumes, accepted, None)
+    }
+
+    /// The same of one event that is too large: where it stands, and how many bytes it has.
+    ///
+    /// # Errors
+    /// As [`Writer::append`].
+    pub fn note_large(
+        &mut self,
+        topic: &str,
+        at: Position,
+        bytes: u64,
+        accepted: bool,
+    ) -> Result<(), AuditError> {
+        self.note_missing(topic, at, accepted, Some(bytes))
+    }
+
+    fn note_missing(
+        &mut self,
+        topic: &str,
+        resumes: Position,
+        accepted: bool,
+        bytes: Option<u64>,
+    ) -> Result<(), AuditError> {
         let behind = self.position(topic).map(At);
         let told = self.last_note.as_ref().is_some_and(|(of, note)| {
-            of == topic && matches!(note, Note::Gap { behind: b, accepted: false, .. } if *b == behind)
+            let same = |b: &Option<At>, of: &Option<u64>| *b == behind && of.is_some() == bytes.is_some();
+            of == topic
+                && matches!(note, Note::Gap { behind: b, accepted: false, bytes, .. } if same(b, bytes))
         });
         if told && !accepted {
             return Ok(());
         }
-        self.write(&Batch::new(topic), Some(Note::Gap { behind, resumes: At(resumes), accepted }))
+        self.write(&Batch::new(topic), Some(Note::Gap { behind, resumes: At(resumes), accepted, bytes }))
     }
 
     /// Puts on record that the journal counts anew, and where this topic goes on.
@@ -332,9 +358,11 @@ impl Writer {
         };
         let Some(Broken { offset, reason, .. }) = broken else { return Ok((tally, begun)) };
         // more than a block is not what a crash leaves of one
-        let many =
-            length.saturating_sub(offset) > compress_bound(DATA_BYTES_MAX) as u64 + RECORD_BYTES_MAX as u64;
-        let confirmed = !is_last || many || later_record(&rest_of(&path, offset)?, self.chain.block + 1);
+        let confirmed = !is_last || {
+            let rest = rest_of(&path, offset)?;
+            let lines = claimed(&rest).unwrap_or(0).max(DATA_BYTES_MAX);
+            rest.len() > compress_bound(lines) + RECORD_BYTES_MAX || later_record(&rest, self.chain.block + 1)
+        };
         if confirmed {
             return Err(AuditError::Damaged { file: name, offset, reason });
         }
@@ -388,13 +416,15 @@ fn begun_at(file: &mut File) -> std::io::Result<Option<Timestamp>> {
     Ok(first.and_then(Result::ok))
 }
 
-/// What stands behind the last block that is whole: of a crash one block that is not.
+/// What stands behind the last block that is whole: of a crash one block that is not, and no more is read than shows that it is
+/// more.
 fn rest_of(path: &Path, offset: u64) -> Result<Vec<u8>, AuditError> {
+    let bytes_max = (compress_bound(LINES_BYTES_MAX) + RECORD_BYTES_MAX + 1) as u64;
     let read = || {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(offset))?;
         let mut rest = Vec::new();
-        file.read_to_end(&mut rest).map(|_| rest)
+        file.take(bytes_max).read_to_end(&mut rest).map(|_| rest)
     };
     read().map_err(disk("read", path))
 }

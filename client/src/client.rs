@@ -54,6 +54,8 @@ pub struct ClientOptions {
     pub message_bytes_max: usize,
     /// Messages that wait between the socket and the program, each way. Beyond, the socket is not read.
     pub buffered_messages_max: usize,
+    /// Bytes of them on a plain subscription; a message that has more waits alone.
+    pub buffered_bytes_max: usize,
     /// Whom to trust where TLS is spoken, and what to show.
     pub tls: TlsOptions,
 }
@@ -67,6 +69,7 @@ impl Default for ClientOptions {
             close_timeout: Duration::from_secs(5),
             message_bytes_max: 16 << 20,
             buffered_messages_max: 64,
+            buffered_bytes_max: 32 << 20,
             tls: TlsOptions::default(),
         }
     }

@@ -202,6 +202,7 @@ pub(crate) struct Lent {
     /// There until it is dropped.
     socket: Option<Socket>,
     back: Arc<Mutex<Option<Socket>>>,
+    taken: u64,
 }
 
 /// Where a lent socket comes back to.
@@ -213,7 +214,7 @@ impl Lender {
     /// Lends it.
     pub(crate) fn lend(socket: Socket) -> (Lent, Lender) {
         let back = Arc::default();
-        (Lent { socket: Some(socket), back: Arc::clone(&back) }, Lender { back })
+        (Lent { socket: Some(socket), back: Arc::clone(&back), taken: 0 }, Lender { back })
     }
 
     /// The socket, if it came back.
@@ -223,6 +224,11 @@ impl Lender {
 }
 
 impl Lent {
+    /// How many bytes have come on it: a message that takes long is no silence.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
+    }
+
     fn socket(self: Pin<&mut Self>) -> Pin<&mut Socket> {
         Pin::new(self.get_mut().socket.as_mut().expect("it is there until it is dropped"))
     }
@@ -235,8 +241,15 @@ impl Drop for Lent {
 }
 
 impl AsyncRead for Lent {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.socket().poll_read(cx, buf)
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = self.as_mut().socket().poll_read(cx, buf);
+        self.taken += (buf.filled().len() - before) as u64;
+        read
     }
 }
 

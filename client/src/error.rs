@@ -85,6 +85,18 @@ pub enum ClientError {
         /// What the network said.
         reason: String,
     },
+    /// A message came that is longer than is taken. Coming back brings it again: whoever goes on must pass it or take more.
+    #[error("{what} of {bytes} bytes came, and at most {limit} are taken")]
+    TooLong {
+        /// What it is.
+        what: String,
+        /// So many bytes does it have.
+        bytes: usize,
+        /// So many are taken.
+        limit: usize,
+        /// On a durable subscription the position behind which it stands, if that is known.
+        behind: Option<Position>,
+    },
     /// A durable subscription got an event that does not come behind the one before. Going on would hide a loss.
     #[error("event {got} came after {last}: the order of the journal is broken")]
     OutOfOrder {
@@ -180,6 +192,9 @@ impl ClientError {
                 ClientError::Closed { code: *code, reason: reason.clone() }
             }
             ClientError::Cut { url, reason } => ClientError::Cut { url: url.clone(), reason: reason.clone() },
+            ClientError::TooLong { what, bytes, limit, behind } => {
+                ClientError::TooLong { what: what.clone(), bytes: *bytes, limit: *limit, behind: *behind }
+            }
             ClientError::OutOfOrder { last, got } => ClientError::OutOfOrder { last: *last, got: *got },
             ClientError::GaveUp { failures, last } => {
                 ClientError::GaveUp { failures: *failures, last: Box::new(last.again()) }
@@ -206,6 +221,7 @@ impl ClientError {
             ClientError::Problem(problem) => Some(problem.code),
             ClientError::GaveUp { last, .. } => last.code(),
             ClientError::Timeout { .. } => Some(ErrorCode::Timeout),
+            ClientError::TooLong { .. } => Some(ErrorCode::PayloadTooLarge),
             ClientError::Closed { code, .. } => code_of_close(*code),
             ClientError::Status { status, .. } => code_of_status(*status),
             _ => None,

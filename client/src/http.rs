@@ -113,11 +113,7 @@ impl Client {
 
     async fn exchange(&self, request: Request<'_>) -> Result<Answer, ClientError> {
         let path = request.path.to_owned();
-        let response = self.http().request(self.written(request)?).await;
-        let response = response.map_err(|e| match e.connect_info().and_then(fault_of) {
-            Some((fault, detail)) => ClientError::tls(self.base_url(), fault, &detail),
-            None => self.unanswered(&e),
-        })?;
+        let response = self.response(request).await?;
         let status = response.status();
         let date = response.headers().get(DATE).and_then(|date| read_date(date.to_str().ok()?));
         let body = self.body(&path, response).await?;
@@ -126,6 +122,41 @@ impl Client {
         } else {
             Err(refusal(self.base_url(), status.as_u16(), &body))
         }
+    }
+
+    /// The first bytes of an answer, however long it is: what comes behind them is not read.
+    pub(crate) async fn beginning(&self, request: Request<'_>, bytes: usize) -> Result<Bytes, ClientError> {
+        let limit = self.options().request_timeout;
+        let path = request.path.to_owned();
+        let exchange = async {
+            let response = self.response(request).await?;
+            let status = response.status();
+            if !status.is_success() {
+                let body = self.body(&path, response).await?;
+                return Err(refusal(self.base_url(), status.as_u16(), &body));
+            }
+            let (mut incoming, mut body) = (response.into_body(), Vec::new());
+            while body.len() < bytes
+                && let Some(frame) = incoming.frame().await
+            {
+                body.extend_from_slice(
+                    &frame.map_err(|e| self.unanswered(&e))?.into_data().unwrap_or_default(),
+                );
+            }
+            Ok(body.into())
+        };
+        match timeout(limit, Box::pin(exchange)).await {
+            Ok(body) => body,
+            Err(_) => Err(ClientError::Timeout { what: "the server's answer".into(), limit }),
+        }
+    }
+
+    async fn response(&self, request: Request<'_>) -> Result<Response<Incoming>, ClientError> {
+        let response = self.http().request(self.written(request)?).await;
+        response.map_err(|e| match e.connect_info().and_then(fault_of) {
+            Some((fault, detail)) => ClientError::tls(self.base_url(), fault, &detail),
+            None => self.unanswered(&e),
+        })
     }
 
     fn written(&self, request: Request<'_>) -> Result<http::Request<Full<Bytes>>, ClientError> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::handshake::client::{Request, Response};
 use tokio_tungstenite::tungstenite::http::header::{
     AUTHORIZATION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
@@ -150,6 +150,9 @@ fn failed_handshake(client: &Client, error: Error) -> ClientError {
 pub(crate) fn failed(client: &Client, error: &Error) -> ClientError {
     let reason = error.to_string();
     match error {
+        Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
+            ClientError::TooLong { what: "a message".into(), bytes: *size, limit: *max_size, behind: None }
+        }
         Error::Capacity(_) => ClientError::Answer { what: "a subscription".into(), reason },
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => cut(client, reason),
         Error::Protocol(_) | Error::Utf8(_) | Error::AttackAttempt => {

@@ -14,9 +14,10 @@ use crate::socket::{self, Refused, Route};
 use futures::{SinkExt, Stream, StreamExt};
 use minium_protocol::{After, CloseCode, Position, parse_duration};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -76,7 +77,7 @@ pub enum Status {
 /// Dropping it closes the session orderly in the background; [`Subscription::close`] waits for that.
 #[derive(Debug)]
 pub struct Subscription {
-    messages: mpsc::Receiver<Result<Received, ClientError>>,
+    messages: mpsc::Receiver<Waiting>,
     status: watch::Receiver<Status>,
     stop: DropGuard,
 }
@@ -124,8 +125,19 @@ impl Stream for Subscription {
     type Item = Result<Received, ClientError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.messages.poll_recv(cx)
+        self.messages.poll_recv(cx).map(|waiting| waiting.map(|(result, _room)| result))
     }
+}
+
+/// What waits to be read, and the room that it takes meanwhile.
+type Waiting = (Result<Received, ClientError>, Option<OwnedSemaphorePermit>);
+
+/// Room is counted in pieces of so many bytes.
+const ROOM_BYTES: usize = 1 << 10;
+
+/// Room for so many bytes, as pieces.
+fn pieces(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(ROOM_BYTES)).unwrap_or(u32::MAX)
 }
 
 /// How a connection ended.
@@ -155,7 +167,9 @@ struct Reader {
     failures: u32,
     connections: u64,
     random: fastrand::Rng,
-    out: mpsc::Sender<Result<Received, ClientError>>,
+    out: mpsc::Sender<Waiting>,
+    /// Room for what waits.
+    room: Arc<Semaphore>,
     status: watch::Sender<Status>,
     stop: CancellationToken,
 }
@@ -166,7 +180,7 @@ impl Reader {
         role: &'static str,
         topic: &str,
         options: SubscribeOptions,
-        out: mpsc::Sender<Result<Received, ClientError>>,
+        out: mpsc::Sender<Waiting>,
         status: watch::Sender<Status>,
         stop: CancellationToken,
     ) -> Reader {
@@ -186,6 +200,7 @@ impl Reader {
             connections: 0,
             random: fastrand::Rng::new(),
             out,
+            room: Arc::new(Semaphore::new(pieces(client.options().buffered_bytes_max).max(1) as usize)),
             status,
             stop,
         }
@@ -196,7 +211,7 @@ impl Reader {
         if let Err(error) = self.live(first).await {
             debug!(path = %self.path, %error, "Subscription ended.");
             // Nobody is there to be told when the subscription was dropped.
-            stop.run_until_cancelled(self.out.send(Err(error))).await;
+            stop.run_until_cancelled(self.out.send((Err(error), None))).await;
         }
         self.status.send_replace(Status::Ended);
     }
@@ -285,7 +300,7 @@ impl Reader {
     async fn read(&mut self, stream: &mut socket::Stream) -> End {
         let stop = self.stop.clone();
         let idle = self.client.options().idle;
-        let mut pinged = false;
+        let (mut pinged, mut taken) = (false, stream.get_ref().taken());
         loop {
             let frame = tokio::select! {
                 () = stop.cancelled() => {
@@ -294,7 +309,13 @@ impl Reader {
                 }
                 frame = timeout(idle, stream.next()) => frame,
             };
+            // a large message on a slow line takes longer than that
+            let comes = std::mem::replace(&mut taken, stream.get_ref().taken()) != taken;
             let end = match frame {
+                Err(_) if comes => {
+                    pinged = false;
+                    None
+                }
                 Err(_) if pinged => {
                     Some(socket::cut(&self.client, "the server does not answer pings").into())
                 }
@@ -303,7 +324,7 @@ impl Reader {
                     self.ping(stream).await.err().map(End::from)
                 }
                 Ok(None) => Some(socket::cut(&self.client, "it was ended").into()),
-                Ok(Some(Err(error))) => Some(socket::failed(&self.client, &error).into()),
+                Ok(Some(Err(error))) => Some(self.failed(&error).into()),
                 Ok(Some(Ok(frame))) => {
                     pinged = false;
                     self.take(stream, frame).await
@@ -312,6 +333,17 @@ impl Reader {
             if let Some(end) = end {
                 return end;
             }
+        }
+    }
+
+    /// What an error on the session means; of a message that is too long also where it stands.
+    fn failed(&self, error: &tungstenite::Error) -> ClientError {
+        match socket::failed(&self.client, error) {
+            ClientError::TooLong { bytes, limit, .. } => {
+                let (what, behind) = (format!("a message of {}", self.path), self.order.position());
+                ClientError::TooLong { what, bytes, limit, behind }
+            }
+            error => error,
         }
     }
 
@@ -362,9 +394,14 @@ impl Reader {
             }
         }
         self.failures = 0;
+        let wanted =
+            pieces(message.as_bytes().len()).min(pieces(self.client.options().buffered_bytes_max).max(1));
         let received = Received { message, position, after_gap: std::mem::take(&mut self.gap) };
-        let sent = self.stop.run_until_cancelled(self.out.send(Ok(received))).await;
-        Ok(matches!(sent, Some(Ok(()))))
+        let sending = async {
+            let room = Arc::clone(&self.room).acquire_many_owned(wanted).await;
+            self.out.send((Ok(received), room.ok())).await.is_ok()
+        };
+        Ok(self.stop.run_until_cancelled(sending).await.unwrap_or(false))
     }
 
     async fn ping(&self, stream: &mut socket::Stream) -> Result<(), ClientError> {

@@ -22,6 +22,14 @@ pub const ENTRIES_TRIMMED: &str = "minium_notifier_entries_trimmed_total";
 pub const RECORDERS: &str = "minium_notifier_recorders";
 /// How long ago the most silent of them was heard of.
 pub const RECORDERS_SILENCE: &str = "minium_notifier_recorders_silence_seconds";
+/// Entries behind what the recorder has confirmed that is farthest behind, as far as the relay is; 0 where all have all.
+pub const RECORDERS_BEHIND: &str = "minium_notifier_recorders_behind_entries";
+/// Age of the oldest entry that a recorder follows and has not confirmed; 0 where there is none.
+pub const RECORDERS_BEHIND_SECONDS: &str = "minium_notifier_recorders_behind_seconds";
+/// So many entries beyond its retention does a channel keep for recorders.
+pub const RECORDERS_HOLD: &str = "minium_notifier_recorders_hold_entries";
+/// So much longer than its retention says does a channel keep entries for recorders.
+pub const RECORDERS_HOLD_SECONDS: &str = "minium_notifier_recorders_hold_seconds";
 /// Entries that were let go of although a recorder had not confirmed them.
 pub const RECORDERS_OVERRUN: &str = "minium_notifier_recorders_overrun_total";
 /// Events that became deliveries of a sink, by this node.
@@ -71,6 +79,22 @@ pub fn describe() {
     describe_counter!(ENTRIES_TRIMMED, Unit::Count, "Entries that retention let go of.");
     describe_gauge!(RECORDERS, Unit::Count, "Recorders that are registered.");
     describe_gauge!(RECORDERS_SILENCE, Unit::Seconds, "How long ago the most silent recorder was heard of.");
+    describe_gauge!(
+        RECORDERS_BEHIND,
+        Unit::Count,
+        "Entries behind what the recorder that is farthest behind has confirmed."
+    );
+    describe_gauge!(
+        RECORDERS_BEHIND_SECONDS,
+        Unit::Seconds,
+        "Age of the oldest entry that a recorder follows and has not confirmed."
+    );
+    describe_gauge!(RECORDERS_HOLD, Unit::Count, "Entries that a channel keeps for recorders at most.");
+    describe_gauge!(
+        RECORDERS_HOLD_SECONDS,
+        Unit::Seconds,
+        "For so long beyond its retention a channel keeps entries for recorders."
+    );
     describe_counter!(
         RECORDERS_OVERRUN,
         Unit::Count,

@@ -7,7 +7,9 @@
 use crate::error::NotifierError;
 use crate::journal::{JournalStore, Range};
 use crate::recorders::Recorder;
+use jiff::Timestamp;
 use minium_protocol::Filter;
+use serde::Deserialize;
 use std::collections::HashMap;
 
 /// Pages of the journal that one round looks at, of all recorders together.
@@ -21,13 +23,15 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    /// Moves each recorder to the entry before the next one that it follows, as far as `to`.
+    /// Moves each recorder to the entry before the next one that it follows, as far as `to`. Answers when the oldest of those
+    /// was written.
     pub(crate) async fn stretch(
         &mut self,
         store: &dyn JournalStore,
         recorders: &mut [Recorder],
         to: u64,
-    ) -> Result<(), NotifierError> {
+    ) -> Result<Option<Timestamp>, NotifierError> {
+        let mut oldest: Option<Timestamp> = None;
         let (mut seen, mut pages) = (HashMap::new(), PAGES_MAX);
         for recorder in recorders.iter_mut().filter(|recorder| recorder.offset < to) {
             let mut reached = to;
@@ -35,37 +39,47 @@ impl Reach {
                 let key = (recorder.name.clone(), topic.clone());
                 let before = self.seen.get(&key).filter(|(at, _)| *at == recorder.offset);
                 let from = before.map_or(recorder.offset, |(_, end)| *end);
-                let end = look(store, topic, from, to, &mut pages).await?;
+                let (end, written) = look(store, topic, from, to, &mut pages).await?;
+                oldest = [oldest, written].into_iter().flatten().min();
                 seen.insert(key, (recorder.offset, end));
                 reached = reached.min(end);
             }
             recorder.offset = recorder.offset.max(reached);
         }
         self.seen = seen;
-        Ok(())
+        Ok(oldest)
     }
 }
 
-/// From one offset to the entry before the next that a filter matches, as far as `to` and the pages reach.
+/// From one offset to the entry before the next that a filter matches, as far as `to` and the pages reach; and when that was written.
 async fn look(
     store: &dyn JournalStore,
     topic: &Filter,
     mut from: u64,
     to: u64,
     pages: &mut usize,
-) -> Result<u64, NotifierError> {
+) -> Result<(u64, Option<Timestamp>), NotifierError> {
     while from < to && *pages > 0 {
         *pages -= 1;
         let found = store.read(next(topic, from, to)).await?;
         if let Some(first) = found.entries.first() {
-            return Ok(from.max(first.position.offset - 1));
+            return Ok((from.max(first.position.offset - 1), written(&first.event)));
         }
         if found.scanned_to <= from {
             break;
         }
         from = found.scanned_to;
     }
-    Ok(from)
+    Ok((from, None))
+}
+
+/// When an entry was written, as its event says.
+fn written(event: &[u8]) -> Option<Timestamp> {
+    #[derive(Deserialize)]
+    struct Written {
+        time: Timestamp,
+    }
+    serde_json::from_slice::<Written>(event).ok().map(|event| event.time)
 }
 
 /// The first entry of a filter.

@@ -11,6 +11,7 @@ use crate::metrics;
 use crate::reach::Reach;
 use crate::recorders::{Hold, Recorder, confirmed_of};
 use crate::relay::RelayState;
+use jiff::Timestamp;
 use minium_protocol::Topic;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -172,10 +173,22 @@ async fn usual(store: &dyn JournalStore, pause: Duration) -> Retentions {
 }
 
 /// How long ago it is that the most silent one was heard of.
-fn tell(recorders: &[Recorder]) {
+fn tell(recorders: &[Recorder], hold: &Hold) {
     let silence = recorders.iter().map(|recorder| recorder.silence).max().unwrap_or_default();
     ::metrics::gauge!(metrics::RECORDERS).set(recorders.len() as f64);
     ::metrics::gauge!(metrics::RECORDERS_SILENCE).set(silence.as_secs_f64());
+    ::metrics::gauge!(metrics::RECORDERS_HOLD).set(hold.count as f64);
+    ::metrics::gauge!(metrics::RECORDERS_HOLD_SECONDS).set(hold.age.as_secs_f64());
+}
+
+/// How far the last of them is behind. One that says again and again that it is where it was is not silent, and stands still all
+/// the same. What lies behind a recorder and is nothing that it follows does not count: they were moved over that.
+fn tell_behind(recorders: &[Recorder], to: u64, oldest: Option<Timestamp>) {
+    let entries = recorders.iter().map(|recorder| to.saturating_sub(recorder.offset)).max().unwrap_or(0);
+    let age =
+        oldest.filter(|_| entries > 0).map_or(0.0, |at| Timestamp::now().duration_since(at).as_secs_f64());
+    ::metrics::gauge!(metrics::RECORDERS_BEHIND).set(entries as f64);
+    ::metrics::gauge!(metrics::RECORDERS_BEHIND_SECONDS).set(age.max(0.0));
 }
 
 struct Keeper {
@@ -206,9 +219,10 @@ impl Keeper {
             RelayState::Starting | RelayState::Waiting { .. } => None,
         };
         let mut recorders = store.recorders().await?;
-        tell(&recorders);
+        tell(&recorders, &self.upkeep.hold);
         if let Some(to) = relayed {
-            self.reach.stretch(&*store, &mut recorders, to).await?;
+            let oldest = self.reach.stretch(&*store, &mut recorders, to).await?;
+            tell_behind(&recorders, to, oldest);
             for (prefix, retention) in policy.all() {
                 let free = confirmed_of(prefix, &recorders).map_or(to, |confirmed| confirmed.min(to));
                 self.trim(prefix, retention, free).await?;

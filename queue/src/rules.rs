@@ -33,6 +33,9 @@ pub const RESULTS_MAX: usize = 1_000;
 pub const HOURS_TOLD: i32 = 24;
 /// The notes of a job have no more bytes together, as JSON: they stand in each of its events.
 pub const NOTES_BYTES_MAX: usize = 256 << 10;
+/// The arguments of a job have no more bytes, whoever enqueues it and however much a request may have: they stand in each of its
+/// events as well.
+pub const ARGS_BYTES_MAX: usize = 64 << 20;
 const KEY_TAKEN: &str = "its key is held by another job";
 
 /// How far the default backoff may be off, in either direction.
@@ -266,6 +269,18 @@ pub fn check_notes_bytes(bytes: usize) -> Result<(), QueueError> {
     Err(QueueError::TooLarge(words))
 }
 
+/// May a job have arguments of so many bytes?
+///
+/// # Errors
+/// [`QueueError::TooLarge`].
+pub fn check_args_bytes(bytes: usize) -> Result<(), QueueError> {
+    if bytes <= ARGS_BYTES_MAX {
+        return Ok(());
+    }
+    let words = format!("the arguments of a job would have {bytes} bytes, at most {ARGS_BYTES_MAX} are kept");
+    Err(QueueError::TooLarge(words))
+}
+
 /// Checks what is to be noted, before it is looked at who may note it.
 ///
 /// # Errors
@@ -392,6 +407,7 @@ pub fn check_requests(requests: &[EnqueueRequest]) -> Result<(), QueueError> {
                 }
                 _ => Ok(()),
             })
+            .and_then(|()| check_args_bytes(request.args.get().len()))
             .and_then(|()| check_notes_bytes(notes_text(&o.notes).len()));
         checked.map_err(|e| match e {
             QueueError::Invalid(words) if requests.len() > 1 => {

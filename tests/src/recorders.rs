@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 on_both! {
     /// P-12, P-13: registered with the first word, moved with each, forgotten at last.
     a_recorder_is_registered_moved_and_forgotten;
+    /// P-12: one that says again and again where it is, and stays there, is seen to stand still.
+    a_recorder_that_stands_still_is_seen;
     /// P-12: what cannot hold changes nothing.
     what_a_recorder_says_wrongly_is_refused;
 }
@@ -67,6 +69,45 @@ async fn a_recorder_is_registered_moved_and_forgotten(options: Options) {
     assert_eq!(forget().await.status, 204);
     forget().await.problem(404, "not_found");
     assert_eq!(node.get("/api/v1/recorders").await.expect(200)["recorders"], json!([]));
+}
+
+async fn a_recorder_that_stands_still_is_seen(options: Options) {
+    let node = Node::start(options.config("[recorders]\nhold_count = 1000\n")).await;
+    enqueue(&node).await;
+    let (epoch, at) = position(&node).await;
+    let topics = |offset: u64| json!({ "position": format!("{epoch}:{offset}"), "topics": ["task"] });
+    let behind = |entries: f64| {
+        let (node, said) = (&node, topics(at));
+        let what = format!("the recorder to be {entries} behind");
+        async move {
+            wait::until(&what, async || {
+                // it lives, and does not get on
+                say(node, "r", &said).await;
+                let found = node.metric("minium_notifier_recorders_behind_entries").await;
+                assert!(found <= entries, "{found} are too many");
+                (found == entries).then_some(())
+            })
+            .await;
+        }
+    };
+    say(&node, "r", &topics(at)).await;
+    behind(0.0).await;
+    enqueue(&node).await;
+    behind(1.0).await;
+    let first = node.metric("minium_notifier_recorders_behind_seconds").await;
+    assert!(first > 0.0, "the event was there before the look");
+    enqueue(&node).await;
+    enqueue(&node).await;
+    behind(3.0).await;
+    let then = node.metric("minium_notifier_recorders_behind_seconds").await;
+    assert!(then > first, "{then}, and {first} before");
+    assert_eq!(node.metric("minium_notifier_recorders_hold_entries").await, 1_000.0);
+    say(&node, "r", &topics(at + 3)).await;
+    wait::until("nothing to be behind", async || {
+        let none = node.metric("minium_notifier_recorders_behind_entries").await == 0.0;
+        (none && node.metric("minium_notifier_recorders_behind_seconds").await == 0.0).then_some(())
+    })
+    .await;
 }
 
 async fn what_a_recorder_says_wrongly_is_refused(options: Options) {

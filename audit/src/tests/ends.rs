@@ -133,6 +133,43 @@ fn who_wants_no_more_is_asked_for_each_block() {
     let none = Selection { job: Some(1_000), ..Selection::default() };
     let (mut blocks, left) = (0, std::cell::Cell::new(3));
     let wanted = || left.replace(left.get() - 1) > 1;
-    read_while(dir.path().into(), &none, &wanted, &mut |_, _| blocks += 1, &mut |_| unreachable!()).unwrap();
+    read_while(
+        dir.path().into(),
+        &none,
+        &wanted,
+        &mut |_, _| blocks += 1,
+        &mut |_| (),
+        &mut |_| unreachable!(),
+    )
+    .unwrap();
     assert_eq!(blocks, 3);
+}
+
+/// An event that is a block by itself may be larger than any other block. Torn by a crash it is cut off as those are.
+#[test]
+fn a_torn_block_of_one_large_event_is_cut_off() {
+    // farther apart than a compressor looks back
+    let noise: String = std::iter::repeat_with(fastrand::alphanumeric).take(4 << 20).collect();
+    let large = event(1, 4).replace(r#""task":"#, &format!(r#""noise":"{}","task":"#, noise.repeat(12)));
+    let mut alone = Batch::new("task");
+    assert!(!batch(1, 1..=3).fits(&large) && alone.fits(&large));
+    alone.push(&large).unwrap();
+    assert!(!alone.fits(&event(1, 5)));
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = open(dir.path());
+    writer.append(&batch(1, 1..=3)).unwrap();
+    writer.append(&alone).unwrap();
+    drop(writer);
+    assert_eq!(assert_whole(dir.path()).events, 4);
+    assert!(all(dir.path())[3] == large);
+    let path = segment(dir.path(), 1);
+    let (bytes, bounds) = (fs::read(&path).unwrap(), bounds(&path));
+    assert!(bytes.len() - bounds[1] > block::DATA_BYTES_MAX + (1 << 20), "{}", bytes.len());
+    for cut in [bounds[1] + 1_000, bytes.len() - 1] {
+        fs::write(&path, &bytes[..cut]).unwrap();
+        let writer = reopened(dir.path()).unwrap();
+        assert_eq!(writer.position("task"), Some(at(1, 3)), "cut at {cut}");
+        drop(writer);
+        assert_eq!(assert_whole(dir.path()).events, 3, "cut at {cut}");
+    }
 }

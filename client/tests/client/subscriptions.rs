@@ -3,11 +3,12 @@
 use crate::script::{Server, answer, close, event, impatient, send, until_closed};
 use futures::StreamExt;
 use minium_client::plain::{Status, SubscribeOptions, Subscription};
-use minium_client::{Backoff, Client, ClientError};
+use minium_client::{Backoff, Client, ClientError, ClientOptions};
 use minium_protocol::{After, CloseCode, ErrorCode, Filter, Position, Problem};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
 fn filter(text: &str) -> Filter {
@@ -367,4 +368,70 @@ async fn a_slow_reader_is_not_buffered_for_beyond_the_bound() {
     }
     assert!(sent < 900, "{sent} messages of 100 KB left the server although nobody read");
     assert_eq!(offsets(&mut events, 1_000).await, (1..=1_000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_long_is_told_with_its_place() {
+    let server = Server::start(|_, incoming| async move {
+        let mut session = incoming.accept().await;
+        send(&mut session, [event(1, 7, "1"), event(1, 9, &format!("\"{}\"", "x".repeat(2_000)))]).await;
+        until_closed(&mut session).await;
+    })
+    .await;
+    let bounds = ClientOptions { message_bytes_max: 2_000, ..ClientOptions::default() };
+    let client = Client::with_options(&server.url, None, bounds).unwrap();
+    let mut events = client.plain_subscribe(&filter("task"), from(After::Earliest)).await.unwrap();
+    assert_eq!(offsets(&mut events, 1).await, [7]);
+    let error = events.next().await.unwrap().unwrap_err();
+    let ClientError::TooLong { bytes, limit, behind, .. } = &error else { panic!("{error}") };
+    assert!(*bytes > 2_000 && *limit == 2_000, "{error}");
+    assert_eq!(*behind, Some(Position { epoch: 1, offset: 7 }));
+    assert_eq!(error.code(), Some(ErrorCode::PayloadTooLarge));
+    assert!(events.next().await.is_none(), "it does not come back for the same again");
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn messages_that_are_larger_than_the_buffer_come_one_by_one() {
+    let server = Server::start(|_, incoming| async move {
+        let mut session = incoming.accept().await;
+        let data = format!("\"{}\"", "x".repeat(5_000));
+        send(&mut session, (1..=20).map(|offset| event(1, offset, &data))).await;
+        until_closed(&mut session).await;
+    })
+    .await;
+    let bounds = ClientOptions { buffered_bytes_max: 1, ..ClientOptions::default() };
+    let client = Client::with_options(&server.url, None, bounds).unwrap();
+    let mut events = client.plain_subscribe(&filter("task"), from(After::Earliest)).await.unwrap();
+    assert_eq!(offsets(&mut events, 20).await, (1..=20).collect::<Vec<_>>());
+    events.close().await;
+}
+
+#[tokio::test]
+async fn a_message_that_comes_slowly_is_no_silence() {
+    const PIECES: usize = 8;
+    const PIECE: usize = 500;
+    let server = Server::start(|_, incoming| async move {
+        let mut session = incoming.accept().await;
+        let text = event(1, 1, &format!("\"{}\"", "x".repeat(PIECES * PIECE)));
+        let socket = session.get_mut();
+        let length = u16::try_from(text.len()).unwrap().to_be_bytes();
+        socket.write_all(&[0x81, 126, length[0], length[1]]).await.unwrap();
+        // longer in all than it takes to ask whether anybody is there and to hear nothing
+        let mut pace = tokio::time::interval(Duration::from_millis(400));
+        for piece in text.as_bytes().chunks(PIECE) {
+            pace.tick().await;
+            if socket.write_all(piece).await.is_err() {
+                return;
+            }
+        }
+        until_closed(&mut session).await;
+    })
+    .await;
+    let bounds = ClientOptions { idle: Duration::from_secs(1), ..ClientOptions::default() };
+    let client = Client::with_options(&server.url, None, bounds).unwrap();
+    let mut events = client.plain_subscribe(&filter("task"), from(After::Earliest)).await.unwrap();
+    assert_eq!(offsets(&mut events, 1).await, [1]);
+    assert_eq!(server.asked().len(), 1, "it was waited for, and not begun anew");
+    events.close().await;
 }

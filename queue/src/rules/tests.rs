@@ -190,6 +190,17 @@ fn spans_and_options_are_checked_before_anything_is_written() {
     check_retry(&RetryOptions::default()).unwrap();
 }
 
+#[test]
+fn arguments_are_bounded_whoever_enqueues() {
+    let of = |bytes: usize| {
+        let text = format!("[\"{}\"]", "x".repeat(bytes - 4));
+        EnqueueRequest::new("a", RawValue::from_string(text).unwrap())
+    };
+    check_requests(&[of(ARGS_BYTES_MAX)]).unwrap();
+    let refused = check_requests(&[of(10), of(ARGS_BYTES_MAX + 1)]).unwrap_err();
+    assert!(matches!(&refused, QueueError::TooLarge(why) if why.starts_with("job 1: ")), "{refused}");
+}
+
 proptest! {
     #[test]
     fn backoff_stays_within_a_tenth_and_below_the_cap(retries in 0i32..2_000, jitter in -1.0f64..=1.0) {

@@ -11,10 +11,10 @@ use clap::{Args, Subcommand};
 use futures::future::BoxFuture;
 use jiff::SignedDuration;
 use minium_audit::{
-    AuditError, Digest, HEARTBEAT, RecordOptions, Seen, SegmentLimits, TOPICS_MAX, Verdict, VerifyOptions,
-    Writer, record, verify,
+    AuditError, Digest, EVENT_BYTES_MAX, HEARTBEAT, RecordOptions, Seen, SegmentLimits, TOPICS_MAX, Verdict,
+    VerifyOptions, Writer, record, verify,
 };
-use minium_client::Backoff;
+use minium_client::{Backoff, ClientOptions};
 use minium_protocol::{After, Filter, parse_bytes, parse_duration};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,9 @@ use tracing::info;
 /// A segment is put in one request, from memory.
 #[cfg(feature = "s3")]
 const SPOOLED_SEGMENT_MAX: u64 = 1 << 30;
+
+/// With less, ordinary events would be left out.
+const EVENT_MIN: usize = 64 << 10;
 
 /// Subcommands of `minium audit`.
 #[derive(Debug, Subcommand)]
@@ -69,6 +72,9 @@ pub(crate) struct Record {
     /// Go on behind events that are missing; that they are is on record
     #[arg(long)]
     accept_gaps: bool,
+    /// An event may be so large, 1GiB at most; a larger one ends the command, or is put on record as missing with --accept-gaps
+    #[arg(long, value_name = "SIZE", value_parser = event_size, default_value = "256MiB")]
+    event_max: usize,
     /// End when everything is recorded that was there at the start
     #[arg(long)]
     once: bool,
@@ -192,7 +198,8 @@ impl Record {
             return Err(fault(Exit::Usage, format!("{topic} would be recorded twice: topics must not meet")));
         }
         let key = self.sign.as_deref().map(seal_key).transpose()?;
-        let client = self.remote.client()?;
+        let bounds = ClientOptions { message_bytes_max: self.event_max, ..ClientOptions::default() };
+        let client = self.remote.client_with(bounds)?;
         let topics: Vec<String> = self.topics.iter().map(Filter::to_string).collect();
         let goal = self.goal()?;
         let sealed = match (self.seal_after, &goal) {
@@ -286,6 +293,13 @@ impl Record {
     fn goal(&self) -> anyhow::Result<Goal> {
         address(&self.to).map_or(Ok(Goal::Dir), |url| Err(super::audit_place::without(url)))
     }
+}
+
+/// How large an event may be: no more than an archive can hold.
+fn event_size(text: &str) -> Result<usize, String> {
+    let size = parse_bytes(text).map_err(|e| e.to_string())?;
+    let size = usize::try_from(size).ok().filter(|size| (EVENT_MIN..=EVENT_BYTES_MAX).contains(size));
+    size.ok_or_else(|| "it is 64KiB to 1GiB".into())
 }
 
 /// The same for the same directory of the same host, whatever runs there besides.

@@ -9,7 +9,7 @@ use super::stream_render::write;
 use crate::exit::{Exit, fault};
 use clap::{Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
-use minium_audit::{AuditError, Entry, ReplayOptions, Selection, read, replay};
+use minium_audit::{AuditError, Entry, Fact, ReplayOptions, Selection, read, read_with_facts, replay};
 use minium_client::{ConnectOptions, Message};
 use minium_protocol::{Filter, Topic, parse_duration};
 use std::fs::File;
@@ -99,7 +99,7 @@ pub(crate) struct Export {
     /// What to write
     #[arg(long, value_enum)]
     format: Format,
-    /// Write to this file, which must not be there; without it to stdout
+    /// Write to this file, which must not be there, and is there when it is whole; without it to stdout
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
 }
@@ -174,7 +174,11 @@ impl Show {
             };
             written.map(|()| ControlFlow::Continue(())).map_err(passed)
         };
-        let shown = tokio::task::block_in_place(|| read(place, &selection, &mut |_, _| (), &mut each));
+        // a pipe gets events alone
+        let mut fact = |fact: Fact| {
+            output.notice(&format!("on record: {} at byte {}: {}", fact.file, fact.offset, fact.what));
+        };
+        let shown = tokio::task::block_in_place(|| read_with_facts(place, &selection, &mut fact, &mut each));
         super::output::quietly(shown.map_err(told))?;
         if count == 0 {
             output.hint("No such event is in the archive.");
@@ -190,13 +194,15 @@ impl Export {
         match &self.to {
             None => super::output::quietly(self.write(&mut BufWriter::new(Out(output)), None)),
             Some(path) => {
-                let file = File::create_new(path)
-                    .map_err(|e| fault(Exit::Failed, format!("{} cannot be made: {e}", path.display())))?;
-                let mut file = BufWriter::new(file);
-                self.write(&mut file, Some(Ticker::new(output)))?;
-                file.flush().and_then(|()| file.get_ref().sync_all()).map_err(|e| failed(path, &e))?;
+                let part = Part::begin(path)?;
+                let mut file = BufWriter::new(&part.file);
+                let written = self.write(&mut file, Some(Ticker::new(output)));
+                // whoever reads an error next reads it on a line of its own
                 output.progress_ended();
-                Ok(())
+                written?;
+                file.flush().map_err(|e| failed(path, &e))?;
+                drop(file);
+                part.finish()
             }
         }
     }
@@ -239,6 +245,46 @@ impl Export {
         let (place, selection) = (self.which.whence.place()?, self.which.selection());
         let mut each = |entry: &Entry<'_>| write(entry).map(|()| ControlFlow::Continue(()));
         tokio::task::block_in_place(|| read(place, &selection, &mut tell, &mut each)).map_err(told)
+    }
+}
+
+/// A file beside the one that is asked for, which it becomes when it is whole. Until then it goes with its owner.
+struct Part<'a> {
+    path: &'a Path,
+    beside: PathBuf,
+    file: File,
+    whole: bool,
+}
+
+impl<'a> Part<'a> {
+    fn begin(path: &'a Path) -> anyhow::Result<Part<'a>> {
+        let made = |e: std::io::Error| fault(Exit::Failed, format!("{} cannot be made: {e}", path.display()));
+        if path.symlink_metadata().is_ok() {
+            return Err(made(std::io::ErrorKind::AlreadyExists.into()));
+        }
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".part");
+        // what a process that was killed left behind is nobody's
+        let file = File::create(&beside).map_err(made)?;
+        Ok(Part { path, beside: beside.into(), file, whole: false })
+    }
+
+    fn finish(mut self) -> anyhow::Result<()> {
+        let path = self.path;
+        let lost = |e: std::io::Error| failed(path, &e);
+        self.file.sync_all().map_err(lost)?;
+        std::fs::rename(&self.beside, self.path).map_err(lost)?;
+        self.whole = true;
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(lost)
+    }
+}
+
+impl Drop for Part<'_> {
+    fn drop(&mut self) {
+        if !self.whole {
+            std::fs::remove_file(&self.beside).ok();
+        }
     }
 }
 

@@ -29,8 +29,14 @@ pub(crate) struct Remote {
 impl Remote {
     /// A client of that server. Nothing is connected yet.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        self.client_with(ClientOptions::default())
+    }
+
+    /// The same within other bounds; whom it trusts is what was said here.
+    pub(crate) fn client_with(&self, bounds: ClientOptions) -> anyhow::Result<Client> {
         let token = read_token(self.token.as_ref(), self.token_file.as_ref())?;
-        client(&self.url, token, &self.trust)
+        let options = ClientOptions { tls: self.trust.options()?, ..bounds };
+        Client::with_options(&self.url, token, options).map_err(explain)
     }
 }
 

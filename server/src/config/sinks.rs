@@ -20,8 +20,8 @@ section! {
         /// Where a sink begins that was not there before: with what comes from `now` on, or with the `earliest` event that is
         /// kept.
         from: String = "now";
-        /// How often an event is sent at most. 14 are spread over about 25 hours, unless `backoff` is said.
-        attempts: u32 = "14";
+        /// How often an event is sent at most. 15 are spread over about 25 hours, unless `backoff` is said.
+        attempts: u32 = "15";
         /// Pause between attempts. Without it 15, 16, 31, 96 and so on seconds (the fourth power of their number, and 15).
         backoff: Option<Duration> = "";
         /// How long an attempt may take, 1s to 5m.

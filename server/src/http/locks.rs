@@ -50,10 +50,12 @@ pub(crate) async fn take(
 /// PATCH `/api/v1/locks/{name}`: extends one's own hold.
 pub(crate) async fn extend(
     State(app): State<Arc<App>>,
+    Extension(granted): Extension<Granted>,
     Path(name): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let bytes = body::read(request.into_body(), app.limits.request_bytes, app.limits.patience).await?;
+    granted.check_lock(&name)?;
     let LockExtension { token, span } = parse(&bytes)?;
     match app.database.store()?.extend_lock(&name, token, span).await? {
         Some(until) => {
@@ -67,9 +69,11 @@ pub(crate) async fn extend(
 /// DELETE `/api/v1/locks/{name}`: lets one's own hold go, by its token, or ends all holds of the name, without one.
 pub(crate) async fn release(
     State(app): State<Arc<App>>,
+    Extension(granted): Extension<Granted>,
     Path(name): Path<String>,
     uri: Uri,
 ) -> Result<Response, Refusal> {
+    granted.check_lock(&name)?;
     let pairs = pairs(&uri)?;
     // not `token`: that is how a bearer's token would stand in a URL, and it must not
     only(&pairs, &["lock_token"])?;

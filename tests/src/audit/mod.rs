@@ -1,6 +1,7 @@
 //! The recorder as a process: what it archives held against the journal, whatever is done to it, to its disk and to the node.
 
 mod killed;
+mod large;
 mod recorded;
 #[cfg(feature = "s3")]
 mod stored;

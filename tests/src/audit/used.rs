@@ -64,6 +64,36 @@ async fn events_are_shown_by_job_task_topic_and_time() {
     audit_fails(&node, &["show", "/nowhere"], 3).await;
 }
 
+/// An export that fails leaves nothing, neither a part of a file nor what stands in the way of the next one.
+#[tokio::test]
+async fn an_export_is_there_in_whole_or_not_at_all() {
+    let node = Node::memory().await;
+    let (dir, file) = (archive_of(&node), node.dir().join("events.ndjson"));
+    let (to, name) = (dir.to_str().unwrap(), file.to_str().unwrap());
+    for _ in 0..2 {
+        enqueue_idle(&node, 3).await;
+        record_once(&node, &[]).await;
+    }
+    let segment = dir.join("000001.ndjson.zst");
+    let whole = std::fs::read(&segment).unwrap();
+    let mut changed = whole.clone();
+    let second = whole.windows(4).rposition(|four| four == [0x28, 0xb5, 0x2f, 0xfd]).unwrap();
+    changed[second + 20] ^= 1;
+    std::fs::write(&segment, changed).unwrap();
+    let export = ["export", to, "--format", "ndjson", "--to", name];
+    let there = || std::fs::read_dir(node.dir()).unwrap().map(|entry| entry.unwrap().file_name());
+    let exported = || there().filter(|name| name.to_string_lossy().starts_with("events")).count();
+    let said = audit_fails(&node, &export, 1).await;
+    assert!(said.contains("damaged"), "{said}");
+    assert_eq!(exported(), 0, "{:?}", there().collect::<Vec<_>>());
+    std::fs::write(&segment, whole).unwrap();
+    // what one left behind that was killed
+    std::fs::write(node.dir().join("events.ndjson.part"), "half").unwrap();
+    audit_ok(&node, &export).await;
+    assert_eq!(exported(), 1);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), archived(&dir).join("\n") + "\n");
+}
+
 /// As NDJSON and as CSV, to a file and to stdout; a file that is there is not overwritten.
 #[tokio::test]
 async fn events_are_exported_as_ndjson_and_csv() {
@@ -75,6 +105,7 @@ async fn events_are_exported_as_ndjson_and_csv() {
     let name = file.to_str().unwrap();
     audit_ok(&node, &["export", to, "--format", "csv", "--to", name]).await;
     audit_fails(&node, &["export", to, "--format", "csv", "--to", name], 1).await;
+    assert!(!node.dir().join("events.csv.part").exists());
     // read by somebody else's reader
     let python = std::env::var("MINIUM_TEST_PYTHON").unwrap();
     let script =

@@ -65,7 +65,7 @@ async fn a_receiver_that_is_gone_is_not_asked_again() {
     let receiver = Receiver::start(|_, _| "410 Gone".into()).await;
     let node = started(Options::memory().config(&webhook("ops", &receiver.url("/"), "")), &["ops"]).await;
     let job = delivered(&node).await;
-    assert_eq!((&job["state"], &job["attempt"], &job["attempts"]), (&json!("failed"), &json!(1), &json!(14)));
+    assert_eq!((&job["state"], &job["attempt"], &job["attempts"]), (&json!("failed"), &json!(1), &json!(15)));
     assert_eq!(receiver.heard().len(), 1);
 }
 
@@ -118,6 +118,16 @@ async fn the_nodes_own_tasks_are_for_admin() {
     ask(&ours, Method::POST, "/api/v1/locks/minium%2Fsink%2Fops", lock.clone())
         .await
         .problem(403, "forbidden");
+    // nor is the hold of a node ended or kept by others
+    let own = "/api/v1/locks/minium%2Fsink%2Fops";
+    let hold = ask(&admin, Method::POST, own, lock.clone()).await.expect(201);
+    let longer = json!({ "token": hold["token"], "for": "1m" });
+    ask(&ours, Method::PATCH, own, longer.clone()).await.problem(403, "forbidden");
+    ask(&ours, Method::DELETE, own, Value::Null).await.problem(403, "forbidden");
+    let by_token = format!("{own}?lock_token={}", hold["token"].as_str().unwrap());
+    ask(&ours, Method::DELETE, &by_token, Value::Null).await.problem(403, "forbidden");
+    ask(&admin, Method::PATCH, own, longer).await.expect(200);
+    ask(&admin, Method::DELETE, own, Value::Null).await.expect(200);
     ask(&ours, Method::POST, "/api/v1/locks/miniumx", lock).await.expect(201);
     ask(&ours, Method::POST, "/api/v1/jobs", job("miniumx")).await.expect(201);
     ask(&admin, Method::POST, "/api/v1/jobs", job("minium/deliver")).await.expect(201);

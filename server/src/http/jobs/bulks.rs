@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 /// So many run at once on a node: each keeps a connection of the database busy.
@@ -79,6 +79,22 @@ impl Run {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut progress);
         progress.clone()
+    }
+}
+
+/// Held by the task of a run: one that ends without a word, by a mistake of ours, must not count as running for ever.
+struct Ends(Arc<Run>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        if self.0.now().done {
+            return;
+        }
+        self.0.change(|p| {
+            p.done = true;
+            p.error = Some("the node failed to go on; ask again, and what is left is done".into());
+        });
+        error!(bulk = %self.0.id, "A bulk action ended without a word.");
     }
 }
 
@@ -176,6 +192,7 @@ pub(super) fn begin(app: &Arc<App>, store: Arc<dyn Store>, order: Order) -> Resu
 
 /// Piece by piece to the end.
 async fn go(run: Arc<Run>, store: Arc<dyn Store>, bus: Bus, mut order: Order) {
+    let _ends = Ends(run.clone());
     let topic: Topic = run.now().topic.parse().expect("a word and a UUID are a topic");
     let ended = loop {
         // what is being done is done to its end
@@ -253,6 +270,28 @@ mod tests {
 
     fn order() -> Order {
         Order { action: BulkAction::Cancel, filter: JobFilter::default(), dry_run: true }
+    }
+
+    #[tokio::test]
+    async fn one_whose_task_is_gone_is_done_and_makes_room() {
+        let (bulks, closing) = (Bulks::new(TaskTracker::new()), CancellationToken::new());
+        let admit = || bulks.admit(&order(), &closing);
+        let runs: Vec<_> = (0..RUNNING_MAX).map(|_| admit().unwrap()).collect();
+        assert!(admit().is_err());
+        let (lost, ended) = (&runs[0], &runs[1]);
+        let guard = Ends(lost.clone());
+        let task = tokio::spawn(async move {
+            let _ends = guard;
+            panic!("a mistake");
+        });
+        assert!(task.await.unwrap_err().is_panic());
+        let now = lost.now();
+        assert!(now.done && !now.stopped && now.error.is_some(), "{now:?}");
+        assert!(admit().is_ok(), "there is room again");
+        // one that has said how it ended keeps its word
+        ended.change(|p| p.done = true);
+        drop(Ends(ended.clone()));
+        assert_eq!(ended.now().error, None);
     }
 
     #[test]
