@@ -3,7 +3,7 @@
 
 use super::{
     Recorder, archive_of, archived, assert_as_written, audit, audit_fails, audit_ok, enqueue_idle, journal,
-    record_once, verdict,
+    record_once, until_numbered, verdict,
 };
 use crate::support::node::{Node, Options};
 use crate::support::{on_both, wait};
@@ -20,7 +20,9 @@ on_both! {
 /// A job whose arguments have so many bytes.
 async fn enqueue_large(node: &Node, bytes: usize) {
     let args = "x".repeat(bytes - 4);
-    node.post("/api/v1/jobs", format!("{{\"task\":\"idle\",\"args\":[\"{args}\"]}}")).await.expect(201);
+    let body = format!("{{\"task\":\"idle\",\"args\":[\"{args}\"]}}");
+    let answer = node.post("/api/v1/jobs", body).await.expect(201);
+    until_numbered(node, answer["id"].as_i64().unwrap()).await;
 }
 
 /// Waits until the node knows that everything that it has relayed is recorded.

@@ -18,10 +18,20 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use tokio::process::Child;
 
-/// Enqueues `count` jobs that nobody runs: `count` events.
+/// Enqueues `count` jobs that nobody runs: `count` events, which are numbered when this returns.
 async fn enqueue_idle(node: &Node, count: usize) {
     let jobs: Vec<_> = (0..count).map(|n| json!({ "task": "idle", "args": [n] })).collect();
-    node.post_json("/api/v1/jobs", &json!(jobs)).await.expect(201);
+    let answer = node.post_json("/api/v1/jobs", &json!(jobs)).await.expect(201);
+    until_numbered(node, answer["ids"][count - 1].as_i64().unwrap()).await;
+}
+
+/// Waits until the event of a job that nobody runs is there: a run with `--once` records what is there when it begins.
+async fn until_numbered(node: &Node, job: i64) {
+    let path = format!("/history/task/idle/{job}?last=1");
+    wait::until(&format!("the event of job {job} to have its number"), async || {
+        node.get(&path).await.text().contains("\"subject\"").then_some(())
+    })
+    .await;
 }
 
 /// Where a test's archive is.
