@@ -199,7 +199,7 @@ impl Record {
         }
         let key = self.sign.as_deref().map(seal_key).transpose()?;
         let bounds = ClientOptions { message_bytes_max: self.event_max, ..ClientOptions::default() };
-        let client = self.remote.client_with(bounds)?;
+        let client = self.remote.client_with(&bounds)?;
         let topics: Vec<String> = self.topics.iter().map(Filter::to_string).collect();
         let goal = self.goal()?;
         let sealed = match (self.seal_after, &goal) {

@@ -29,13 +29,13 @@ pub(crate) struct Remote {
 impl Remote {
     /// A client of that server. Nothing is connected yet.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
-        self.client_with(ClientOptions::default())
+        self.client_with(&ClientOptions::default())
     }
 
     /// The same within other bounds; whom it trusts is what was said here.
-    pub(crate) fn client_with(&self, bounds: ClientOptions) -> anyhow::Result<Client> {
+    pub(crate) fn client_with(&self, bounds: &ClientOptions) -> anyhow::Result<Client> {
         let token = read_token(self.token.as_ref(), self.token_file.as_ref())?;
-        let options = ClientOptions { tls: self.trust.options()?, ..bounds };
+        let options = ClientOptions { tls: self.trust.options()?, ..bounds.clone() };
         Client::with_options(&self.url, token, options).map_err(explain)
     }
 }
