@@ -24,7 +24,7 @@ pub(crate) const FRAME_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 pub(crate) const RECORD_BYTES_MAX: usize = 64 << 10;
 /// No block of several events has more bytes of lines.
 pub(crate) const DATA_BYTES_MAX: usize = 32 << 20;
-/// No event in an archive has more bytes: no database hands out a larger one. Above [`DATA_BYTES_MAX`] it is a block by itself.
+/// No event in an archive has more bytes: no database hands out a larger one. Above 32 MiB it is a block by itself.
 pub const EVENT_BYTES_MAX: usize = 1 << 30;
 /// No block has more bytes of lines: the largest event and its line end.
 pub(crate) const LINES_BYTES_MAX: usize = EVENT_BYTES_MAX + 1;

@@ -1,5 +1,5 @@
 //! Names of what the bus measures. Labels never hold topics: their number has no bound. `channel` is the
-//! prefix of one that is configured ([`crate::channels::Channels::label`]).
+//! prefix of one that is configured (`channels`).
 
 use crate::options::Slow;
 use metrics::{
