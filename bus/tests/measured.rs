@@ -132,11 +132,11 @@ async fn what_is_published_delivered_refused_and_closed_is_counted() {
     refused.text("{}").await;
     refused.heard().await;
     counters.reach("minium_bus_messages_dropped_total{channel=task,reason=forbidden}", 1).await;
-    of_channels(&node, &counters).await;
     p.leave().await;
     counters.reach("minium_bus_sessions_closed_total{code=1000}", 1).await;
     drop(puller);
     counters.reach("minium_bus_sessions_closed_total{code=1006}", 1).await;
+    of_channels(&node, &counters).await;
     let names: Vec<String> = counters.0.lock().unwrap().keys().cloned().collect();
     let bounded = |name: &String| !name.contains("=m") && !name.contains("ops/");
     assert!(names.iter().all(bounded), "a label holds a topic: {names:?}");
