@@ -117,12 +117,20 @@ impl PgStore {
     ) -> Result<Vec<Claimed>, QueueError> {
         let worker = serde_json::to_string(&claim.worker).expect("a worker is plain JSON");
         let lease_us = rules::micros(claim.lease);
+        // a queue that was named twice would bring each of its jobs twice, in the places of others
+        let mut queues: Vec<&str> = Vec::with_capacity(claim.queues.len());
+        for queue in &claim.queues {
+            if !queues.contains(&queue.as_str()) {
+                queues.push(queue);
+            }
+        }
+        let queues = &queues;
         let claimed = |client: Session| {
             let worker = &worker;
             async move {
                 let statement = client.prepare_cached(CLAIM).await?;
                 let params: [&(dyn ToSql + Sync); 6] =
-                    [worker, &lease_us, &claim.queues, &claim.tasks, &from, &limit];
+                    [worker, &lease_us, queues, &claim.tasks, &from, &limit];
                 client.query(&statement, &params).await
             }
         };
