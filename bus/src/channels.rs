@@ -135,27 +135,29 @@ impl Channels {
         self.governing(pattern, &prefix)
     }
 
-    /// How metrics name the channel of a topic: by its prefix, or [`NO_CHANNEL`].
+    /// How metrics name the channel of a topic.
     pub(crate) fn label(&self, pattern: Pattern, topic: &Topic) -> Arc<str> {
-        self.governing(pattern, topic).map_or_else(|| NO_CHANNEL.into(), |channel| channel.prefix.shared())
+        label(self.governing(pattern, topic).as_deref())
     }
 
     /// How metrics name what governs all that these match: [`NO_CHANNEL`] where it is not one and the same.
     pub(crate) fn label_of<'a>(&self, follows: impl IntoIterator<Item = (Pattern, &'a Filter)>) -> Arc<str> {
         let mut channels = follows.into_iter().map(|(pattern, filter)| self.governing_all(pattern, filter));
         let first = channels.next().flatten();
-        match first {
-            Some(first) if channels.all(|other| other.is_some_and(|other| other.prefix == first.prefix)) => {
-                first.prefix.shared()
-            }
-            Some(_) | None => NO_CHANNEL.into(),
-        }
+        let same =
+            |first: &Arc<Channel>| channels.all(|other| other.is_some_and(|o| o.prefix == first.prefix));
+        label(first.filter(same).as_deref())
     }
 
     /// Is everything that a filter matches kept?
     pub fn is_durable(&self, pattern: Pattern, filter: &Filter) -> bool {
         self.governing_all(pattern, filter).is_some_and(|c| c.durable)
     }
+}
+
+/// How metrics name a channel: by its prefix, or [`NO_CHANNEL`].
+pub(crate) fn label(channel: Option<&Channel>) -> Arc<str> {
+    channel.map_or_else(|| NO_CHANNEL.into(), |channel| channel.prefix.shared())
 }
 
 fn tabulate(mut channels: Vec<Channel>) -> Result<Table, ChannelsError> {

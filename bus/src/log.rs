@@ -76,8 +76,8 @@ pub(crate) struct Place {
 }
 
 impl Log {
-    /// `counter` counts what leaves. `relayed`: when durable filters are among them, the offset up to which everything was relayed before this log
-    /// began.
+    /// `relayed`: when durable filters are among them, the offset up to which everything was relayed before this log
+    /// began. `counter` counts what leaves.
     pub(crate) fn new(
         follows: Box<[Follow]>,
         encoding: Encoding,

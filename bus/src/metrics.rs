@@ -60,6 +60,27 @@ pub(crate) fn delivered(channel: Arc<str>) -> Counter {
     counter!(DELIVERED, "channel" => channel)
 }
 
+/// Messages by channel, so that a counter is looked up once however many there are: mostly of one channel.
+#[derive(Debug, Default)]
+pub(crate) struct ByChannel(Vec<(Arc<str>, u64)>);
+
+impl ByChannel {
+    /// One message of this channel.
+    pub(crate) fn add(&mut self, channel: Arc<str>) {
+        match self.0.iter_mut().find(|(known, _)| *known == channel) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((channel, 1)),
+        }
+    }
+
+    /// Counts all of them.
+    pub(crate) fn count(self, counter: impl Fn(Arc<str>) -> Counter) {
+        for (channel, count) in self.0 {
+            counter(channel).increment(count);
+        }
+    }
+}
+
 /// Messages that did not go on: an error code, or `shutdown`.
 pub(crate) fn dropped(channel: Arc<str>, reason: &'static str) {
     counter!(DROPPED, "channel" => channel, "reason" => reason).increment(1);

@@ -3,7 +3,7 @@
 //! A burst (what one read of a socket brought) is encoded together, so that it is one append to each log here and one
 //! item in the inbox of each other shard, however many messages and subscribers there are.
 
-use crate::channels::NO_CHANNEL;
+use crate::channels::{NO_CHANNEL, label};
 use crate::encode::{self, Encoding};
 use crate::hub::{Hub, Targets};
 use crate::inbox::Item;
@@ -136,13 +136,12 @@ impl Judge {
         }
         self.generations = Some(now);
         self.schema = hub.schemas.governing(self.pattern, self.topic.as_str());
-        let channel = match self.pattern {
-            Pattern::Sub | Pattern::Push => hub.channels.governing(self.pattern, &self.topic),
-            Pattern::Bus => None,
-        };
-        self.reserved = channel.as_ref().is_some_and(|c| c.reserved);
-        self.durable = channel.is_some_and(|c| c.durable);
-        self.channel = hub.channels.label(self.pattern, &self.topic);
+        let channel = hub.channels.governing(self.pattern, &self.topic);
+        self.channel = label(channel.as_deref());
+        // nothing else of a channel concerns peers
+        let rules = channel.filter(|_| self.pattern != Pattern::Bus);
+        self.reserved = rules.as_ref().is_some_and(|c| c.reserved);
+        self.durable = rules.is_some_and(|c| c.durable);
         self.published = crate::metrics::published(self.pattern.as_str(), self.channel.clone());
     }
 

@@ -7,6 +7,7 @@ use crate::encode::{self, Encoding};
 use crate::history::Relayed;
 use crate::hub::Hub;
 use crate::inbox::Item;
+use crate::metrics::ByChannel;
 use crate::pattern::Pattern;
 use crate::shard::Shard;
 use bytes::Bytes;
@@ -155,19 +156,11 @@ impl Shard {
     }
 }
 
-/// Counts entries by their channels: those that follow one another are mostly of one.
-fn count(hub: &Hub, entries: &[Relayed]) {
-    let channel =
-        |entry: &Relayed| hub.channels.governing(Pattern::Sub, &entry.topic).map(|c| c.prefix.clone());
-    for run in entries.chunk_by(|a, b| channel(a) == channel(b)) {
-        let label = hub.channels.label(Pattern::Sub, &run[0].topic);
-        crate::metrics::published("relay", label).increment(run.len() as u64);
-    }
-}
-
 /// Brings entries to every shard, waiting while one is full. Calls must not overlap.
 pub(crate) async fn relay(hub: &Hub, entries: Vec<Relayed>) {
-    count(hub, &entries);
+    let mut counted = ByChannel::default();
+    entries.iter().for_each(|entry| counted.add(hub.channels.label(Pattern::Sub, &entry.topic)));
+    counted.count(|channel| crate::metrics::published("relay", channel));
     // a shard appends a batch before it walks: pieces, so that a large one does not run over its rings
     let mut piece = Vec::new();
     let mut bytes = 0;

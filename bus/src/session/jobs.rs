@@ -11,6 +11,7 @@ use crate::hub::Hub;
 use crate::inbox::Item;
 use crate::lanes::Load;
 use crate::message::Message;
+use crate::metrics::ByChannel;
 use crate::pattern::Pattern;
 use crate::ring::SEGMENT_BYTES;
 use crate::shard::Shard;
@@ -226,11 +227,11 @@ impl Jobs {
 
     /// Encodes some of what was given to it. Answers how many jobs.
     pub(super) fn fill(&mut self, control: &mut Vec<u8>, encoding: Encoding) -> u64 {
-        let mut jobs = 0;
+        let (mut jobs, mut counted) = (0, ByChannel::default());
         while control.len() < SEGMENT_BYTES {
             let Some(job) = self.next() else { break };
             jobs += 1;
-            crate::metrics::delivered(self.hub.channels.label(Pattern::Push, &job.task)).increment(1);
+            counted.add(self.hub.channels.label(Pattern::Push, &job.task));
             match self.style {
                 Style::Frames => encode::job(control, &job),
                 Style::Words => {
@@ -247,6 +248,7 @@ impl Jobs {
                 }
             }
         }
+        counted.count(crate::metrics::delivered);
         jobs
     }
 }
